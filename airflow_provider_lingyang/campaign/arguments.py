@@ -1,0 +1,88 @@
+"""Arguments that cannot be right whatever they render to: found while the DAG is parsed. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+TASK_FIELDS = (
+    "biz_id",
+    "phone_number",
+    "email",
+    "outer_user_id",
+    "cms_user_id",
+    "user_name",
+    "input_params",
+    "output_params",
+    "source_id",
+    "department_id",
+    "cms_member_type",
+    "appointment_time_id",
+    "policy_id",
+    "book_charge_biz_info",
+    "book_user_id",
+    "plan_execute_start_time",
+)
+"""The API's fields of one task."""
+ROW_FIELDS = (*TASK_FIELDS, "batch_num")
+"""What a row of the audience may hold: a task's fields, and the batch it belongs to."""
+_REQUEST_FIELDS = ("plan_id", "use_book_info", "task_unique_code", "task_list")
+
+
+class ArgumentError(ValueError):
+    """An argument cannot be right. The text names it, and the way out."""
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return " (did you mean X?)" for the nearest valid name, or nothing."""
+    by_lower = {known.lower(): known for known in names}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f" (did you mean {by_lower[near[0]]!r}?)" if near else ""
+
+
+def check_choice(argument: str, value: object, choices: Collection[str]) -> None:
+    """Raise unless the argument is one of its choices."""
+    if value not in choices:
+        raise ArgumentError(f"{argument} must be one of {', '.join(choices)}; it is {value!r}")
+
+
+def check_fields(argument: str, names: Iterable[str], *, without: Collection[str] = ()) -> None:
+    """Raise unless every name is a field that a row may hold."""
+    for name in names:
+        if name in _REQUEST_FIELDS:
+            raise ArgumentError(f"{argument}: {name!r} belongs to the whole request; the operator sets it")
+        if name in without:
+            raise ArgumentError(f"{argument}: {name!r} must differ from row to row")
+        if name not in ROW_FIELDS:
+            raise ArgumentError(f"{argument}: {name!r} is not a field of the API{did_you_mean(str(name), ROW_FIELDS)}")
+
+
+def check_positive(argument: str, value: object) -> None:
+    """Raise unless the argument is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ArgumentError(f"{argument} must be a whole number of at least 1; it is {value!r}")
+
+
+def check_names(argument: str, names: Sequence[str]) -> None:
+    """Raise unless the argument is a list of different, non-blank names."""
+    if isinstance(names, str) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ArgumentError(f"{argument} must be a list of names")
+    if len(set(names)) < len(names):
+        raise ArgumentError(f"{argument} holds a name twice")
+
+
+def plan_variables(input_params_columns: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    """Return plan variable → column, from a mapping or from a list of columns named like the variables."""
+    if isinstance(input_params_columns, Mapping):
+        check_names("input_params_columns", list(input_params_columns))
+        return dict(input_params_columns)
+    check_names("input_params_columns", input_params_columns)
+    return {name: name for name in input_params_columns}
+
+
+def check_columns(columns: Mapping[str, str], argument: str = "columns") -> None:
+    """Raise unless the argument maps names to non-blank column names."""
+    bad: list[Any] = [name for name, column in columns.items() if not isinstance(column, str) or not column.strip()]
+    if bad:
+        raise ArgumentError(f"{argument}: {bad[0]!r} must name a column of the rows")

@@ -1,0 +1,309 @@
+"""Rows of any naming → validated tasks. Pure; a row at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
+
+from airflow_provider_lingyang.campaign.arguments import ROW_FIELDS, ArgumentError, did_you_mean
+from airflow_provider_lingyang.gateway.models import InitiativeTaskRequest, OptionalText, dump_json, explain
+
+CHANNELS = {"call": "phone_number", "sms": "phone_number", "email": "email"}
+"""What a plan may do → the contact that it needs."""
+_ANY_CONTACT = ("phone_number", "email", "outer_user_id")
+_MAX_BATCH_NUM = 100
+_TEXT: TypeAdapter[str | None] = TypeAdapter(OptionalText)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a row cannot be sent. Names the row and the field, never the value.
+
+    :param row: number of the row in the reading, from 1.
+    :param field: the API's field, with the column it came from where that has another name.
+    :param reason: what is wrong with it.
+    """
+
+    row: int
+    field: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"row {self.row}: {self.field} {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One row that can be sent.
+
+    :param row: number of the row in the reading, from 1.
+    :param biz_id: who it is, within the campaign.
+    :param derived: whether the ``biz_id`` was made from the contact.
+    :param batch_num: as the row has it, or None.
+    :param contact: what is dialled, texted or mailed; what makes two rows one person.
+    :param task: the JSON of the task.
+    """
+
+    row: int
+    biz_id: str
+    derived: bool
+    batch_num: str | None
+    contact: str = field(repr=False)
+    task: str = field(repr=False)
+
+
+class AudienceReader:
+    """Turns rows into recipients.
+
+    :param columns: API field → column of the rows; fields not named here are taken from a column of
+        their own name, whatever its case, unless that column is named here for another field.
+    :param task_defaults: API field → value, for rows that lack it.
+    :param input_params_columns: plan variable → column, folded into ``input_params``.
+    :param output_slots: become the slots of ``output_params``, each ``""``.
+    :param channel: ``call``, ``sms`` or ``email``; None: any contact will do.
+    :param campaign: makes derived ids of different campaigns differ.
+    :param key: makes derived ids impossible to enumerate: the App secret.
+    """
+
+    def __init__(
+        self,
+        *,
+        columns: Mapping[str, str],
+        task_defaults: Mapping[str, Any],
+        input_params_columns: Mapping[str, str],
+        output_slots: Sequence[str],
+        channel: str | None,
+        campaign: str,
+        key: str,
+    ) -> None:
+        self._columns = columns
+        self._defaults = {name: value for name, value in task_defaults.items() if not _blank(value)}
+        self._variables = input_params_columns
+        self._slots = dict.fromkeys(output_slots, "")
+        self._slots_json = dump_json(self._slots)
+        self._channel = channel
+        self._campaign = campaign
+        self._key = key.encode()
+        self._readers: dict[tuple[str, ...], _Shape] = {}
+
+    def header(self, names: Sequence[str]) -> Callable[[int, Sequence[Any]], Recipient | list[Problem]]:
+        """Return what reads rows of these columns.
+
+        :raises ArgumentError: a column is unknown, twice there, or missing; with the nearest valid name.
+        """
+        shape = self._shape(tuple(names), all_needed=True)
+        return lambda number, values: self._read(number, shape, values)
+
+    def mapping(self, number: int, row: Mapping[str, Any]) -> Recipient | list[Problem]:
+        """Read one row that brings its own names.
+
+        :param number: of the row, from 1.
+        :raises ArgumentError: a name in it is unknown or twice there.
+        """
+        if not isinstance(row, Mapping):
+            return [Problem(number, "the row", f"is a {type(row).__name__}, not a mapping of names to values")]
+        names = tuple(row)
+        shape = self._readers.get(names)
+        if shape is None:
+            shape = self._shape(names, all_needed=False, row=number)
+            if len(self._readers) < 1000:
+                self._readers[names] = shape
+        return self._read(number, shape, tuple(row.values()))
+
+    def _shape(self, names: tuple[str, ...], *, all_needed: bool, row: int | None = None) -> _Shape:
+        where = "" if row is None else f" (row {row})"
+        if strange := next((name for name in names if not isinstance(name, str)), None):
+            raise ArgumentError(f"the audience has a column named {strange!r}{where}: names must be text")
+        index: dict[str, int] = {}
+        for position, name in enumerate(names):
+            if name.lower() in index:
+                raise ArgumentError(f"the audience has the column {name!r} twice{where}: give each a name of its own")
+            index[name.lower()] = position
+
+        missing: list[Problem] = []
+
+        def position_of(column: str, argument: str) -> int | None:
+            found = index.get(column.lower())
+            if found is None:
+                near = did_you_mean(column, names)
+                if all_needed:
+                    raise ArgumentError(
+                        f"{argument}: the audience has no column {column!r}{near}; it has {', '.join(names)}"
+                    )
+                missing.append(Problem(row or 0, argument, f"names the column {column!r}, which the row lacks{near}"))
+            return found
+
+        fields: dict[str, int] = {}
+        for name, column in self._columns.items():
+            if (found := position_of(column, f"columns[{name!r}]")) is not None:
+                fields[name] = found
+        variables = {
+            variable: found
+            for variable, column in self._variables.items()
+            if (found := position_of(column, f"input_params_columns[{variable!r}]")) is not None
+        }
+        claimed = set(fields.values())
+        for name in ROW_FIELDS:
+            own = index.get(name)
+            if own is not None and name not in self._columns and own not in claimed:
+                fields[name] = own
+        used = {*fields.values(), *variables.values()}
+        for position, name in enumerate(names):
+            if position not in used:
+                raise ArgumentError(
+                    f"the audience's column {name!r} is not a field of the API{where} and nothing uses it"
+                    f"{did_you_mean(name, ROW_FIELDS)}: name it in columns or input_params_columns, or leave it out"
+                )
+        return _Shape(names, fields, variables, missing)
+
+    def _read(self, number: int, shape: _Shape, values: Sequence[Any]) -> Recipient | list[Problem]:
+        problems = [Problem(number, problem.field, problem.reason) for problem in shape.missing]
+        fields = {name: values[position] for name, position in shape.fields.items()}
+        for name, default in self._defaults.items():
+            if _blank(fields.get(name)):
+                fields[name] = default
+        batch_num = _batch_num(fields.pop("batch_num", None), number, shape, problems)
+        if "biz_id" in shape.fields and _blank(fields.get("biz_id")):
+            problems.append(Problem(number, shape.label("biz_id"), "is missing"))
+        self._fold_variables(number, shape, values, fields, problems)
+        self._fold_slots(fields)
+        # An absent value and a NULL are the same: pydantic then says "missing" for both.
+        fields = {name: value for name, value in fields.items() if not _blank(value)}
+        try:
+            task = InitiativeTaskRequest.model_validate(fields)
+        except ValidationError as error:
+            seen = {problem.field for problem in problems}
+            problems += [
+                problem
+                for name, reason in explain(error)
+                if (problem := Problem(number, shape.label(name), reason)).field not in seen
+            ]
+            return problems
+        contact = self._contact(task)
+        if contact is None:
+            wanted = (CHANNELS[self._channel],) if self._channel else _ANY_CONTACT
+            label = " or ".join(shape.label(name) for name in wanted)
+            reason = (
+                f"is missing (channel {self._channel!r} needs it)" if self._channel else "is missing (one is needed)"
+            )
+            problems.append(Problem(number, label, reason))
+        if problems or contact is None:
+            return problems
+        biz_id = task.biz_id
+        derived = biz_id is None
+        if biz_id is None:
+            biz_id = self._derived(task)
+            task = task.model_copy(update={"biz_id": biz_id})
+        return Recipient(number, biz_id, derived, batch_num, contact, task.to_json())
+
+    def _fold_variables(
+        self,
+        number: int,
+        shape: _Shape,
+        values: Sequence[Any],
+        fields: dict[str, Any],
+        problems: list[Problem],
+    ) -> None:
+        if not shape.variables:
+            return
+        base = _as_object(fields.get("input_params"))
+        if base is None:
+            return  # the model says what is wrong with it
+        for variable, position in shape.variables.items():
+            value = values[position]
+            if value is None or (isinstance(value, float) and math.isnan(value)):
+                column = shape.names[position]
+                problems.append(Problem(number, f"input_params[{variable!r}] (column {column!r})", "is NULL"))
+                continue
+            base[variable] = value
+        try:
+            fields["input_params"] = dump_json(base)
+        except PydanticCustomError:
+            for variable, position in shape.variables.items():
+                if not _is_json(base.get(variable)):
+                    column = shape.names[position]
+                    problems.append(
+                        Problem(
+                            number,
+                            f"input_params[{variable!r}] (column {column!r})",
+                            "holds a value that JSON cannot hold",
+                        )
+                    )
+            fields["input_params"] = "{}"
+
+    def _fold_slots(self, fields: dict[str, Any]) -> None:
+        if not self._slots:
+            return
+        given = fields.get("output_params")
+        if _blank(given):
+            fields["output_params"] = self._slots_json
+        elif (base := _as_object(given)) is not None:
+            fields["output_params"] = {**self._slots, **base}
+
+    def _contact(self, task: InitiativeTaskRequest) -> str | None:
+        wanted = (CHANNELS[self._channel],) if self._channel else _ANY_CONTACT
+        return next((f"{name} {value.lower()}" for name in wanted if (value := getattr(task, name))), None)
+
+    def _derived(self, task: InitiativeTaskRequest) -> str:
+        who = [self._campaign, task.phone_number, task.email, task.outer_user_id, task.cms_user_id]
+        return hmac.new(self._key, dump_json(who).encode(), hashlib.sha256).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """Which column of a row holds what."""
+
+    names: tuple[str, ...]
+    fields: dict[str, int]
+    variables: dict[str, int]
+    missing: list[Problem]
+
+    def label(self, name: str) -> str:
+        position = self.fields.get(name)
+        if position is None or self.names[position] == name:
+            return name
+        return f"{name} (column {self.names[position]!r})"
+
+
+def _blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _batch_num(value: Any, number: int, shape: _Shape, problems: list[Problem]) -> str | None:
+    if _blank(value):
+        return None
+    try:
+        text = _TEXT.validate_python(value)
+    except ValidationError:
+        text = None
+    if text is None or not (text.isascii() and text.isdigit()) or len(text) > _MAX_BATCH_NUM:
+        problems.append(Problem(number, shape.label("batch_num"), "is not a string of decimal digits"))
+        return None
+    return text
+
+
+def _as_object(value: Any) -> dict[str, Any] | None:
+    if _blank(value):
+        return {}
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    return dict(value) if isinstance(value, Mapping) else None
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        dump_json(value)
+    except PydanticCustomError:
+        return False
+    return True

@@ -1,0 +1,129 @@
+"""What became of every row of an audience: counts that always add up."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+_MAX_BATCHES = 100
+_MAX_REASONS = 20
+
+
+@dataclass(slots=True)
+class BatchTally:
+    """What became of one ``batch_num``."""
+
+    batch_num: str | None
+    tasks: int
+    requests: int = 0
+    accepted: int = 0
+    rejected: int = 0
+
+
+@dataclass(slots=True)
+class Manifest:
+    """The submission's account. What is in no other state is not_sent, so the counts add up at any moment.
+
+    :param campaign_key: which campaign.
+    :param output_slots: what the plan asks, for the sensor.
+    :param ids_limit: how many accepted ids are kept.
+    :param source: where the XComs with the ids are: dag_id, run_id, task_id, map_index.
+    """
+
+    campaign_key: str
+    output_slots: Sequence[str]
+    ids_limit: int
+    source: dict[str, Any]
+    plan_id: int | None = None
+    generation: int = 1
+    audience: int = 0
+    invalid: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    in_doubt: int = 0
+    batches: list[BatchTally] = field(default_factory=list)
+    in_doubt_requests: list[dict[str, Any]] = field(default_factory=list)
+    reasons: dict[str, Counter[str]] = field(default_factory=dict)
+    _accepted_ids: list[str] = field(default_factory=list)
+    _started: float = field(default_factory=time.monotonic)
+
+    @property
+    def not_sent(self) -> int:
+        """Rows that no request carried out of here, or that provably was not executed."""
+        return self.audience - self.invalid - self.accepted - self.rejected - self.in_doubt
+
+    @property
+    def biz_ids(self) -> list[str] | None:
+        """The accepted ids, or None when there are more than may travel by XCom."""
+        return self._accepted_ids if self.accepted <= self.ids_limit else None
+
+    def accept(self, biz_ids: Sequence[str], batch: BatchTally) -> None:
+        """Book recipients as accepted."""
+        self.accepted += len(biz_ids)
+        batch.accepted += len(biz_ids)
+        room = self.ids_limit - len(self._accepted_ids)
+        self._accepted_ids.extend(biz_ids[: max(0, room)])
+
+    def reject(self, count: int, reason: str, batch: BatchTally) -> None:
+        """Book recipients as rejected, finally."""
+        self.rejected += count
+        batch.rejected += count
+        self.because("rejected", reason, count)
+
+    def because(self, state: str, reason: str, count: int) -> None:
+        """Note why rows are in a state."""
+        if count:
+            reasons = self.reasons.setdefault(state, Counter())
+            known = reason in reasons or len(reasons) < _MAX_REASONS
+            reasons[reason if known else "other reasons"] += count
+
+    def counts(self) -> dict[str, int]:
+        """Return the states and how many rows are in each."""
+        return {
+            "audience": self.audience,
+            "accepted": self.accepted,
+            "already_accepted": 0,
+            "rejected": self.rejected,
+            "invalid": self.invalid,
+            "not_sent": self.not_sent,
+            "in_doubt": self.in_doubt,
+            "late": 0,
+            "vanished": 0,
+        }
+
+    def in_words(self) -> str:
+        """Return the counts as one sentence."""
+        return (
+            f"audience {self.audience} = accepted {self.accepted} + rejected {self.rejected} + invalid "
+            f"{self.invalid} + not sent {self.not_sent} + in doubt {self.in_doubt}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the account as plain JSON of a few KB: at most the first 100 batches."""
+        batches = [
+            {
+                "batch_num": batch.batch_num,
+                "tasks": batch.tasks,
+                "requests": batch.requests,
+                "accepted": batch.accepted,
+                "rejected": batch.rejected,
+            }
+            for batch in self.batches
+        ]
+        return {
+            "campaign_key": self.campaign_key,
+            "plan_id": self.plan_id,
+            "generation": self.generation,
+            "output_slots": list(self.output_slots),
+            "counts": self.counts(),
+            "batches": batches[:_MAX_BATCHES],
+            "batches_left_out": max(0, len(batches) - _MAX_BATCHES),
+            "reasons": {state: dict(reasons) for state, reasons in self.reasons.items()},
+            "in_doubt": self.in_doubt_requests,
+            "biz_ids": self.source,
+            "ledger": None,
+            "duration_s": round(time.monotonic() - self._started, 3),
+        }

@@ -1,0 +1,86 @@
+"""The audience, read once, as a whole: validated, checked for repetitions, counted. Nothing leaves before."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from airflow_provider_lingyang.campaign.audience import Problem, Recipient
+from airflow_provider_lingyang.campaign.spool import SHOWN, AudienceError, Invalid, Spool
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Reading:
+    """What is known of the audience so far; true at any moment, also when reading breaks off.
+
+    :param spool: the recipients that can be sent.
+    :param audience: rows read.
+    :param invalid: rows that cannot be sent.
+    :param repeated_contacts: valid rows left out because an earlier one has their contact.
+    """
+
+    spool: Spool
+    audience: int = 0
+    invalid: Invalid = field(default_factory=Invalid)
+    repeated_contacts: int = 0
+
+    def fill(self, rows: Iterable[Recipient | list[Problem]]) -> None:
+        """Read every row into the spool.
+
+        :raises SpoolError: the disk is full.
+        """
+        for row in rows:
+            self.audience += 1
+            if isinstance(row, Recipient):
+                self.spool.add(row)
+            else:
+                self.invalid.add(row)
+        for column in ("batch_num", "biz_id"):
+            count, first = self.spool.drop_without_when_others_have(column)
+            self.invalid.add_rows(count, first, column, "is missing, while other rows have one")
+
+    def check(self, *, on_invalid: str, on_duplicate_contact: str, max_recipients: int | None) -> None:
+        """Decide whether this audience may be sent.
+
+        :param on_invalid: ``fail`` or ``skip``.
+        :param on_duplicate_contact: ``warn``, ``fail`` or ``keep_first``.
+        :param max_recipients: more valid rows than this are an error.
+        :raises AudienceError: it may not; says which rows, and why.
+        """
+        if self.invalid.rows:
+            text = f"{self.invalid.rows} of {self.audience} rows are not valid: {self.invalid}"
+            if on_invalid == "fail":
+                raise AudienceError(f"{text}. Correct them, or set on_invalid='skip' to send the others")
+            log.warning("%s; on_invalid='skip' leaves them out", text)
+        if spellings := self.spool.batch_nums_of_equal_number():
+            raise AudienceError(f"batch_num spells one number in several ways: {', '.join(spellings)}; use one of them")
+        self._check_contacts(on_duplicate_contact)
+        count, rows = self.spool.repeated_biz_ids()
+        if count:
+            raise AudienceError(
+                f"{count} rows repeat a biz_id, which must be unique in a campaign: {'; '.join(rows)}. Make it "
+                "unique; where it is made from the contact, set on_duplicate_contact='keep_first' or select a biz_id"
+            )
+        if max_recipients is not None and len(self.spool) > max_recipients:
+            raise AudienceError(
+                f"{len(self.spool)} valid recipients are more than max_recipients={max_recipients}: "
+                "check the query, or raise the limit"
+            )
+
+    def _check_contacts(self, on_duplicate_contact: str) -> None:
+        if on_duplicate_contact == "keep_first":
+            self.repeated_contacts = self.spool.drop_repeated_contacts()
+            if self.repeated_contacts:
+                log.warning("%d rows repeat an earlier row's contact and are left out", self.repeated_contacts)
+            return
+        count, first = self.spool.repeated_contacts()
+        if not count:
+            return
+        shown = ", ".join(map(str, first)) + (", …" if count > SHOWN else "")
+        text = f"{count} rows repeat an earlier row's contact (rows {shown})"
+        if on_duplicate_contact == "fail":
+            raise AudienceError(f"{text}: such a person would be contacted more than once")
+        log.warning("%s: such a person is contacted more than once", text)

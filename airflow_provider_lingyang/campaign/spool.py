@@ -1,0 +1,249 @@
+"""One private, ordered, counted reading of the audience.
+
+An SQLite file, readable by its owner only and unlinked at once: gone after any crash. Every index is kept
+while rows come in, so that no query sorts and nothing spills into other temporary files.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from airflow_provider_lingyang.campaign.audience import Problem, Recipient
+
+SHOWN = 20
+"""How many rows an error names."""
+
+
+class AudienceError(Exception):
+    """The audience cannot be sent as it is. Nothing was sent."""
+
+
+class SpoolError(Exception):
+    """The private copy of the audience could not be written. Nothing was sent."""
+
+
+@dataclass(slots=True)
+class Invalid:
+    """Rows that cannot be sent: all counted, the first named."""
+
+    rows: int = 0
+    first: list[Problem] = field(default_factory=list)
+
+    def add(self, problems: list[Problem]) -> None:
+        """Count one row with its problems."""
+        self.rows += 1
+        self.first.extend(problems[: SHOWN - len(self.first)])
+
+    def add_rows(self, rows: int, first: list[int], field: str, reason: str) -> None:
+        """Count rows that share one problem."""
+        self.rows += rows
+        self.first.extend(Problem(row, field, reason) for row in first[: SHOWN - len(self.first)])
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.first)) + ("; …" if self.rows > len(self.first) else "")
+
+
+class Spool:
+    """Takes recipients in any order and gives them back in the order of sending.
+
+    :param folder: where the file lies; empty: the system's folder for temporary files.
+    :raises SpoolError: it cannot be made.
+    """
+
+    def __init__(self, folder: str = "") -> None:
+        try:
+            handle, path = tempfile.mkstemp(prefix="lingyang-", suffix=".spool", dir=folder or None)
+            os.close(handle)
+            try:
+                self._db = sqlite3.connect(path, isolation_level=None)
+                # Without a journal nothing but this one file is ever written.
+                for setting in (
+                    "journal_mode=OFF",
+                    "synchronous=OFF",
+                    "locking_mode=EXCLUSIVE",
+                    "cache_size=-32768",
+                ):
+                    self._db.execute(f"PRAGMA {setting}")
+                self._db.executescript(_SCHEMA)
+            finally:
+                os.unlink(path)
+        except (OSError, sqlite3.Error) as error:
+            raise SpoolError(f"the audience's private copy cannot be made ({_why(error)}): {_ADVICE}") from None
+        self._pending: list[tuple[object, ...]] = []
+
+    def close(self) -> None:
+        """Give the file's space back."""
+        self._db.close()
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add(self, recipient: Recipient) -> None:
+        """Take one recipient.
+
+        :raises SpoolError: the disk is full.
+        """
+        batch_num = recipient.batch_num
+        self._pending.append(
+            (
+                recipient.row,
+                _order(batch_num),
+                batch_num,
+                recipient.biz_id,
+                recipient.derived,
+                recipient.contact,
+                recipient.task,
+            )
+        )
+        if len(self._pending) >= 1000:
+            self._flush()
+
+    def drop_repeated_contacts(self) -> int:
+        """Keep the first row of each contact, return how many others there were."""
+        self._flush()
+        return self._write(
+            "DELETE FROM recipient WHERE EXISTS (SELECT 1 FROM recipient AS other "
+            "WHERE other.contact = recipient.contact AND other.row < recipient.row)"
+        )
+
+    def repeated_contacts(self) -> tuple[int, list[int]]:
+        """Return how many rows repeat an earlier row's contact, and the first of their numbers."""
+        self._flush()
+        repeats = (
+            "FROM recipient AS later WHERE EXISTS (SELECT 1 FROM recipient AS other "
+            "WHERE other.contact = later.contact AND other.row < later.row)"
+        )
+        (count,) = self._one(f"SELECT count(*) {repeats}")
+        if not count:
+            return 0, []
+        first = self._db.execute(f"SELECT later.row {repeats} ORDER BY later.row LIMIT {SHOWN}")
+        return int(count), [row for (row,) in first]
+
+    def repeated_biz_ids(self) -> tuple[int, list[str]]:
+        """Return how many rows repeat an earlier row's ``biz_id``, and the first of them in words."""
+        self._flush()
+        repeats = (
+            "FROM recipient AS later JOIN recipient AS first ON first.biz_id = later.biz_id AND first.row = "
+            "(SELECT min(row) FROM recipient AS any_row WHERE any_row.biz_id = later.biz_id) "
+            "WHERE later.row > first.row"
+        )
+        (count,) = self._one(f"SELECT count(*) {repeats}")
+        if not count:
+            return 0, []
+        rows = self._db.execute(
+            f"SELECT later.row, first.row, later.biz_id, later.derived {repeats} ORDER BY later.row LIMIT {SHOWN}"
+        )
+        return int(count), [
+            f"row {later} has the contact of row {first}"
+            if derived
+            else f"row {later} has the biz_id {biz_id!r} of row {first}"
+            for later, first, biz_id, derived in rows
+        ]
+
+    def drop_without_when_others_have(self, column: str) -> tuple[int, list[int]]:
+        """Take out the rows that lack what others of the reading have.
+
+        :param column: ``batch_num`` (no row has one, or every row has), or ``biz_id`` (likewise: a derived
+            one counts as none).
+        :return: how many there were, and the first of their numbers.
+        """
+        self._flush()
+        have, lack = {
+            "batch_num": ("batch_num IS NOT NULL", "batch_num IS NULL"),
+            "biz_id": ("NOT derived", "derived"),
+        }[column]
+        (some_have,) = self._one(f"SELECT EXISTS (SELECT 1 FROM recipient WHERE {have})")
+        if not some_have:
+            return 0, []
+        rows = self._db.execute(f"SELECT row FROM recipient WHERE {lack} ORDER BY row LIMIT {SHOWN}")
+        first = [row for (row,) in rows]
+        return (self._write(f"DELETE FROM recipient WHERE {lack}") if first else 0), first
+
+    def batch_nums_of_equal_number(self) -> list[str]:
+        """Return spellings such as ``1`` and ``01`` that stand for one number, if there are any."""
+        self._flush()
+        found = self._db.execute(
+            "SELECT DISTINCT batch_num FROM recipient WHERE place IN "
+            "(SELECT place FROM recipient GROUP BY place HAVING min(batch_num) <> max(batch_num)) LIMIT 20"
+        )
+        return sorted(batch_num for (batch_num,) in found)
+
+    def __len__(self) -> int:
+        self._flush()
+        (count,) = self._one("SELECT count(*) FROM recipient")
+        return int(count)
+
+    def derived(self) -> bool:
+        """Whether the ids were made from the contacts, so that no query can give them."""
+        self._flush()
+        (some,) = self._one("SELECT EXISTS (SELECT 1 FROM recipient WHERE derived)")
+        return bool(some)
+
+    def batches(self) -> list[tuple[str | None, int]]:
+        """Return (batch_num, recipients) in the order of sending."""
+        self._flush()
+        return list(self._db.execute("SELECT max(batch_num), count(*) FROM recipient GROUP BY place ORDER BY place"))
+
+    def recipients(self, batch_num: str | None) -> Iterator[tuple[str, str]]:
+        """Yield (biz_id, JSON of the task) of one batch, in the order of the reading."""
+        self._flush()
+        yield from self._db.execute(
+            "SELECT biz_id, task FROM recipient WHERE place = ? ORDER BY row", (_order(batch_num),)
+        )
+
+    def _flush(self) -> None:
+        if self._pending:
+            rows, self._pending = self._pending, []
+            try:
+                self._db.execute("BEGIN")
+                self._db.executemany("INSERT INTO recipient VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+                self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise SpoolError(f"the audience's private copy cannot be written ({_why(error)}): {_ADVICE}") from None
+
+    def _write(self, sql: str) -> int:
+        try:
+            return self._db.execute(sql).rowcount
+        except sqlite3.Error as error:
+            raise SpoolError(f"the audience's private copy cannot be written ({_why(error)}): {_ADVICE}") from None
+
+    def _one(self, sql: str) -> tuple[int, ...]:
+        row: tuple[int, ...] = self._db.execute(sql).fetchone()
+        return row
+
+
+_ADVICE = "nothing was sent. Make room, or point [lingyang] spool_dir to a disk that has some"
+# WITHOUT ROWID: the table is its own index in the order of sending.
+_SCHEMA = """
+CREATE TABLE recipient (
+    row INTEGER NOT NULL,
+    place TEXT NOT NULL,
+    batch_num TEXT,
+    biz_id TEXT NOT NULL,
+    derived INTEGER NOT NULL,
+    contact TEXT NOT NULL,
+    task TEXT NOT NULL,
+    PRIMARY KEY (place, row)
+) WITHOUT ROWID;
+CREATE INDEX by_biz_id ON recipient (biz_id, row);
+CREATE INDEX by_contact ON recipient (contact, row);
+"""
+
+
+def _order(batch_num: str | None) -> str:
+    """Return text that sorts like the number: its length first, so that "2" comes before "10"."""
+    if batch_num is None:
+        return ""
+    digits = batch_num.lstrip("0")
+    return f"{len(digits):03d}{digits}"
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

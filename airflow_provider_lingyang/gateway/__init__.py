@@ -1,0 +1,1 @@
+"""The wire: the Taobao Open Platform gateway. Knows no Airflow and no campaign."""

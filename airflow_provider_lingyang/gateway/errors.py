@@ -1,0 +1,142 @@
+"""The errors of the wire. Each carries facts, so that callers never read message text.
+
+::
+
+    LingyangError
+    ├── LingyangConfigError     a setting or argument is wrong; nothing was sent
+    ├── RequestInvalidError     a request breaks the API page's rules; nothing was sent
+    ├── TransportError          no answer
+    │   ├── NotSentError            the request never left
+    │   └── AnswerLostError         it may have left; what became of it is unknown
+    ├── AnswerUnreadableError   something came back that is not an answer of the gateway
+    └── GatewayError            the gateway said no
+        ├── ThrottledError          called too often; not executed
+        ├── CallRefusedError        the call itself: signature, session, permission, arguments …
+        ├── RequestRefusedError     this request: isv.* or success=false
+        └── ServiceError            the gateway or its backend is in trouble
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class Replay(enum.Enum):
+    """Whether the same request may be sent again at once."""
+
+    SAFE = "safe"
+    """Provably not executed: it may."""
+    AMBIGUOUS = "ambiguous"
+    """It may have been executed: a write must not."""
+    NEVER = "never"
+    """Sending the same again cannot help: something has to be changed first."""
+
+
+class LingyangError(Exception):
+    """Root of every error of this package's gateway side.
+
+    :param message: what happened, in one sentence, without personal data.
+    :param replay: whether the same request may be sent again at once.
+    :param code: the gateway's code, as text (it is a number in JSON, sometimes a word).
+    :param sub_code: the gateway's finer code, such as ``isv.invalid-parameter``.
+    :param msg: the gateway's text for ``code``, with values of the request replaced by field names.
+    :param sub_msg: the gateway's text for ``sub_code``, treated likewise.
+    :param request_id: the gateway's id of the call: what its support asks for.
+    :param retry_after: seconds until a throttle ends, where the gateway told.
+    :param hint: what a person can do about it.
+    """
+
+    default_replay = Replay.NEVER
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        replay: Replay | None = None,
+        code: str | None = None,
+        sub_code: str | None = None,
+        msg: str | None = None,
+        sub_msg: str | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.replay = replay or self.default_replay
+        self.code = code
+        self.sub_code = sub_code
+        self.msg = msg
+        self.sub_msg = sub_msg
+        self.request_id = request_id
+        self.retry_after = retry_after
+        self.hint = hint
+
+    def __str__(self) -> str:
+        facts = [
+            f"{name} {value}"
+            for name, value in (
+                ("code", self.code),
+                ("sub_code", self.sub_code),
+                ("msg", self.msg),
+                ("sub_msg", self.sub_msg),
+                ("request_id", self.request_id),
+            )
+            if value
+        ]
+        text = self.message + (f" [{', '.join(facts)}]" if facts else "")
+        return f"{text}. {self.hint}" if self.hint else text
+
+
+class LingyangConfigError(LingyangError, ValueError):
+    """A setting or an argument is wrong. Nothing was sent."""
+
+
+class RequestInvalidError(LingyangError, ValueError):
+    """A request breaks the rules of the API page. Nothing was sent."""
+
+
+class TransportError(LingyangError):
+    """No answer came back."""
+
+
+class NotSentError(TransportError):
+    """The request never left this machine: the gateway was not reached."""
+
+    default_replay = Replay.SAFE
+
+
+class AnswerLostError(TransportError):
+    """The connection broke or timed out after the request may have gone out."""
+
+    default_replay = Replay.AMBIGUOUS
+
+
+class AnswerUnreadableError(LingyangError):
+    """What came back is not an answer of the gateway, so what became of the request is unknown."""
+
+    default_replay = Replay.AMBIGUOUS
+
+
+class GatewayError(LingyangError):
+    """The gateway answered, and the answer is no."""
+
+
+class ThrottledError(GatewayError):
+    """Called too often. Not executed; ``retry_after`` says when to come back, where known."""
+
+    default_replay = Replay.SAFE
+
+
+class CallRefusedError(GatewayError):
+    """The call itself was refused (signature, session, permission, arguments …): every call would be."""
+
+
+class RequestRefusedError(GatewayError):
+    """This request was refused for what it holds; others may pass."""
+
+
+class ServiceError(GatewayError):
+    """The gateway or the backend behind it is in trouble."""
+
+    default_replay = Replay.AMBIGUOUS

@@ -1,0 +1,189 @@
+"""The result look-up, described by the user as data: the platform has no public API page for it.
+
+Everything here is pure: which call to make for some ``biz_ids``, and how to read its answer.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from airflow_provider_lingyang.gateway.errors import AnswerUnreadableError, LingyangConfigError, Replay
+from airflow_provider_lingyang.gateway.models import dump_json, explain
+
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+_MISSING = object()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """What a look-up told about one recipient.
+
+    :param biz_id: whose answer it is.
+    :param output_params: the slots, as a dict; empty where the answer held none.
+    :param status: the platform's word for how far it is, if the query names a ``status_field``.
+    :param task_id: the platform's task, if the query names a ``task_id_field``.
+    :param created_at: the platform's text, if the query names a ``created_at_field``.
+    """
+
+    biz_id: str
+    output_params: Mapping[str, Any]
+    status: str | None = None
+    task_id: str | None = None
+    created_at: str | None = None
+
+
+class ResultQuery(BaseModel):
+    """How results are looked up by ``biz_id``.
+
+    :param method: the platform's method name.
+    :param request_param: name of the struct parameter that holds ``biz_ids_field``; null: flat.
+    :param biz_ids_field: the field that takes the ids: a list (joined with commas where flat), or one
+        text where ``max_biz_ids`` is 1.
+    :param max_biz_ids: the most ids in one call, 1 by default.
+    :param items_path: dotted path to the list of results, below the answer's root element.
+    :param biz_id_field: the result's own ``biz_id``.
+    :param output_params_field: the result's slots: a JSON object or the text of one.
+    :param task_id_field: optional, the result's task id.
+    :param created_at_field: optional, when the task was created.
+    :param status_field: optional, how far it is.
+    :param done_values: statuses that mean: answered.
+    :param failed_values: statuses that mean: it will not be answered (not reached, refused …).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, coerce_numbers_to_str=True)
+
+    method: Name
+    request_param: Name | None = None
+    biz_ids_field: Name
+    max_biz_ids: Annotated[int, Field(ge=1)] = 1
+    items_path: Name
+    biz_id_field: Name = "biz_id"
+    output_params_field: Name = "output_params"
+    task_id_field: Name | None = None
+    created_at_field: Name | None = None
+    status_field: Name | None = None
+    done_values: tuple[str, ...] = ()
+    failed_values: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, value: Any, *, where: str) -> ResultQuery:
+        """Return the query that a user wrote as a dict or as JSON text.
+
+        :param where: where it was written, for the message.
+        :raises LingyangConfigError: naming each wrong key, with the nearest right one.
+        """
+        if isinstance(value, ResultQuery):
+            return value
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError):
+                raise LingyangConfigError(f"{where}: result_query is not JSON") from None
+        if not isinstance(value, Mapping):
+            raise LingyangConfigError(f"{where}: result_query must be a JSON object")
+        try:
+            query = cls.model_validate(dict(value))
+        except ValidationError as error:
+            problems = "; ".join(_problem(field, reason) for field, reason in explain(error))
+            raise LingyangConfigError(f"{where}: result_query: {problems}") from None
+        if (query.done_values or query.failed_values) and not query.status_field:
+            raise LingyangConfigError(f"{where}: result_query: done_values and failed_values need a status_field")
+        return query
+
+    def calls(self, biz_ids: Sequence[str]) -> Iterator[tuple[list[str], dict[str, str]]]:
+        """Yield, for at most ``max_biz_ids`` ids each, the ids and the business parameters of the call."""
+        for start in range(0, len(biz_ids), self.max_biz_ids):
+            chunk = list(biz_ids[start : start + self.max_biz_ids])
+            value: Any = chunk if self.max_biz_ids > 1 else chunk[0]
+            if self.request_param:
+                yield chunk, {self.request_param: dump_json({self.biz_ids_field: value})}
+            elif isinstance(value, str):
+                yield chunk, {self.biz_ids_field: value}
+            elif any("," in biz_id for biz_id in chunk):
+                raise LingyangConfigError(
+                    "a biz_id holds a comma, which a flat list parameter cannot carry: "
+                    "set the result_query's max_biz_ids to 1"
+                )
+            else:
+                yield chunk, {self.biz_ids_field: ",".join(chunk)}
+
+    def read(self, payload: Mapping[str, Any]) -> dict[str, TaskResult]:
+        """Return the results in an answer, by ``biz_id``.
+
+        :param payload: the answer below its root element.
+        :raises AnswerUnreadableError: when ``items_path`` does not fit; tells the path and the keys there.
+        """
+        results = {}
+        for item in self._items(payload):
+            biz_id = item.get(self.biz_id_field) if isinstance(item, Mapping) else None
+            if biz_id is None or isinstance(biz_id, (Mapping, list)):
+                raise self._misfit(self.biz_id_field, f"each item of {self.items_path}", item)
+            results[str(biz_id)] = TaskResult(
+                biz_id=str(biz_id),
+                output_params=_slots(item.get(self.output_params_field)),
+                status=_text(item, self.status_field),
+                task_id=_text(item, self.task_id_field),
+                created_at=_text(item, self.created_at_field),
+            )
+        return results
+
+    def _items(self, payload: Mapping[str, Any]) -> list[Any]:
+        node: Any = payload
+        walked: list[str] = []
+        *parents, last = self.items_path.split(".")
+        for part in parents:
+            found = node.get(part, _MISSING) if isinstance(node, Mapping) else _MISSING
+            if found is _MISSING:
+                raise self._misfit(part, ".".join(walked) or "the answer's root element", node)
+            node = found
+            walked.append(part)
+        # The platform leaves empty lists out, so an absent last step is an empty list.
+        return as_list(node.get(last) if isinstance(node, Mapping) else None)
+
+    def _misfit(self, part: str, where: str, node: Any) -> AnswerUnreadableError:
+        keys = ", ".join(sorted(map(str, node))[:20]) if isinstance(node, Mapping) else f"a {type(node).__name__}"
+        return AnswerUnreadableError(
+            f"the result_query does not fit the answer of {self.method}: no {part!r} in {where}, which holds: {keys}",
+            replay=Replay.NEVER,
+            hint="Correct items_path or biz_id_field in the result_query.",
+        )
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return a list of the platform in any of its spellings: absent, null, ``{}``, wrapped once, or plain."""
+    if value is None or value == {} or value == "":
+        return []
+    if isinstance(value, list):
+        return value
+    if isinstance(value, Mapping) and len(value) == 1:
+        (inner,) = value.values()
+        if isinstance(inner, list):
+            return inner
+        if isinstance(inner, Mapping):
+            return [inner]
+    return [value]
+
+
+def _slots(value: Any) -> Mapping[str, Any]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value, strict=False)
+        except (ValueError, RecursionError):
+            return {}
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(item: Mapping[str, Any], field: str | None) -> str | None:
+    value = item.get(field) if field else None
+    return None if value is None else str(value)
+
+
+def _problem(field: str, reason: str) -> str:
+    near = difflib.get_close_matches(field, ResultQuery.model_fields, n=1)
+    return f"{field} {reason}" + (f" (did you mean {near[0]}?)" if near and "not a field" in reason else "")

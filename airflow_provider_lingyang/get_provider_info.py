@@ -1,0 +1,63 @@
+"""What Airflow's provider discovery reads. A pure dict: a wrong one breaks ``import airflow`` for everybody."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's metadata."""
+    return {
+        "package-name": "airflow-provider-lingyang",
+        "name": "Lingyang customer service cloud",
+        "description": "Campaigns that phone, text and mail customers through 瓴羊客服云 (Lingyang).",
+        "integrations": [
+            {
+                "integration-name": "Lingyang",
+                "external-doc-url": "https://open.taobao.com/",
+                "tags": ["service"],
+            }
+        ],
+        "hooks": [{"integration-name": "Lingyang", "python-modules": ["airflow_provider_lingyang.hooks.lingyang"]}],
+        "operators": [
+            {
+                "integration-name": "Lingyang",
+                "python-modules": ["airflow_provider_lingyang.operators.lingyang"],
+            }
+        ],
+        "sensors": [{"integration-name": "Lingyang", "python-modules": ["airflow_provider_lingyang.sensors.lingyang"]}],
+        "connection-types": [
+            {
+                "hook-class-name": "airflow_provider_lingyang.hooks.lingyang.LingyangHook",
+                "connection-type": "lingyang",
+                "hook-name": "Lingyang customer service cloud",
+            }
+        ],
+        "config": {
+            "lingyang": {
+                "description": "Settings of the machine for Lingyang campaigns.",
+                "options": {
+                    "spool_dir": {
+                        "description": (
+                            "Folder for the private copy of an audience while it is validated and sent "
+                            "(about 370 MB per million rows). Default: the system's folder for temporary files."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": None,
+                        "default": "",
+                    },
+                    "xcom_ids_limit": {
+                        "description": (
+                            "Up to this many accepted biz_ids are pushed as XCom by the submit operator, and this "
+                            "many single results are returned by the sensor."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "integer",
+                        "example": None,
+                        "default": "1000",
+                    },
+                },
+            }
+        },
+    }

@@ -1,0 +1,237 @@
+"""The Airflow connection to a Lingyang gateway."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote_plus
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
+from pydantic import ValidationError
+
+from airflow_provider_lingyang.gateway.client import GatewayClient
+from airflow_provider_lingyang.gateway.errors import LingyangConfigError, RequestInvalidError
+from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest, dump_json, explain
+from airflow_provider_lingyang.gateway.protocol import GatewaySettings, SubmitReceipt
+from airflow_provider_lingyang.gateway.result_query import ResultQuery, TaskResult
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+
+EXTRA_FIELDS = (
+    "session_token",
+    "sign_method",
+    "timeout",
+    "max_attempts",
+    "max_requests_per_second",
+    "dedupes_by_code",
+    "lookup_settle",
+    "result_query",
+)
+
+
+def client_settings(conn: Connection) -> GatewaySettings:
+    """Return what both clients need, out of a connection. Pure.
+
+    :raises LingyangConfigError: naming the connection and the field that cannot be right.
+    """
+    extra = _extra(conn)
+    options: dict[str, Any] = {}
+    try:
+        for name, kind in (("timeout", float), ("max_attempts", int)):
+            if extra.get(name) not in (None, ""):
+                options[name] = kind(extra[name])
+    except (TypeError, ValueError):
+        raise LingyangConfigError(f"connection {conn.conn_id!r}: {name} must be a number") from None
+    if extra.get("sign_method"):
+        options["sign_method"] = str(extra["sign_method"])
+    if conn.port or conn.schema:
+        raise LingyangConfigError(
+            f"connection {conn.conn_id!r}: host takes the full gateway URL; leave port and schema empty"
+        )
+    try:
+        return GatewaySettings(
+            url=(conn.host or "").strip(),
+            app_key=(conn.login or "").strip(),
+            app_secret=(conn.password or "").strip(),
+            session_token=str(extra.get("session_token") or "").strip() or None,
+            **options,
+        )
+    except LingyangConfigError as error:
+        raise LingyangConfigError(f"connection {conn.conn_id!r}: {error}") from None
+
+
+def max_requests_per_second(conn: Connection) -> float | None:
+    """Return how fast a connection allows requests to leave, or None. Pure.
+
+    :raises LingyangConfigError: it is not a positive number.
+    """
+    value = _extra(conn).get("max_requests_per_second")
+    if value in (None, ""):
+        return None
+    try:
+        rate = float(value)
+    except (TypeError, ValueError):
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise LingyangConfigError(f"connection {conn.conn_id!r}: max_requests_per_second must be more than 0")
+    return rate
+
+
+def result_query(conn: Connection) -> ResultQuery | None:
+    """Return the look-up that a connection describes, or None. Pure.
+
+    :raises LingyangConfigError: it describes one that cannot be right.
+    """
+    value = _extra(conn).get("result_query")
+    if value in (None, "", {}):
+        return None
+    return ResultQuery.parse(value, where=f"connection {conn.conn_id!r}")
+
+
+def _extra(conn: Connection) -> Mapping[str, Any]:
+    # Not extra_dejson: it turns broken JSON into an empty dict, and a missing session into a riddle.
+    try:
+        extra = json.loads(conn.extra or "{}")
+    except ValueError:
+        extra = None
+    if not isinstance(extra, dict):
+        raise LingyangConfigError(f"connection {conn.conn_id!r}: extra must be a JSON object")
+    if unknown := sorted(extra.keys() - set(EXTRA_FIELDS)):
+        raise LingyangConfigError(
+            f"connection {conn.conn_id!r}: extra holds unknown {', '.join(unknown)}; it takes {', '.join(EXTRA_FIELDS)}"
+        )
+    return extra
+
+
+class LingyangHook(BaseHook):
+    """Calls the gateway of Lingyang customer-service cloud with an Airflow connection's credentials.
+
+    Nothing happens before the first call; the connection to the gateway is kept between calls.
+
+    :param lingyang_conn_id: the Airflow connection: host = full gateway URL, login = App key, password =
+        App secret, extra as the README lists. Default ``lingyang_default``.
+    """
+
+    conn_name_attr = "lingyang_conn_id"
+    default_conn_name = "lingyang_default"
+    conn_type = "lingyang"
+    hook_name = "Lingyang customer service cloud"
+
+    def __init__(self, lingyang_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.lingyang_conn_id = lingyang_conn_id
+        self._connection: Connection | None = None
+        self._client: GatewayClient | None = None
+
+    @property
+    def settings(self) -> GatewaySettings:
+        """What the connection says about the gateway. Its credentials are masked in logs from here on."""
+        return client_settings(self._get_connection())
+
+    @property
+    def result_query(self) -> ResultQuery | None:
+        """The look-up that the connection describes, if it describes one."""
+        return result_query(self._get_connection())
+
+    @property
+    def max_requests_per_second(self) -> float | None:
+        """How fast the connection allows requests to leave; None: as fast as they are answered."""
+        return max_requests_per_second(self._get_connection())
+
+    def get_conn(self) -> GatewayClient:
+        """Return the client, which keeps its connection to the gateway.
+
+        :raises LingyangConfigError: the Airflow connection is missing or cannot be right.
+        """
+        if self._client is None:
+            self._client = GatewayClient(self.settings)
+        return self._client
+
+    def close(self) -> None:
+        """Give the connection to the gateway back."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def submit_batch(self, request: InitiativeBatchTaskRequest | Mapping[str, Any]) -> SubmitReceipt:
+        """Submit one request: tasks of one plan and one ``batch_num``.
+
+        It is sent again only when it provably was not executed.
+
+        :param request: the model, or a dict with the API page's names.
+        :return: which tasks were accepted; ``receipt.task_ids`` has the task id of each ``biz_id``.
+        :raises RequestInvalidError: it breaks the API page's rules; nothing was sent.
+        :raises LingyangError: the typed reason; its ``replay`` says whether it may have been executed.
+        """
+        if not isinstance(request, InitiativeBatchTaskRequest):
+            try:
+                request = InitiativeBatchTaskRequest.model_validate(dict(request))
+            except ValidationError as error:
+                problems = "; ".join(f"{field} {reason}" for field, reason in explain(error)[:20])
+                raise RequestInvalidError(f"the request is not valid, nothing was sent: {problems}") from None
+        return self.get_conn().submit_batch(request)
+
+    def fetch_results(
+        self, biz_ids: Sequence[str], *, result_query: ResultQuery | Mapping[str, Any] | None = None
+    ) -> dict[str, TaskResult]:
+        """Look up what became of recipients.
+
+        :param biz_ids: whose; ids the gateway does not know are missing from what is returned.
+        :param result_query: how to look up; default: the connection's.
+        :raises LingyangConfigError: no look-up is described.
+        :raises LingyangError: the typed reason.
+        """
+        if result_query is not None:
+            query: ResultQuery | None = ResultQuery.parse(result_query, where="result_query")
+        else:
+            query = self.result_query
+        if query is None:
+            raise LingyangConfigError(
+                f"connection {self.lingyang_conn_id!r} describes no result_query: the platform has no public "
+                "look-up for these tasks, so describe the one your account has"
+            )
+        return self.get_conn().fetch_results(query, biz_ids)
+
+    def call(self, method: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Call any method of the platform.
+
+        :param method: the platform's method name, such as ``taobao.time.get``.
+        :param params: business parameters: text as it is, numbers and booleans as text, dicts and lists
+            as compact JSON; None is left out. Repeated only when it provably was not executed.
+        :return: the answer below its root element.
+        :raises LingyangError: the typed reason.
+        """
+        texts = {name: _parameter(value) for name, value in (params or {}).items() if value is not None}
+        return dict(self.get_conn().call(method, texts).payload)
+
+    def _get_connection(self) -> Connection:
+        if self._connection is None:
+            try:
+                conn = self.get_connection(self.lingyang_conn_id)
+            except AirflowNotFoundException:
+                raise LingyangConfigError(
+                    f"the Airflow connection {self.lingyang_conn_id!r} is not defined: create it with type "
+                    "lingyang, host = gateway URL, login = App key, password = App secret"
+                ) from None
+            if conn.conn_type and conn.conn_type != self.conn_type:
+                raise LingyangConfigError(
+                    f"connection {self.lingyang_conn_id!r} is of type {conn.conn_type!r}, not {self.conn_type!r}"
+                )
+            settings = client_settings(conn)
+            for secret in settings.credentials:
+                mask_secret(secret)
+                mask_secret(quote_plus(secret))
+            self._connection = conn
+        return self._connection
+
+
+def _parameter(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (dict, list, tuple)):
+        return dump_json(value)
+    return str(value)

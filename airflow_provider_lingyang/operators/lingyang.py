@@ -1,0 +1,349 @@
+"""Submit a campaign to Lingyang customer-service cloud."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    BaseOperator,
+    XComArg,
+    conf,
+)
+
+from airflow_provider_lingyang.campaign import arguments
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_lingyang.campaign.audience import AudienceReader, Problem, Recipient
+    from airflow_provider_lingyang.campaign.campaign import CampaignSpec
+    from airflow_provider_lingyang.campaign.manifest import Manifest
+    from airflow_provider_lingyang.campaign.spool import Spool
+
+IDS_LIMIT = 1000
+
+
+def xcom_ids_limit() -> int:
+    """Return ``[lingyang] xcom_ids_limit``: how many ids may travel by XCom, 1,000 by default."""
+    return int(conf.getint("lingyang", "xcom_ids_limit", fallback=IDS_LIMIT))
+
+
+class Rows:
+    """An audience that was handed over, shown in the UI and in logs as what it is and never as what it holds."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def __repr__(self) -> str:
+        return f"<audience: {type(self.rows).__name__}, not shown>"
+
+    def __iter__(self) -> Iterator[Any]:
+        if isinstance(self.rows, (str, bytes, Mapping)) or not isinstance(self.rows, Iterable):
+            raise arguments.ArgumentError(
+                f"audience must be a list of rows (mappings of names to values); it is a {type(self.rows).__name__}"
+            )
+        return iter(self.rows)
+
+
+class LingyangSubmitBatchOperator(BaseOperator):
+    """Phone, text or mail the people of an audience, through a plan of Lingyang customer-service cloud.
+
+    The audience is read once, validated as a whole, and only then sent, in the order of ``batch_num``.
+    Without a ledger every failure after the first request left is final, and a later try sends nothing.
+
+    API page: ``alibaba.lingyang.utouch.submit.initiative.batch.task``.
+
+    *What*
+
+    :param plan_id: the plan, as its number or its digits. Templated.
+    :param channel: what the plan does: ``call`` or ``sms`` (each row needs a phone number) or ``email``
+        (an email address). Default None: each row needs a phone number, an email or an ``outer_user_id``.
+    :param use_book_info: the account book that pays: ``use_platform``, ``book_code``, ``book_owner_id``.
+        Default None: not sent. Templated.
+
+    *Who*: one source
+
+    :param audience: rows as a list of mappings, an XComArg of one, or a lazy sequence. What came by XCom
+        was stored by the upstream task; prefer ``sql`` for personal data. Templated, never rendered.
+    :param sql: a SELECT, or the path of a ``.sql`` file. Templated.
+    :param sql_conn_id: connection of the database that ``sql`` runs on, any ``DbApiHook``. Templated.
+    :param parameters: bound to ``sql`` as the database's driver wants them. Templated.
+    :param columns: API field → column of the rows, where names differ (case never matters). Every column
+        must be of use: as an API field, here, or in ``input_params_columns``.
+    :param task_defaults: API field → value, for rows that lack it (NULL or blank). Templated.
+    :param input_params_columns: columns folded into the JSON of ``input_params``: a list, or plan
+        variable → column. A NULL in one makes the row invalid.
+    :param output_slots: slots of ``output_params`` that the plan fills, each sent as ``""``.
+
+    *How*
+
+    :param batch_size: tasks in one request at most, 100 by default (the platform documents no limit).
+    :param max_recipients: more valid rows than this fail before anything is sent. Default None: no limit.
+    :param validate_only: validate, count and show the plan; send nothing. Default False.
+
+    *What if*
+
+    :param on_invalid: ``fail`` (default) or ``skip`` the invalid rows and send the others.
+    :param on_duplicate_contact: one contact in several rows: ``warn`` (default), ``fail``, or
+        ``keep_first`` and leave the later rows out.
+    :param on_empty: no rows: ``skip`` (default), ``fail`` or ``succeed``.
+
+    :param lingyang_conn_id: the gateway's connection, ``lingyang_default`` by default. Templated.
+
+    :return: the manifest, plain JSON of a few KB: ``campaign_key``, ``plan_id``, ``output_slots``,
+        ``counts``, ``batches``, ``reasons``, ``duration_s`` … It is also XCom ``manifest``, pushed before
+        every raise too. XCom ``biz_ids`` holds the accepted ids, null when more than
+        ``[lingyang] xcom_ids_limit``.
+    :raises ArgumentError: at parse time, for arguments that cannot be right.
+    :raises AirflowFailException: the audience or a setting is wrong, or sending broke off; no retry helps.
+    :raises AirflowSkipException: nobody to send to.
+    """
+
+    template_fields: Sequence[str] = (
+        "plan_id",
+        "use_book_info",
+        "audience",
+        "sql",
+        "sql_conn_id",
+        "parameters",
+        "task_defaults",
+        "lingyang_conn_id",
+    )
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers = {"sql": "sql", "use_book_info": "json", "task_defaults": "json"}  # noqa: RUF012
+    ui_color = "#ffe8d6"
+
+    def __init__(
+        self,
+        *,
+        # what
+        plan_id: int | str,
+        channel: str | None = None,
+        use_book_info: Mapping[str, Any] | None = None,
+        # who
+        audience: Any = None,
+        sql: str | None = None,
+        sql_conn_id: str | None = None,
+        parameters: Iterable[Any] | Mapping[str, Any] | None = None,
+        columns: Mapping[str, str] | None = None,
+        task_defaults: Mapping[str, Any] | None = None,
+        input_params_columns: Sequence[str] | Mapping[str, str] | None = None,
+        output_slots: Sequence[str] | None = None,
+        # how
+        batch_size: int = 100,
+        max_recipients: int | None = None,
+        validate_only: bool = False,
+        # what if
+        on_invalid: str = "fail",
+        on_duplicate_contact: str = "warn",
+        on_empty: str = "skip",
+        lingyang_conn_id: str = "lingyang_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.plan_id = plan_id
+        self.channel = channel
+        self.use_book_info = use_book_info
+        self.audience = audience
+        self.sql = sql
+        self.sql_conn_id = sql_conn_id
+        self.parameters = parameters
+        self.columns = dict(columns or {})
+        self.task_defaults = dict(task_defaults or {})
+        self.input_params_columns = input_params_columns or []
+        self.output_slots = list(output_slots or [])
+        self.batch_size = batch_size
+        self.max_recipients = max_recipients
+        self.validate_only = validate_only
+        self.on_invalid = on_invalid
+        self.on_duplicate_contact = on_duplicate_contact
+        self.on_empty = on_empty
+        self.lingyang_conn_id = lingyang_conn_id
+        self._killed = False
+        self._check_arguments()
+
+    @property
+    def audience(self) -> Any:
+        """The rows that were handed over; a list is wrapped, so that no rendering shows or templates it."""
+        return self._audience
+
+    @audience.setter
+    def audience(self, value: Any) -> None:
+        self._audience = value if value is None or isinstance(value, (XComArg, Rows)) else Rows(value)
+
+    def _check_arguments(self) -> None:
+        if (self.sql is None) == (self.audience is None):
+            raise arguments.ArgumentError("give one source of the audience: either sql (with sql_conn_id) or audience")
+        if (self.sql is None) != (self.sql_conn_id is None):
+            raise arguments.ArgumentError("sql and sql_conn_id belong together")
+        if self.parameters is not None and self.sql is None:
+            raise arguments.ArgumentError("parameters belong to sql")
+        if self.channel is not None:
+            arguments.check_choice("channel", self.channel, ("call", "sms", "email"))
+        arguments.check_fields("columns", self.columns)
+        arguments.check_columns(self.columns)
+        arguments.check_fields("task_defaults", self.task_defaults, without=("biz_id",))
+        variables = arguments.plan_variables(self.input_params_columns)
+        arguments.check_columns(variables, "input_params_columns")
+        arguments.check_names("output_slots", self.output_slots)
+        arguments.check_positive("batch_size", self.batch_size)
+        if self.max_recipients is not None:
+            arguments.check_positive("max_recipients", self.max_recipients)
+        arguments.check_choice("on_invalid", self.on_invalid, ("fail", "skip"))
+        arguments.check_choice("on_duplicate_contact", self.on_duplicate_contact, ("warn", "fail", "keep_first"))
+        arguments.check_choice("on_empty", self.on_empty, ("skip", "fail", "succeed"))
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Read, validate, send, account."""
+        from airflow_provider_lingyang.campaign.manifest import Manifest
+
+        ti = context["ti"]
+        source = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index}
+        key = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}"
+        manifest = Manifest(key, self.output_slots, xcom_ids_limit(), source)
+        with self._accounted(ti, manifest):
+            self.log.info("No ledger: every failure after the first request left is final, a later try sends nothing")
+            if ti.try_number > 1 and not self.validate_only:
+                raise AirflowFailException(
+                    f"this is try {ti.try_number}: without a ledger nobody knows what an earlier try sent, so this one "
+                    "sends nothing. Look at the earlier tries' manifests; to send the campaign (again), trigger a new run"
+                )
+            self._run(ti, manifest)
+        return manifest.to_json()
+
+    def on_kill(self) -> None:
+        """Let no further request leave. Runs in a signal handler: sets a flag and nothing else."""
+        self._killed = True
+
+    def _run(self, ti: Any, manifest: Manifest) -> None:
+        from airflow_provider_lingyang.campaign.campaign import Campaign
+        from airflow_provider_lingyang.campaign.spool import Spool
+        from airflow_provider_lingyang.campaign.submission import Pace
+        from airflow_provider_lingyang.hooks.lingyang import LingyangHook
+
+        hook = LingyangHook(self.lingyang_conn_id)
+        settings = hook.settings
+        pace = Pace(hook.max_requests_per_second)
+        campaign = Campaign(
+            self._spec(), manifest, host=settings.url, app_key=settings.app_key, key=settings.app_secret
+        )
+        with Spool(conf.get("lingyang", "spool_dir", fallback="")) as spool, closing(hook):
+            campaign.read(self._rows, spool)
+            if self.validate_only:
+                campaign.show_plan(spool)
+                return
+            self._hand_over_ids(ti, spool, manifest)
+            campaign.send(spool, hook.get_conn().submit_struct, pace, lambda: self._killed)
+
+    def _spec(self) -> CampaignSpec:
+        from airflow_provider_lingyang.campaign.campaign import CampaignSpec, parse_book, parse_plan_id
+
+        return CampaignSpec(
+            plan_id=parse_plan_id(self.plan_id),
+            channel=self.channel,
+            use_book_info=parse_book(self.use_book_info),
+            columns=self.columns,
+            task_defaults=self.task_defaults,
+            input_params_columns=arguments.plan_variables(self.input_params_columns),
+            output_slots=self.output_slots,
+            batch_size=self.batch_size,
+            max_recipients=self.max_recipients,
+            on_invalid=self.on_invalid,
+            on_duplicate_contact=self.on_duplicate_contact,
+        )
+
+    @contextmanager
+    def _rows(self, reader: AudienceReader) -> Iterator[Iterator[Recipient | list[Problem]]]:
+        if self.sql is None:
+            yield (reader.mapping(number, row) for number, row in enumerate(self.audience, 1))
+            return
+        from airflow_provider_lingyang.hooks.rows import stream_rows
+
+        with stream_rows(str(self.sql_conn_id), self.sql, self.parameters) as (names, rows):
+            read = reader.header(names)
+            yield (read(number, values) for number, values in enumerate(rows, 1))
+
+    def _hand_over_ids(self, ti: Any, spool: Spool, manifest: Manifest) -> None:
+        """Make sure, before anything is sent, that a result sensor can get at the ids."""
+        if len(spool) <= manifest.ids_limit:
+            return
+        if self.sql is not None and not spool.derived():
+            query = {
+                "sql": self.sql,
+                "conn_id": self.sql_conn_id,
+                "parameters": self.parameters,
+                "column": self.columns.get("biz_id", "biz_id"),
+            }
+            ti.xcom_push(key="biz_ids_query", value=query)
+            return
+        self.log.warning(
+            "%d recipients are more than [lingyang] xcom_ids_limit=%d, and no query of this task selects their biz_id: "
+            "a LingyangResultSensor needs ids_sql (or biz_ids) of its own, or a higher limit",
+            len(spool),
+            manifest.ids_limit,
+        )
+
+    @contextmanager
+    def _accounted(self, ti: Any, manifest: Manifest) -> Iterator[None]:
+        """Publish the manifest however it ends, and say in one sentence what happened."""
+        from airflow_provider_lingyang.campaign.campaign import NobodyToSendTo
+        from airflow_provider_lingyang.campaign.spool import AudienceError, SpoolError
+        from airflow_provider_lingyang.campaign.submission import SubmissionStopped
+        from airflow_provider_lingyang.gateway.errors import LingyangError
+
+        failure: AirflowException | None = None
+        try:
+            yield
+        except NobodyToSendTo as error:
+            if self.on_empty == "succeed":
+                self.log.warning("%s", error)
+            else:
+                failure = (AirflowSkipException if self.on_empty == "skip" else AirflowFailException)(str(error))
+        except (AudienceError, SpoolError, arguments.ArgumentError, LingyangError) as error:
+            failure = AirflowFailException(f"nothing was sent: {error}. {manifest.in_words()}")
+        except SubmissionStopped as error:
+            failure = AirflowFailException(f"{error}. {manifest.in_words()}. {_way_out(manifest)}")
+        except AirflowException as error:
+            failure = error
+        except Exception as error:
+            # Not chained, and without its text: what an unforeseen error repeats of the data is unknown.
+            self.log.error(
+                "unforeseen %s:\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
+            )
+            failure = AirflowFailException(
+                f"unforeseen {type(error).__name__}, see the traceback above. {manifest.in_words()}. {_way_out(manifest)}"
+            )
+        finally:
+            self._publish(ti, manifest)
+        if failure is not None:
+            # from None: the original may repeat data, and Airflow prints what an error is chained to.
+            raise failure from None
+
+    def _publish(self, ti: Any, manifest: Manifest) -> None:
+        account = manifest.to_json()
+        try:
+            ti.xcom_push(key="biz_ids", value=manifest.biz_ids)
+            ti.xcom_push(key="manifest", value=account)
+        finally:
+            self.log.info("manifest %s", json.dumps(account, ensure_ascii=False))
+
+
+def _way_out(manifest: Manifest) -> str:
+    if manifest.in_doubt:
+        return (
+            "Find out in the Lingyang console whether the request in doubt was executed. Without a ledger this run "
+            "sends nothing more: send the remaining people in a new run, from an audience without those already reached"
+        )
+    if manifest.accepted or manifest.rejected:
+        return (
+            "Without a ledger this run sends nothing more: correct the cause, then send the remaining people in a "
+            "new run, from an audience without those already reached"
+        )
+    return "Nothing was executed: correct the cause, then trigger a new run"
