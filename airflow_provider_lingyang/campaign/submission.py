@@ -92,23 +92,24 @@ class Submission:
 
     def _send_request(self, batch: BatchTally, request: BatchRequest) -> None:
         batch.requests += 1
+        tasks = len(request.biz_ids)
+        answered_before = self._manifest.accepted + self._manifest.rejected
         try:
-            receipt = self._send(request.struct)
+            self._book_receipt(batch, request, self._send(request.struct))
         except RequestRefusedError as error:
             log.warning("%s was refused: %s", request, error)
-            self._manifest.reject(len(request.biz_ids), _reason(error), batch)
+            self._manifest.reject(tasks, _reason(error), batch)
         except LingyangError as error:
             if _provably_not_executed(error):
-                self._manifest.because("not_sent", _reason(error), len(request.biz_ids))
+                self._manifest.because("not_sent", _reason(error), tasks)
                 raise SubmissionStopped(f"{request} was not executed: {error}") from error
-            self._book_in_doubt(request, _reason(error))
+            self._book_in_doubt(request, tasks, _reason(error))
             raise SubmissionStopped(f"{request} is in doubt: {error}") from error
         except BaseException as error:
-            # Killed, timed out, or a bug: it may be out there.
-            self._book_in_doubt(request, type(error).__name__)
+            # Killed, timed out, or a bug: whoever is not booked yet may have been contacted.
+            booked = self._manifest.accepted + self._manifest.rejected - answered_before
+            self._book_in_doubt(request, tasks - booked, type(error).__name__)
             raise
-        else:
-            self._book_receipt(batch, request, receipt)
 
     def _book_receipt(self, batch: BatchTally, request: BatchRequest, receipt: SubmitReceipt) -> None:
         echoed = receipt.task_ids
@@ -130,12 +131,11 @@ class Submission:
                 receipt.request_id,
             )
 
-    def _book_in_doubt(self, request: BatchRequest, reason: str) -> None:
-        count = len(request.biz_ids)
-        self._manifest.in_doubt += count
-        self._manifest.because("in_doubt", reason, count)
+    def _book_in_doubt(self, request: BatchRequest, tasks: int, reason: str) -> None:
+        self._manifest.in_doubt += tasks
+        self._manifest.because("in_doubt", reason, tasks)
         self._manifest.in_doubt_requests.append(
-            {"task_unique_code": request.task_unique_code, "batch_num": request.batch_num, "tasks": count}
+            {"task_unique_code": request.task_unique_code, "batch_num": request.batch_num, "tasks": tasks}
         )
 
 

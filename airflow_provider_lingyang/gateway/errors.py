@@ -85,7 +85,7 @@ class LingyangError(Exception):
             if value
         ]
         text = self.message + (f" [{', '.join(facts)}]" if facts else "")
-        return f"{text}. {self.hint}" if self.hint else text
+        return f"{text}. {self.hint.rstrip('.')}" if self.hint else text
 
 
 class LingyangConfigError(LingyangError, ValueError):

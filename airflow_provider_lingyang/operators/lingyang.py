@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from airflow_provider_lingyang.campaign.campaign import CampaignSpec
     from airflow_provider_lingyang.campaign.manifest import Manifest
     from airflow_provider_lingyang.campaign.spool import Spool
+
+log = logging.getLogger(__name__)
 
 IDS_LIMIT = 1000
 
@@ -155,10 +158,10 @@ class LingyangSubmitBatchOperator(BaseOperator):
         self.sql = sql
         self.sql_conn_id = sql_conn_id
         self.parameters = parameters
-        self.columns = dict(columns or {})
-        self.task_defaults = dict(task_defaults or {})
+        self.columns = columns or {}
+        self.task_defaults = task_defaults or {}
         self.input_params_columns = input_params_columns or []
-        self.output_slots = list(output_slots or [])
+        self.output_slots = output_slots or []
         self.batch_size = batch_size
         self.max_recipients = max_recipients
         self.validate_only = validate_only
@@ -209,7 +212,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         key = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}"
         manifest = Manifest(key, self.output_slots, xcom_ids_limit(), source)
         with self._accounted(ti, manifest):
-            self.log.info("No ledger: every failure after the first request left is final, a later try sends nothing")
+            log.info("No ledger: every failure after the first request left is final, a later try sends nothing")
             if ti.try_number > 1 and not self.validate_only:
                 raise AirflowFailException(
                     f"this is try {ti.try_number}: without a ledger nobody knows what an earlier try sent, so this one "
@@ -283,7 +286,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
             }
             ti.xcom_push(key="biz_ids_query", value=query)
             return
-        self.log.warning(
+        log.warning(
             "%d recipients are more than [lingyang] xcom_ids_limit=%d, and no query of this task selects their biz_id: "
             "a LingyangResultSensor needs ids_sql (or biz_ids) of its own, or a higher limit",
             len(spool),
@@ -303,7 +306,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
             yield
         except NobodyToSendTo as error:
             if self.on_empty == "succeed":
-                self.log.warning("%s", error)
+                log.warning("%s", error)
             else:
                 failure = (AirflowSkipException if self.on_empty == "skip" else AirflowFailException)(str(error))
         except (AudienceError, SpoolError, arguments.ArgumentError, LingyangError) as error:
@@ -314,9 +317,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
             failure = error
         except Exception as error:
             # Not chained, and without its text: what an unforeseen error repeats of the data is unknown.
-            self.log.error(
-                "unforeseen %s:\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
-            )
+            log.error("unforeseen %s:\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
             failure = AirflowFailException(
                 f"unforeseen {type(error).__name__}, see the traceback above. {manifest.in_words()}. {_way_out(manifest)}"
             )
@@ -332,7 +333,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
             ti.xcom_push(key="biz_ids", value=manifest.biz_ids)
             ti.xcom_push(key="manifest", value=account)
         finally:
-            self.log.info("manifest %s", json.dumps(account, ensure_ascii=False))
+            log.info("manifest %s", json.dumps(account, ensure_ascii=False))
 
 
 def _way_out(manifest: Manifest) -> str:

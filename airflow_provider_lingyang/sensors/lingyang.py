@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from airflow_provider_lingyang.campaign.results import Answers
     from airflow_provider_lingyang.gateway.result_query import ResultQuery
     from airflow_provider_lingyang.hooks.lingyang import LingyangHook
+
+log = logging.getLogger(__name__)
 
 
 class LingyangResultSensor(BaseSensorOperator):
@@ -124,12 +127,12 @@ class LingyangResultSensor(BaseSensorOperator):
             if error.replay is Replay.NEVER:
                 raise AirflowFailException(f"the look-up cannot work: {error}") from None
             # The campaign goes on whatever happens to a look-up: the next poke asks again.
-            self.log.warning("this look-up failed, the next poke asks again: %s", error)
+            log.warning("this look-up failed, the next poke asks again: %s", error)
             return False
         finally:
             hook.close()
         verdict = answers.verdict(self.complete_ratio)
-        self.log.info("%s", verdict)
+        log.info("%s", verdict)
         if not verdict.complete:
             return False
         few = len(answers.biz_ids) <= conf.getint("lingyang", "xcom_ids_limit", fallback=1000)

@@ -1,0 +1,222 @@
+"""Rows of any naming → validated tasks."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from airflow_provider_lingyang.campaign.arguments import ROW_FIELDS, TASK_FIELDS, ArgumentError
+from airflow_provider_lingyang.campaign.audience import AudienceReader, Recipient
+from airflow_provider_lingyang.gateway.models import InitiativeTaskRequest
+
+PHONE = "10000000001"
+BASE: dict[str, Any] = {"biz_id": "B1", "phone_number": PHONE, "input_params": {}, "output_params": "{}"}
+
+
+def reader(**changes: Any) -> AudienceReader:
+    arguments: dict[str, Any] = {
+        "columns": {},
+        "task_defaults": {},
+        "input_params_columns": {},
+        "output_slots": [],
+        "channel": None,
+        "campaign": "dag/run/task/123",
+        "key": "secret",
+    }
+    return AudienceReader(**(arguments | changes))
+
+
+def read(row: dict[str, Any], **changes: Any) -> Recipient:
+    found = reader(**changes).mapping(1, row)
+    assert isinstance(found, Recipient), [str(problem) for problem in found]
+    return found
+
+
+def task(row: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(read(row, **changes).task)
+    return found
+
+
+def problems(row: dict[str, Any], **changes: Any) -> list[str]:
+    found = reader(**changes).mapping(7, row)
+    assert isinstance(found, list)
+    return [str(problem) for problem in found]
+
+
+def test_the_light_list_of_fields_is_the_models_own() -> None:
+    assert set(TASK_FIELDS) == set(InitiativeTaskRequest.model_fields)
+    assert set(ROW_FIELDS) == {*TASK_FIELDS, "batch_num"}
+
+
+def test_columns_are_found_by_mapping_by_own_name_and_whatever_their_case() -> None:
+    row = {"ORDER_NO": 17, "Mobile": "+86 100-0000 0001", "INPUT_PARAMS": "{}", "output_params": {"a": ""}}
+    assert task(row, columns={"biz_id": "order_no", "phone_number": "mobile"}) == {
+        "biz_id": "17",
+        "phone_number": PHONE,
+        "input_params": "{}",
+        "output_params": '{"a":""}',
+    }
+
+
+def test_a_column_given_another_meaning_is_not_also_sent_under_its_own_name() -> None:
+    row = {"outer_user_id": "u1", "phone_number": PHONE, "input_params": "{}", "output_params": "{}"}
+    sent = task(row, columns={"biz_id": "outer_user_id"})
+    assert sent["biz_id"] == "u1"
+    assert "outer_user_id" not in sent
+
+
+def test_defaults_fill_what_a_row_lacks_and_nothing_else() -> None:
+    defaults = {"source_id": 5, "user_name": "客户", "input_params": {"a": 1}}
+    row = BASE | {"source_id": 6, "user_name": "  ", "input_params": None}
+    sent = task(row, task_defaults=defaults)
+    assert (sent["source_id"], sent["user_name"], sent["input_params"]) == (6, "客户", '{"a":1}')
+
+
+def test_plan_variables_are_folded_into_input_params_as_json() -> None:
+    row = {
+        "biz_id": "B1",
+        "phone_number": PHONE,
+        "who": '张"三\\😀',
+        "price": Decimal("9.90"),
+        "times": 3,
+        "at": datetime(2024, 3, 12, 14, 5),
+        "token": uuid.UUID(int=5),
+        "tags": ["a", {"b": None}],
+    }
+    sent = task(
+        row,
+        input_params_columns={name: name for name in ("who", "price", "times", "at", "token", "tags")},
+        task_defaults={"input_params": '{"shop": "店", "times": 1}'},
+        output_slots=["intention", "when"],
+    )
+    assert json.loads(sent["input_params"]) == {
+        "shop": "店",
+        "times": 3,
+        "who": '张"三\\😀',
+        "price": "9.90",
+        "at": "2024-03-12 14:05:00",
+        "token": str(uuid.UUID(int=5)),
+        "tags": ["a", {"b": None}],
+    }
+    assert sent["output_params"] == '{"intention":"","when":""}'
+
+
+def test_slots_of_a_row_are_kept_and_completed() -> None:
+    sent = task(BASE | {"output_params": '{"own": "x"}'}, output_slots=["intention"])
+    assert json.loads(sent["output_params"]) == {"intention": "", "own": "x"}
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "expected"),
+    [
+        ({"phone_number": "call me"}, {}, "phone_number is not a phone number"),
+        ({"phone_number": 10000000001.0}, {}, "phone_number must be text"),
+        ({"phone_number": None}, {}, "phone_number or email or outer_user_id is missing"),
+        ({"phone_number": None, "email": "a@b"}, {"channel": "call"}, "phone_number is missing (channel 'call'"),
+        ({}, {"channel": "email"}, "email is missing (channel 'email'"),
+        ({"email": "nobody"}, {}, "email is not an email address"),
+        ({"input_params": None}, {}, "input_params is missing"),
+        ({"input_params": "[1]"}, {}, "input_params must be a JSON object"),
+        ({"input_params": "{"}, {"input_params_columns": {"who": "user_name"}}, "input_params must be a JSON object"),
+        ({"output_params": "x"}, {}, "output_params must be a JSON object"),
+        ({"output_params": "x"}, {"output_slots": ["a"]}, "output_params must be a JSON object"),
+        ({"source_id": "abc"}, {}, "source_id must be a whole number"),
+        ({"source_id": 2**63}, {}, "source_id must be a whole number"),
+        ({"plan_execute_start_time": "soon"}, {}, "plan_execute_start_time must be a date with a time"),
+        ({"biz_id": None}, {}, "biz_id is missing"),
+        ({"biz_id": "\ud800"}, {}, "biz_id holds text that is not Unicode"),
+        ({"batch_num": "A"}, {}, "batch_num is not a string of decimal digits"),
+        ({"batch_num": "1.5"}, {}, "batch_num is not a string of decimal digits"),
+        ({"batch_num": "-1"}, {}, "batch_num is not a string of decimal digits"),
+        ({"batch_num": "１"}, {}, "batch_num is not a string of decimal digits"),
+        ({"batch_num": True}, {}, "batch_num is not a string of decimal digits"),
+        ({"user_name": None}, {"input_params_columns": {"who": "user_name"}}, "input_params['who'] (column 'user_name') is NULL"),
+        ({"user_name": float("nan")}, {"input_params_columns": {"who": "user_name"}}, "is NULL"),
+        ({"user_name": b"x"}, {"input_params_columns": {"who": "user_name"}}, "holds a value that JSON cannot hold"),
+    ],
+)  # fmt: skip
+def test_a_bad_value_is_named_by_row_and_field_and_never_shown(
+    change: dict[str, Any], settings: dict[str, Any], expected: str
+) -> None:
+    found = problems({"user_name": "张三"} | BASE | change, **settings)
+    assert any(text.startswith("row 7: ") and expected in text for text in found), found
+    for value in change.values():
+        if isinstance(value, str) and len(value) > 2:
+            assert value not in "".join(found).replace("is not a phone number", "").replace("JSON", "")
+
+
+def test_every_problem_of_a_row_is_told_at_once() -> None:
+    found = problems(BASE | {"phone_number": "x", "source_id": "x", "batch_num": "x"})
+    assert len(found) == 3
+
+
+def test_a_problem_names_the_column_a_field_came_from() -> None:
+    row = {"no": "1", "tel": "x", "input_params": "{}", "output_params": "{}"}
+    assert problems(row, columns={"biz_id": "no", "phone_number": "tel"}) == [
+        "row 7: phone_number (column 'tel') is not a phone number (5 to 20 digits)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "columns", "expected"),
+    [
+        (["phone_numbr"], {}, "column 'phone_numbr' is not a field of the API and nothing uses it (did you mean 'phone_number'?)"),
+        (["mobile"], {"phone_number": "mobil"}, "no column 'mobil' (did you mean 'mobile'?)"),
+        (["biz_id", "BIZ_ID"], {}, "column 'BIZ_ID' twice"),
+        (["plan_id"], {}, "column 'plan_id' is not a field"),
+    ],
+)  # fmt: skip
+def test_an_unknown_column_is_an_error_that_names_the_nearest(
+    names: list[str], columns: dict[str, str], expected: str
+) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        reader(columns=columns).header(names)
+    assert expected in str(caught.value)
+
+
+def test_rows_of_different_shapes_are_each_read_by_their_own_names() -> None:
+    one = reader(columns={"phone_number": "tel"})
+    base = {"input_params": "{}", "output_params": "{}"}
+    assert isinstance(one.mapping(1, base | {"biz_id": "1", "tel": PHONE}), Recipient)
+    assert isinstance(one.mapping(2, base | {"TEL": PHONE, "biz_id": "2"}), Recipient)
+    missing = one.mapping(3, base | {"biz_id": "3"})
+    assert isinstance(missing, list)
+    assert [str(problem) for problem in missing][0].startswith("row 3: columns['phone_number'] names the column 'tel'")
+    again = one.mapping(4, base | {"biz_id": "3"})
+    assert isinstance(again, list)
+    assert again[0].row == 4
+    with pytest.raises(ArgumentError, match=r"'tell' .*\(row 5\)"):
+        one.mapping(5, base | {"tell": PHONE, "biz_id": "5"})
+    assert str(one.mapping(6, "text")[0]) == "row 6: the row is a str, not a mapping of names to values"  # type: ignore[arg-type, index]
+
+
+def test_a_biz_id_is_derived_from_the_contact_alone_and_cannot_be_enumerated() -> None:
+    base = {name: value for name, value in BASE.items() if name != "biz_id"}
+    first = read(base)
+    assert first.derived
+    assert json.loads(first.task)["biz_id"] == first.biz_id
+    same = [
+        read(base | {"input_params": '{"other": 1}'}),
+        read(base | {"batch_num": "9"}),
+        read(base | {"phone_number": "+86 1000-0000001"}),
+    ]
+    assert {recipient.biz_id for recipient in same} == {first.biz_id}
+    others = [
+        read(base, key="another"),
+        read(base, campaign="dag/other-run/task/123"),
+        read(base | {"phone_number": "10000000002"}),
+        read(base | {"email": "a@b"}),
+        read(base | {"outer_user_id": "u"}),
+        read(base | {"cms_user_id": 1}),
+    ]
+    assert len({first.biz_id, *(recipient.biz_id for recipient in others)}) == 7
+
+
+def test_a_recipient_does_not_show_who_it_is() -> None:
+    assert PHONE not in repr(read(BASE | {"user_name": "张三"}))
+    assert "张三" not in repr(read(BASE | {"user_name": "张三"}))

@@ -1,0 +1,196 @@
+"""One reading: private, ordered, counted, checked as a whole."""
+
+from __future__ import annotations
+
+import os
+import random
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_lingyang.campaign.audience import Problem, Recipient
+from airflow_provider_lingyang.campaign.batches import Identity, requests_of_batch
+from airflow_provider_lingyang.campaign.reading import Reading
+from airflow_provider_lingyang.campaign.spool import AudienceError, Spool, SpoolError
+from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest, UseBookInfo
+
+
+def person(
+    row: int, batch_num: str | None = None, *, biz_id: str | None = None, derived: bool = False, contact: str = ""
+) -> Recipient:
+    task = f'{{"biz_id":"{biz_id or row}","input_params":"{{}}","output_params":"{{}}"}}'
+    return Recipient(row, biz_id or str(row), derived, batch_num, contact or f"phone {row}", task)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    with Spool(str(tmp_path)) as opened:
+        yield opened
+
+
+def check(reading: Reading, **changes: Any) -> None:
+    reading.check(**({"on_invalid": "fail", "on_duplicate_contact": "warn", "max_recipients": None} | changes))
+
+
+def test_batches_come_in_the_order_of_their_numbers_and_rows_in_the_order_of_reading(spool: Spool) -> None:
+    numbers = ["10", "2", "1", "0", "33333333333333333333333", "9"] * 500
+    random.Random(1).shuffle(numbers)
+    Reading(spool).fill(person(row, number) for row, number in enumerate(numbers, 1))
+    assert [number for number, _ in spool.batches()] == ["0", "1", "2", "9", "10", "33333333333333333333333"]
+    for number, count in spool.batches():
+        rows = [int(biz_id) for biz_id, _ in spool.recipients(number)]
+        assert rows == sorted(rows)
+        assert len(rows) == count == 500
+
+
+def test_without_any_batch_num_there_is_one_batch(spool: Spool) -> None:
+    Reading(spool).fill(person(row) for row in range(1, 4))
+    assert spool.batches() == [(None, 3)]
+
+
+@pytest.mark.parametrize("column", ["batch_num", "biz_id"])
+def test_rows_that_lack_what_others_have_are_invalid(spool: Spool, column: str) -> None:
+    reading = Reading(spool)
+    if column == "batch_num":
+        reading.fill([person(1, "1"), person(2), person(3, "1"), person(4)])
+    else:
+        reading.fill([person(1), person(2, derived=True), person(3), person(4, derived=True)])
+    assert (reading.invalid.rows, len(spool)) == (2, 2)
+    with pytest.raises(AudienceError, match=rf"2 of 4 rows .*row 2: {column} is missing.*row 4: {column}"):
+        check(reading)
+
+
+def test_the_file_is_private_and_gone_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    unlink = os.unlink
+
+    def look(path: str) -> None:
+        seen.append(stat.S_IMODE(os.stat(path).st_mode))
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", look)
+    with Spool(str(tmp_path)) as spool:
+        Reading(spool).fill(person(row) for row in range(1, 5000))
+        spool.repeated_biz_ids()
+        assert seen == [0o600]
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_no_room_for_the_file_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(SpoolError, match=r"nothing was sent.*spool_dir"):
+        Spool(str(tmp_path / "missing"))
+
+
+def test_a_full_disk_is_an_error_before_anything_is_sent(spool: Spool) -> None:
+    spool._db.execute("PRAGMA max_page_count=20")
+    with pytest.raises(SpoolError, match=r"full.*nothing was sent"):
+        Reading(spool).fill(person(row) for row in range(1, 100_000))
+
+
+def test_invalid_rows_are_all_counted_and_the_first_20_named(spool: Spool) -> None:
+    reading = Reading(spool)
+    reading.fill([Problem(row, "email", "is bad")] for row in range(1, 31))
+    with pytest.raises(AudienceError) as caught:
+        check(reading)
+    text = str(caught.value)
+    assert text.startswith("30 of 30 rows are not valid: row 1: email is bad;")
+    assert "row 20:" in text
+    assert "row 21:" not in text
+    check(reading, on_invalid="skip")
+
+
+@pytest.mark.parametrize("numbers", [("1", "01"), ("0", "00"), ("007", "7")])
+def test_one_number_in_two_spellings_is_an_error(spool: Spool, numbers: tuple[str, str]) -> None:
+    reading = Reading(spool)
+    reading.fill(person(row, number) for row, number in enumerate(numbers, 1))
+    with pytest.raises(AudienceError, match="in several ways: " + ", ".join(sorted(numbers))):
+        check(reading, on_invalid="skip")
+
+
+def test_a_biz_id_twice_is_an_error_that_names_the_rows(spool: Spool) -> None:
+    reading = Reading(spool)
+    reading.fill([person(1, biz_id="A"), person(2, biz_id="B"), person(3, biz_id="A")])
+    with pytest.raises(AudienceError, match=r"1 rows repeat a biz_id.*row 3 has the biz_id 'A' of row 1"):
+        check(reading, on_invalid="skip")
+
+
+def test_a_biz_id_twice_is_found_across_batches(spool: Spool) -> None:
+    reading = Reading(spool)
+    reading.fill([person(1, "2", biz_id="A"), person(2, "1", biz_id="A"), person(3, "1", biz_id="A")])
+    with pytest.raises(AudienceError, match="2 rows repeat a biz_id"):
+        check(reading)
+
+
+def test_one_contact_under_two_ids_is_the_authors_choice(spool: Spool, caplog: pytest.LogCaptureFixture) -> None:
+    reading = Reading(spool)
+    reading.fill([person(1, contact="phone 9"), person(2, contact="phone 9"), person(3), person(4, contact="phone 9")])
+    check(reading)
+    assert "2 rows repeat an earlier row's contact (rows 2, 4)" in caplog.text
+    assert "phone 9" not in caplog.text
+    with pytest.raises(AudienceError, match=r"rows 2, 4"):
+        check(reading, on_duplicate_contact="fail")
+    check(reading, on_duplicate_contact="keep_first")
+    assert reading.repeated_contacts == 2
+    assert [biz_id for biz_id, _ in spool.recipients(None)] == ["1", "3"]
+
+
+def test_derived_ids_of_one_contact_are_an_error_unless_the_first_is_kept(spool: Spool) -> None:
+    reading = Reading(spool)
+    reading.fill([person(row, biz_id="X", derived=True, contact="phone 9") for row in (1, 2)])
+    with pytest.raises(AudienceError, match=r"row 2 has the contact of row 1.*keep_first"):
+        check(reading)
+    check(reading, on_duplicate_contact="keep_first")
+    assert len(spool) == 1
+
+
+def test_more_than_max_recipients_is_an_error(spool: Spool) -> None:
+    reading = Reading(spool)
+    reading.fill(person(row) for row in range(1, 4))
+    check(reading, max_recipients=3)
+    with pytest.raises(AudienceError, match="3 valid recipients are more than max_recipients=2"):
+        check(reading, max_recipients=2)
+
+
+IDENTITY = Identity("https://gateway/router/rest", "key", "dag/run/task", 123)
+
+
+def requests(spool: Spool, **changes: Any) -> list[Any]:
+    arguments: dict[str, Any] = {"identity": IDENTITY, "batch_size": 2, "use_book_info": None}
+    return list(requests_of_batch(spool, "1", **(arguments | changes)))
+
+
+def test_requests_hold_at_most_batch_size_tasks_and_are_what_the_models_would_write(spool: Spool) -> None:
+    book = UseBookInfo(use_platform="P", book_code="账本", book_owner_id=5)
+    Reading(spool).fill(person(row, "1") for row in range(1, 6))
+    found = requests(spool, use_book_info=book)
+    assert [request.biz_ids for request in found] == [("1", "2"), ("3", "4"), ("5",)]
+    for request in found:
+        model = InitiativeBatchTaskRequest.model_validate_json(request.struct)
+        assert model.to_json() == request.struct
+        assert (model.task_unique_code, model.batch_num, model.plan_id) == (request.task_unique_code, "1", 123)
+        assert model.use_book_info == book
+
+
+def test_a_request_keeps_its_code_over_readings_and_changes_it_with_what_it_is(tmp_path: Path) -> None:
+    def codes(people: list[Recipient], **changes: Any) -> list[str]:
+        with Spool(str(tmp_path)) as one:
+            Reading(one).fill(people)
+            return [request.task_unique_code for request in requests(one, **changes)]
+
+    people = [person(row, "1") for row in range(1, 4)]
+    first = codes(people)
+    assert codes(people) == first
+    assert len(set(first)) == 2
+    assert codes([*people[:2], person(3, "1", biz_id="other")])[0] == first[0]
+    different = [
+        codes(people, identity=Identity("https://other/", "key", "dag/run/task", 123)),
+        codes(people, identity=Identity("https://gateway/router/rest", "other", "dag/run/task", 123)),
+        codes(people, identity=Identity("https://gateway/router/rest", "key", "dag/run2/task", 123)),
+        codes(people, identity=Identity("https://gateway/router/rest", "key", "dag/run/task", 124)),
+        codes(people, identity=Identity("https://gateway/router/rest", "key", "dag/run/task", 123, generation=2)),
+        codes(people, use_book_info=UseBookInfo(use_platform="P", book_code="B", book_owner_id=5)),
+    ]
+    assert len({first[0], *(found[0] for found in different)}) == 7

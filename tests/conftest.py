@@ -1,0 +1,173 @@
+"""What every test may use. Airflow reads its environment once, so it is set before anything imports it."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+AIRFLOW_HOME = tempfile.mkdtemp(prefix="lingyang-tests-")
+atexit.register(shutil.rmtree, AIRFLOW_HOME, ignore_errors=True)
+for name in [name for name in os.environ if name.startswith(("AIRFLOW_", "http_proxy", "https_proxy"))]:
+    del os.environ[name]
+os.environ |= {
+    "AIRFLOW_HOME": AIRFLOW_HOME,
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__CORE__UNIT_TEST_MODE": "True",
+    "NO_PROXY": "127.0.0.1,localhost",
+}
+
+from airflow_provider_lingyang.sandbox.process import SandboxProcess  # noqa: E402  # after the environment
+
+
+@pytest.fixture(scope="session")
+def sandbox_process() -> Iterator[SandboxProcess]:
+    with SandboxProcess("--answer-after", "0") as process:
+        yield process
+
+
+@pytest.fixture
+def sandbox(sandbox_process: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> SandboxProcess:
+    """A gateway without a past, and the connection ``lingyang_default`` that leads to it."""
+    sandbox_process.clear_faults()
+    sandbox_process.reset()
+    monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(sandbox_process.connection(timeout=5)))
+    return sandbox_process
+
+
+@pytest.fixture
+def audience_db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Fills table ``audience`` of the connection ``audience_db``."""
+    path = tmp_path / "audience.db"
+    monkeypatch.setenv("AIRFLOW_CONN_AUDIENCE_DB", json.dumps({"conn_type": "sqlite", "host": str(path)}))
+
+    def fill(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        with sqlite3.connect(path) as db:
+            db.execute("DROP TABLE IF EXISTS audience")
+            db.execute(f"CREATE TABLE audience ({', '.join(columns)})")
+            db.executemany(f"INSERT INTO audience VALUES ({', '.join('?' * len(columns))})", rows)
+        db.close()
+
+    return fill
+
+
+class TaskInstance:
+    """The part of a task instance that operators use, for runs without Airflow's database."""
+
+    map_index = -1
+
+    def __init__(self, task_id: str, xcom: dict[tuple[str, str], Any], *, run_id: str = "run", try_number: int = 1):
+        self.dag_id, self.run_id, self.task_id, self.try_number = "dag", run_id, task_id, try_number
+        self._xcom = xcom
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self._xcom[self.task_id, key] = json.loads(json.dumps(value))
+
+    def xcom_pull(self, *, task_ids: str, dag_id: str, key: str, map_indexes: int) -> Any:
+        assert dag_id == self.dag_id
+        assert map_indexes == self.map_index
+        return self._xcom.get((task_ids, key))
+
+
+class Run:
+    """One DAG run in small: hands tasks what they pushed to one another."""
+
+    def __init__(self) -> None:
+        self.xcom: dict[tuple[str, str], Any] = {}
+
+    def context(self, task_id: str, **kwargs: Any) -> Mapping[str, Any]:
+        return {"ti": TaskInstance(task_id, self.xcom, **kwargs)}
+
+    def execute(self, operator: Any, **kwargs: Any) -> Any:
+        return operator.execute(self.context(operator.task_id, **kwargs))
+
+    def fails(self, operator: Any, **kwargs: Any) -> str:
+        """Execute it and return the message of the final failure that it must end with."""
+        from airflow.providers.common.compat.sdk import AirflowFailException
+
+        with pytest.raises(AirflowFailException) as caught:
+            self.execute(operator, **kwargs)
+        assert caught.value.__cause__ is None
+        assert caught.value.__suppress_context__
+        return str(caught.value)
+
+    def manifest(self, task_id: str = "submit") -> dict[str, Any]:
+        manifest: dict[str, Any] = self.xcom[task_id, "manifest"]
+        counts = manifest["counts"]
+        parts = ("accepted", "already_accepted", "rejected", "invalid", "not_sent", "in_doubt")
+        assert counts["audience"] == sum(counts[part] for part in parts)
+        assert min(counts.values()) >= 0
+        return manifest
+
+    def counts(self, task_id: str = "submit") -> dict[str, int]:
+        """The states that hold anybody."""
+        counts: dict[str, int] = self.manifest(task_id)["counts"]
+        return {state: count for state, count in counts.items() if count}
+
+
+@pytest.fixture
+def run() -> Run:
+    return Run()
+
+
+class AirflowCli:
+    """The command line of a real Airflow with a home and a database of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.env = {name: value for name, value in os.environ.items() if name != "AIRFLOW__CORE__UNIT_TEST_MODE"}
+        self.env |= {
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
+        }
+
+    def __call__(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "airflow", *args],
+            env=self.env | env,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def everything_written(self) -> str:
+        """Every log and the whole database, as text."""
+        parts = [path.read_text(errors="replace") for path in (self.home / "logs").rglob("*") if path.is_file()]
+        with closing(sqlite3.connect(self.home / "airflow.db")) as db:
+            parts += db.iterdump()
+        return "\n".join(parts)
+
+    def xcom(self, dag_id: str, task_id: str, key: str) -> Any:
+        with closing(sqlite3.connect(self.home / "airflow.db")) as db:
+            found = db.execute(
+                "SELECT value FROM xcom WHERE dag_id = ? AND task_id = ? AND key = ? ORDER BY timestamp DESC",
+                (dag_id, task_id, key),
+            ).fetchone()
+        assert found, f"{dag_id}.{task_id} pushed no {key}"
+        value = json.loads(found[0])
+        # Airflow 3 stores the JSON text of the JSON text.
+        return json.loads(value) if isinstance(value, str) else value
+
+
+@pytest.fixture
+def airflow_cli(tmp_path: Path) -> AirflowCli:
+    cli = AirflowCli(tmp_path)
+    migrated = cli("db", "migrate")
+    assert migrated.returncode == 0, migrated.stdout[-3000:]
+    return cli

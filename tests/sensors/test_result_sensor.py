@@ -1,0 +1,166 @@
+"""The result sensor against a running gateway."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
+from airflow_provider_lingyang.campaign.arguments import ArgumentError
+from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
+from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
+from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
+
+FillDb = Callable[..., None]
+NO_STATUS = {
+    key: value for key, value in RESULT_QUERY.items() if key not in ("status_field", "done_values", "failed_values")
+}
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    return [{"biz_id": f"B{n}", "phone_number": f"1000000{n:04}", "input_params": {}} for n in range(count)]
+
+
+def submitted(run: Any, count: int = 60, **changes: Any) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"task_id": "submit", "plan_id": 1, "audience": rows(count), "output_slots": ["a"]}
+    manifest: dict[str, Any] = run.execute(LingyangSubmitBatchOperator(**(arguments | changes)))
+    return manifest
+
+
+def wait(**changes: Any) -> LingyangResultSensor:
+    return LingyangResultSensor(**({"task_id": "wait", "poke_interval": 0.05, "timeout": 10} | changes))
+
+
+def check(value: dict[str, Any], count: int = 60) -> None:
+    counts = value["counts"]
+    assert counts["recipients"] == counts["finished"] == counts["answered"] + counts["not_reached"] == count
+    assert counts["not_reached"] > 0
+    assert sum(value["slots"]["a"].values()) == counts["answered"]
+    assert len(value["results"]) == count
+
+
+def test_it_waits_for_the_campaign_that_it_is_given(sandbox: SandboxProcess, run: Any) -> None:
+    check(run.execute(wait(campaign=submitted(run))))
+
+
+def test_ids_may_be_a_list_or_a_query(sandbox: SandboxProcess, run: Any, audience_db: FillDb) -> None:
+    submitted(run)
+    ids = [row["biz_id"] for row in rows(60)]
+    check(run.execute(wait(biz_ids=ids, required_slots=["a"])))
+    audience_db(["id", "kind"], [(biz_id, 1) for biz_id in ids] + [("B99", 2), (None, 1)])
+    query = {"ids_sql": "SELECT id FROM audience WHERE kind = ?", "ids_parameters": [1], "ids_conn_id": "audience_db"}
+    check(run.execute(wait(**query, required_slots=["a"])))
+
+
+def test_ids_beyond_what_xcom_carries_come_from_the_submit_tasks_query(
+    sandbox: SandboxProcess, run: Any, audience_db: FillDb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__LINGYANG__XCOM_IDS_LIMIT", "5")
+    audience_db(["id", "tel"], [(row["biz_id"], row["phone_number"]) for row in rows(60)])
+    manifest = submitted(
+        run,
+        audience=None,
+        sql="SELECT id, tel FROM audience",
+        sql_conn_id="audience_db",
+        columns={"biz_id": "ID", "phone_number": "tel"},
+        task_defaults={"input_params": {}},
+    )
+    value = run.execute(wait(campaign=manifest))
+    assert value["counts"]["finished"] == 60
+    assert value["results"] is None
+    audience_db(["id", "tel"], [("B1", "x")])
+    assert "accepted 60 people, but the submit task's query now gives 1 ids" in run.fails(wait(campaign=manifest))
+
+
+def test_without_a_status_filled_slots_decide(sandbox: SandboxProcess, run: Any) -> None:
+    manifest = submitted(run)
+    one = wait(campaign=manifest, result_query=NO_STATUS, complete_ratio=0.5)
+    value = run.execute(one)
+    assert value["counts"]["not_reached"] == 0
+    assert value["counts"]["waiting"] > 0
+    with pytest.raises(AirflowSensorTimeout):
+        run.execute(wait(campaign=manifest, result_query=NO_STATUS, timeout=0.2))
+    with pytest.raises(AirflowSkipException):
+        run.execute(wait(campaign=manifest, result_query=NO_STATUS, timeout=0.2, soft_fail=True))
+
+
+def test_reschedule_mode_asks_once_and_leaves_the_worker(sandbox: SandboxProcess, run: Any) -> None:
+    one = wait(campaign=submitted(run), result_query=NO_STATUS, mode="reschedule")
+    assert one.poke(run.context("wait")) is False
+    done = wait(campaign=run.manifest(), mode="reschedule").poke(run.context("wait"))
+    check(done.xcom_value)  # type: ignore[union-attr]
+
+
+def test_people_the_gateway_does_not_know_are_waited_for(sandbox: SandboxProcess, run: Any) -> None:
+    submitted(run, 3)
+    assert wait(biz_ids=["B1", "nobody"], required_slots=["a"]).poke(run.context("wait")) is False
+
+
+def test_a_failing_look_up_is_tried_again_by_the_next_poke(sandbox: SandboxProcess, run: Any) -> None:
+    one = wait(campaign=submitted(run), lingyang_conn_id="lingyang_default")
+    sandbox.add_fault(kind="http", status=502, method=RESULT_QUERY["method"], times=3)
+    assert one.poke(run.context("wait")) is False
+    check(run.execute(one))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "give one source of ids"),
+        ({"biz_ids": ["1"], "campaign": {}}, "give one source of ids"),
+        ({"ids_sql": "SELECT 1"}, "ids_sql and ids_conn_id belong together"),
+        ({"biz_ids": ["1"], "complete_ratio": 0}, r"complete_ratio must be in \(0, 1\]; it is 0"),
+        ({"biz_ids": ["1"], "complete_ratio": 1.01}, "complete_ratio"),
+        ({"biz_ids": ["1"], "complete_ratio": "all"}, "complete_ratio"),
+        ({"biz_ids": ["1"], "required_slots": "a"}, "required_slots must be a list"),
+    ],
+)
+def test_arguments_that_cannot_be_right_fail_while_the_dag_is_parsed(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ArgumentError, match=expected):
+        wait(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"biz_ids": []}, "nothing to look up: the list of biz_ids is empty"),
+        ({"biz_ids": "B1"}, "biz_ids must be a list; it is a str"),
+        ({"biz_ids": ["1", " 1"]}, "1 of the 2 biz_ids are there twice"),
+        ({"campaign": {"x": 1}}, "campaign must be the manifest"),
+        ({"campaign": None, "ids_sql": "SELECT 1 AS a, 2 AS b", "ids_conn_id": "audience_db"}, "one column, the biz_id; it selects a, b"),
+        ({"campaign": None, "ids_sql": "SELECT 1 WHERE 0", "ids_conn_id": "audience_db"}, "the list of biz_ids is empty"),
+        ({"biz_ids": ["1"], "result_query": RESULT_QUERY | {"done_value": []}}, r"done_value is not a field .*did you mean done_values\?"),
+        ({"biz_ids": ["1"], "result_query": "{"}, "task 'wait': result_query is not JSON"),
+        ({"biz_ids": ["1"], "result_query": NO_STATUS}, "nothing can tell who is finished"),
+        ({"biz_ids": ["1"], "result_query": RESULT_QUERY | {"method": "no.such.method"}}, "does not know the method"),
+        ({"biz_ids": ["1"], "result_query": RESULT_QUERY | {"items_path": "answer.data"}}, "no 'answer' in the answer's root element, which holds: request_id, result"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_fails_at_once_and_says_why(
+    sandbox: SandboxProcess, run: Any, audience_db: FillDb, changes: dict[str, Any], expected: str
+) -> None:
+    audience_db(["a"], [])
+    with pytest.raises(AirflowFailException, match=expected):
+        run.execute(wait(**({"required_slots": []} | changes)))
+
+
+def test_a_campaign_that_reached_nobody_has_nothing_to_look_up(sandbox: SandboxProcess, run: Any) -> None:
+    sandbox.add_fault(kind="refuse", code="400", message="x")
+    assert "accepted nobody" in run.fails(wait(campaign=submitted(run)))
+
+
+def test_an_empty_campaign_is_complete(sandbox: SandboxProcess, run: Any) -> None:
+    value = run.execute(wait(campaign=submitted(run, 0, on_empty="succeed")))
+    assert value["counts"]["recipients"] == 0
+
+
+def test_without_a_look_up_it_says_that_one_must_be_described(
+    sandbox: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = sandbox.connection()
+    del connection["extra"]["result_query"]
+    monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(connection))
+    assert "no look-up is described" in run.fails(wait(biz_ids=["1"]))

@@ -1,0 +1,102 @@
+"""What a real Airflow writes down of a campaign: never who its people are, nor the credentials."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_lingyang.sandbox.process import SandboxProcess
+
+DAG = '''
+from airflow.providers.common.compat.sdk import DAG
+from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
+from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
+
+
+def submit(task_id, wave, **changes):
+    arguments = {
+        "plan_id": "{{ 100 + 23 }}",
+        "sql": f"SELECT no, tel, mail, who, wave, uid, gift FROM audience WHERE wave = '{wave}'",
+        "sql_conn_id": "audience_db",
+        "columns": {
+            "biz_id": "no", "phone_number": "tel", "email": "mail", "user_name": "who", "batch_num": "wave",
+            "outer_user_id": "uid",
+        },
+        "input_params_columns": ["gift", "who"],
+        "output_slots": ["intention"],
+    }
+    return LingyangSubmitBatchOperator(task_id=task_id, **(arguments | changes))
+
+
+def rows():
+    import json
+    import os
+
+    return json.loads(os.environ["ROWS"])
+
+
+with DAG("canary", schedule=None) as dag:
+    accepted = submit("accepted", 1)
+    LingyangResultSensor(task_id="wait", campaign=accepted.output, poke_interval=0.1, timeout=60)
+    submit("refused", 2)
+    submit("refused_wholly", 3)
+    submit("lost", 4)
+    submit("invalid", 5)
+    submit("broken_sql", 6, sql="SELECT no, nope FROM audience")
+    submit("wrong_secret", 1, lingyang_conn_id="wrong")
+    submit("listed", 1, sql=None, sql_conn_id=None, columns={}, input_params_columns=[], audience=rows())
+    submit("listed_invalid", 1, sql=None, sql_conn_id=None, columns={}, input_params_columns=[],
+           audience=[row | {"phone_number": row["user_name"]} for row in rows()])
+'''
+
+
+def test_no_log_xcom_rendered_field_or_table_holds_a_person_or_a_credential(
+    sandbox: SandboxProcess, audience_db: Callable[..., None], airflow_cli: Any, tmp_path: Path
+) -> None:
+    people = [
+        (f"B{wave}{n}", f"100007770{wave}{n}", f"CANARYmail{wave}{n}@mail.invalid", f"CANARY名{wave}{n}", str(wave))
+        + (f"CANARYuid{wave}{n}", f'CANARYgift "{n}" \\')
+        for wave in range(1, 5)
+        for n in range(3)
+    ]
+    people.append(("B50", "CANARYnotaphone", "CANARYnomail", "CANARYinvalid", "5", "CANARYuid", "CANARYgift"))
+    audience_db(["no", "tel", "mail", "who", "wave", "uid", "gift"], people)
+    sandbox.add_fault(kind="echo_values", match={"batch_num": "2"}, times=None)
+    sandbox.add_fault(kind="refuse", match={"batch_num": "3"}, times=None, message=f"{people[6][1]} {people[6][3]}")
+    sandbox.add_fault(kind="http", status=500, match={"batch_num": "4"}, times=None)
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "canary.py").write_text(DAG)
+    rows = [
+        {"biz_id": f"L{n}", "phone_number": f"100007770{n}", "user_name": f"CANARYlist{n}"}
+        | {"input_params": {"a": "CANARYgift"}}
+        for n in range(3)
+    ]
+    connection = sandbox.connection(session_token="sandbox-session", timeout=5)
+    ran = airflow_cli(
+        *("dags", "test", "canary"),
+        AIRFLOW_CONN_LINGYANG_DEFAULT=json.dumps(connection),
+        AIRFLOW_CONN_WRONG=json.dumps(connection | {"password": "CANARY-wrong-secret"}),
+        ROWS=json.dumps(rows),
+    )
+
+    # Everything ended as it was meant to, so that what follows says something.
+    assert airflow_cli.xcom("canary", "accepted", "manifest")["counts"]["accepted"] == 3
+    assert airflow_cli.xcom("canary", "wait", "return_value")["counts"]["finished"] == 3
+    assert airflow_cli.xcom("canary", "refused", "manifest")["counts"]["rejected"] == 3
+    reasons = airflow_cli.xcom("canary", "refused_wholly", "manifest")["reasons"]
+    assert "<phone_number> <user_name>" in str(reasons)
+    assert airflow_cli.xcom("canary", "lost", "manifest")["counts"]["in_doubt"] == 3
+    assert airflow_cli.xcom("canary", "invalid", "manifest")["counts"]["invalid"] == 1
+    assert airflow_cli.xcom("canary", "wrong_secret", "manifest")["counts"]["not_sent"] == 3
+    assert airflow_cli.xcom("canary", "listed", "manifest")["counts"]["accepted"] == 3
+    assert airflow_cli.xcom("canary", "listed_invalid", "manifest")["counts"]["invalid"] == 3
+
+    written = ran.stdout + airflow_cli.everything_written()
+    assert "<audience: list, not shown>" in written
+    for canary in ("CANARY", "100007770", "sandbox-secret", "sandbox-session"):
+        found = [written[max(0, at.start() - 200) : at.end() + 50] for at in re.finditer(canary, written)]
+        assert not found, f"{canary} stands {len(found)} times in what was written, first in: {found[0]}"
+    assert not re.search(r"\b[0-9A-F]{64}\b", written)
