@@ -130,7 +130,6 @@ class AirflowCli:
         self.env |= {
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
-            "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
         }
 
     def __call__(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -11,9 +11,14 @@ from typing import Any
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 
 DAG = '''
+import logging
+
 from airflow.providers.common.compat.sdk import DAG
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
+
+# This package's loggers; Airflow's own write the credentials that they are told to mask at DEBUG.
+logging.getLogger("airflow_provider_lingyang").setLevel(logging.DEBUG)
 
 
 def submit(task_id, wave, **changes):

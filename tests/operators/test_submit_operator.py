@@ -269,7 +269,7 @@ def test_an_ambiguous_answer_stops_the_campaign_in_doubt_and_repeats_nobody(
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [
-        ({"kind": "permission"}, "the app may not call this API"),
+        ({"kind": "permission"}, "[code 11,"),
         ({"kind": "clock", "seconds": 3600}, "10 minutes off"),
         ({"kind": "session_required"}, "session is missing"),
         ({"kind": "throttle", "seconds": 31_062}, "throttles"),
