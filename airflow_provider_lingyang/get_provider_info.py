@@ -18,14 +18,18 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["service"],
             }
         ],
-        "hooks": [{"integration-name": "Lingyang", "python-modules": ["airflow_provider_lingyang.hooks.lingyang"]}],
+        "hooks": [
+            {"integration-name": "Lingyang", "python-modules": ["airflow_provider_lingyang.hooks.lingyang"]}
+        ],
         "operators": [
             {
                 "integration-name": "Lingyang",
                 "python-modules": ["airflow_provider_lingyang.operators.lingyang"],
             }
         ],
-        "sensors": [{"integration-name": "Lingyang", "python-modules": ["airflow_provider_lingyang.sensors.lingyang"]}],
+        "sensors": [
+            {"integration-name": "Lingyang", "python-modules": ["airflow_provider_lingyang.sensors.lingyang"]}
+        ],
         "connection-types": [
             {
                 "hook-class-name": "airflow_provider_lingyang.hooks.lingyang.LingyangHook",

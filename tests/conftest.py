@@ -67,7 +67,9 @@ class TaskInstance:
 
     map_index = -1
 
-    def __init__(self, task_id: str, xcom: dict[tuple[str, str], Any], *, run_id: str = "run", try_number: int = 1):
+    def __init__(
+        self, task_id: str, xcom: dict[tuple[str, str], Any], *, run_id: str = "run", try_number: int = 1
+    ):
         self.dag_id, self.run_id, self.task_id, self.try_number = "dag", run_id, task_id, try_number
         self._xcom = xcom
 
@@ -126,7 +128,9 @@ class AirflowCli:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.env = {name: value for name, value in os.environ.items() if name != "AIRFLOW__CORE__UNIT_TEST_MODE"}
+        self.env = {
+            name: value for name, value in os.environ.items() if name != "AIRFLOW__CORE__UNIT_TEST_MODE"
+        }
         self.env |= {
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
@@ -147,7 +151,9 @@ class AirflowCli:
 
     def everything_written(self) -> str:
         """Every log and the whole database, as text."""
-        parts = [path.read_text(errors="replace") for path in (self.home / "logs").rglob("*") if path.is_file()]
+        parts = [
+            path.read_text(errors="replace") for path in (self.home / "logs").rglob("*") if path.is_file()
+        ]
         with closing(sqlite3.connect(self.home / "airflow.db")) as db:
             parts += db.iterdump()
         return "\n".join(parts)

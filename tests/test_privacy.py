@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 
-DAG = '''
+DAG = """
 import logging
 
 from airflow.providers.common.compat.sdk import DAG
@@ -55,22 +55,31 @@ with DAG("canary", schedule=None) as dag:
     submit("listed", 1, sql=None, sql_conn_id=None, columns={}, input_params_columns=[], audience=rows())
     submit("listed_invalid", 1, sql=None, sql_conn_id=None, columns={}, input_params_columns=[],
            audience=[row | {"phone_number": row["user_name"]} for row in rows()])
-'''
+"""
 
 
 def test_no_log_xcom_rendered_field_or_table_holds_a_person_or_a_credential(
     sandbox: SandboxProcess, audience_db: Callable[..., None], airflow_cli: Any, tmp_path: Path
 ) -> None:
     people = [
-        (f"B{wave}{n}", f"100007770{wave}{n}", f"CANARYmail{wave}{n}@mail.invalid", f"CANARY名{wave}{n}", str(wave))
-        + (f"CANARYuid{wave}{n}", f'CANARYgift "{n}" \\')
+        (
+            f"B{wave}{n}",
+            f"100007770{wave}{n}",
+            f"CANARYmail{wave}{n}@mail.invalid",
+            f"CANARY名{wave}{n}",
+            str(wave),
+            f"CANARYuid{wave}{n}",
+            f'CANARYgift "{n}" \\',
+        )
         for wave in range(1, 5)
         for n in range(3)
     ]
     people.append(("B50", "CANARYnotaphone", "CANARYnomail", "CANARYinvalid", "5", "CANARYuid", "CANARYgift"))
     audience_db(["no", "tel", "mail", "who", "wave", "uid", "gift"], people)
     sandbox.add_fault(kind="echo_values", match={"batch_num": "2"}, times=None)
-    sandbox.add_fault(kind="refuse", match={"batch_num": "3"}, times=None, message=f"{people[6][1]} {people[6][3]}")
+    sandbox.add_fault(
+        kind="refuse", match={"batch_num": "3"}, times=None, message=f"{people[6][1]} {people[6][3]}"
+    )
     sandbox.add_fault(kind="http", status=500, match={"batch_num": "4"}, times=None)
     (tmp_path / "dags").mkdir()
     (tmp_path / "dags" / "canary.py").write_text(DAG)

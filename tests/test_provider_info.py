@@ -8,12 +8,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import airflow
 import jsonschema
 import pytest
-
-import airflow
-import airflow_provider_lingyang
 from airflow.providers.common.compat.sdk import BaseHook
+
+import airflow_provider_lingyang
 from airflow_provider_lingyang.get_provider_info import get_provider_info
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 
@@ -40,7 +40,9 @@ def test_the_distribution_is_named_as_its_metadata_says() -> None:
 @pytest.mark.parametrize("kind", ["hooks", "operators", "sensors"])
 def test_every_module_on_disk_is_listed_and_the_other_way_round(kind: str) -> None:
     listed = {module for item in INFO[kind] for module in item["python-modules"]}
-    on_disk = {f"airflow_provider_lingyang.{kind}.{path.stem}" for path in (PACKAGE / kind).glob("lingyang*.py")}
+    on_disk = {
+        f"airflow_provider_lingyang.{kind}.{path.stem}" for path in (PACKAGE / kind).glob("lingyang*.py")
+    }
     assert listed == on_disk
     for module in listed:
         importlib.import_module(module)
@@ -53,7 +55,9 @@ def test_connection_types_name_their_hooks() -> None:
         assert (hook.conn_type, hook.hook_name) == (item["connection-type"], item["hook-name"])
 
 
-def test_airflow_lists_the_provider_and_finds_the_hook_of_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_airflow_lists_the_provider_and_finds_the_hook_of_a_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from airflow.providers_manager import ProvidersManager
 
     assert INFO["package-name"] in ProvidersManager().providers

@@ -18,7 +18,9 @@ def blocks(label: str) -> list[str]:
     return re.findall(rf"<!-- five minutes: {label} -->\n```\w+\n(.*?)```", README.read_text(), re.DOTALL)
 
 
-def test_the_five_minutes_end_with_everybody_reached_and_answered(sandbox: SandboxProcess, airflow_cli: Any) -> None:
+def test_the_five_minutes_end_with_everybody_reached_and_answered(
+    sandbox: SandboxProcess, airflow_cli: Any
+) -> None:
     prepare, run = blocks("shell")
     (dag,) = blocks("dag")
     folder: Path = airflow_cli.home

@@ -55,7 +55,9 @@ def check_fields(argument: str, names: Iterable[str], *, without: Collection[str
         if name in without:
             raise ArgumentError(f"{argument}: {name!r} must differ from row to row")
         if name not in ROW_FIELDS:
-            raise ArgumentError(f"{argument}: {name!r} is not a field of the API{did_you_mean(str(name), ROW_FIELDS)}")
+            raise ArgumentError(
+                f"{argument}: {name!r} is not a field of the API{did_you_mean(str(name), ROW_FIELDS)}"
+            )
 
 
 def check_positive(argument: str, value: object) -> None:
@@ -83,6 +85,8 @@ def plan_variables(input_params_columns: Sequence[str] | Mapping[str, str]) -> d
 
 def check_columns(columns: Mapping[str, str], argument: str = "columns") -> None:
     """Raise unless the argument maps names to non-blank column names."""
-    bad: list[Any] = [name for name, column in columns.items() if not isinstance(column, str) or not column.strip()]
+    bad: list[Any] = [
+        name for name, column in columns.items() if not isinstance(column, str) or not column.strip()
+    ]
     if bad:
         raise ArgumentError(f"{argument}: {bad[0]!r} must name a column of the rows")

@@ -109,7 +109,9 @@ class AudienceReader:
         :raises ArgumentError: a name in it is unknown or twice there.
         """
         if not isinstance(row, Mapping):
-            return [Problem(number, "the row", f"is a {type(row).__name__}, not a mapping of names to values")]
+            return [
+                Problem(number, "the row", f"is a {type(row).__name__}, not a mapping of names to values")
+            ]
         names = tuple(row)
         shape = self._readers.get(names)
         if shape is None:
@@ -125,7 +127,9 @@ class AudienceReader:
         index: dict[str, int] = {}
         for position, name in enumerate(names):
             if name.lower() in index:
-                raise ArgumentError(f"the audience has the column {name!r} twice{where}: give each a name of its own")
+                raise ArgumentError(
+                    f"the audience has the column {name!r} twice{where}: give each a name of its own"
+                )
             index[name.lower()] = position
 
         missing: list[Problem] = []
@@ -138,7 +142,9 @@ class AudienceReader:
                     raise ArgumentError(
                         f"{argument}: the audience has no column {column!r}{near}; it has {', '.join(names)}"
                     )
-                missing.append(Problem(row or 0, argument, f"names the column {column!r}, which the row lacks{near}"))
+                missing.append(
+                    Problem(row or 0, argument, f"names the column {column!r}, which the row lacks{near}")
+                )
             return found
 
         fields: dict[str, int] = {}
@@ -192,7 +198,9 @@ class AudienceReader:
             wanted = (CHANNELS[self._channel],) if self._channel else _ANY_CONTACT
             label = " or ".join(shape.label(name) for name in wanted)
             reason = (
-                f"is missing (channel {self._channel!r} needs it)" if self._channel else "is missing (one is needed)"
+                f"is missing (channel {self._channel!r} needs it)"
+                if self._channel
+                else "is missing (one is needed)"
             )
             problems.append(Problem(number, label, reason))
         if problems or contact is None:

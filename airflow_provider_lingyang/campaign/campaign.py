@@ -120,7 +120,9 @@ class Campaign:
             self._manifest.invalid = reading.invalid.rows
             self._manifest.because("not_sent", "repeats an earlier row's contact", reading.repeated_contacts)
         if not len(spool):
-            raise NobodyToSendTo(f"nobody to send to: {reading.audience} rows, {reading.invalid.rows} of them invalid")
+            raise NobodyToSendTo(
+                f"nobody to send to: {reading.audience} rows, {reading.invalid.rows} of them invalid"
+            )
 
     def show_plan(self, spool: Spool) -> None:
         """Log what would be sent, and book everybody as not sent."""

@@ -56,7 +56,9 @@ class Reading:
                 raise AudienceError(f"{text}. Correct them, or set on_invalid='skip' to send the others")
             log.warning("%s; on_invalid='skip' leaves them out", text)
         if spellings := self.spool.batch_nums_of_equal_number():
-            raise AudienceError(f"batch_num spells one number in several ways: {', '.join(spellings)}; use one of them")
+            raise AudienceError(
+                f"batch_num spells one number in several ways: {', '.join(spellings)}; use one of them"
+            )
         self._check_contacts(on_duplicate_contact)
         count, rows = self.spool.repeated_biz_ids()
         if count:
@@ -74,7 +76,9 @@ class Reading:
         if on_duplicate_contact == "keep_first":
             self.repeated_contacts = self.spool.drop_repeated_contacts()
             if self.repeated_contacts:
-                log.warning("%d rows repeat an earlier row's contact and are left out", self.repeated_contacts)
+                log.warning(
+                    "%d rows repeat an earlier row's contact and are left out", self.repeated_contacts
+                )
             return
         count, first = self.spool.repeated_contacts()
         if not count:

@@ -104,7 +104,10 @@ class Answers:
                 WAITING: self._states[WAITING],
                 UNKNOWN: self._states[UNKNOWN],
             },
-            {slot: _tally(result.output_params.get(slot) for result in self._answered()) for slot in self._slots()},
+            {
+                slot: _tally(result.output_params.get(slot) for result in self._answered())
+                for slot in self._slots()
+            },
             # The tolerance is for 0.07 * 100 being a little more than 7.
             len(self._finished) >= math.ceil(complete_ratio * total - 1e-9),
         )
@@ -127,7 +130,9 @@ class Answers:
     def _slots(self) -> list[str]:
         if self.required_slots:
             return list(self.required_slots)
-        return list(dict.fromkeys(slot for result in self._answered() for slot in result.output_params))[:_MAX_VALUES]
+        return list(dict.fromkeys(slot for result in self._answered() for slot in result.output_params))[
+            :_MAX_VALUES
+        ]
 
 
 def _tally(values: Iterable[Any]) -> dict[str, int]:

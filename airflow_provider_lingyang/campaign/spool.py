@@ -11,6 +11,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from airflow_provider_lingyang.campaign.audience import Problem, Recipient
 
@@ -70,9 +71,11 @@ class Spool:
                     self._db.execute(f"PRAGMA {setting}")
                 self._db.executescript(_SCHEMA)
             finally:
-                os.unlink(path)
+                Path(path).unlink()
         except (OSError, sqlite3.Error) as error:
-            raise SpoolError(f"the audience's private copy cannot be made ({_why(error)}): {_ADVICE}") from None
+            raise SpoolError(
+                f"the audience's private copy cannot be made ({_why(error)}): {_ADVICE}"
+            ) from None
         self._pending: list[tuple[object, ...]] = []
 
     def close(self) -> None:
@@ -189,7 +192,9 @@ class Spool:
     def batches(self) -> list[tuple[str | None, int]]:
         """Return (batch_num, recipients) in the order of sending."""
         self._flush()
-        return list(self._db.execute("SELECT max(batch_num), count(*) FROM recipient GROUP BY place ORDER BY place"))
+        return list(
+            self._db.execute("SELECT max(batch_num), count(*) FROM recipient GROUP BY place ORDER BY place")
+        )
 
     def recipients(self, batch_num: str | None) -> Iterator[tuple[str, str]]:
         """Yield (biz_id, JSON of the task) of one batch, in the order of the reading."""
@@ -206,13 +211,17 @@ class Spool:
                 self._db.executemany("INSERT INTO recipient VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
                 self._db.execute("COMMIT")
             except sqlite3.Error as error:
-                raise SpoolError(f"the audience's private copy cannot be written ({_why(error)}): {_ADVICE}") from None
+                raise SpoolError(
+                    f"the audience's private copy cannot be written ({_why(error)}): {_ADVICE}"
+                ) from None
 
     def _write(self, sql: str) -> int:
         try:
             return self._db.execute(sql).rowcount
         except sqlite3.Error as error:
-            raise SpoolError(f"the audience's private copy cannot be written ({_why(error)}): {_ADVICE}") from None
+            raise SpoolError(
+                f"the audience's private copy cannot be written ({_why(error)}): {_ADVICE}"
+            ) from None
 
     def _one(self, sql: str) -> tuple[int, ...]:
         row: tuple[int, ...] = self._db.execute(sql).fetchone()

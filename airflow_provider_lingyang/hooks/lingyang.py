@@ -212,8 +212,8 @@ class LingyangHook(BaseHook):
                 conn = self.get_connection(self.lingyang_conn_id)
             except AirflowNotFoundException:
                 raise LingyangConfigError(
-                    f"the Airflow connection {self.lingyang_conn_id!r} is not defined, or cannot be read: create it with type "
-                    "lingyang, host = gateway URL, login = App key, password = App secret"
+                    f"the Airflow connection {self.lingyang_conn_id!r} is not defined, or cannot be read: "
+                    "create it with type lingyang, host = gateway URL, login = App key, password = App secret"
                 ) from None
             if conn.conn_type and conn.conn_type != self.conn_type:
                 raise LingyangConfigError(

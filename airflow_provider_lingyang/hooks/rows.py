@@ -76,10 +76,14 @@ def _readable(conn_id: str) -> Iterator[None]:
     except AirflowException:
         raise
     except Exception as error:
-        raise QueryError(f"connection {conn_id!r}: {type(error).__name__}: {_without_values(error)}") from None
+        raise QueryError(
+            f"connection {conn_id!r}: {type(error).__name__}: {_without_values(error)}"
+        ) from None
 
 
-_QUOTED = re.compile(r"""(?P<before>(?:value|:)\s*)?(?P<quote>["'])(?P<inner>(?:(?!(?P=quote)).)*)(?P=quote)""")
+_QUOTED = re.compile(
+    r"""(?P<before>(?:value|:)\s*)?(?P<quote>["'])(?P<inner>(?:(?!(?P=quote)).)*)(?P=quote)"""
+)
 
 
 def _without_values(error: Exception) -> str:

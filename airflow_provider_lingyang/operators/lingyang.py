@@ -183,7 +183,9 @@ class LingyangSubmitBatchOperator(BaseOperator):
 
     def _check_arguments(self) -> None:
         if (self.sql is None) == (self.audience is None):
-            raise arguments.ArgumentError("give one source of the audience: either sql (with sql_conn_id) or audience")
+            raise arguments.ArgumentError(
+                "give one source of the audience: either sql (with sql_conn_id) or audience"
+            )
         if (self.sql is None) != (self.sql_conn_id is None):
             raise arguments.ArgumentError("sql and sql_conn_id belong together")
         if self.parameters is not None and self.sql is None:
@@ -200,7 +202,9 @@ class LingyangSubmitBatchOperator(BaseOperator):
         if self.max_recipients is not None:
             arguments.check_positive("max_recipients", self.max_recipients)
         arguments.check_choice("on_invalid", self.on_invalid, ("fail", "skip"))
-        arguments.check_choice("on_duplicate_contact", self.on_duplicate_contact, ("warn", "fail", "keep_first"))
+        arguments.check_choice(
+            "on_duplicate_contact", self.on_duplicate_contact, ("warn", "fail", "keep_first")
+        )
         arguments.check_choice("on_empty", self.on_empty, ("skip", "fail", "succeed"))
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -212,11 +216,13 @@ class LingyangSubmitBatchOperator(BaseOperator):
         key = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}"
         manifest = Manifest(key, self.output_slots, xcom_ids_limit(), source)
         with self._accounted(ti, manifest):
-            log.info("No ledger: every failure after the first request left is final, a later try sends nothing")
+            log.info(
+                "No ledger: every failure after the first request left is final, a later try sends nothing"
+            )
             if ti.try_number > 1 and not self.validate_only:
                 raise AirflowFailException(
                     f"this is try {ti.try_number}: without a ledger nobody knows what an earlier try sent, so this one "
-                    "sends nothing. Look at the earlier tries' manifests; to send the campaign (again), trigger a new run"
+                    "sends nothing. Look at the earlier tries' manifests; to send the campaign, trigger a new run"
                 )
             self._run(ti, manifest)
         return manifest.to_json()
@@ -308,7 +314,9 @@ class LingyangSubmitBatchOperator(BaseOperator):
             if self.on_empty == "succeed":
                 log.warning("%s", error)
             else:
-                failure = (AirflowSkipException if self.on_empty == "skip" else AirflowFailException)(str(error))
+                failure = (AirflowSkipException if self.on_empty == "skip" else AirflowFailException)(
+                    str(error)
+                )
         except (AudienceError, SpoolError, arguments.ArgumentError, LingyangError) as error:
             failure = AirflowFailException(f"nothing was sent: {error}. {manifest.in_words()}")
         except SubmissionStopped as error:
@@ -317,9 +325,12 @@ class LingyangSubmitBatchOperator(BaseOperator):
             failure = error
         except Exception as error:
             # Not chained, and without its text: what an unforeseen error repeats of the data is unknown.
-            log.error("unforeseen %s:\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
+            log.error(
+                "unforeseen %s:\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
+            )
             failure = AirflowFailException(
-                f"unforeseen {type(error).__name__}, see the traceback above. {manifest.in_words()}. {_way_out(manifest)}"
+                f"unforeseen {type(error).__name__}, see the traceback above. {manifest.in_words()}. "
+                f"{_way_out(manifest)}"
             )
         finally:
             self._publish(ti, manifest)

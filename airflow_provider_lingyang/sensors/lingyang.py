@@ -168,7 +168,9 @@ class LingyangResultSensor(BaseSensorOperator):
             )
         ids = [str(biz_id).strip() for biz_id in self._ids(context)]
         if len(set(ids)) < len(ids):
-            raise arguments.ArgumentError(f"{len(ids) - len(set(ids))} of the {len(ids)} biz_ids are there twice")
+            raise arguments.ArgumentError(
+                f"{len(ids) - len(set(ids))} of the {len(ids)} biz_ids are there twice"
+            )
         return Answers(ids, query, slots)
 
     def _ids(self, context: Context) -> Iterable[Any]:
@@ -194,10 +196,14 @@ class LingyangResultSensor(BaseSensorOperator):
         if not manifest["counts"]["audience"]:
             return []  # on_empty="succeed": nobody was asked, so everybody has answered
         if not accepted:
-            raise arguments.ArgumentError(f"nothing to look up: campaign {manifest['campaign_key']!r} accepted nobody")
+            raise arguments.ArgumentError(
+                f"nothing to look up: campaign {manifest['campaign_key']!r} accepted nobody"
+            )
         where = manifest["biz_ids"]
         if where["run_id"] != ti.run_id:
-            raise arguments.ArgumentError("the campaign is of another run, whose ids XCom cannot give: use ids_sql")
+            raise arguments.ArgumentError(
+                "the campaign is of another run, whose ids XCom cannot give: use ids_sql"
+            )
 
         def pull(key: str) -> Any:
             return ti.xcom_pull(

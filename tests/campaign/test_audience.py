@@ -186,7 +186,7 @@ def test_rows_of_different_shapes_are_each_read_by_their_own_names() -> None:
     assert isinstance(one.mapping(2, base | {"TEL": PHONE, "biz_id": "2"}), Recipient)
     missing = one.mapping(3, base | {"biz_id": "3"})
     assert isinstance(missing, list)
-    assert [str(problem) for problem in missing][0].startswith("row 3: columns['phone_number'] names the column 'tel'")
+    assert str(missing[0]).startswith("row 3: columns['phone_number'] names the column 'tel'")
     again = one.mapping(4, base | {"biz_id": "3"})
     assert isinstance(again, list)
     assert again[0].row == 4

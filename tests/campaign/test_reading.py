@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import stat
 from collections.abc import Iterator
@@ -19,7 +18,12 @@ from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest,
 
 
 def person(
-    row: int, batch_num: str | None = None, *, biz_id: str | None = None, derived: bool = False, contact: str = ""
+    row: int,
+    batch_num: str | None = None,
+    *,
+    biz_id: str | None = None,
+    derived: bool = False,
+    contact: str = "",
 ) -> Recipient:
     task = f'{{"biz_id":"{biz_id or row}","input_params":"{{}}","output_params":"{{}}"}}'
     return Recipient(row, biz_id or str(row), derived, batch_num, contact or f"phone {row}", task)
@@ -32,7 +36,9 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 
 
 def check(reading: Reading, **changes: Any) -> None:
-    reading.check(**({"on_invalid": "fail", "on_duplicate_contact": "warn", "max_recipients": None} | changes))
+    reading.check(
+        **({"on_invalid": "fail", "on_duplicate_contact": "warn", "max_recipients": None} | changes)
+    )
 
 
 def test_batches_come_in_the_order_of_their_numbers_and_rows_in_the_order_of_reading(spool: Spool) -> None:
@@ -65,13 +71,13 @@ def test_rows_that_lack_what_others_have_are_invalid(spool: Spool, column: str) 
 
 def test_the_file_is_private_and_gone_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    unlink = os.unlink
+    unlink = Path.unlink
 
-    def look(path: str) -> None:
-        seen.append(stat.S_IMODE(os.stat(path).st_mode))
+    def look(path: Path) -> None:
+        seen.append(stat.S_IMODE(path.stat().st_mode))
         unlink(path)
 
-    monkeypatch.setattr(os, "unlink", look)
+    monkeypatch.setattr(Path, "unlink", look)
     with Spool(str(tmp_path)) as spool:
         Reading(spool).fill(person(row) for row in range(1, 5000))
         spool.repeated_biz_ids()
@@ -124,9 +130,13 @@ def test_a_biz_id_twice_is_found_across_batches(spool: Spool) -> None:
         check(reading)
 
 
-def test_one_contact_under_two_ids_is_the_authors_choice(spool: Spool, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_contact_under_two_ids_is_the_authors_choice(
+    spool: Spool, caplog: pytest.LogCaptureFixture
+) -> None:
     reading = Reading(spool)
-    reading.fill([person(1, contact="phone 9"), person(2, contact="phone 9"), person(3), person(4, contact="phone 9")])
+    reading.fill(
+        [person(1, contact="phone 9"), person(2, contact="phone 9"), person(3), person(4, contact="phone 9")]
+    )
     check(reading)
     assert "2 rows repeat an earlier row's contact (rows 2, 4)" in caplog.text
     assert "phone 9" not in caplog.text
@@ -170,7 +180,11 @@ def test_requests_hold_at_most_batch_size_tasks_and_are_what_the_models_would_wr
     for request in found:
         model = InitiativeBatchTaskRequest.model_validate_json(request.struct)
         assert model.to_json() == request.struct
-        assert (model.task_unique_code, model.batch_num, model.plan_id) == (request.task_unique_code, "1", 123)
+        assert (model.task_unique_code, model.batch_num, model.plan_id) == (
+            request.task_unique_code,
+            "1",
+            123,
+        )
         assert model.use_book_info == book
 
 
@@ -190,7 +204,9 @@ def test_a_request_keeps_its_code_over_readings_and_changes_it_with_what_it_is(t
         codes(people, identity=Identity("https://gateway/router/rest", "other", "dag/run/task", 123)),
         codes(people, identity=Identity("https://gateway/router/rest", "key", "dag/run2/task", 123)),
         codes(people, identity=Identity("https://gateway/router/rest", "key", "dag/run/task", 124)),
-        codes(people, identity=Identity("https://gateway/router/rest", "key", "dag/run/task", 123, generation=2)),
+        codes(
+            people, identity=Identity("https://gateway/router/rest", "key", "dag/run/task", 123, generation=2)
+        ),
         codes(people, use_book_info=UseBookInfo(use_platform="P", book_code="B", book_owner_id=5)),
     ]
     assert len({first[0], *(found[0] for found in different)}) == 7

@@ -66,7 +66,9 @@ def test_answers_are_counted_and_finished_people_are_not_asked_again() -> None:
     assert set(answers.results()) == {"1", "2", "3"}
 
 
-@pytest.mark.parametrize(("ratio", "finished", "complete"), [(0.07, 7, True), (0.07, 6, False), (1.0, 99, False)])
+@pytest.mark.parametrize(
+    ("ratio", "finished", "complete"), [(0.07, 7, True), (0.07, 6, False), (1.0, 99, False)]
+)
 def test_the_ratio_is_exact(ratio: float, finished: int, complete: bool) -> None:
     ids = [str(number) for number in range(100)]
     answers = Answers(ids, PLAIN, ["a"])

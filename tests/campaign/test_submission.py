@@ -37,7 +37,9 @@ def send(outcomes: list[Any], stopped: Callable[[], bool] = lambda: False) -> tu
     requests = [BatchRequest(f"code{n}", "1", (f"{n}a", f"{n}b"), f"{n}a {n}b") for n in range(len(outcomes))]
     raised = None
     try:
-        Submission(sender, manifest, Pace(None), stopped).send_batch(BatchTally("1", manifest.audience), requests)
+        Submission(sender, manifest, Pace(None), stopped).send_batch(
+            BatchTally("1", manifest.audience), requests
+        )
     except BaseException as error:
         raised = error
     return manifest, raised
@@ -76,7 +78,9 @@ def test_what_an_error_means_for_its_request_and_the_rest(error: BaseException, 
 
 
 def test_a_refused_request_rejects_its_tasks_finally_and_the_next_goes_on() -> None:
-    refused = errors.RequestRefusedError("refused", code="15", sub_code="isv.invalid-parameter", sub_msg="非法参数")
+    refused = errors.RequestRefusedError(
+        "refused", code="15", sub_code="isv.invalid-parameter", sub_msg="非法参数"
+    )
     manifest, raised = send([None, refused, None])
     assert raised is None
     assert (manifest.accepted, manifest.rejected) == (4, 2)

@@ -8,7 +8,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.gateway.errors import LingyangConfigError, RequestInvalidError, RequestRefusedError
+from airflow_provider_lingyang.gateway.errors import (
+    LingyangConfigError,
+    RequestInvalidError,
+    RequestRefusedError,
+)
 from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest
 from airflow_provider_lingyang.hooks import lingyang
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
@@ -21,7 +25,12 @@ GOOD: dict[str, Any] = {
     "password": "CANARY-app-secret",
     "extra": {"session_token": "CANARY-session/token", "result_query": {}},
 }
-TASK = {"biz_id": "B1", "phone_number": "10000000001", "input_params": {"name": "张三"}, "output_params": {"a": ""}}
+TASK = {
+    "biz_id": "B1",
+    "phone_number": "10000000001",
+    "input_params": {"name": "张三"},
+    "output_params": {"a": ""},
+}
 BATCH = {"task_unique_code": "c1", "batch_num": "1", "plan_id": 123, "task_list": [TASK]}
 
 
@@ -40,7 +49,11 @@ def test_a_connection_becomes_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     hook = connect(monkeypatch, extra=extra)
     settings = hook.settings
-    assert (settings.url, settings.app_key, settings.app_secret) == (GOOD["host"], "app-key", GOOD["password"])
+    assert (settings.url, settings.app_key, settings.app_secret) == (
+        GOOD["host"],
+        "app-key",
+        GOOD["password"],
+    )
     assert (settings.session_token, settings.sign_method, settings.timeout, settings.max_attempts) == (
         "s",
         "md5",
@@ -102,13 +115,19 @@ def test_a_rate_that_cannot_be_right_is_an_error(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_missing_connection_is_an_error_that_says_how_to_make_one() -> None:
-    with pytest.raises(LingyangConfigError, match="'nowhere' is not defined, or cannot be read: create it with type lingyang"):
+    with pytest.raises(
+        LingyangConfigError, match="'nowhere' is not defined, or cannot be read: create it with type lingyang"
+    ):
         LingyangHook("nowhere").get_conn()
 
 
-def test_a_misspelt_key_of_the_result_query_is_named_with_the_right_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_misspelt_key_of_the_result_query_is_named_with_the_right_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     query = {"method": "m", "biz_ids_field": "ids", "items_path": "x", "biz_id_feld": "biz_id"}
-    with pytest.raises(LingyangConfigError, match=r"biz_id_feld is not a field .*did you mean biz_id_field\?"):
+    with pytest.raises(
+        LingyangConfigError, match=r"biz_id_feld is not a field .*did you mean biz_id_field\?"
+    ):
         _ = connect(monkeypatch, extra={"result_query": query}).result_query
 
 
@@ -166,7 +185,9 @@ def test_a_refusal_keeps_the_platforms_facts_and_loses_the_customers_data(sandbo
 def test_any_method_can_be_called_with_every_sign_method(
     sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch, sign_method: str
 ) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(sandbox.connection(sign_method=sign_method)))
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(sandbox.connection(sign_method=sign_method))
+    )
     hook = LingyangHook()
     assert hook.call("taobao.time.get")["time"]
     struct = BATCH | {

@@ -16,7 +16,10 @@ FillDb = Callable[..., None]
 
 def test_rows_come_with_their_names_and_parameters_are_bound(audience_db: FillDb) -> None:
     audience_db(["a", "b"], [(number, f"x{number}") for number in range(5000)])
-    with stream_rows("audience_db", 'SELECT a, b AS "B" FROM audience WHERE a >= ?;\n', (4998,)) as (names, rows):
+    with stream_rows("audience_db", 'SELECT a, b AS "B" FROM audience WHERE a >= ?;\n', (4998,)) as (
+        names,
+        rows,
+    ):
         assert names == ["a", "B"]
         assert list(rows) == [(4998, "x4998"), (4999, "x4999")]
 
@@ -44,7 +47,9 @@ def test_memory_does_not_grow_with_the_rows(audience_db: FillDb) -> None:
         ("SELECT 1; SELECT 2", "one statement at a time"),
     ],
 )
-def test_a_query_that_does_not_work_is_an_error_that_says_so(audience_db: FillDb, sql: str, expected: str) -> None:
+def test_a_query_that_does_not_work_is_an_error_that_says_so(
+    audience_db: FillDb, sql: str, expected: str
+) -> None:
     audience_db(["a"], [(1,)])
     with pytest.raises(QueryError, match=expected), stream_rows("audience_db", sql):
         pass
@@ -56,7 +61,10 @@ def test_a_query_that_does_not_work_is_an_error_that_says_so(audience_db: FillDb
     ("connection", "expected"),
     [
         (None, "'elsewhere' is not defined"),
-        ({"conn_type": "nosuchdb"}, "no installed provider knows: install .*apache-airflow-providers-nosuchdb"),
+        (
+            {"conn_type": "nosuchdb"},
+            "no installed provider knows: install .*apache-airflow-providers-nosuchdb",
+        ),
         ({"conn_type": "lingyang", "host": "https://x/"}, "is not a SQL database"),
     ],
 )

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+
 from airflow_provider_lingyang.campaign.arguments import ArgumentError
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
@@ -38,7 +38,12 @@ def people(count: int, waves: int = 3) -> list[tuple[Any, ...]]:
 
 
 def row(number: int = 1, **changes: Any) -> dict[str, Any]:
-    base = {"biz_id": f"B{number}", "phone_number": f"1000000{number:04}", "input_params": {}, "output_params": {}}
+    base = {
+        "biz_id": f"B{number}",
+        "phone_number": f"1000000{number:04}",
+        "input_params": {},
+        "output_params": {},
+    }
     return base | changes
 
 
@@ -74,8 +79,13 @@ def test_rows_handed_over_are_submitted_whatever_sequence_they_are(
     sandbox: SandboxProcess, run: Any, kind: Callable[[Any], Any]
 ) -> None:
     manifest = run.execute(submit(audience=kind([row(1), row(2)])))
-    assert manifest["batches"] == [{"batch_num": None, "tasks": 2, "requests": 1, "accepted": 2, "rejected": 0}]
-    assert "batch_num" not in sandbox.record()["requests"][0] or sandbox.record()["requests"][0]["batch_num"] is None
+    assert manifest["batches"] == [
+        {"batch_num": None, "tasks": 2, "requests": 1, "accepted": 2, "rejected": 0}
+    ]
+    assert (
+        "batch_num" not in sandbox.record()["requests"][0]
+        or sandbox.record()["requests"][0]["batch_num"] is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,7 +113,9 @@ def test_rows_handed_over_are_submitted_whatever_sequence_they_are(
         ({"audience": [], "on_empty": "x"}, "on_empty must be one of skip, fail, succeed"),
     ],
 )  # fmt: skip
-def test_arguments_that_cannot_be_right_fail_while_the_dag_is_parsed(changes: dict[str, Any], expected: str) -> None:
+def test_arguments_that_cannot_be_right_fail_while_the_dag_is_parsed(
+    changes: dict[str, Any], expected: str
+) -> None:
     with pytest.raises(ArgumentError, match=expected):
         submit(**changes)
 
@@ -153,7 +165,11 @@ def test_bad_input_is_a_clear_error_and_nothing_is_sent(
 @pytest.mark.parametrize(
     ("sql", "columns", "expected"),
     [
-        ("SELECT * FROM audience", {"biz_id": "order_number"}, "no column 'order_number' (did you mean 'order_no'?)"),
+        (
+            "SELECT * FROM audience",
+            {"biz_id": "order_number"},
+            "no column 'order_number' (did you mean 'order_no'?)",
+        ),
         ("SELECT * FROM audience", {}, "column 'order_no' is not a field of the API and nothing uses it"),
         ("SELECT order_no AS biz_id, mobile AS Biz_Id FROM audience", {}, "column 'Biz_Id' twice"),
     ],
@@ -166,7 +182,9 @@ def test_an_unknown_column_of_a_query_is_named_and_nothing_is_sent(
     assert sandbox.record()["requests"] == []
 
 
-def test_a_database_that_does_not_answer_fails_without_using_up_the_campaign(run: Any, sandbox: SandboxProcess) -> None:
+def test_a_database_that_does_not_answer_fails_without_using_up_the_campaign(
+    run: Any, sandbox: SandboxProcess
+) -> None:
     from airflow_provider_lingyang.hooks.rows import QueryError
 
     with pytest.raises(QueryError, match="'audience_db' is not defined"):
@@ -181,7 +199,9 @@ def test_invalid_rows_are_left_out_where_the_author_says_so(sandbox: SandboxProc
     assert sandbox.record()["executions"]["by_biz_id"] == {"B1": 1, "B3": 1}
 
 
-def test_the_first_row_of_a_contact_is_kept_where_the_author_says_so(sandbox: SandboxProcess, run: Any) -> None:
+def test_the_first_row_of_a_contact_is_kept_where_the_author_says_so(
+    sandbox: SandboxProcess, run: Any
+) -> None:
     rows = [row(1), row(2, phone_number="+86 1000-0000001"), row(3)]
     manifest = run.execute(submit(audience=rows, on_duplicate_contact="keep_first"))
     assert run.counts() == {"audience": 3, "accepted": 2, "not_sent": 1}
@@ -195,7 +215,9 @@ def test_nobody_to_send_to_is_skipped_or_done_as_the_author_says(
 ) -> None:
     with pytest.raises(AirflowSkipException, match="nobody to send to"):
         run.execute(submit(audience=rows, on_invalid="skip"))
-    assert run.execute(submit(audience=rows, on_invalid="skip", on_empty="succeed"))["counts"]["audience"] == len(rows)
+    assert run.execute(submit(audience=rows, on_invalid="skip", on_empty="succeed"))["counts"][
+        "audience"
+    ] == len(rows)
     assert sandbox.record()["requests"] == []
 
 
@@ -217,7 +239,9 @@ def test_a_later_try_sends_nothing_and_says_why(sandbox: SandboxProcess, run: An
     assert sandbox.record()["requests"] == []
 
 
-def test_a_refused_request_is_rejected_with_its_reason_and_the_others_go_on(sandbox: SandboxProcess, run: Any) -> None:
+def test_a_refused_request_is_rejected_with_its_reason_and_the_others_go_on(
+    sandbox: SandboxProcess, run: Any
+) -> None:
     sandbox.add_fault(kind="refuse", after=1, code="400", message="计划已暂停")
     manifest = run.execute(submit(audience=[row(n) for n in range(1, 7)], batch_size=2))
     assert run.counts() == {"audience": 6, "accepted": 4, "rejected": 2}
@@ -247,7 +271,10 @@ STOPPED = [row(n, batch_num=str(n)) for n in range(1, 5)]
         ({"kind": "truncated"}, "not one of the gateway"),
         ({"kind": "empty"}, "not one of the gateway"),
         ({"kind": "error", "code": "10", "msg": "x"}, "unavailable"),
-        ({"kind": "error", "code": "15", "msg": "x", "sub_code": "isp.remote-service-timeout"}, "backend failed"),
+        (
+            {"kind": "error", "code": "15", "msg": "x", "sub_code": "isp.remote-service-timeout"},
+            "backend failed",
+        ),
     ],
 )
 def test_an_ambiguous_answer_stops_the_campaign_in_doubt_and_repeats_nobody(

@@ -7,8 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+)
 
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
 from airflow_provider_lingyang.campaign.arguments import ArgumentError
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
@@ -16,7 +20,9 @@ from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
 
 FillDb = Callable[..., None]
 NO_STATUS = {
-    key: value for key, value in RESULT_QUERY.items() if key not in ("status_field", "done_values", "failed_values")
+    key: value
+    for key, value in RESULT_QUERY.items()
+    if key not in ("status_field", "done_values", "failed_values")
 }
 
 
@@ -25,7 +31,12 @@ def rows(count: int) -> list[dict[str, Any]]:
 
 
 def submitted(run: Any, count: int = 60, **changes: Any) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"task_id": "submit", "plan_id": 1, "audience": rows(count), "output_slots": ["a"]}
+    arguments: dict[str, Any] = {
+        "task_id": "submit",
+        "plan_id": 1,
+        "audience": rows(count),
+        "output_slots": ["a"],
+    }
     manifest: dict[str, Any] = run.execute(LingyangSubmitBatchOperator(**(arguments | changes)))
     return manifest
 
@@ -51,7 +62,11 @@ def test_ids_may_be_a_list_or_a_query(sandbox: SandboxProcess, run: Any, audienc
     ids = [row["biz_id"] for row in rows(60)]
     check(run.execute(wait(biz_ids=ids, required_slots=["a"])))
     audience_db(["id", "kind"], [(biz_id, 1) for biz_id in ids] + [("B99", 2), (None, 1)])
-    query = {"ids_sql": "SELECT id FROM audience WHERE kind = ?", "ids_parameters": [1], "ids_conn_id": "audience_db"}
+    query = {
+        "ids_sql": "SELECT id FROM audience WHERE kind = ?",
+        "ids_parameters": [1],
+        "ids_conn_id": "audience_db",
+    }
     check(run.execute(wait(**query, required_slots=["a"])))
 
 
@@ -72,7 +87,9 @@ def test_ids_beyond_what_xcom_carries_come_from_the_submit_tasks_query(
     assert value["counts"]["finished"] == 60
     assert value["results"] is None
     audience_db(["id", "tel"], [("B1", "x")])
-    assert "accepted 60 people, but the submit task's query now gives 1 ids" in run.fails(wait(campaign=manifest))
+    assert "accepted 60 people, but the submit task's query now gives 1 ids" in run.fails(
+        wait(campaign=manifest)
+    )
 
 
 def test_without_a_status_filled_slots_decide(sandbox: SandboxProcess, run: Any) -> None:
@@ -118,7 +135,9 @@ def test_a_failing_look_up_is_tried_again_by_the_next_poke(sandbox: SandboxProce
         ({"biz_ids": ["1"], "required_slots": "a"}, "required_slots must be a list"),
     ],
 )
-def test_arguments_that_cannot_be_right_fail_while_the_dag_is_parsed(changes: dict[str, Any], expected: str) -> None:
+def test_arguments_that_cannot_be_right_fail_while_the_dag_is_parsed(
+    changes: dict[str, Any], expected: str
+) -> None:
     with pytest.raises(ArgumentError, match=expected):
         wait(**changes)
 

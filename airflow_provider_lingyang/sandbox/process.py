@@ -1,0 +1,217 @@
+"""The sandbox as a process of its own, for tests, demos and benchmarks.
+
+with SandboxProcess("--answer-after", "0.2") as sandbox:
+    sandbox.add_fault(kind="throttle", seconds=1)
+    ...
+    assert sandbox.record()["totals"]["duplicate_biz_ids"] == 0
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from airflow_provider_lingyang.sandbox import APP_KEY, APP_SECRET, LOOKUP, ROUTER
+
+RESULT_QUERY: dict[str, Any] = {
+    "method": LOOKUP,
+    "request_param": "task_result_query",
+    "biz_ids_field": "biz_ids",
+    "max_biz_ids": 50,
+    "items_path": "result.data",
+    "biz_id_field": "biz_id",
+    "output_params_field": "output_params",
+    "task_id_field": "task_id",
+    "created_at_field": "created_at",
+    "status_field": "status",
+    "done_values": ["ANSWERED"],
+    "failed_values": ["NOT_REACHED"],
+}
+"""The sandbox's look-up, described as data for a connection's ``result_query``."""
+
+_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+
+
+class SandboxProcess:
+    """Starts the sandbox as a process, and stops it: a context manager, or :meth:`start` and :meth:`stop`.
+
+    The process also ends when this one does, however it ends: it watches a pipe that closes then.
+
+    :param args: more arguments of the command line, e.g. ``"--dedupe", "--store", str(path)``.
+    :param port: 0 takes a free one; a number makes a restarted sandbox appear at the same address.
+    :param start_timeout: seconds to wait for its ready line.
+    """
+
+    def __init__(self, *args: str, port: int = 0, start_timeout: float = 20.0) -> None:
+        self._args = args
+        self._port = port
+        self._start_timeout = start_timeout
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stderr: IO[bytes] | None = None
+        self._url: str | None = None
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """The gateway URL, ``http://127.0.0.1:PORT/router/rest``; it stays known after :meth:`stop`."""
+        if self._url is None:
+            raise RuntimeError("the sandbox was not started")
+        return self._url
+
+    @property
+    def base_url(self) -> str:
+        """``http://127.0.0.1:PORT``, under which ``/sandbox/*`` is."""
+        return self.url.removesuffix(ROUTER)
+
+    @property
+    def pid(self) -> int:
+        """The process id while it runs."""
+        if self._process is None:
+            raise RuntimeError("the sandbox is not running")
+        return self._process.pid
+
+    def start(self) -> Self:
+        """Start it and wait until it accepts requests.
+
+        :raises RuntimeError: when it does not within ``start_timeout``; holds what it wrote to stderr.
+        """
+        if self._process is not None:
+            raise RuntimeError("the sandbox is running already")
+        command = [
+            sys.executable,
+            "-m",
+            __package__ or "",
+            "--port",
+            str(self._port),
+            "--exit-on-stdin-close",
+        ]
+        # The child finds the package where this process found it, installed or not.
+        path = os.pathsep.join(filter(None, [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in kill
+        try:
+            self._process = subprocess.Popen(
+                [*command, *self._args],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+            self._url = self._read_url(self._process)
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Stop it as an operator would (SIGTERM), or with SIGKILL when that takes more than five seconds."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(5)
+            except subprocess.TimeoutExpired:
+                pass
+        self.kill()
+
+    def kill(self) -> None:
+        """End it at once (SIGKILL), as a crash would; :meth:`start` may follow."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+        if self._stderr is not None:
+            self._stderr.close()
+            self._stderr = None
+
+    def record(self, requests: bool = True, executions: bool = True) -> dict[str, Any]:
+        """Return what happened; the keys are explained in ``airflow_provider_lingyang.sandbox.judge``.
+
+        :param requests: False leaves the list of requests out.
+        :param executions: False leaves the counts per person out.
+        """
+        return self._control("GET", f"record?requests={int(requests)}&executions={int(executions)}")
+
+    def add_fault(self, **rule: Any) -> dict[str, Any]:
+        """Add a rule (``airflow_provider_lingyang.sandbox.rules``), e.g. ``kind="http", status=503, times=2``.
+
+        :raises ValueError: says what is wrong with the rule.
+        """
+        return self._control("POST", "faults", rule)
+
+    def faults(self) -> list[dict[str, Any]]:
+        """Return the rules in force: ``id``, ``fired``, ``affected`` and ``rule`` each."""
+        found: list[dict[str, Any]] = self._control("GET", "faults")["faults"]
+        return found
+
+    def clear_faults(self) -> None:
+        """Forget all rules; a ban is over."""
+        self._control("DELETE", "faults")
+
+    def reset(self) -> None:
+        """Forget requests, tasks and faults, but not the ``clock`` switch."""
+        self._control("POST", "reset", {})
+
+    def connection(self, **extra: Any) -> dict[str, Any]:
+        """Return an Airflow connection to it, as the dict that ``AIRFLOW_CONN_LINGYANG_DEFAULT`` takes as JSON.
+
+        :param extra: more of the connection's extra, e.g. ``timeout=2`` or ``dedupes_by_code=True``.
+        """
+        return {
+            "conn_type": "lingyang",
+            "host": self.url,
+            "login": APP_KEY,
+            "password": APP_SECRET,
+            "extra": {"result_query": dict(RESULT_QUERY), **extra},
+        }
+
+    def _control(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.base_url}/sandbox/{path}", data, method=method)
+        try:
+            with self._opener.open(request, timeout=60) as answer:
+                found: dict[str, Any] = json.load(answer)
+                return found
+        except urllib.error.HTTPError as error:
+            with error:
+                text = error.read().decode(errors="replace")
+            raise ValueError(f"the sandbox refused {method} {path}: {text}") from None
+
+    def _read_url(self, process: subprocess.Popen[bytes]) -> str:
+        assert process.stdout is not None
+        deadline = time.monotonic() + self._start_timeout
+        line = b""
+        while not line.endswith(b"\n"):
+            ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            # Straight from the descriptor: a buffered reader would hide bytes from select.
+            chunk = os.read(process.stdout.fileno(), 4096) if ready else b""
+            if not chunk:
+                why = "ended at once" if ready else f"was not ready within {self._start_timeout} s"
+                raise RuntimeError(f"the sandbox {why}: {self._errors()}")
+            line += chunk
+        return line.decode().split()[-1]
+
+    def _errors(self) -> str:
+        if self._stderr is None:
+            return ""
+        self._stderr.seek(0)
+        return self._stderr.read().decode(errors="replace").strip()[-2000:] or "it wrote nothing to stderr"
