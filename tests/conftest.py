@@ -6,6 +6,7 @@ import atexit
 import json
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -176,3 +177,47 @@ def airflow_cli(tmp_path: Path) -> AirflowCli:
     migrated = cli("db", "migrate")
     assert migrated.returncode == 0, migrated.stdout[-3000:]
     return cli
+
+
+def missing(what: str) -> None:
+    """Skip a test whose server is not installed; where servers are required (CI), fail it."""
+    if os.environ.get("LINGYANG_REQUIRE_SERVERS"):
+        pytest.fail(f"{what} is not installed, and LINGYANG_REQUIRE_SERVERS is set")
+    pytest.skip(f"{what} is not installed")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[dict[str, Any]]:
+    """A PostgreSQL server of its own, as an Airflow connection; stopped and gone afterwards."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    initdb = str(found[-1]) if found else shutil.which("initdb")
+    if initdb is None:
+        missing("PostgreSQL")
+    assert initdb is not None
+    # It refuses to run as root; Debian's package brings a user for it.
+    user = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+    folder = tempfile.mkdtemp(prefix="lingyang-postgres-")
+    if user:
+        shutil.chown(folder, **user)
+    port = free_port()
+    run: dict[str, Any] = {"cwd": folder, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **user}
+    try:
+        arguments = ["-D", f"{folder}/data", "-U", "lingyang", "-A", "trust", "-E", "UTF8", "--no-sync"]
+        subprocess.run([initdb, *arguments], check=True, **run)
+        pg_ctl = [str(Path(initdb).with_name("pg_ctl")), "-D", f"{folder}/data", "-l", f"{folder}/log", "-w"]
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+        subprocess.run([*pg_ctl, "-o", options, "start"], check=True, **run)
+        try:
+            yield {"conn_type": "postgres", "host": "127.0.0.1", "port": port, "login": "lingyang"} | {
+                "schema": "postgres"
+            }
+        finally:
+            subprocess.run([*pg_ctl, "-m", "immediate", "stop"], check=True, **run)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

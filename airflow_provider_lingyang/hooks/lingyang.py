@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
@@ -11,14 +13,21 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from pydantic import ValidationError
 
 from airflow_provider_lingyang.gateway.client import GatewayClient
-from airflow_provider_lingyang.gateway.errors import LingyangConfigError, RequestInvalidError
-from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest, dump_json, explain
+from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError, RequestInvalidError
+from airflow_provider_lingyang.gateway.models import (
+    InitiativeBatchTaskRequest,
+    dump_json,
+    explain,
+    parse_date,
+)
 from airflow_provider_lingyang.gateway.protocol import GatewaySettings, SubmitReceipt
 from airflow_provider_lingyang.gateway.result_query import ResultQuery, TaskResult
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
+_TEST_TIMEOUT = 10.0
+_CLOCK_GRAIN = timedelta(seconds=2)
 EXTRA_FIELDS = (
     "session_token",
     "sign_method",
@@ -206,6 +215,33 @@ class LingyangHook(BaseHook):
         texts = {name: _parameter(value) for name, value in (params or {}).items() if value is not None}
         return dict(self.get_conn().call(method, texts).payload)
 
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask the gateway for its time, which reaches nobody, and say in one sentence what works or does not.
+
+        Tells apart: host, TLS, app key, signature, clock (in seconds), session, permission, IP allow-list.
+        Runs in Airflow's API server: one attempt, ten seconds at most.
+
+        :return: whether it works, and the sentence.
+        """
+        try:
+            settings = replace(
+                self.settings, timeout=min(_TEST_TIMEOUT, self.settings.timeout), max_attempts=1
+            )
+            described = self.result_query is not None
+            with GatewayClient(settings) as client:
+                asked = datetime.now(UTC)
+                answer = client.call("taobao.time.get", {})
+                skew = _skew_seconds(answer.payload.get("time"), asked, datetime.now(UTC))
+        except LingyangError as error:
+            return False, str(error)
+        clock = (
+            f"this machine's clock is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}" if skew else ""
+        )
+        missing = "" if described else "no result_query is described, which a result sensor needs"
+        return True, "; ".join(
+            filter(None, ("The gateway accepts the App key and the signature", clock, missing))
+        )
+
     def _get_connection(self) -> Connection:
         if self._connection is None:
             try:
@@ -225,6 +261,18 @@ class LingyangHook(BaseHook):
                 mask_secret(quote_plus(secret))
             self._connection = conn
         return self._connection
+
+
+def _skew_seconds(told: Any, asked: datetime, answered: datetime) -> float:
+    """Return by how much this machine's clock is ahead; 0 when the difference is no more than the call explains."""
+    try:
+        gateway = parse_date(str(told))
+    except ValueError:
+        return 0.0
+    # The gateway tells whole seconds.
+    if asked - _CLOCK_GRAIN <= gateway <= answered + _CLOCK_GRAIN:
+        return 0.0
+    return (answered - gateway).total_seconds()
 
 
 def _parameter(value: Any) -> str:

@@ -11,6 +11,7 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from aiohttp import web
@@ -123,7 +124,9 @@ class Call:
             answer = self.raw(answer)
         if answer.cut:
             await self._send_half(answer)
-        headers = {"Content-Type": answer.content_type}
+        # The clock that judges timestamps is the one that the answer shows.
+        date = formatdate(self.sandbox.gateway_now(), usegmt=True)
+        headers = {"Content-Type": answer.content_type, "Date": date}
         body = answer.body
         if _accepts_gzip(self.http.headers.get("Accept-Encoding", "")):
             headers["Content-Encoding"] = "gzip"

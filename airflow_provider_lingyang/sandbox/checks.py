@@ -145,7 +145,10 @@ def _check_app_key(params: Mapping[str, str]) -> None:
 def _check_timestamp(params: Mapping[str, str], now: float) -> None:
     if "timestamp" not in params:
         raise Refused(30)
-    sent = parse_date(params["timestamp"])
+    text = params["timestamp"]
+    # Not on the page, but the platform's own Python SDK sends it: milliseconds since the epoch.
+    millis = text.isascii() and text.isdigit() and len(text) == len("1710223556000")
+    sent = gateway_time(int(text) / 1000) if millis else parse_date(text)
     if sent is None or abs((sent - gateway_time(now)).total_seconds()) > MAX_SKEW_S:
         raise Refused(31)
 

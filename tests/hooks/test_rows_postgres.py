@@ -1,0 +1,92 @@
+"""An audience in a real PostgreSQL, through both of its drivers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_lingyang.hooks.rows import QueryError, stream_rows
+from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
+from airflow_provider_lingyang.sandbox.process import SandboxProcess
+
+TABLE = """
+    DROP TABLE IF EXISTS audience;
+    CREATE TABLE audience AS SELECT
+        lpad(n::text, 5, '0')::char(12) AS order_no,
+        10000000000 + n AS mobile,
+        (n % 12 + 1)::numeric AS wave,
+        '客户' || n || ' "😀" \\' AS customer,
+        n * 1.10 AS price,
+        jsonb_build_object('vip', n % 2 = 0) AS tags,
+        timestamptz '2030-01-01 01:00:00+00' AS starts
+    FROM generate_series(1, 2500) AS n
+"""
+
+
+@pytest.fixture(params=["psycopg3", "psycopg2"])
+def database(request: pytest.FixtureRequest, postgres_server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    postgres = pytest.importorskip("airflow.providers.postgres.hooks.postgres")
+    if request.param == "psycopg3" and not postgres.USE_PSYCOPG3:
+        pytest.skip("this Airflow's SQLAlchemy is older than 2, where the hook uses psycopg2 only")
+    monkeypatch.setattr(postgres, "USE_PSYCOPG3", request.param == "psycopg3")
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(postgres_server))
+    hook = postgres.PostgresHook("warehouse", log_sql=False)
+    hook.run(TABLE, autocommit=True)
+    connection = hook.get_conn()
+    assert type(connection).__module__.split(".")[0] == request.param.rstrip("3")
+    connection.close()
+    return hook
+
+
+def test_a_campaign_from_postgres_takes_its_types_as_they_are(
+    database: Any, sandbox: SandboxProcess, run: Any
+) -> None:
+    manifest = run.execute(
+        LingyangSubmitBatchOperator(
+            task_id="submit",
+            plan_id=123,
+            channel="sms",
+            sql="SELECT * FROM audience WHERE price > %(least)s",
+            sql_conn_id="warehouse",
+            parameters={"least": 1},
+            columns={
+                "biz_id": "order_no",
+                "phone_number": "mobile",
+                "batch_num": "wave",
+                "plan_execute_start_time": "starts",
+            },
+            input_params_columns=["customer", "price", "tags"],
+            output_slots=["intention"],
+            batch_size=500,
+        )
+    )
+    assert [batch["batch_num"] for batch in manifest["batches"]] == [str(n) for n in range(1, 13)]
+    record = sandbox.record()
+    assert record["executions"]["by_biz_id"] == {f"{n:05}": 1 for n in range(1, 2501)}
+    assert record["executions"]["by_contact"]["10000000001"] == 1
+    assert record["order_violations"] == []
+
+
+def test_postgres_errors_keep_their_reason_and_lose_their_values(database: Any) -> None:
+    with pytest.raises(QueryError) as caught, stream_rows("warehouse", "SELECT customer::int FROM audience"):
+        pass
+    assert "invalid input syntax for type integer: <value>" in str(caught.value)
+    with pytest.raises(QueryError, match='relation "nowhere" does not exist'):
+        with stream_rows("warehouse", "SELECT 1 FROM nowhere"):
+            pass
+
+
+def test_an_error_in_the_middle_of_the_reading_ends_it_before_anything_is_sent(
+    database: Any, sandbox: SandboxProcess, run: Any
+) -> None:
+    sql = "SELECT order_no AS biz_id, mobile AS phone_number, 1 / (2400 - mobile % 10000) AS source_id FROM audience"
+    defaults = {"input_params": {}, "output_params": {}}
+    operator = LingyangSubmitBatchOperator(
+        task_id="submit", plan_id=1, sql=sql, sql_conn_id="warehouse", task_defaults=defaults
+    )
+    with pytest.raises(QueryError, match="division by zero"):
+        run.execute(operator)
+    assert sandbox.record()["requests"] == []
+    run.manifest()

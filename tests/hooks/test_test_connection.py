@@ -1,0 +1,108 @@
+"""Each way a connection can be wrong is told apart, in one sentence without a credential."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from airflow_provider_lingyang.hooks.lingyang import LingyangHook
+from airflow_provider_lingyang.sandbox.process import SandboxProcess
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """Accepts connections and never says a word."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield server.getsockname()[1]
+
+
+def ask(
+    sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch, changes: Any, **extra: Any
+) -> tuple[bool, str]:
+    connection = sandbox.connection(**{"timeout": 2, **extra}) | changes
+    monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(connection))
+    works, sentence = LingyangHook().test_connection()
+    assert "sandbox-secret" not in sentence
+    assert "CANARY" not in sentence
+    return works, sentence
+
+
+def test_a_connection_that_works_says_so(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ask(sandbox, monkeypatch, {}) == (True, "The gateway accepts the App key and the signature")
+    assert sandbox.record()["totals"]["executed_tasks"] == 0
+
+
+def test_a_clock_that_is_off_is_measured_before_it_is_too_far_off(
+    sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.add_fault(kind="clock", seconds=120)
+    works, sentence = ask(sandbox, monkeypatch, {})
+    assert works
+    assert any(f"this machine's clock is {seconds} s behind" in sentence for seconds in (118, 119, 120))
+
+
+def test_a_missing_look_up_is_mentioned(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    works, sentence = ask(sandbox, monkeypatch, {"extra": {}})
+    assert works
+    assert "no result_query is described" in sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "extra", "fault", "expected"),
+    [
+        ({"login": "CANARY"}, {}, None, "does not know the app key"),
+        ({"password": "CANARY"}, {}, None, "the signature is wrong"),
+        ({}, {"session_token": "CANARY"}, None, "the session is invalid or expired"),
+        ({}, {}, {"kind": "session_required"}, "the session is missing"),
+        ({}, {}, {"kind": "clock", "seconds": 660}, "the timestamp is more than 10 minutes off"),
+        ({}, {}, {"kind": "permission"}, "lacks the permission package"),
+        ({}, {}, {"kind": "ip"}, "not on the app's IP allow-list"),
+        ({"host": "http://127.0.0.1:9/router/rest"}, {}, None, "Connection refused"),
+        ({"host": "https://no-such-host.invalid/router/rest"}, {}, None, "was not reached"),
+        ({"host": ""}, {}, None, "must be a full one"),
+        ({}, {"result_query": {"method": "m", "items": "x"}}, None, "items is not a field"),
+        ({}, {}, {"kind": "html"}, "not one of the gateway"),
+    ],
+)
+def test_what_does_not_work_is_told_apart(
+    sandbox: SandboxProcess,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    extra: dict[str, Any],
+    fault: dict[str, Any] | None,
+    expected: str,
+) -> None:
+    if fault:
+        sandbox.add_fault(**fault)
+    works, sentence = ask(sandbox, monkeypatch, changes, **extra)
+    assert not works
+    assert expected in sentence
+
+
+def test_a_clock_too_far_off_is_told_in_seconds(
+    sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.add_fault(kind="clock", seconds=-3600)
+    _, sentence = ask(sandbox, monkeypatch, {})
+    # The Date header has whole seconds.
+    assert any(f"{seconds} s ahead" in sentence for seconds in (3599, 3600, 3601))
+
+
+def test_a_host_that_does_not_answer_does_not_hold_the_api_server(
+    sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch, silent_port: int
+) -> None:
+    works, sentence = ask(sandbox, monkeypatch, {"host": f"http://127.0.0.1:{silent_port}/"}, timeout=0.3)
+    assert not works
+    assert "within 0.3 s" in sentence
+
+
+def test_a_missing_connection_is_a_sentence_too() -> None:
+    works, sentence = LingyangHook("nowhere").test_connection()
+    assert not works
+    assert "'nowhere' is not defined" in sentence
