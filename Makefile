@@ -1,0 +1,49 @@
+# Works on a fresh clone with nothing but make and Python 3.11 or later.
+# PYTHON=/path/to/python chooses another interpreter.
+
+VENV := .venv
+
+# The first interpreter that really runs (the names a version manager puts on PATH need not), is new enough
+# and can make virtual environments.
+FIND_PYTHON = for py in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14); do \
+	  "$$py" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && break; py=; \
+	done; \
+	if [ -z "$$py" ]; then \
+	  echo "No Python 3.11 or later with its venv module found ($(or $(PYTHON),python3, python3.11 to python3.14 on PATH))." >&2; \
+	  echo "Name one: make PYTHON=/path/to/python3.12 $@    (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; \
+	fi
+
+.PHONY: help environment demo test lint format wheel sdks clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo:  ## Run a campaign of 1,200 customers from a SQL table through the sandbox, and check it
+	@$(FIND_PYTHON); exec "$$py" demo/run.py
+
+test: environment  ## Run all tests (ARGS="-k name" for some of them)
+	@$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: environment  ## Check style, layering and types
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+format: environment  ## Repair what the style check can repair by itself
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+wheel: environment  ## Build the wheel into dist/
+	@PIP_BUILD_CONSTRAINT=constraints/airflow-3.3.txt $(VENV)/bin/python -m build --wheel --outdir dist . > $(VENV)/build.log 2>&1 \
+	  || { cat $(VENV)/build.log; exit 1; }
+	@ls dist/*.whl
+
+environment:  ## Make .venv: Airflow 3.3, this package (editable), what tests and linters need
+	@$(FIND_PYTHON); "$$py" demo/environment.py
+
+sdks:  ## Make .venv-sdks: other people's clients, for the tests that need them
+	@$(FIND_PYTHON); "$$py" demo/environment.py $(VENV)-sdks constraints/sdks.txt taobaopyx topsdk
+
+clean:  ## Remove everything that the other targets made
+	rm -rf $(VENV) $(VENV).lock $(VENV)-sdks $(VENV)-sdks.lock .demo dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
