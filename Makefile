@@ -21,7 +21,7 @@ help:  ## List the targets
 demo:  ## Run a campaign of 1,200 customers from a SQL table through the sandbox, and check it
 	@$(FIND_PYTHON); exec "$$py" demo/run.py
 
-test: environment  ## Run all tests (ARGS="-k name" for some of them)
+test: environment sdks  ## Run all tests (ARGS="-k name" for some of them)
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
 lint: environment  ## Check style, layering and types

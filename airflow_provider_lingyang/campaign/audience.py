@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,13 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from airflow_provider_lingyang.campaign.arguments import ROW_FIELDS, ArgumentError, did_you_mean
-from airflow_provider_lingyang.gateway.models import InitiativeTaskRequest, OptionalText, dump_json, explain
+from airflow_provider_lingyang.gateway.models import (
+    InitiativeTaskRequest,
+    OptionalText,
+    dump_json,
+    explain,
+    parse_json_object,
+)
 
 CHANNELS = {"call": "phone_number", "sms": "phone_number", "email": "email"}
 """What a plan may do → the contact that it needs."""
@@ -303,8 +308,8 @@ def _as_object(value: Any) -> dict[str, Any] | None:
         return {}
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
+            return parse_json_object(value)
+        except PydanticCustomError:
             return None
     return dict(value) if isinstance(value, Mapping) else None
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import random
-import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import requests
-import urllib3.exceptions
+import urllib3
+from requests.adapters import HTTPAdapter
 
 from airflow_provider_lingyang.gateway import protocol
+from airflow_provider_lingyang.gateway.connections import POOLS, NotConnectedError, reason_of
+from airflow_provider_lingyang.gateway.error_codes import LOOK_UP
 from airflow_provider_lingyang.gateway.errors import (
     AnswerLostError,
     AnswerUnreadableError,
@@ -67,11 +69,9 @@ class GatewayClient:
         self._sleep = sleep
         self._retry = RetryPolicy(settings.max_attempts, rng or random.Random())
         self._last_used = monotonic()
-        self._session = requests.Session()
-        self._session.headers.clear()
+        self._session = _Session()
         # Without TLS a proxy of the environment would be handed the session and the audience in the open.
         self._session.trust_env = not settings.plain_http
-        self._session.auth = _no_auth
 
     def __enter__(self) -> GatewayClient:
         return self
@@ -92,7 +92,7 @@ class GatewayClient:
         :return: the answer below its root element.
         :raises LingyangError: the typed reason, after the last attempt.
         """
-        return self._attempts(method, params, idempotent=idempotent, read=lambda answer, _: answer)
+        return self._attempts(method, params, lambda answer, _: answer, idempotent=idempotent)
 
     def submit_batch(self, request: InitiativeBatchTaskRequest) -> SubmitReceipt:
         """Submit one request; see :meth:`submit_struct`."""
@@ -106,18 +106,22 @@ class GatewayClient:
         :raises RequestRefusedError: the platform refused it.
         :raises LingyangError: the typed reason; its ``replay`` says whether it may have been executed.
         """
-        return self._attempts(SUBMIT_METHOD, {SUBMIT_PARAM: struct}, idempotent=False, read=protocol.read_receipt)
+        return self._attempts(SUBMIT_METHOD, {SUBMIT_PARAM: struct}, protocol.read_receipt, idempotent=False)
 
     def fetch_results(self, query: ResultQuery, biz_ids: Sequence[str]) -> dict[str, TaskResult]:
         """Look results up.
 
         :param biz_ids: whose; as many calls are made as ``max_biz_ids`` asks for.
-        :return: what the platform told, by ``biz_id``; ids it does not know, and answers nobody asked for, are left out.
+        :return: what the platform told, by ``biz_id``; ids it does not know and ids nobody asked for are left out.
         """
         results: dict[str, TaskResult] = {}
         for chunk, params in query.calls(biz_ids):
-            answer = self.call(query.method, params, idempotent=True)
-            found = query.read(answer.payload)
+            found = self._attempts(
+                query.method,
+                params,
+                lambda answer, scrub: query.read(answer.payload, scrub, answer.request_id),
+                idempotent=True,
+            )
             results.update((biz_id, found[biz_id]) for biz_id in chunk if biz_id in found)
         return results
 
@@ -125,16 +129,15 @@ class GatewayClient:
         self,
         method: str,
         params: Mapping[str, str],
+        read: Callable[[Answer, Scrubber], T],
         *,
         idempotent: bool,
-        read: Callable[[Answer, Scrubber], T],
     ) -> T:
-        scrub = Scrubber(params, self.settings.credentials)
         attempt = 0
         while True:
             attempt += 1
             try:
-                return read(self._attempt(method, params, scrub), scrub)
+                return self._attempt(method, params, read)
             except LingyangError as error:
                 delay = self._retry.delay(error, attempt, idempotent=idempotent)
                 if delay is None:
@@ -142,109 +145,124 @@ class GatewayClient:
                 log.warning("%s: attempt %d: %s; again in %.1f s", method, attempt, error, delay)
             self._sleep(delay)
 
-    def _attempt(self, method: str, params: Mapping[str, str], scrub: Scrubber) -> Answer:
+    def _attempt(self, method: str, params: Mapping[str, str], read: Callable[[Answer, Scrubber], T]) -> T:
         # Signed inside the attempt: the timestamp must be of this one.
-        body = protocol.signed_form(self.settings, method, params, self._clock())
+        form = protocol.signed_form(self.settings, method, params, self._clock())
+        scrub = Scrubber(params, {protocol.signature_of(form): "sign", **self.settings.credentials})
         if self._monotonic() - self._last_used > IDLE_LIMIT:
             self._session.close()
         timeout = self.settings.timeout
         try:
             with self._session.post(
                 self.settings.url,
-                data=body,
+                data=form,
                 headers=protocol.HEADERS,
                 timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                content = self._read_body(response)
+                body = _read_body(response)
+        except NotConnectedError as error:
+            raise _not_connected(error, min(CONNECT_TIMEOUT, timeout)) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             # from None: the original carries the whole request, and Airflow prints what it is chained to.
-            raise _transport_error(error) from None
+            raise _transport_error(error, timeout) from None
         finally:
             self._last_used = self._monotonic()
-        return protocol.read_answer(
+        answer = protocol.read_answer(
             status=response.status_code,
             content_type=response.headers.get("Content-Type", ""),
-            body=content,
+            body=body,
             scrub=scrub,
+            date=response.headers.get("Date"),
+            now=self._clock(),
         )
-
-    def _read_body(self, response: requests.Response) -> bytes:
-        """Read the answer piece by piece: the socket's own time-out starts anew with every byte."""
-        deadline = self._monotonic() + self.settings.timeout
-        # urllib3 1.x has no read1.
-        read = getattr(response.raw, "read1", response.raw.read)
-        pieces: list[bytes] = []
-        size = 0
-        while piece := read(_CHUNK, decode_content=True):
-            pieces.append(piece)
-            size += len(piece)
-            if size > protocol.MAX_ANSWER_BYTES:
-                raise AnswerUnreadableError(f"the answer is longer than {protocol.MAX_ANSWER_BYTES} bytes")
-            if self._monotonic() > deadline:
-                raise AnswerLostError(
-                    f"the answer was not complete within {self.settings.timeout:g} s", hint=_LOST_HINT
-                )
-        return b"".join(pieces)
+        return read(answer, scrub)
 
 
-_LOST_HINT = "It may have been executed: look the biz_ids up before sending them again."
+class _Session(requests.Session):
+    """Follows no redirect and sends no password of ``~/.netrc``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.headers.clear()
+        # requests asks ~/.netrc only where there is no auth; the signature is all there is.
+        self.auth = lambda request: request
+        self.mount("https://", _Adapter())
+        self.mount("http://", _Adapter())
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        # requests looks at a redirect even when told not to follow: it reads the whole body, and fails on an odd URL.
+        return None
 
 
-def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Keep requests from adding a password out of ~/.netrc: the signature is all there is."""
-    return request
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        # A SOCKS proxy has connections of its own; what fails there counts as sent.
+        if type(manager) is urllib3.ProxyManager:
+            manager.pool_classes_by_scheme = POOLS
+        return manager
 
 
-def _transport_error(error: Exception) -> LingyangError:
-    """Say what a failed exchange means; whatever is not provably before the request counts as after it."""
-    cause = _cause(error)
-    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidProxyURL)):
-        return LingyangConfigError("the gateway's URL, or the proxy's in the environment, cannot be used")
-    if isinstance(error, requests.exceptions.SSLError) and _is_certificate(error):
+def _read_body(response: requests.Response) -> bytes:
+    # Not response.content: it would take an answer of any size. urllib3 1.x has no read1.
+    read = getattr(response.raw, "read1", response.raw.read)
+    pieces: list[bytes] = []
+    size = 0
+    while piece := read(_CHUNK, decode_content=True):
+        pieces.append(piece)
+        size += len(piece)
+        if size > protocol.MAX_ANSWER_BYTES:
+            raise AnswerUnreadableError(
+                f"the answer is longer than {protocol.MAX_ANSWER_BYTES} bytes", hint=LOOK_UP
+            )
+    return b"".join(pieces)
+
+
+def _not_connected(error: NotConnectedError, timeout: float) -> LingyangError:
+    if error.certificate:
         return NotSentError(
-            "the gateway's TLS certificate was refused; nothing was sent",
+            f"the TLS certificate of {error.peer} was refused ({error.reason}); nothing was sent",
             replay=Replay.NEVER,
-            hint="Check the connection's host, and REQUESTS_CA_BUNDLE where a proxy inspects TLS.",
+            hint="Check the connection's host, this machine's clock, and REQUESTS_CA_BUNDLE where a proxy reads TLS.",
         )
+    within = f" within {timeout:g} s" if error.timed_out else ""
+    return NotSentError(
+        f"{error.peer} was not reached{within} ({error.reason}); nothing was sent",
+        hint="Check the connection's host, the network, the firewall, and HTTPS_PROXY and NO_PROXY in the environment.",
+    )
+
+
+def _transport_error(error: Exception, timeout: float) -> LingyangError:
+    """Say what a failed exchange means; whatever is not provably before the request counts as after it."""
+    if isinstance(error, _UNUSABLE):
+        return LingyangConfigError("the gateway's URL, or the proxy's in the environment, cannot be used")
     if "TLS CA certificate bundle" in str(error):
         return NotSentError(
             "the CA bundle that the environment names is not there; nothing was sent",
             replay=Replay.NEVER,
             hint="Correct REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE.",
         )
-    if isinstance(error, requests.exceptions.ProxyError):
-        return NotSentError(f"the proxy did not connect to the gateway ({cause}); nothing was sent")
-    reason = getattr(error.args[0], "reason", None) if error.args else None
-    if isinstance(reason, urllib3.exceptions.ConnectTimeoutError):
-        return NotSentError(
-            f"the gateway was not reached ({cause}); nothing was sent",
-            hint="Check the connection's host, the network and the proxy.",
+    if isinstance(error, urllib3.exceptions.DecodeError):
+        return AnswerUnreadableError("the compression of the answer is damaged", hint=LOOK_UP)
+    if isinstance(error, (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
+        return AnswerLostError(
+            f"the gateway did not answer in time (connected, but no complete answer within {timeout:g} s)",
+            hint=LOOK_UP,
         )
-    if isinstance(error, (requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError)):
-        return AnswerLostError("the gateway did not answer in time", hint=_LOST_HINT)
-    return AnswerLostError(f"the connection to the gateway broke ({cause})", hint=_LOST_HINT)
+    return AnswerLostError(f"the connection to the gateway broke ({reason_of(error)})", hint=LOOK_UP)
 
 
-def _chain(error: BaseException) -> list[BaseException]:
-    chain: list[BaseException] = []
-    pending: list[object] = [error]
-    while pending and len(chain) < 20:
-        item = pending.pop(0)
-        if isinstance(item, BaseException) and item not in chain:
-            chain.append(item)
-            pending += [getattr(item, "reason", None), item.__cause__, item.__context__, *item.args]
-    return chain
-
-
-def _is_certificate(error: BaseException) -> bool:
-    return any(isinstance(item, ssl.SSLCertVerificationError) for item in _chain(error))
-
-
-def _cause(error: BaseException) -> str:
-    """The innermost reason in a few words, without the URLs and headers that outer ones repeat."""
-    for item in reversed(_chain(error)):
-        if isinstance(item, OSError) and item.strerror and not isinstance(item, requests.RequestException):
-            return item.strerror
-    return type(_chain(error)[-1]).__name__
+_UNUSABLE = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidProxyURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.MissingSchema,
+    urllib3.exceptions.LocationValueError,
+)
+"""Raised while a request is prepared, and never later: redirects, which could raise them, are not looked at."""

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     PlainSerializer,
     StringConstraints,
     ValidationError,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -30,12 +33,16 @@ CHINA: Final = timezone(timedelta(hours=8), "CST")
 """GMT+8, the platform's only time zone (no daylight saving since 1991)."""
 DATE_FORMAT: Final = "%Y-%m-%d %H:%M:%S"
 
-_MONTHS = {m: i for i, m in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
+_MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, 1)}
 _JAVA_DATE = re.compile(
     r"[A-Z][a-z]{2} ([A-Z][a-z]{2}) (\d{1,2}) (\d{2}):(\d{2}):(\d{2}) (CST|UTC|GMT(?:[+-]\d{2}:?\d{2})?) (\d{4})",
     re.ASCII,
 )
+_ISO_DATE = re.compile(r"\d{4}-?\d{2}-?\d{2}[ Tt]\d{2}", re.ASCII)
 _INT64 = 2**63
+_MAX_DIGITS = 100
+"""Of a Decimal: one with a large exponent would fill the memory with zeros."""
 
 
 def parse_date(text: str) -> datetime:
@@ -49,12 +56,21 @@ def parse_date(text: str) -> datetime:
         month, day, hour, minute, second, zone, year = found.groups()
         if month not in _MONTHS:
             raise ValueError("not a date")
-        moment = datetime(int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second), tzinfo=_zone(zone))
-    elif len(text) < len("2024-03-12 14:05"):
-        raise ValueError("a date without a time")
+        moment = datetime(
+            int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second), tzinfo=_zone(zone)
+        )
+    elif not _ISO_DATE.match(text):
+        raise ValueError("not a date with a time")
     else:
         moment = datetime.fromisoformat(text)
     return in_china(moment)
+
+
+def date_text(moment: datetime) -> str:
+    """Return a datetime as the platform writes it: ``yyyy-MM-dd HH:mm:ss`` at China's time."""
+    moment = in_china(moment)
+    # Not %Y: on Linux it does not pad the year 1, which is what databases hold for "no date".
+    return f"{moment.year:04}-{moment:%m-%d %H:%M:%S}"
 
 
 def in_china(moment: datetime) -> datetime:
@@ -81,9 +97,16 @@ def _to_text(value: Any) -> Any:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
-        return format(value, ".0f")
+    if (whole := _whole(value)) is not None:
+        return str(whole)
     raise PydanticCustomError("text", "must be text")
+
+
+def _whole(value: Any) -> int | None:
+    """Return an integral Decimal as an int, or None for anything else."""
+    if not isinstance(value, Decimal) or not value.is_finite() or value.adjusted() > _MAX_DIGITS:
+        return None
+    return int(value) if value == value.to_integral_value() else None
 
 
 def _to_number(value: Any) -> Any:
@@ -91,8 +114,8 @@ def _to_number(value: Any) -> Any:
         return None
     if isinstance(value, str) and re.fullmatch(r"\s*-?\d{1,19}\s*", value, re.ASCII):
         value = int(value)
-    elif isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
-        value = int(value)
+    elif (whole := _whole(value)) is not None:
+        value = whole
     if isinstance(value, bool) or not isinstance(value, int) or not -_INT64 <= value < _INT64:
         raise PydanticCustomError("number", "must be a whole number of at most 64 bits")
     return value
@@ -103,21 +126,42 @@ def _to_json_object(value: Any) -> Any:
     if value is None:
         return None
     if isinstance(value, str):
-        try:
-            parsed = json.loads(value, parse_constant=_no_constant)
-        except (ValueError, RecursionError):
-            raise PydanticCustomError("json_object", "must be a JSON object") from None
-        text = value.strip()
-    else:
-        parsed = value
-        text = ""
+        parse_json_object(value)
+        return value.strip()
+    if not isinstance(value, dict):
+        raise PydanticCustomError("json_object", "must be a JSON object")
+    return dump_json(value)
+
+
+def parse_json_object(text: str) -> dict[str, Any]:
+    """Return the JSON object that a text holds.
+
+    :raises PydanticCustomError: it holds something else, a name twice, or half a character.
+    """
+    try:
+        parsed = _DECODER.decode(text.strip())
+        if "\\u" in text:
+            # An escaped half of a character passes for JSON, and no one can show it.
+            json.dumps(parsed, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        parsed = None
     if not isinstance(parsed, dict):
         raise PydanticCustomError("json_object", "must be a JSON object")
-    return text or dump_json(parsed)
+    return parsed
 
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is there twice: which value counts is up to the reader")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
 
 
 def dump_json(value: Any) -> str:
@@ -126,17 +170,19 @@ def dump_json(value: Any) -> str:
     Decimals and UUIDs become text, datetimes ``yyyy-MM-dd HH:mm:ss`` at China's time, other dates ISO text.
     """
     try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_json_default)
+        text = json.dumps(
+            value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_json_default
+        )
         text.encode()
-    except (TypeError, ValueError, RecursionError):
+    except (TypeError, ValueError, OverflowError, RecursionError):
         raise PydanticCustomError("json_object", "holds a value that JSON cannot hold") from None
     return text
 
 
 def _json_default(value: Any) -> str:
     if isinstance(value, datetime):
-        return in_china(value).strftime(DATE_FORMAT)
-    if isinstance(value, Decimal) and value.is_finite():
+        return date_text(value)
+    if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) <= _MAX_DIGITS:
         return format(value, "f")
     if isinstance(value, date) or type(value).__name__ in ("UUID", "time"):
         return str(value)
@@ -186,7 +232,7 @@ JsonObject = Annotated[str, BeforeValidator(_to_json_object)]
 Date = Annotated[
     datetime,
     BeforeValidator(_to_date),
-    PlainSerializer(lambda moment: moment.strftime(DATE_FORMAT), return_type=str),
+    PlainSerializer(date_text, return_type=str),
 ]
 Phone = Annotated[str, BeforeValidator(_to_phone)]
 Email = Annotated[str, BeforeValidator(_to_email)]
@@ -261,17 +307,22 @@ class InitiativeBatchTaskRequest(_Struct):
 
 
 def _date_or_text(value: Any) -> Any:
-    """An echo's date is information only: one of an unknown form is kept as text, not an error."""
+    """An echo's date is information only: one of an unknown form is kept as text."""
     try:
         return _to_date(value)
     except PydanticCustomError:
         return str(value)
 
 
+EchoDate = Annotated[datetime | str | None, BeforeValidator(_date_or_text)]
+
+
 class InitiativeTaskEcho(BaseModel):
     """What the gateway repeats of a task it accepted. Every field may be absent; unknown ones are ignored."""
 
-    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True, frozen=True, coerce_numbers_to_str=True)
+    model_config = ConfigDict(
+        extra="ignore", hide_input_in_errors=True, frozen=True, coerce_numbers_to_str=True
+    )
 
     biz_id: str | None = None
     phone_number: str | None = PRIVATE
@@ -288,7 +339,19 @@ class InitiativeTaskEcho(BaseModel):
     policy_id: int | None = None
     book_charge_biz_info: Any = PRIVATE
     book_user_id: int | None = PRIVATE
-    plan_execute_start_time: Annotated[datetime | str | None, BeforeValidator(_date_or_text)] = None
+    plan_execute_start_time: EchoDate = None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _without_unreadable(cls, echo: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """Leave out what cannot be read: all but the ``biz_id`` is information only, and the task was accepted."""
+        try:
+            return validate(echo)
+        except ValidationError as error:
+            unreadable = {item["loc"][0] for item in error.errors(include_input=False) if item["loc"]}
+            if not isinstance(echo, Mapping) or not unreadable or "biz_id" in unreadable:
+                raise
+            return validate({name: value for name, value in echo.items() if name not in unreadable})
 
 
 class InitiativeTaskResponse(BaseModel):

@@ -7,17 +7,27 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import PydanticCustomError
 
-from airflow_provider_lingyang.gateway.errors import AnswerUnreadableError, LingyangConfigError, Replay
+from airflow_provider_lingyang.gateway.error_codes import shown_code
+from airflow_provider_lingyang.gateway.errors import (
+    AnswerUnreadableError,
+    LingyangConfigError,
+    Replay,
+    RequestInvalidError,
+    RequestRefusedError,
+)
 from airflow_provider_lingyang.gateway.models import dump_json, explain
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-_MISSING = object()
+_FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+Scrub = Callable[[str | None], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +42,7 @@ class TaskResult:
     """
 
     biz_id: str
-    output_params: Mapping[str, Any]
+    output_params: Mapping[str, Any] = field(repr=False)
     status: str | None = None
     task_id: str | None = None
     created_at: str | None = None
@@ -56,7 +66,9 @@ class ResultQuery(BaseModel):
     :param failed_values: statuses that mean: it will not be answered (not reached, refused …).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, coerce_numbers_to_str=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, coerce_numbers_to_str=True
+    )
 
     method: Name
     request_param: Name | None = None
@@ -93,7 +105,9 @@ class ResultQuery(BaseModel):
             problems = "; ".join(_problem(field, reason) for field, reason in explain(error))
             raise LingyangConfigError(f"{where}: result_query: {problems}") from None
         if (query.done_values or query.failed_values) and not query.status_field:
-            raise LingyangConfigError(f"{where}: result_query: done_values and failed_values need a status_field")
+            raise LingyangConfigError(
+                f"{where}: result_query: done_values and failed_values need a status_field"
+            )
         return query
 
     def calls(self, biz_ids: Sequence[str]) -> Iterator[tuple[list[str], dict[str, str]]]:
@@ -102,7 +116,7 @@ class ResultQuery(BaseModel):
             chunk = list(biz_ids[start : start + self.max_biz_ids])
             value: Any = chunk if self.max_biz_ids > 1 else chunk[0]
             if self.request_param:
-                yield chunk, {self.request_param: dump_json({self.biz_ids_field: value})}
+                yield chunk, {self.request_param: _struct({self.biz_ids_field: value})}
             elif isinstance(value, str):
                 yield chunk, {self.biz_ids_field: value}
             elif any("," in biz_id for biz_id in chunk):
@@ -113,17 +127,25 @@ class ResultQuery(BaseModel):
             else:
                 yield chunk, {self.biz_ids_field: ",".join(chunk)}
 
-    def read(self, payload: Mapping[str, Any]) -> dict[str, TaskResult]:
+    def read(
+        self, payload: Mapping[str, Any], scrub: Scrub = lambda text: text, request_id: str | None = None
+    ) -> dict[str, TaskResult]:
         """Return the results in an answer, by ``biz_id``.
 
         :param payload: the answer below its root element.
+        :param scrub: takes the request's values out of texts.
+        :param request_id: the gateway's id of the call, for errors.
+        :raises RequestRefusedError: the answer says ``success`` false. It is no list without results: people
+            who are not found may be sent again.
         :raises AnswerUnreadableError: when ``items_path`` does not fit; tells the path and the keys there.
         """
         results = {}
-        for item in self._items(payload):
+        for item in self._items(payload, scrub, request_id):
             biz_id = item.get(self.biz_id_field) if isinstance(item, Mapping) else None
             if biz_id is None or isinstance(biz_id, (Mapping, list)):
-                raise self._misfit(self.biz_id_field, f"each item of {self.items_path}", item)
+                raise self._misfit(
+                    self.biz_id_field, f"each item of {self.items_path}", item, scrub(request_id)
+                )
             results[str(biz_id)] = TaskResult(
                 biz_id=str(biz_id),
                 output_params=_slots(item.get(self.output_params_field)),
@@ -133,25 +155,44 @@ class ResultQuery(BaseModel):
             )
         return results
 
-    def _items(self, payload: Mapping[str, Any]) -> list[Any]:
+    def _items(self, payload: Mapping[str, Any], scrub: Scrub, request_id: str | None) -> list[Any]:
         node: Any = payload
-        walked: list[str] = []
-        *parents, last = self.items_path.split(".")
-        for part in parents:
-            found = node.get(part, _MISSING) if isinstance(node, Mapping) else _MISSING
-            if found is _MISSING:
-                raise self._misfit(part, ".".join(walked) or "the answer's root element", node)
-            node = found
-            walked.append(part)
-        # The platform leaves empty lists out, so an absent last step is an empty list.
-        return as_list(node.get(last) if isinstance(node, Mapping) else None)
+        parts = self.items_path.split(".")
+        for depth, part in enumerate(parts):
+            _check_success(node, scrub, request_id)
+            if node is None or (node == {} and depth):
+                return []
+            if isinstance(node, Mapping) and part in node:
+                node = node[part]
+                continue
+            # The platform leaves an empty list out. Where something else stands that could be it, or where not even
+            # the first step fits, the path is wrong instead, and "nobody was found" would be a lie.
+            left_out = isinstance(node, Mapping) and not any(map(_could_be_items, node.values()))
+            if left_out and (depth or len(parts) == 1):
+                return []
+            raise self._misfit(
+                part, ".".join(parts[:depth]) or "the answer's root element", node, scrub(request_id)
+            )
+        return as_list(node)
 
-    def _misfit(self, part: str, where: str, node: Any) -> AnswerUnreadableError:
-        keys = ", ".join(sorted(map(str, node))[:20]) if isinstance(node, Mapping) else f"a {type(node).__name__}"
+    def _misfit(self, part: str, where: str, node: Any, request_id: str | None) -> AnswerUnreadableError:
+        holds = names_in(node) if isinstance(node, Mapping) else f"a {type(node).__name__}"
         return AnswerUnreadableError(
-            f"the result_query does not fit the answer of {self.method}: no {part!r} in {where}, which holds: {keys}",
+            f"the result_query does not fit the answer of {self.method}: no {part!r} in {where}, which holds: {holds}",
             replay=Replay.NEVER,
+            request_id=request_id,
             hint="Correct items_path or biz_id_field in the result_query.",
+        )
+
+
+def _check_success(node: Any, scrub: Scrub, request_id: str | None) -> None:
+    if isinstance(node, Mapping) and str(plain_text(node.get("success"))).lower() == "false":
+        raise RequestRefusedError(
+            "the platform refused the look-up (success=false)",
+            code=shown_code(plain_text(node.get("code")), scrub),
+            msg=scrub(plain_text(node.get("message"))),
+            request_id=scrub(request_id),
+            hint="Check the result_query's request_param, biz_ids_field and max_biz_ids.",
         )
 
 
@@ -165,9 +206,37 @@ def as_list(value: Any) -> list[Any]:
         (inner,) = value.values()
         if isinstance(inner, list):
             return inner
+        if not inner and not isinstance(inner, (bool, int)):
+            return []
         if isinstance(inner, Mapping):
             return [inner]
     return [value]
+
+
+def _could_be_items(value: Any) -> bool:
+    if isinstance(value, Mapping) and len(value) == 1:
+        (value,) = value.values()
+        return isinstance(value, (Mapping, list)) and bool(value)
+    return isinstance(value, list) and bool(value)
+
+
+def plain_text(value: Any) -> str | None:
+    """Return a value of an answer as text; None for what is none, a list or a struct."""
+    return None if value is None or isinstance(value, (Mapping, list)) else str(value)
+
+
+def names_in(node: Mapping[str, Any]) -> str:
+    """Return the names in a struct of an answer; those that may be data, such as a phone number, as "…"."""
+    names = [name for name in node if _FIELD_NAME.fullmatch(name)][:20]
+    return ", ".join(sorted(names) + ["…"] * (len(names) < len(node))) or "nothing"
+
+
+def _struct(value: Any) -> str:
+    try:
+        return dump_json(value)
+    except PydanticCustomError:
+        # from None: its own text repeats what could not be written.
+        raise RequestInvalidError("a biz_id holds text that is not Unicode; nothing was sent") from None
 
 
 def _slots(value: Any) -> Mapping[str, Any]:
@@ -180,8 +249,7 @@ def _slots(value: Any) -> Mapping[str, Any]:
 
 
 def _text(item: Mapping[str, Any], field: str | None) -> str | None:
-    value = item.get(field) if field else None
-    return None if value is None else str(value)
+    return plain_text(item.get(field)) if field else None
 
 
 def _problem(field: str, reason: str) -> str:

@@ -22,7 +22,9 @@ def string_to_sign(params: Mapping[str, str]) -> str:
     :param params: system and business parameters before URL encoding. ``sign`` itself, and parameters
         whose name or value is empty, are left out: the gateway leaves them out too.
     """
-    return "".join(name + value for name, value in sorted(params.items()) if name and value and name != "sign")
+    return "".join(
+        name + value for name, value in sorted(params.items()) if name and value and name != "sign"
+    )
 
 
 def sign(params: Mapping[str, str], secret: str, sign_method: str) -> str:
@@ -44,4 +46,6 @@ def sign(params: Mapping[str, str], secret: str, sign_method: str) -> str:
         case "md5":
             return hashlib.md5(key + text + key, usedforsecurity=False).hexdigest().upper()
         case _:
-            raise LingyangConfigError(f"unknown sign_method {sign_method!r}: use one of {', '.join(SIGN_METHODS)}")
+            raise LingyangConfigError(
+                f"unknown sign_method {sign_method!r}: use one of {', '.join(SIGN_METHODS)}"
+            )

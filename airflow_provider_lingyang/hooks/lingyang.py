@@ -11,6 +11,7 @@ from urllib.parse import quote_plus
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 
 from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError, RequestInvalidError
@@ -212,7 +213,12 @@ class LingyangHook(BaseHook):
         :return: the answer below its root element.
         :raises LingyangError: the typed reason.
         """
-        texts = {name: _parameter(value) for name, value in (params or {}).items() if value is not None}
+        try:
+            texts = {name: _parameter(value) for name, value in (params or {}).items() if value is not None}
+        except PydanticCustomError:
+            raise RequestInvalidError(
+                f"a parameter of {method} holds a value that JSON cannot hold"
+            ) from None
         return dict(self.get_conn().call(method, texts).payload)
 
     def test_connection(self) -> tuple[bool, str]:

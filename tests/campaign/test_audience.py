@@ -123,6 +123,7 @@ def test_slots_of_a_row_are_kept_and_completed() -> None:
         ({"input_params": None}, {}, "input_params is missing"),
         ({"input_params": "[1]"}, {}, "input_params must be a JSON object"),
         ({"input_params": "{"}, {"input_params_columns": {"who": "user_name"}}, "input_params must be a JSON object"),
+        ({"input_params": '{"a": 1, "a": 2}'}, {"input_params_columns": {"w": "user_name"}}, "input_params must be a JSON"),
         ({"output_params": "x"}, {}, "output_params must be a JSON object"),
         ({"output_params": "x"}, {"output_slots": ["a"]}, "output_params must be a JSON object"),
         ({"source_id": "abc"}, {}, "source_id must be a whole number"),

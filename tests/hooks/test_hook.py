@@ -199,6 +199,12 @@ def test_any_method_can_be_called_with_every_sign_method(
     assert answer["result"]["success"] is True
 
 
+def test_a_parameter_that_cannot_be_written_is_an_error_and_not_sent(sandbox: SandboxProcess) -> None:
+    with pytest.raises(RequestInvalidError, match="holds a value that JSON cannot hold"):
+        LingyangHook().call("taobao.time.get", {"x": {"a": b"CANARY"}})
+    assert sandbox.record()["requests"] == []
+
+
 def test_without_a_result_query_a_look_up_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LingyangConfigError, match="describes no result_query"):
         connect(monkeypatch, extra={}).fetch_results(["1"])

@@ -1,0 +1,63 @@
+"""Read the platform's XML: what a gateway, or something before it, answers although JSON was asked for. Pure.
+
+The form is that of the API page's XML examples: everything is text, a list is an element around its items.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from xml.etree.ElementTree import ParseError, XMLParser
+
+_MAX_DEPTH = 32
+"""The API page's answer has a depth of 6."""
+
+
+def parse_xml(body: bytes) -> dict[str, Any]:
+    """Return an XML document as JSON would have it: element name → text, None, dict, or list of a repeated name.
+
+    :raises ValueError: it is not well-formed, has a document type (which could declare entities), or is
+        nested too deeply.
+    """
+    builder = _Builder()
+    parser = XMLParser(target=builder)
+    try:
+        parser.feed(body)
+        parser.close()
+    except (ParseError, LookupError):
+        # from None: their text may quote the document.
+        raise ValueError("not XML that can be read") from None
+    return builder.document
+
+
+class _Builder:
+    """Takes the parser's events. Without recursion, so that no depth can hurt."""
+
+    def __init__(self) -> None:
+        self.document: dict[str, Any] = {}
+        self._open = [self.document]
+        self._text: list[str] = []
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise ValueError("a document type")
+
+    def start(self, tag: str, attrs: dict[str, str]) -> None:
+        if len(self._open) > _MAX_DEPTH:
+            raise ValueError("nested too deeply")
+        self._open.append({})
+        self._text.clear()
+
+    def data(self, text: str) -> None:
+        self._text.append(text)
+
+    def end(self, tag: str) -> None:
+        children = self._open.pop()
+        value: Any = children or "".join(self._text).strip() or None
+        # What stands between two elements is the parent's, and only layout.
+        self._text.clear()
+        siblings = self._open[-1]
+        if tag not in siblings:
+            siblings[tag] = value
+        elif isinstance(siblings[tag], list):
+            siblings[tag].append(value)
+        else:
+            siblings[tag] = [siblings[tag], value]

@@ -1,0 +1,334 @@
+"""The look-up as data: what calls it makes, how it reads answers, and when it must not say "nobody"."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_lingyang.gateway.errors import (
+    AnswerUnreadableError,
+    LingyangConfigError,
+    Replay,
+    RequestInvalidError,
+    RequestRefusedError,
+)
+from airflow_provider_lingyang.gateway.protocol import read_answer
+from airflow_provider_lingyang.gateway.result_query import ResultQuery, TaskResult, as_list
+from airflow_provider_lingyang.gateway.scrub import Scrubber
+
+LEAST: dict[str, Any] = {"method": "a.b.get", "biz_ids_field": "biz_ids", "items_path": "result.data"}
+
+
+def query(**fields: Any) -> ResultQuery:
+    return ResultQuery.parse(LEAST | fields, where="here")
+
+
+# --- described by the user ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [dict, json.dumps, lambda value: ResultQuery.parse(value, where="x")])
+def test_it_is_taken_as_a_dict_as_text_or_ready_made(form: Any) -> None:
+    found = ResultQuery.parse(form(LEAST | {"done_values": ["D", 7], "status_field": "s"}), where="here")
+    assert (found.max_biz_ids, found.biz_id_field, found.output_params_field) == (
+        1,
+        "biz_id",
+        "output_params",
+    )
+    assert found.done_values == ("D", "7")
+
+
+def test_it_survives_being_written_as_json() -> None:
+    found = query(request_param="q", max_biz_ids=50, status_field="s", failed_values=["F"])
+    assert ResultQuery.parse(found.model_dump_json(), where="here") == found
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (LEAST | {"item_path": "x"}, "item_path is not a field of the API.*did you mean items_path"),
+        ({}, "method is missing.*biz_ids_field is missing.*items_path is missing"),
+        (LEAST | {"max_biz_ids": 0}, "max_biz_ids"),
+        (LEAST | {"max_biz_ids": "many"}, "max_biz_ids"),
+        (LEAST | {"method": " "}, "method is blank"),
+        (LEAST | {"items_path": ["result"]}, "items_path"),
+        (LEAST | {"done_values": ["D"]}, "need a status_field"),
+        (LEAST | {"failed_values": ["F"]}, "need a status_field"),
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[]", "must be a JSON object"),
+        (7, "must be a JSON object"),
+        (None, "must be a JSON object"),
+    ],
+    ids=range(13),
+)
+def test_a_wrong_description_is_an_error_that_says_where_and_what(value: Any, why: str) -> None:
+    with pytest.raises(LingyangConfigError, match=f"(?s)^here: result_query.*{why}"):
+        ResultQuery.parse(value, where="here")
+
+
+# --- calls ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "biz_ids", "calls"),
+    [
+        ({}, [], []),
+        ({}, ["a", "b"], [{"biz_ids": "a"}, {"biz_ids": "b"}]),
+        ({}, ["a,b"], [{"biz_ids": "a,b"}]),
+        ({"max_biz_ids": 2}, ["a", "b", "c"], [{"biz_ids": "a,b"}, {"biz_ids": "c"}]),
+        ({"request_param": "q"}, ["a"], [{"q": '{"biz_ids":"a"}'}]),
+        (
+            {"request_param": "q", "max_biz_ids": 2},
+            ["张", "b", "c"],
+            [{"q": '{"biz_ids":["张","b"]}'}, {"q": '{"biz_ids":["c"]}'}],
+        ),
+    ],
+)
+def test_ids_are_asked_for_in_as_many_calls_as_the_limit_needs(
+    fields: dict[str, Any], biz_ids: list[str], calls: list[dict[str, str]]
+) -> None:
+    found = list(query(**fields).calls(biz_ids))
+    assert [params for _, params in found] == calls
+    assert [biz_id for chunk, _ in found for biz_id in chunk] == biz_ids
+
+
+def test_an_id_with_a_comma_cannot_be_in_a_flat_list() -> None:
+    with pytest.raises(LingyangConfigError, match="max_biz_ids to 1"):
+        list(query(max_biz_ids=2).calls(["a", "b,c"]))
+
+
+def test_an_id_that_is_not_unicode_is_a_typed_error() -> None:
+    with pytest.raises(RequestInvalidError, match="not Unicode"):
+        list(query(request_param="q").calls(["\ud800"]))
+
+
+# --- answers --------------------------------------------------------------------------------------------------
+
+ITEM = {
+    "biz_id": "b",
+    "output_params": '{"意向":"有"}',
+    "state": "DONE",
+    "task": 2**53 + 1,
+    "at": "2024-03-12 14:00:00",
+}
+FULL = TaskResult("b", {"意向": "有"}, "DONE", "9007199254740993", "2024-03-12 14:00:00")
+NAMED = {"status_field": "state", "task_id_field": "task", "created_at_field": "at"}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [ITEM],
+        {"task_result": [ITEM]},
+        {"task_result": ITEM},
+        ITEM,
+        [ITEM | {"output_params": {"意向": "有"}}],
+    ],
+)
+def test_a_result_is_the_same_in_every_spelling_of_a_list(data: Any) -> None:
+    assert query(**NAMED).read({"result": {"success": True, "data": data}}) == {"b": FULL}
+
+
+def test_a_result_is_the_same_in_xml() -> None:
+    inner = "".join(f"<{name}>{value}</{name}>" for name, value in ITEM.items())
+    items = f"<data><task_result>{inner}</task_result><task_result><biz_id>c</biz_id></task_result></data>"
+    body = (
+        f"<x_response><result><success>true</success>{items}</result><request_id>r</request_id></x_response>"
+    )
+    answer = read_answer(status=200, content_type="", body=body.encode(), scrub=Scrubber({}, {}))
+    found = query(**NAMED).read(answer.payload)
+    assert found == {"b": FULL, "c": TaskResult("c", {})}
+    one = body.replace("<task_result><biz_id>c</biz_id></task_result>", "")
+    answer = read_answer(status=200, content_type="", body=one.encode(), scrub=Scrubber({}, {}))
+    assert query(**NAMED).read(answer.payload) == query(**NAMED, items_path="result.data.task_result").read(
+        answer.payload
+    )
+
+
+EMPTY = [
+    None,
+    {},
+    [],
+    "",
+    {"task_result": []},
+    {"task_result": None},
+    {"task_result": {}},
+    {"task_result": ""},
+]
+
+
+@pytest.mark.parametrize("data", EMPTY, ids=str)
+@pytest.mark.parametrize("path", ["result.data", "result.data.task_result"])
+def test_nobody_found_is_nobody_in_every_spelling(data: Any, path: str) -> None:
+    if path.endswith("task_result") and data in ("", []):
+        return
+    assert query(items_path=path).read({"result": {"success": True, "data": data}, "request_id": "r"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "payload"),
+    [
+        ("result.data", {"result": {"success": True}}),
+        ("result.data", {"result": {"code": "200", "page": {"number": 1, "size": 50}}}),
+        ("result.data.task_result", {"result": {"success": True, "code": "200"}}),
+        ("result.data", {"result": {}}),
+        ("result.data", {"result": None}),
+        ("items", {"request_id": "r", "total": 0}),
+        ("items", {}),
+    ],
+)
+def test_an_empty_list_may_be_left_out(path: str, payload: dict[str, Any]) -> None:
+    assert query(items_path=path).read(payload) == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "payload", "why"),
+    [
+        (
+            "reslt.data",
+            {"result": {"data": [ITEM]}},
+            "no 'reslt' in the answer's root element, which holds: result",
+        ),
+        (
+            "result.dta",
+            {"result": {"data": [ITEM], "success": True}},
+            "no 'dta' in result, which holds: data, success",
+        ),
+        (
+            "result.dta",
+            {"result": {"data": {"task_result": [ITEM]}}},
+            "no 'dta' in result, which holds: data",
+        ),
+        (
+            "result.dta.x",
+            {"result": {"data": {"task_result": [ITEM]}}},
+            "no 'dta' in result, which holds: data",
+        ),
+        ("result.data.tsk", {"result": {"data": {"task_result": [ITEM]}}}, "no 'tsk' in result.data"),
+        (
+            "result.data",
+            {"request_id": "r"},
+            "no 'result' in the answer's root element, which holds: request_id",
+        ),
+        ("result.data", {"result": "text"}, "no 'data' in result, which holds: a str"),
+        ("result.data", {"result": [ITEM]}, "no 'data' in result, which holds: a list"),
+        ("items", {"list": [ITEM]}, "no 'items' in the answer's root element, which holds: list"),
+        (
+            "result.data",
+            {"result": {"data": [{"id": "b"}]}},
+            "no 'biz_id' in each item of result.data, which holds: id",
+        ),
+        (
+            "result.data",
+            {"result": {"data": ["b"]}},
+            "no 'biz_id' in each item of result.data, which holds: a str",
+        ),
+        ("result.data", {"result": {"data": [{"biz_id": None, "x": 1}]}}, "no 'biz_id' in each item"),
+        ("result.data", {"result": {"data": [{"biz_id": ["b"]}]}}, "no 'biz_id' in each item"),
+        (
+            "result.data",
+            {"result": {"data": 7}},
+            "no 'biz_id' in each item of result.data, which holds: a int",
+        ),
+    ],
+)
+def test_a_path_that_does_not_fit_is_an_error_never_nobody_found(
+    path: str, payload: dict[str, Any], why: str
+) -> None:
+    """People who are not found are taken for not called, and called again."""
+    with pytest.raises(AnswerUnreadableError, match=why) as caught:
+        query(items_path=path).read(payload, request_id="r7")
+    assert caught.value.replay is Replay.NEVER
+    assert caught.value.request_id == "r7"
+    assert "items_path" in str(caught.value)
+
+
+@pytest.mark.parametrize("success", [False, "false", "False"])
+@pytest.mark.parametrize("where", ["root", "result"])
+def test_a_refused_look_up_is_an_error_never_nobody_found(success: Any, where: str) -> None:
+    refusal = {"success": success, "code": 400, "message": "参数错误 of 10000000001"}
+    payload = refusal | {"request_id": "r"} if where == "root" else {"result": refusal, "request_id": "r"}
+    scrub = Scrubber({"mobile": "10000000001"}, {})
+    with pytest.raises(RequestRefusedError, match="参数错误 of <mobile>") as caught:
+        query().read(payload, scrub, "r")
+    assert (caught.value.code, caught.value.request_id, caught.value.replay) == ("400", "r", Replay.NEVER)
+
+
+def test_names_that_may_be_data_are_not_shown() -> None:
+    keys = {
+        "10000000001": 1,
+        "张三": 1,
+        "a@b.c": 1,
+        "status": 1,
+        "x" * 100: 1,
+        **{f"k{n:02}": 1 for n in range(50)},
+    }
+    with pytest.raises(AnswerUnreadableError) as caught:
+        query().read({"result": {"data": [keys]}})
+    shown = str(caught.value)
+    assert "status" in shown
+    assert "…" in shown
+    assert "10000000001" not in shown and "张三" not in shown and "a@b.c" not in shown
+    assert len(shown) < 600
+
+
+@pytest.mark.parametrize(
+    ("slots", "read"),
+    [
+        ('{"a":"b"}', {"a": "b"}),
+        ({"a": None}, {"a": None}),
+        ('{"a":"raw\ncontrol"}', {"a": "raw\ncontrol"}),
+        ("", {}),
+        ("[]", {}),
+        ("{", {}),
+        ("[" * 100_000, {}),
+        (None, {}),
+        (7, {}),
+        ([1], {}),
+    ],
+    ids=range(10),
+)
+def test_slots_are_an_object_or_its_text_or_none(slots: Any, read: dict[str, Any]) -> None:
+    found = query().read({"result": {"data": [{"biz_id": 7, "output_params": slots}]}})
+    assert found == {"7": TaskResult("7", read)}
+
+
+def test_of_two_results_of_one_recipient_the_last_counts() -> None:
+    items = [{"biz_id": "b", "output_params": {"n": 1}}, {"biz_id": "b", "output_params": {"n": 2}}]
+    assert query().read({"result": {"data": items}})["b"].output_params == {"n": 2}
+
+
+@pytest.mark.parametrize("value", [None, [], {}, {"a": 1}])
+def test_a_status_that_is_no_text_is_none(value: Any) -> None:
+    found = query(status_field="state").read({"result": {"data": [{"biz_id": "b", "state": value}]}})
+    assert found["b"].status is None
+
+
+def test_what_people_answered_is_in_no_repr() -> None:
+    assert "canary" not in repr(TaskResult("b", {"slot": "canary"}))
+
+
+@pytest.mark.parametrize(
+    ("value", "items"),
+    [
+        (None, []),
+        ("", []),
+        ({}, []),
+        ([], []),
+        ([1], [1]),
+        ({"x": [1, 2]}, [1, 2]),
+        ({"x": []}, []),
+        ({"x": None}, []),
+        ({"x": {}}, []),
+        ({"x": {"y": 1}}, [{"y": 1}]),
+        ({"x": 1}, [{"x": 1}]),
+        ({"x": 0}, [{"x": 0}]),
+        ({"x": False}, [{"x": False}]),
+        ({"x": 1, "y": [2]}, [{"x": 1, "y": [2]}]),
+        ("text", ["text"]),
+    ],
+)
+def test_a_list_of_the_platform_is_a_list(value: Any, items: list[Any]) -> None:
+    assert as_list(value) == items
