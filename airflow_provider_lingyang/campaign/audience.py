@@ -13,13 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from airflow_provider_lingyang.campaign.arguments import ROW_FIELDS, ArgumentError, did_you_mean
-from airflow_provider_lingyang.gateway.models import (
-    InitiativeTaskRequest,
-    OptionalText,
-    dump_json,
-    explain,
-    parse_json_object,
-)
+from airflow_provider_lingyang.gateway.field_types import OptionalText, dump_json, parse_json_object
+from airflow_provider_lingyang.gateway.models import InitiativeTaskRequest, explain
 
 CHANNELS = {"call": "phone_number", "sms": "phone_number", "email": "email"}
 """What a plan may do → the contact that it needs."""

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from airflow_provider_lingyang.campaign.spool import Spool
-from airflow_provider_lingyang.gateway.models import UseBookInfo, dump_json
+from airflow_provider_lingyang.gateway.field_types import dump_json
+from airflow_provider_lingyang.gateway.models import UseBookInfo
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://open.taobao.com/lingyang/task_unique_code")
 

@@ -25,10 +25,11 @@ from airflow_provider_lingyang.gateway.errors import (
     Replay,
 )
 from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, SUBMIT_PARAM, InitiativeBatchTaskRequest
-from airflow_provider_lingyang.gateway.protocol import Answer, GatewaySettings, SubmitReceipt
+from airflow_provider_lingyang.gateway.protocol import Answer, SubmitReceipt
 from airflow_provider_lingyang.gateway.result_query import ResultQuery, TaskResult
 from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.gateway.scrub import Scrubber
+from airflow_provider_lingyang.gateway.settings import GatewaySettings
 
 T = TypeVar("T")
 

@@ -23,7 +23,8 @@ from airflow_provider_lingyang.gateway.errors import (
     RequestInvalidError,
     RequestRefusedError,
 )
-from airflow_provider_lingyang.gateway.models import dump_json, explain
+from airflow_provider_lingyang.gateway.field_types import dump_json
+from airflow_provider_lingyang.gateway.models import explain
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")

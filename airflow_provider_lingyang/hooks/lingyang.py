@@ -14,15 +14,13 @@ from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
 from airflow_provider_lingyang.gateway.client import GatewayClient
+from airflow_provider_lingyang.gateway.dates import parse_date
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError, RequestInvalidError
-from airflow_provider_lingyang.gateway.models import (
-    InitiativeBatchTaskRequest,
-    dump_json,
-    explain,
-    parse_date,
-)
-from airflow_provider_lingyang.gateway.protocol import GatewaySettings, SubmitReceipt
+from airflow_provider_lingyang.gateway.field_types import dump_json
+from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest, explain
+from airflow_provider_lingyang.gateway.protocol import SubmitReceipt
 from airflow_provider_lingyang.gateway.result_query import ResultQuery, TaskResult
+from airflow_provider_lingyang.gateway.settings import GatewaySettings
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection

@@ -16,7 +16,7 @@ import pytest
 
 from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest
-from airflow_provider_lingyang.gateway.protocol import GatewaySettings
+from airflow_provider_lingyang.gateway.settings import GatewaySettings
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 
 NOON = datetime(2024, 3, 12, 6, 0, 0, tzinfo=UTC)

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
+from airflow_provider_lingyang.gateway.dates import parse_date
+from airflow_provider_lingyang.gateway.field_types import dump_json
 from airflow_provider_lingyang.gateway.models import (
     InitiativeBatchTaskRequest,
     InitiativeTaskEcho,
     InitiativeTaskRequest,
     InitiativeTaskResponse,
     UseBookInfo,
-    dump_json,
     explain,
-    parse_date,
 )
 
 TEXTS = ("biz_id", "outer_user_id", "user_name", "cms_member_type", "phone_number", "email")

@@ -25,7 +25,6 @@ from airflow_provider_lingyang.gateway.errors import (
 from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, SUBMIT_PARAM, InitiativeBatchTaskRequest
 from airflow_provider_lingyang.gateway.protocol import (
     Answer,
-    GatewaySettings,
     SubmitReceipt,
     form_encoded,
     read_answer,
@@ -34,6 +33,7 @@ from airflow_provider_lingyang.gateway.protocol import (
     signed_form,
 )
 from airflow_provider_lingyang.gateway.scrub import Scrubber
+from airflow_provider_lingyang.gateway.settings import GatewaySettings
 from airflow_provider_lingyang.gateway.signing import sign
 
 NOON = datetime(2024, 3, 12, 6, 0, 0, tzinfo=UTC)

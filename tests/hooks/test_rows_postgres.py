@@ -73,9 +73,9 @@ def test_postgres_errors_keep_their_reason_and_lose_their_values(database: Any) 
     with pytest.raises(QueryError) as caught, stream_rows("warehouse", "SELECT customer::int FROM audience"):
         pass
     assert "invalid input syntax for type integer: <value>" in str(caught.value)
-    with pytest.raises(QueryError, match='relation "nowhere" does not exist'):
-        with stream_rows("warehouse", "SELECT 1 FROM nowhere"):
-            pass
+    missing = pytest.raises(QueryError, match='relation "nowhere" does not exist')
+    with missing, stream_rows("warehouse", "SELECT 1 FROM nowhere"):
+        pass
 
 
 def test_an_error_in_the_middle_of_the_reading_ends_it_before_anything_is_sent(

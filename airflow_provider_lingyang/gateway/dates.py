@@ -1,0 +1,61 @@
+"""The platform's dates: one time zone, two forms of text. Pure."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Final
+
+CHINA: Final = timezone(timedelta(hours=8), "CST")
+"""GMT+8, the platform's only time zone (no daylight saving since 1991)."""
+
+_MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, 1)}
+_JAVA_DATE = re.compile(
+    r"[A-Z][a-z]{2} ([A-Z][a-z]{2}) (\d{1,2}) (\d{2}):(\d{2}):(\d{2}) (CST|UTC|GMT(?:[+-]\d{2}:?\d{2})?) (\d{4})",
+    re.ASCII,
+)
+_ISO_DATE = re.compile(r"\d{4}-?\d{2}-?\d{2}[ Tt]\d{2}", re.ASCII)
+
+
+def parse_date(text: str) -> datetime:
+    """Return the moment a platform date means, in China's time, on a host of any time zone and locale.
+
+    :param text: ``yyyy-MM-dd HH:mm:ss`` (China's time), Java's ``Thu Mar 14 15:16:52 CST 2024`` (CST is
+        China), or ISO 8601 (with an offset, else China's time).
+    :raises ValueError: for anything else.
+    """
+    if found := _JAVA_DATE.fullmatch(text):
+        month, day, hour, minute, second, zone, year = found.groups()
+        if month not in _MONTHS:
+            raise ValueError("not a date")
+        moment = datetime(
+            int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second), tzinfo=_zone(zone)
+        )
+    elif not _ISO_DATE.match(text):
+        raise ValueError("not a date with a time")
+    else:
+        moment = datetime.fromisoformat(text)
+    return in_china(moment)
+
+
+def date_text(moment: datetime) -> str:
+    """Return a datetime as the platform writes it: ``yyyy-MM-dd HH:mm:ss`` at China's time."""
+    moment = in_china(moment)
+    # Not %Y: on Linux it does not pad the year 1, which is what databases hold for "no date".
+    return f"{moment.year:04}-{moment:%m-%d %H:%M:%S}"
+
+
+def in_china(moment: datetime) -> datetime:
+    """Return a datetime in China's time: a naive one already is, an aware one is converted."""
+    return moment.replace(tzinfo=CHINA) if moment.tzinfo is None else moment.astimezone(CHINA)
+
+
+def _zone(name: str) -> timezone:
+    if name == "CST":
+        return CHINA
+    offset = name.removeprefix("GMT").replace(":", "")
+    if name == "UTC" or not offset:
+        return UTC
+    sign = -1 if offset[0] == "-" else 1
+    return timezone(sign * timedelta(hours=int(offset[1:3]), minutes=int(offset[3:5])))

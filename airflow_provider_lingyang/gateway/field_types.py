@@ -1,0 +1,182 @@
+"""The API page's types as pydantic takes them: kind to what comes, exact in what is sent.
+
+Errors name what is wrong and never repeat the value.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from airflow_provider_lingyang.gateway.dates import date_text, in_china, parse_date
+
+_INT64 = 2**63
+_MAX_DIGITS = 100
+"""Of a Decimal: one with a large exponent would fill the memory with zeros."""
+
+
+def _blank_to_none(value: Any) -> Any:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _to_text(value: Any) -> Any:
+    if isinstance(value, str) or value is None:
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if (whole := _whole(value)) is not None:
+        return str(whole)
+    raise PydanticCustomError("text", "must be text")
+
+
+def _whole(value: Any) -> int | None:
+    """Return an integral Decimal as an int, or None for anything else."""
+    if not isinstance(value, Decimal) or not value.is_finite() or value.adjusted() > _MAX_DIGITS:
+        return None
+    return int(value) if value == value.to_integral_value() else None
+
+
+def _to_number(value: Any) -> Any:
+    if value is None:
+        return None
+    if isinstance(value, str) and re.fullmatch(r"\s*-?\d{1,19}\s*", value, re.ASCII):
+        value = int(value)
+    elif (whole := _whole(value)) is not None:
+        value = whole
+    if isinstance(value, bool) or not isinstance(value, int) or not -_INT64 <= value < _INT64:
+        raise PydanticCustomError("number", "must be a whole number of at most 64 bits")
+    return value
+
+
+def _to_json_object(value: Any) -> Any:
+    """Check a JSON object, given as a dict or as text, and return its text: serialised once."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        parse_json_object(value)
+        return value.strip()
+    if not isinstance(value, dict):
+        raise PydanticCustomError("json_object", "must be a JSON object")
+    return dump_json(value)
+
+
+def parse_json_object(text: str) -> dict[str, Any]:
+    """Return the JSON object that a text holds.
+
+    :raises PydanticCustomError: it holds something else, a name twice, or half a character.
+    """
+    try:
+        parsed = _DECODER.decode(text.strip())
+        if "\\u" in text:
+            # An escaped half of a character passes for JSON, and no one can show it.
+            json.dumps(parsed, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise PydanticCustomError("json_object", "must be a JSON object")
+    return parsed
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is there twice: which value counts is up to the reader")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+
+
+def dump_json(value: Any) -> str:
+    """Return compact JSON with raw non-ASCII, as the platform wants it.
+
+    Decimals and UUIDs become text, datetimes ``yyyy-MM-dd HH:mm:ss`` at China's time, other dates ISO text.
+    """
+    try:
+        text = json.dumps(
+            value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_json_default
+        )
+        text.encode()
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        raise PydanticCustomError("json_object", "holds a value that JSON cannot hold") from None
+    return text
+
+
+def _json_default(value: Any) -> str:
+    if isinstance(value, datetime):
+        return date_text(value)
+    if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) <= _MAX_DIGITS:
+        return format(value, "f")
+    if isinstance(value, date) or type(value).__name__ in ("UUID", "time"):
+        return str(value)
+    raise TypeError("not JSON")
+
+
+def to_date(value: Any) -> Any:
+    """Return a datetime in China's time from a datetime or a platform date; None stays None.
+
+    :raises PydanticCustomError: it is neither.
+    """
+    if value is None:
+        return None
+    try:
+        if isinstance(value, datetime):
+            return in_china(value)
+        if isinstance(value, str):
+            return parse_date(value.strip())
+    except (ValueError, OverflowError):
+        pass
+    raise PydanticCustomError("date", "must be a date with a time, such as 2024-03-12 14:05:56")
+
+
+def _to_phone(value: Any) -> Any:
+    text = _to_text(value)
+    if text is None:
+        return None
+    digits = re.sub(r"[\s-]", "", text)
+    digits = re.sub(r"^(?:\+|00)86", "", digits)
+    if not re.fullmatch(r"[0-9]{5,20}", digits):
+        raise PydanticCustomError("phone", "is not a phone number (5 to 20 digits)")
+    return digits
+
+
+def _to_email(value: Any) -> Any:
+    text = _to_text(value)
+    if text is None:
+        return None
+    text = text.strip()
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+", text):
+        raise PydanticCustomError("email", "is not an email address")
+    return text
+
+
+_STRIPPED = StringConstraints(strip_whitespace=True, min_length=1)
+_NOT_BLANK = BeforeValidator(_blank_to_none)
+
+Text = Annotated[str, _STRIPPED, BeforeValidator(_to_text)]
+Number = Annotated[int, BeforeValidator(_to_number)]
+JsonObject = Annotated[str, BeforeValidator(_to_json_object)]
+Date = Annotated[
+    datetime,
+    BeforeValidator(to_date),
+    PlainSerializer(date_text, return_type=str),
+]
+Phone = Annotated[str, BeforeValidator(_to_phone)]
+Email = Annotated[str, BeforeValidator(_to_email)]
+
+OptionalText = Annotated[Text | None, _NOT_BLANK]
+OptionalNumber = Annotated[Number | None, _NOT_BLANK]
+OptionalJsonObject = Annotated[JsonObject | None, _NOT_BLANK]
+OptionalDate = Annotated[Date | None, _NOT_BLANK]
+OptionalPhone = Annotated[Phone | None, _NOT_BLANK]
+OptionalEmail = Annotated[Email | None, _NOT_BLANK]
