@@ -46,6 +46,9 @@ def rows():
 with DAG("canary", schedule=None) as dag:
     accepted = submit("accepted", 1)
     LingyangResultSensor(task_id="wait", campaign=accepted.output, poke_interval=0.1, timeout=60)
+    LingyangResultSensor(
+        task_id="wait_rescheduled", campaign=accepted.output, mode="reschedule", poke_interval=1, timeout=60
+    )
     submit("refused", 2)
     submit("refused_wholly", 3)
     submit("lost", 4)
@@ -76,6 +79,8 @@ def test_no_log_xcom_rendered_field_or_table_holds_a_person_or_a_credential(
     ]
     people.append(("B50", "CANARYnotaphone", "CANARYnomail", "CANARYinvalid", "5", "CANARYuid", "CANARYgift"))
     audience_db(["no", "tel", "mail", "who", "wave", "uid", "gift"], people)
+    # So that both sensors have to wait.
+    sandbox.add_fault(kind="late_index", seconds=2, match={"batch_num": "1"})
     sandbox.add_fault(kind="echo_values", match={"batch_num": "2"}, times=None)
     sandbox.add_fault(
         kind="refuse", match={"batch_num": "3"}, times=None, message=f"{people[6][1]} {people[6][3]}"
@@ -99,6 +104,8 @@ def test_no_log_xcom_rendered_field_or_table_holds_a_person_or_a_credential(
     # Everything ended as it was meant to, so that what follows says something.
     assert airflow_cli.xcom("canary", "accepted", "manifest")["counts"]["accepted"] == 3
     assert airflow_cli.xcom("canary", "wait", "return_value")["counts"]["finished"] == 3
+    assert airflow_cli.xcom("canary", "wait_rescheduled", "return_value")["counts"]["finished"] == 3
+    assert "3 unknown to the gateway" in ran.stdout
     assert airflow_cli.xcom("canary", "refused", "manifest")["counts"]["rejected"] == 3
     reasons = airflow_cli.xcom("canary", "refused_wholly", "manifest")["reasons"]
     assert "<phone_number> <user_name>" in str(reasons)
