@@ -215,7 +215,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         source = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index}
         key = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}"
         manifest = Manifest(key, self.output_slots, xcom_ids_limit(), source)
-        with self._accounted(ti, manifest):
+        with self._accounted(ti, manifest) as account:
             log.info(
                 "No ledger: every failure after the first request left is final, a later try sends nothing"
             )
@@ -225,7 +225,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
                     "sends nothing. Look at the earlier tries' manifests; to send the campaign, trigger a new run"
                 )
             self._run(ti, manifest)
-        return manifest.to_json()
+        return account
 
     def on_kill(self) -> None:
         """Let no further request leave. Runs in a signal handler: sets a flag and nothing else."""
@@ -300,16 +300,20 @@ class LingyangSubmitBatchOperator(BaseOperator):
         )
 
     @contextmanager
-    def _accounted(self, ti: Any, manifest: Manifest) -> Iterator[None]:
-        """Publish the manifest however it ends, and say in one sentence what happened."""
+    def _accounted(self, ti: Any, manifest: Manifest) -> Iterator[dict[str, Any]]:
+        """Publish the manifest however it ends, and say in one sentence what happened.
+
+        Gives the manifest as plain JSON, filled at the end.
+        """
         from airflow_provider_lingyang.campaign.campaign import NobodyToSendTo
         from airflow_provider_lingyang.campaign.spool import AudienceError, SpoolError
         from airflow_provider_lingyang.campaign.submission import SubmissionStopped
         from airflow_provider_lingyang.gateway.errors import LingyangError
 
+        account: dict[str, Any] = {}
         failure: AirflowException | None = None
         try:
-            yield
+            yield account
         except NobodyToSendTo as error:
             if self.on_empty == "succeed":
                 log.warning("%s", error)
@@ -333,15 +337,15 @@ class LingyangSubmitBatchOperator(BaseOperator):
                 f"{_way_out(manifest)}"
             )
         finally:
-            self._publish(ti, manifest)
+            account |= manifest.to_json()
+            self._publish(ti, manifest.biz_ids, account)
         if failure is not None:
             # from None: the original may repeat data, and Airflow prints what an error is chained to.
             raise failure from None
 
-    def _publish(self, ti: Any, manifest: Manifest) -> None:
-        account = manifest.to_json()
+    def _publish(self, ti: Any, biz_ids: list[str] | None, account: dict[str, Any]) -> None:
         try:
-            ti.xcom_push(key="biz_ids", value=manifest.biz_ids)
+            ti.xcom_push(key="biz_ids", value=biz_ids)
             ti.xcom_push(key="manifest", value=account)
         finally:
             log.info("manifest %s", json.dumps(account, ensure_ascii=False))

@@ -68,7 +68,7 @@ def test_a_campaign_from_sql_arrives_whole_once_and_in_order(
     for batch in manifest["batches"]:
         arrived = sum(len(r["biz_ids"]) for r in sent if r["batch_num"] == batch["batch_num"])
         assert batch["tasks"] == batch["accepted"] == arrived
-    assert manifest == run.manifest() | {"duration_s": manifest["duration_s"]}
+    assert manifest == run.manifest()
     assert run.counts() == {"audience": 130, "accepted": 130}
     assert sorted(run.xcom["submit", "biz_ids"]) == [f"O{n:04}" for n in range(130)]
     assert len(json.dumps(manifest)) < 4096
