@@ -68,6 +68,6 @@ def test_airflow_lists_the_provider_and_finds_the_hook_of_a_connection(
 
 
 def test_the_declared_options_have_the_defaults_that_the_code_falls_back_to() -> None:
-    from airflow_provider_lingyang.operators.lingyang import IDS_LIMIT
+    from airflow_provider_lingyang.config import IDS_LIMIT
 
     assert INFO["config"]["lingyang"]["options"]["xcom_ids_limit"]["default"] == str(IDS_LIMIT)

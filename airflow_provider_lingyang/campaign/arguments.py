@@ -66,9 +66,22 @@ def check_positive(argument: str, value: object) -> None:
         raise ArgumentError(f"{argument} must be a whole number of at least 1; it is {value!r}")
 
 
+def check_bool(argument: str, value: object) -> None:
+    """Raise unless the argument is True or False: the text "false" is neither."""
+    if not isinstance(value, bool):
+        raise ArgumentError(f"{argument} must be True or False; it is {value!r}")
+
+
+def check_mapping(argument: str, value: object) -> None:
+    """Raise unless the argument is a dict."""
+    if not isinstance(value, Mapping):
+        raise ArgumentError(f"{argument} must be a dict; it is a {type(value).__name__}")
+
+
 def check_names(argument: str, names: Sequence[str]) -> None:
     """Raise unless the argument is a list of different, non-blank names."""
-    if isinstance(names, str) or not all(isinstance(name, str) and name.strip() for name in names):
+    is_list = isinstance(names, (list, tuple))
+    if not is_list or not all(isinstance(name, str) and name.strip() for name in names):
         raise ArgumentError(f"{argument} must be a list of names")
     if len(set(names)) < len(names):
         raise ArgumentError(f"{argument} holds a name twice")
@@ -78,12 +91,13 @@ def plan_variables(input_params_columns: Sequence[str] | Mapping[str, str]) -> d
     """Return plan variable → column, from a mapping or from a list of columns named like the variables."""
     if isinstance(input_params_columns, Mapping):
         check_names("input_params_columns", list(input_params_columns))
+        check_columns("input_params_columns", input_params_columns)
         return dict(input_params_columns)
     check_names("input_params_columns", input_params_columns)
     return {name: name for name in input_params_columns}
 
 
-def check_columns(columns: Mapping[str, str], argument: str = "columns") -> None:
+def check_columns(argument: str, columns: Mapping[str, str]) -> None:
     """Raise unless the argument maps names to non-blank column names."""
     bad: list[Any] = [
         name for name, column in columns.items() if not isinstance(column, str) or not column.strip()

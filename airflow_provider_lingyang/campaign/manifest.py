@@ -29,14 +29,14 @@ class Manifest:
 
     :param campaign_key: which campaign.
     :param output_slots: what the plan asks, for the sensor.
-    :param ids_limit: how many accepted ids are kept.
     :param source: where the XComs with the ids are: dag_id, run_id, task_id, map_index.
+    :param ids_limit: how many accepted ids are kept.
     """
 
     campaign_key: str
     output_slots: Sequence[str]
-    ids_limit: int
     source: dict[str, Any]
+    ids_limit: int = 0
     plan_id: int | None = None
     generation: int = 1
     audience: int = 0

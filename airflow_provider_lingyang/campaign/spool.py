@@ -199,9 +199,12 @@ class Spool:
     def recipients(self, batch_num: str | None) -> Iterator[tuple[str, str]]:
         """Yield (biz_id, JSON of the task) of one batch, in the order of the reading."""
         self._flush()
-        yield from self._db.execute(
+        found = self._db.execute(
             "SELECT biz_id, task FROM recipient WHERE place = ? ORDER BY row", (_order(batch_num),)
         )
+        # Not "yield from": abandoned half-way, it would close the cursor of a database that is closed already.
+        for row in found:  # noqa: UP028
+            yield row
 
     def _flush(self) -> None:
         if self._pending:
@@ -228,7 +231,7 @@ class Spool:
         return row
 
 
-_ADVICE = "nothing was sent. Make room, or point [lingyang] spool_dir to a disk that has some"
+_ADVICE = "make room, or point [lingyang] spool_dir to a disk that has some"
 # WITHOUT ROWID: the table is its own index in the order of sending.
 _SCHEMA = """
 CREATE TABLE recipient (

@@ -15,9 +15,9 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     BaseOperator,
     XComArg,
-    conf,
 )
 
+from airflow_provider_lingyang import config
 from airflow_provider_lingyang.campaign import arguments
 
 if TYPE_CHECKING:
@@ -29,13 +29,6 @@ if TYPE_CHECKING:
     from airflow_provider_lingyang.campaign.spool import Spool
 
 log = logging.getLogger(__name__)
-
-IDS_LIMIT = 1000
-
-
-def xcom_ids_limit() -> int:
-    """Return ``[lingyang] xcom_ids_limit``: how many ids may travel by XCom, 1,000 by default."""
-    return int(conf.getint("lingyang", "xcom_ids_limit", fallback=IDS_LIMIT))
 
 
 class Rows:
@@ -158,10 +151,10 @@ class LingyangSubmitBatchOperator(BaseOperator):
         self.sql = sql
         self.sql_conn_id = sql_conn_id
         self.parameters = parameters
-        self.columns = columns or {}
-        self.task_defaults = task_defaults or {}
-        self.input_params_columns = input_params_columns or []
-        self.output_slots = output_slots or []
+        self.columns = {} if columns is None else columns
+        self.task_defaults = {} if task_defaults is None else task_defaults
+        self.input_params_columns = [] if input_params_columns is None else input_params_columns
+        self.output_slots = [] if output_slots is None else output_slots
         self.batch_size = batch_size
         self.max_recipients = max_recipients
         self.validate_only = validate_only
@@ -192,15 +185,17 @@ class LingyangSubmitBatchOperator(BaseOperator):
             raise arguments.ArgumentError("parameters belong to sql")
         if self.channel is not None:
             arguments.check_choice("channel", self.channel, ("call", "sms", "email"))
+        arguments.check_mapping("columns", self.columns)
         arguments.check_fields("columns", self.columns)
-        arguments.check_columns(self.columns)
+        arguments.check_columns("columns", self.columns)
+        arguments.check_mapping("task_defaults", self.task_defaults)
         arguments.check_fields("task_defaults", self.task_defaults, without=("biz_id",))
-        variables = arguments.plan_variables(self.input_params_columns)
-        arguments.check_columns(variables, "input_params_columns")
+        arguments.plan_variables(self.input_params_columns)
         arguments.check_names("output_slots", self.output_slots)
         arguments.check_positive("batch_size", self.batch_size)
         if self.max_recipients is not None:
             arguments.check_positive("max_recipients", self.max_recipients)
+        arguments.check_bool("validate_only", self.validate_only)
         arguments.check_choice("on_invalid", self.on_invalid, ("fail", "skip"))
         arguments.check_choice(
             "on_duplicate_contact", self.on_duplicate_contact, ("warn", "fail", "keep_first")
@@ -214,8 +209,9 @@ class LingyangSubmitBatchOperator(BaseOperator):
         ti = context["ti"]
         source = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index}
         key = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}"
-        manifest = Manifest(key, self.output_slots, xcom_ids_limit(), source)
+        manifest = Manifest(key, self.output_slots, source)
         with self._accounted(ti, manifest) as account:
+            manifest.ids_limit = config.xcom_ids_limit()
             log.info(
                 "No ledger: every failure after the first request left is final, a later try sends nothing"
             )
@@ -243,7 +239,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         campaign = Campaign(
             self._spec(), manifest, host=settings.url, app_key=settings.app_key, key=settings.app_secret
         )
-        with Spool(conf.get("lingyang", "spool_dir", fallback="")) as spool, closing(hook):
+        with Spool(config.spool_dir()) as spool, closing(hook):
             campaign.read(self._rows, spool)
             if self.validate_only:
                 campaign.show_plan(spool)

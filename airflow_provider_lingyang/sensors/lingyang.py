@@ -10,9 +10,9 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     BaseSensorOperator,
     PokeReturnValue,
-    conf,
 )
 
+from airflow_provider_lingyang import config
 from airflow_provider_lingyang.campaign import arguments
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class LingyangResultSensor(BaseSensorOperator):
         log.info("%s", verdict)
         if not verdict.complete:
             return False
-        few = len(answers.biz_ids) <= conf.getint("lingyang", "xcom_ids_limit", fallback=1000)
+        few = len(answers.biz_ids) <= config.xcom_ids_limit()
         value = {
             "counts": verdict.counts,
             "slots": verdict.slots,
@@ -159,21 +159,29 @@ class LingyangResultSensor(BaseSensorOperator):
     def _new_answers(self, context: Context, query: ResultQuery) -> Answers:
         from airflow_provider_lingyang.campaign.results import Answers
 
+        ids = self._ids(context)
         slots = self.required_slots
         if slots is None:
-            slots = self.campaign["output_slots"] if isinstance(self.campaign, Mapping) else []
+            slots = [] if self.campaign is None else self.campaign["output_slots"]
         if not slots and not query.status_field:
             raise arguments.ArgumentError(
                 "nothing can tell who is finished: give required_slots, or the result_query a status_field"
             )
-        ids = [str(biz_id).strip() for biz_id in self._ids(context)]
         if len(set(ids)) < len(ids):
             raise arguments.ArgumentError(
                 f"{len(ids) - len(set(ids))} of the {len(ids)} biz_ids are there twice"
             )
         return Answers(ids, query, slots)
 
-    def _ids(self, context: Context) -> Iterable[Any]:
+    def _ids(self, context: Context) -> list[str]:
+        ids = list(self._raw_ids(context))
+        if any(
+            biz_id is None or isinstance(biz_id, (bool, float)) or not str(biz_id).strip() for biz_id in ids
+        ):
+            raise arguments.ArgumentError("a biz_id is missing, blank, or neither text nor a whole number")
+        return [str(biz_id).strip() for biz_id in ids]
+
+    def _raw_ids(self, context: Context) -> Iterable[Any]:
         if self.campaign is not None:
             return self._ids_of_campaign(context["ti"])
         if self.ids_sql is not None:
@@ -188,7 +196,7 @@ class LingyangResultSensor(BaseSensorOperator):
 
     def _ids_of_campaign(self, ti: Any) -> Sequence[Any]:
         manifest = self.campaign
-        if not isinstance(manifest, Mapping) or "counts" not in manifest or "biz_ids" not in manifest:
+        if not _is_manifest(manifest):
             raise arguments.ArgumentError(
                 "campaign must be the manifest of a LingyangSubmitBatchOperator: campaign=submit.output"
             )
@@ -236,3 +244,14 @@ class LingyangResultSensor(BaseSensorOperator):
                 )
             position = 0 if column is None else [name.lower() for name in names].index(column.lower())
             return [row[position] for row in rows if row[position] is not None]
+
+
+def _is_manifest(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and isinstance(value.get("counts"), Mapping)
+        and all(isinstance(value["counts"].get(state), int) for state in ("audience", "accepted"))
+        and isinstance(value.get("biz_ids"), Mapping)
+        and {"dag_id", "run_id", "task_id", "map_index"} <= value["biz_ids"].keys()
+        and isinstance(value.get("output_slots"), list)
+    )

@@ -86,13 +86,13 @@ def test_the_file_is_private_and_gone_at_once(tmp_path: Path, monkeypatch: pytes
 
 
 def test_no_room_for_the_file_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(SpoolError, match=r"nothing was sent.*spool_dir"):
+    with pytest.raises(SpoolError, match=r"cannot be made .*spool_dir"):
         Spool(str(tmp_path / "missing"))
 
 
 def test_a_full_disk_is_an_error_before_anything_is_sent(spool: Spool) -> None:
     spool._db.execute("PRAGMA max_page_count=20")
-    with pytest.raises(SpoolError, match=r"full.*nothing was sent"):
+    with pytest.raises(SpoolError, match=r"full.*make room"):
         Reading(spool).fill(person(row) for row in range(1, 100_000))
 
 

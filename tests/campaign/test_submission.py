@@ -25,7 +25,7 @@ def receipt(*biz_ids: str) -> SubmitReceipt:
 
 def send(outcomes: list[Any], stopped: Callable[[], bool] = lambda: False) -> tuple[Manifest, Any]:
     """Send as many requests of two tasks as there are outcomes; return the account and what was raised."""
-    manifest = Manifest("key", [], 1000, {}, audience=2 * len(outcomes))
+    manifest = Manifest("key", [], {}, ids_limit=1000, audience=2 * len(outcomes))
     pending = list(outcomes)
 
     def sender(struct: str) -> SubmitReceipt:
@@ -103,7 +103,7 @@ def test_no_request_leaves_once_the_task_was_told_to_stop() -> None:
 
 
 def test_more_ids_than_may_travel_are_not_handed_over() -> None:
-    manifest = Manifest("key", [], 3, {}, audience=4)
+    manifest = Manifest("key", [], {}, ids_limit=3, audience=4)
     manifest.accept(["1", "2"], BatchTally("1", 2))
     assert manifest.biz_ids == ["1", "2"]
     manifest.accept(["3", "4"], BatchTally("2", 2))
@@ -112,7 +112,7 @@ def test_more_ids_than_may_travel_are_not_handed_over() -> None:
 
 
 def test_the_manifest_stays_small_whatever_happens() -> None:
-    manifest = Manifest("key", [], 3, {}, audience=10_000)
+    manifest = Manifest("key", [], {}, ids_limit=3, audience=10_000)
     for number in range(1000):
         tally = BatchTally(str(number), 10)
         manifest.batches.append(tally)

@@ -105,6 +105,11 @@ def test_rows_handed_over_are_submitted_whatever_sequence_they_are(
         ({"audience": [], "input_params_columns": "name"}, "input_params_columns must be a list of names"),
         ({"audience": [], "input_params_columns": ["a", "a"]}, "input_params_columns holds a name twice"),
         ({"audience": [], "output_slots": "slot"}, "output_slots must be a list of names"),
+        ({"audience": [], "columns": ["biz_id"]}, "columns must be a dict; it is a list"),
+        ({"audience": [], "task_defaults": 5}, "task_defaults must be a dict; it is a int"),
+        ({"audience": [], "output_slots": 5}, "output_slots must be a list of names"),
+        ({"audience": [], "input_params_columns": {"a": None}}, "input_params_columns: 'a' must name a column"),
+        ({"audience": [], "validate_only": "false"}, "validate_only must be True or False; it is 'false'"),
         ({"audience": [], "batch_size": 0}, "batch_size must be a whole number of at least 1; it is 0"),
         ({"audience": [], "batch_size": True}, "batch_size"),
         ({"audience": [], "max_recipients": 0}, "max_recipients must be"),
@@ -380,6 +385,17 @@ def test_more_ids_than_xcom_carries_are_handed_over_as_the_query(
     run.execute(submit(**SQL))
     assert run.xcom["submit", "biz_ids"] is None
     assert run.xcom["submit", "biz_ids_query"]["column"] == "order_no"
+
+
+def test_a_setting_of_the_machine_that_cannot_be_right_is_accounted_for_too(
+    sandbox: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__LINGYANG__XCOM_IDS_LIMIT", "many")
+    assert "[lingyang] xcom_ids_limit must be a whole number; it is 'many'" in run.fails(
+        submit(audience=STOPPED)
+    )
+    assert run.counts() == {}
+    assert sandbox.record()["requests"] == []
 
 
 def test_where_nothing_can_give_the_ids_it_says_so_before_it_sends(
