@@ -5,11 +5,12 @@ VENV := .venv
 
 # The first interpreter that really runs (the names a version manager puts on PATH need not), is new enough
 # and can make virtual environments.
-FIND_PYTHON = for py in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14); do \
+PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14)
+FIND_PYTHON = for py in $(PYTHONS); do \
 	  "$$py" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && break; py=; \
 	done; \
 	if [ -z "$$py" ]; then \
-	  echo "No Python 3.11 or later with its venv module found ($(or $(PYTHON),python3, python3.11 to python3.14 on PATH))." >&2; \
+	  echo "No Python 3.11 or later with its venv module found. Tried: $(PYTHONS)." >&2; \
 	  echo "Name one: make PYTHON=/path/to/python3.12 $@    (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; \
 	fi
 
@@ -42,7 +43,8 @@ environment:  ## Make .venv: Airflow 3.3, this package (editable), what tests an
 	@$(FIND_PYTHON); "$$py" demo/environment.py
 
 sdks:  ## Make .venv-sdks: other people's clients, for the tests that need them
-	@$(FIND_PYTHON); "$$py" demo/environment.py $(VENV)-sdks constraints/sdks.txt taobaopyx topsdk
+	@$(FIND_PYTHON); "$$py" demo/environment.py $(VENV)-sdks constraints/sdks.txt \
+	  taobaopyx topsdk 'legacy-cgi; python_version >= "3.13"'
 
 clean:  ## Remove everything that the other targets made
 	rm -rf $(VENV) $(VENV).lock $(VENV)-sdks $(VENV)-sdks.lock .demo dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

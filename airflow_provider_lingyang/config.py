@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow.providers.common.compat.sdk import conf
+
 from airflow_provider_lingyang.campaign.arguments import ArgumentError
 
 IDS_LIMIT = 1000

@@ -38,6 +38,10 @@ print(json.dumps({
     "login": APP_KEY, "password": APP_SECRET, "result_query": RESULT_QUERY,
 }))
 """
+OWN_ACCOUNT = f"""\
+For your own account: copy dags_examples/{DAG}.py into your DAGs folder, change what it marks as
+yours (table, columns, plan), and create two connections in your Airflow: lingyang_default (gateway URL,
+App key, App secret, result_query) and audience_db (your database). README.md has each step."""
 
 
 class Demo:
@@ -169,15 +173,7 @@ class Demo:
         screen.say()
         screen.answers(result)
         screen.say()
-        screen.say(
-            f"For your own account: copy dags_examples/{DAG}.py into your DAGs folder, change what it marks as"
-        )
-        screen.say(
-            "yours (table, columns, plan), and create two connections in your Airflow: lingyang_default (gateway"
-        )
-        screen.say(
-            "URL, App key, App secret, result_query) and audience_db (your database). README.md has each step."
-        )
+        screen.say(OWN_ACCOUNT)
         screen.say(f"What the tasks logged: {self.log('campaign')}")
         screen.say()
         facts = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ CHANNELS = {"call": "phone_number", "sms": "phone_number", "email": "email"}
 """What a plan may do → the contact that it needs."""
 _ANY_CONTACT = ("phone_number", "email", "outer_user_id")
 _MAX_BATCH_NUM = 100
+_PLAIN_NAME = re.compile(r"(?!.*[0-9]{5})[A-Za-z_][A-Za-z0-9_]{0,63}")
 _TEXT: TypeAdapter[str | None] = TypeAdapter(OptionalText)
 
 
@@ -123,12 +125,18 @@ class AudienceReader:
     def _shape(self, names: tuple[str, ...], *, all_needed: bool, row: int | None = None) -> _Shape:
         where = "" if row is None else f" (row {row})"
         if strange := next((name for name in names if not isinstance(name, str)), None):
-            raise ArgumentError(f"the audience has a column named {strange!r}{where}: names must be text")
+            raise ArgumentError(f"the audience has a column whose name is a {type(strange).__name__}{where}")
+
+        def shown(position: int) -> str:
+            # Rows that bring their own names may have none: a file without a header has a person in their place.
+            name = names[position]
+            return repr(name) if all_needed or _PLAIN_NAME.fullmatch(name) else f"number {position + 1}"
+
         index: dict[str, int] = {}
         for position, name in enumerate(names):
             if name.lower() in index:
                 raise ArgumentError(
-                    f"the audience has the column {name!r} twice{where}: give each a name of its own"
+                    f"the audience has the column {shown(position)} twice{where}: give each a name of its own"
                 )
             index[name.lower()] = position
 
@@ -137,7 +145,9 @@ class AudienceReader:
         def position_of(column: str, argument: str) -> int | None:
             found = index.get(column.lower())
             if found is None:
-                near = did_you_mean(column, names)
+                near = did_you_mean(
+                    column, [name for name in names if all_needed or _PLAIN_NAME.fullmatch(name)]
+                )
                 if all_needed:
                     raise ArgumentError(
                         f"{argument}: the audience has no column {column!r}{near}; it has {', '.join(names)}"
@@ -165,7 +175,7 @@ class AudienceReader:
         for position, name in enumerate(names):
             if position not in used:
                 raise ArgumentError(
-                    f"the audience's column {name!r} is not a field of the API{where} and nothing uses it"
+                    f"the audience's column {shown(position)} is not a field of the API{where} and nothing uses it"
                     f"{did_you_mean(name, ROW_FIELDS)}: name it in columns or input_params_columns, or leave it out"
                 )
         return _Shape(names, fields, variables, missing)
@@ -234,17 +244,19 @@ class AudienceReader:
             base[variable] = value
         try:
             fields["input_params"] = dump_json(base)
-        except PydanticCustomError:
-            for variable, position in shape.variables.items():
-                if not _is_json(base.get(variable)):
-                    column = shape.names[position]
-                    problems.append(
-                        Problem(
-                            number,
-                            f"input_params[{variable!r}] (column {column!r})",
-                            "holds a value that JSON cannot hold",
-                        )
-                    )
+        except PydanticCustomError as error:
+            bad = [variable for variable in shape.variables if not _is_json(base.get(variable))]
+            problems += [
+                Problem(
+                    number,
+                    f"input_params[{variable!r}] (column {shape.names[shape.variables[variable]]!r})",
+                    error.message(),
+                )
+                for variable in bad
+            ]
+            if not bad:
+                problems.append(Problem(number, shape.label("input_params"), error.message()))
+            # The row is invalid already; this keeps the model from saying so once more.
             fields["input_params"] = "{}"
 
     def _fold_slots(self, fields: dict[str, Any]) -> None:
@@ -258,10 +270,11 @@ class AudienceReader:
 
     def _contact(self, task: InitiativeTaskRequest) -> str | None:
         wanted = (CHANNELS[self._channel],) if self._channel else _ANY_CONTACT
-        return next((f"{name} {value.lower()}" for name in wanted if (value := getattr(task, name))), None)
+        return next((f"{name} {value}" for name in wanted if (value := _canonical(task, name))), None)
 
     def _derived(self, task: InitiativeTaskRequest) -> str:
-        who = [self._campaign, task.phone_number, task.email, task.outer_user_id, task.cms_user_id]
+        names = ("phone_number", "email", "outer_user_id", "cms_user_id")
+        who = [self._campaign, *(_canonical(task, name) for name in names)]
         return hmac.new(self._key, dump_json(who).encode(), hashlib.sha256).hexdigest()[:32]
 
 
@@ -279,6 +292,12 @@ class _Shape:
         if position is None or self.names[position] == name:
             return name
         return f"{name} (column {self.names[position]!r})"
+
+
+def _canonical(task: InitiativeTaskRequest, name: str) -> Any:
+    """Return a contact so that equal ones look equal: mailboxes do not care about case, ids of members may."""
+    value = getattr(task, name)
+    return value.lower() if name == "email" and value else value
 
 
 def _blank(value: Any) -> bool:

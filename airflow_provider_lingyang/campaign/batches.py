@@ -56,7 +56,7 @@ class BatchRequest:
 
     def __str__(self) -> str:
         batch = "" if self.batch_num is None else f" of batch_num {self.batch_num}"
-        return f"request {self.task_unique_code}{batch} ({len(self.biz_ids)} tasks, biz_id {self.biz_ids[0]!r} …)"
+        return f"request {self.task_unique_code}{batch} ({len(self.biz_ids)} tasks, biz_id {self.biz_ids[0][:64]!r} …)"
 
 
 def requests_of_batch(

@@ -25,7 +25,7 @@ RowSource = Callable[[AudienceReader], AbstractContextManager[Iterator[Recipient
 
 
 class NobodyToSendTo(Exception):
-    """The audience holds nobody who can be sent to."""
+    """The audience is empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,8 @@ def parse_plan_id(value: Any) -> int:
     :raises AudienceError: it is none.
     """
     text = str(value).strip()
-    if isinstance(value, bool) or not (text.isascii() and text.isdigit()) or int(text) >= 2**63:
+    digits = text.isascii() and text.isdigit() and len(text) < 20
+    if isinstance(value, bool) or not digits or int(text) >= 2**63:
         raise AudienceError(f"plan_id must be a number; it is {text[:40]!r}")
     return int(text)
 
@@ -63,6 +64,8 @@ def parse_book(value: Mapping[str, Any] | None) -> UseBookInfo | None:
     """
     if value is None:
         return None
+    if not isinstance(value, Mapping):
+        raise AudienceError(f"use_book_info must be a dict; it is a {type(value).__name__}")
     try:
         return UseBookInfo.model_validate(dict(value))
     except ValidationError as error:
@@ -87,13 +90,14 @@ class Campaign:
         self._key = key
         manifest.plan_id = spec.plan_id
 
-    def read(self, source: RowSource, spool: Spool) -> None:
+    def read(self, source: RowSource, spool: Spool, stopped: Callable[[], bool]) -> None:
         """Read the whole audience and decide whether it may be sent.
 
+        :param stopped: whether the task was told to stop.
         :raises ArgumentError: a column is unknown, missing or twice there.
         :raises AudienceError: the audience may not be sent.
         :raises SpoolError: no room for its private copy.
-        :raises NobodyToSendTo: it is empty, or nobody in it can be sent to.
+        :raises NobodyToSendTo: it is empty.
         """
         spec = self._spec
         reader = AudienceReader(
@@ -108,7 +112,7 @@ class Campaign:
         reading = Reading(spool)
         try:
             with source(reader) as rows:
-                reading.fill(rows)
+                reading.fill(rows, stopped)
             log.info("read %d rows: %d valid, %d invalid", reading.audience, len(spool), reading.invalid.rows)
             reading.check(
                 on_invalid=spec.on_invalid,
@@ -119,17 +123,17 @@ class Campaign:
             self._manifest.audience = reading.audience
             self._manifest.invalid = reading.invalid.rows
             self._manifest.because("not_sent", "repeats an earlier row's contact", reading.repeated_contacts)
+        if not reading.audience:
+            raise NobodyToSendTo("nobody to send to: the audience has no rows")
         if not len(spool):
-            raise NobodyToSendTo(
-                f"nobody to send to: {reading.audience} rows, {reading.invalid.rows} of them invalid"
-            )
+            raise AudienceError(f"not one of {reading.audience} row(s) is valid: {reading.invalid}")
 
     def show_plan(self, spool: Spool) -> None:
         """Log what would be sent, and book everybody as not sent."""
         self._manifest.because("not_sent", "validate_only", len(spool))
         for batch_num, count in spool.batches():
             requests = -(-count // self._spec.batch_size)
-            log.info("validate_only: batch_num %s: %d tasks in %d requests", batch_num, count, requests)
+            log.info("validate_only: batch_num %s: tasks %d, requests %d", batch_num, count, requests)
 
     def send(self, spool: Spool, send: Sender, pace: Pace, stopped: Callable[[], bool]) -> None:
         """Send everybody, in the order of ``batch_num``.

@@ -24,6 +24,16 @@ class BatchTally:
 
 
 @dataclass(slots=True)
+class Doubt:
+    """A request of which nobody knows whether it was executed."""
+
+    task_unique_code: str
+    batch_num: str | None
+    tasks: int
+    reason: str = "broken off"
+
+
+@dataclass(slots=True)
 class Manifest:
     """The submission's account. What is in no other state is not_sent, so the counts add up at any moment.
 
@@ -43,12 +53,16 @@ class Manifest:
     invalid: int = 0
     accepted: int = 0
     rejected: int = 0
-    in_doubt: int = 0
     batches: list[BatchTally] = field(default_factory=list)
-    in_doubt_requests: list[dict[str, Any]] = field(default_factory=list)
+    doubts: list[Doubt] = field(default_factory=list)
     reasons: dict[str, Counter[str]] = field(default_factory=dict)
     _accepted_ids: list[str] = field(default_factory=list)
     _started: float = field(default_factory=time.monotonic)
+
+    @property
+    def in_doubt(self) -> int:
+        """Rows that may or may not have been contacted."""
+        return sum(doubt.tasks for doubt in self.doubts)
 
     @property
     def not_sent(self) -> int:
@@ -59,6 +73,16 @@ class Manifest:
     def biz_ids(self) -> list[str] | None:
         """The accepted ids, or None when there are more than may travel by XCom."""
         return self._accepted_ids if self.accepted <= self.ids_limit else None
+
+    def doubt(self, task_unique_code: str, batch_num: str | None, tasks: int) -> Doubt:
+        """Book a request as in doubt, from before it leaves."""
+        doubt = Doubt(task_unique_code, batch_num, tasks)
+        self.doubts.append(doubt)
+        return doubt
+
+    def settle(self, doubt: Doubt) -> None:
+        """Take a doubt back: what became of the request is known."""
+        self.doubts.remove(doubt)
 
     def accept(self, biz_ids: Sequence[str], batch: BatchTally) -> None:
         """Book recipients as accepted."""
@@ -80,6 +104,15 @@ class Manifest:
             known = reason in reasons or len(reasons) < _MAX_REASONS
             reasons[reason if known else "other reasons"] += count
 
+    def _all_reasons(self) -> dict[str, dict[str, int]]:
+        found: dict[str, Counter[str]] = {state: Counter(reasons) for state, reasons in self.reasons.items()}
+        for doubt in self.doubts:
+            found.setdefault("in_doubt", Counter())[doubt.reason] += doubt.tasks
+        told = sum(found.get("not_sent", Counter()).values())
+        if rest := self.not_sent - told:
+            found.setdefault("not_sent", Counter())["not attempted"] = rest
+        return {state: dict(reasons) for state, reasons in found.items()}
+
     def counts(self) -> dict[str, int]:
         """Return the states and how many rows are in each."""
         return {
@@ -96,6 +129,8 @@ class Manifest:
 
     def in_words(self) -> str:
         """Return the counts as one sentence."""
+        if not self.audience:
+            return "No row of the audience was read"
         return (
             f"audience {self.audience} = accepted {self.accepted} + rejected {self.rejected} + invalid "
             f"{self.invalid} + not sent {self.not_sent} + in doubt {self.in_doubt}"
@@ -121,8 +156,15 @@ class Manifest:
             "counts": self.counts(),
             "batches": batches[:_MAX_BATCHES],
             "batches_left_out": max(0, len(batches) - _MAX_BATCHES),
-            "reasons": {state: dict(reasons) for state, reasons in self.reasons.items()},
-            "in_doubt": self.in_doubt_requests,
+            "reasons": self._all_reasons(),
+            "in_doubt": [
+                {
+                    "task_unique_code": doubt.task_unique_code,
+                    "batch_num": doubt.batch_num,
+                    "tasks": doubt.tasks,
+                }
+                for doubt in self.doubts
+            ],
             "biz_ids": self.source,
             "ledger": None,
             "duration_s": round(time.monotonic() - self._started, 3),

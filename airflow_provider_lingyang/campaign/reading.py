@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from airflow_provider_lingyang.campaign.audience import Problem, Recipient
@@ -27,12 +27,18 @@ class Reading:
     invalid: Invalid = field(default_factory=Invalid)
     repeated_contacts: int = 0
 
-    def fill(self, rows: Iterable[Recipient | list[Problem]]) -> None:
+    def fill(
+        self, rows: Iterable[Recipient | list[Problem]], stopped: Callable[[], bool] = lambda: False
+    ) -> None:
         """Read every row into the spool.
 
+        :param stopped: whether the task was told to stop.
+        :raises AudienceError: it was.
         :raises SpoolError: the disk is full.
         """
         for row in rows:
+            if stopped():
+                raise AudienceError("the task was told to stop while it read the audience")
             self.audience += 1
             if isinstance(row, Recipient):
                 self.spool.add(row)
@@ -51,7 +57,7 @@ class Reading:
         :raises AudienceError: it may not; says which rows, and why.
         """
         if self.invalid.rows:
-            text = f"{self.invalid.rows} of {self.audience} rows are not valid: {self.invalid}"
+            text = f"{self.invalid.rows} of {self.audience} row(s) are not valid: {self.invalid}"
             if on_invalid == "fail":
                 raise AudienceError(f"{text}. Correct them, or set on_invalid='skip' to send the others")
             log.warning("%s; on_invalid='skip' leaves them out", text)
@@ -63,7 +69,7 @@ class Reading:
         count, rows = self.spool.repeated_biz_ids()
         if count:
             raise AudienceError(
-                f"{count} rows repeat a biz_id, which must be unique in a campaign: {'; '.join(rows)}. Make it "
+                f"{count} row(s) repeat a biz_id, which must be unique in a campaign: {'; '.join(rows)}. Make it "
                 "unique; where it is made from the contact, set on_duplicate_contact='keep_first' or select a biz_id"
             )
         if max_recipients is not None and len(self.spool) > max_recipients:
@@ -77,14 +83,14 @@ class Reading:
             self.repeated_contacts = self.spool.drop_repeated_contacts()
             if self.repeated_contacts:
                 log.warning(
-                    "%d rows repeat an earlier row's contact and are left out", self.repeated_contacts
+                    "%d row(s) repeat an earlier row's contact and are left out", self.repeated_contacts
                 )
             return
         count, first = self.spool.repeated_contacts()
         if not count:
             return
         shown = ", ".join(map(str, first)) + (", …" if count > SHOWN else "")
-        text = f"{count} rows repeat an earlier row's contact (rows {shown})"
+        text = f"{count} row(s) repeat an earlier row's contact (row {shown})"
         if on_duplicate_contact == "fail":
             raise AudienceError(f"{text}: such a person would be contacted more than once")
         log.warning("%s: such a person is contacted more than once", text)

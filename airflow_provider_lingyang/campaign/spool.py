@@ -36,16 +36,17 @@ class Invalid:
 
     def add(self, problems: list[Problem]) -> None:
         """Count one row with its problems."""
+        if self.rows < SHOWN:
+            self.first.extend(problems)
         self.rows += 1
-        self.first.extend(problems[: SHOWN - len(self.first)])
 
     def add_rows(self, rows: int, first: list[int], field: str, reason: str) -> None:
         """Count rows that share one problem."""
+        self.first.extend(Problem(row, field, reason) for row in first[: max(0, SHOWN - self.rows)])
         self.rows += rows
-        self.first.extend(Problem(row, field, reason) for row in first[: SHOWN - len(self.first)])
 
     def __str__(self) -> str:
-        return "; ".join(map(str, self.first)) + ("; …" if self.rows > len(self.first) else "")
+        return "; ".join(map(str, self.first)) + ("; …" if self.rows > SHOWN else "")
 
 
 class Spool:
@@ -133,9 +134,8 @@ class Spool:
         """Return how many rows repeat an earlier row's ``biz_id``, and the first of them in words."""
         self._flush()
         repeats = (
-            "FROM recipient AS later JOIN recipient AS first ON first.biz_id = later.biz_id AND first.row = "
-            "(SELECT min(row) FROM recipient AS any_row WHERE any_row.biz_id = later.biz_id) "
-            "WHERE later.row > first.row"
+            "FROM (SELECT biz_id, min(row) AS row FROM recipient GROUP BY biz_id HAVING count(*) > 1) AS first "
+            "JOIN recipient AS later ON later.biz_id = first.biz_id AND later.row > first.row"
         )
         (count,) = self._one(f"SELECT count(*) {repeats}")
         if not count:
@@ -146,7 +146,7 @@ class Spool:
         return int(count), [
             f"row {later} has the contact of row {first}"
             if derived
-            else f"row {later} has the biz_id {biz_id!r} of row {first}"
+            else f"row {later} has the biz_id {biz_id[:64]!r} of row {first}"
             for later, first, biz_id, derived in rows
         ]
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from airflow_provider_lingyang.campaign.batches import BatchRequest
-from airflow_provider_lingyang.campaign.manifest import BatchTally, Manifest
+from airflow_provider_lingyang.campaign.manifest import BatchTally, Doubt, Manifest
 from airflow_provider_lingyang.gateway.errors import (
     CallRefusedError,
     LingyangConfigError,
@@ -27,6 +27,40 @@ Sender = Callable[[str], SubmitReceipt]
 
 class SubmissionStopped(Exception):
     """The rest of the campaign was not sent. The text says where and why."""
+
+
+class Stop:
+    """A wait that ends when the task is told to stop.
+
+    :param told: whether it was.
+    """
+
+    def __init__(
+        self,
+        told: Callable[[], bool],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.told = told
+        self._monotonic = monotonic
+        self._sleep = sleep
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, but not on after the task was told to stop."""
+        until = self._monotonic() + seconds
+        # In slices: a signal handler sets a flag, and must not touch a lock that this thread may hold.
+        while not self.told() and (left := until - self._monotonic()) > 0:
+            self._sleep(min(left, 0.2))
+
+    def sleep_before_attempt(self, seconds: float) -> None:
+        """Wait before a request is repeated.
+
+        :raises NotSentError: the task was told to stop.
+        """
+        self.sleep(seconds)
+        if self.told():
+            raise NotSentError("the task was told to stop before the next attempt", replay=Replay.NEVER)
 
 
 class Pace:
@@ -82,7 +116,7 @@ class Submission:
                 raise SubmissionStopped(f"the task was told to stop before {request}")
             self._send_request(batch, request)
         log.info(
-            "batch_num %s: %d tasks sent in %d requests, %d accepted, %d rejected",
+            "batch_num %s: tasks %d, requests %d, accepted %d, rejected %d",
             batch.batch_num,
             batch.tasks,
             batch.requests,
@@ -92,51 +126,60 @@ class Submission:
 
     def _send_request(self, batch: BatchTally, request: BatchRequest) -> None:
         batch.requests += 1
-        tasks = len(request.biz_ids)
-        answered_before = self._manifest.accepted + self._manifest.rejected
+        # In doubt before it leaves, and until something definite is known: whatever may be raised, wherever, by a
+        # signal or a bug, nobody who may have been contacted is counted as not sent.
+        doubt = self._manifest.doubt(request.task_unique_code, request.batch_num, len(request.biz_ids))
         try:
-            self._book_receipt(batch, request, self._send(request.struct))
+            receipt = self._send(request.struct)
         except RequestRefusedError as error:
             log.warning("%s was refused: %s", request, error)
-            self._manifest.reject(tasks, _reason(error), batch)
+            self._manifest.settle(doubt)
+            self._manifest.reject(len(request.biz_ids), _reason(error), batch)
         except LingyangError as error:
             if _provably_not_executed(error):
-                self._manifest.because("not_sent", _reason(error), tasks)
+                self._manifest.settle(doubt)
+                self._manifest.because("not_sent", _reason(error), len(request.biz_ids))
                 raise SubmissionStopped(f"{request} was not executed: {error}") from error
-            self._book_in_doubt(request, tasks, _reason(error))
+            doubt.reason = _reason(error)
             raise SubmissionStopped(f"{request} is in doubt: {error}") from error
         except BaseException as error:
-            # Killed, timed out, or a bug: whoever is not booked yet may have been contacted.
-            booked = self._manifest.accepted + self._manifest.rejected - answered_before
-            self._book_in_doubt(request, tasks - booked, type(error).__name__)
+            doubt.reason = type(error).__name__
             raise
+        else:
+            self._book_receipt(batch, request, receipt, doubt)
 
-    def _book_receipt(self, batch: BatchTally, request: BatchRequest, receipt: SubmitReceipt) -> None:
+    def _book_receipt(
+        self, batch: BatchTally, request: BatchRequest, receipt: SubmitReceipt, doubt: Doubt
+    ) -> None:
         echoed = receipt.task_ids
         accepted = [biz_id for biz_id in request.biz_ids if biz_id in echoed]
+        missing = len(request.biz_ids) - len(accepted)
+        strangers = receipt.strangers(set(request.biz_ids))
+        self._manifest.settle(doubt)
         self._manifest.accept(accepted, batch)
-        if missing := len(request.biz_ids) - len(accepted):
+        if strangers:
             log.warning(
-                "%s: %d tasks were not echoed, so not accepted (request_id %s)",
+                "%s: %d echoes are nobody's of the request (request_id %s)",
                 request,
-                missing,
+                strangers,
                 receipt.request_id,
             )
-            self._manifest.reject(missing, "not echoed by the gateway", batch)
-        if strange := len(echoed.keys() - set(request.biz_ids)):
-            log.warning(
-                "%s: the gateway echoed %d biz_ids that were not sent (request_id %s)",
-                request,
-                strange,
-                receipt.request_id,
+        if not missing:
+            return
+        if strangers:
+            # Each echo is an execution; those that name nobody may be the missing ones.
+            rest = self._manifest.doubt(request.task_unique_code, request.batch_num, missing)
+            rest.reason = "the answer echoes tasks that cannot be told whose they are"
+            raise SubmissionStopped(
+                f"{request}: {missing} of its tasks are in doubt: {rest.reason} (request_id {receipt.request_id})"
             )
-
-    def _book_in_doubt(self, request: BatchRequest, tasks: int, reason: str) -> None:
-        self._manifest.in_doubt += tasks
-        self._manifest.because("in_doubt", reason, tasks)
-        self._manifest.in_doubt_requests.append(
-            {"task_unique_code": request.task_unique_code, "batch_num": request.batch_num, "tasks": tasks}
+        log.warning(
+            "%s: %d tasks were not echoed, so not accepted (request_id %s)",
+            request,
+            missing,
+            receipt.request_id,
         )
+        self._manifest.reject(missing, "not echoed by the gateway", batch)
 
 
 def _provably_not_executed(error: LingyangError) -> bool:

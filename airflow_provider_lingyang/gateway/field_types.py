@@ -29,7 +29,7 @@ def _to_text(value: Any) -> Any:
     if isinstance(value, str) or value is None:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+        return int.__repr__(value)  # of an enum's member, too, the number
     if (whole := _whole(value)) is not None:
         return str(whole)
     raise PydanticCustomError("text", "must be text")

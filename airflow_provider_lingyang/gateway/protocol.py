@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -212,6 +212,10 @@ class SubmitReceipt:
             for task in self.data
             if task.task_request is not None and task.task_request.biz_id is not None
         }
+
+    def strangers(self, biz_ids: Collection[str]) -> int:
+        """Return how many echoes belong to nobody of these: without a ``biz_id``, or with another."""
+        return sum(task.task_request is None or task.task_request.biz_id not in biz_ids for task in self.data)
 
 
 def read_receipt(answer: Answer, scrub: Scrubber) -> SubmitReceipt:

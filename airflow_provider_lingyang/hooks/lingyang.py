@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -49,8 +50,8 @@ def client_settings(conn: Connection) -> GatewaySettings:
     try:
         for name, kind in (("timeout", float), ("max_attempts", int)):
             if extra.get(name) not in (None, ""):
-                options[name] = kind(extra[name])
-    except (TypeError, ValueError):
+                options[name] = kind(str(extra[name]))
+    except ValueError:
         raise LingyangConfigError(f"connection {conn.conn_id!r}: {name} must be a number") from None
     if extra.get("sign_method"):
         options["sign_method"] = str(extra["sign_method"])
@@ -60,7 +61,7 @@ def client_settings(conn: Connection) -> GatewaySettings:
         )
     try:
         return GatewaySettings(
-            url=(conn.host or "").strip(),
+            url=(conn.host or "").strip().rstrip("/"),
             app_key=(conn.login or "").strip(),
             app_secret=(conn.password or "").strip(),
             session_token=str(extra.get("session_token") or "").strip() or None,
@@ -79,7 +80,7 @@ def max_requests_per_second(conn: Connection) -> float | None:
     if value in (None, ""):
         return None
     try:
-        rate = float(value)
+        rate = float(str(value))
     except (TypeError, ValueError):
         rate = 0.0
     if not 0 < rate < float("inf"):
@@ -120,6 +121,7 @@ class LingyangHook(BaseHook):
 
     :param lingyang_conn_id: the Airflow connection: host = full gateway URL, login = App key, password =
         App secret, extra as the README lists. Default ``lingyang_default``.
+    :param sleep: waits a number of seconds before a request is repeated.
     """
 
     conn_name_attr = "lingyang_conn_id"
@@ -127,9 +129,16 @@ class LingyangHook(BaseHook):
     conn_type = "lingyang"
     hook_name = "Lingyang customer service cloud"
 
-    def __init__(self, lingyang_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        lingyang_conn_id: str = default_conn_name,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.lingyang_conn_id = lingyang_conn_id
+        self._sleep = sleep
         self._connection: Connection | None = None
         self._client: GatewayClient | None = None
 
@@ -154,7 +163,7 @@ class LingyangHook(BaseHook):
         :raises LingyangConfigError: the Airflow connection is missing or cannot be right.
         """
         if self._client is None:
-            self._client = GatewayClient(self.settings)
+            self._client = GatewayClient(self.settings, sleep=self._sleep)
         return self._client
 
     def close(self) -> None:
@@ -174,6 +183,8 @@ class LingyangHook(BaseHook):
         :raises LingyangError: the typed reason; its ``replay`` says whether it may have been executed.
         """
         if not isinstance(request, InitiativeBatchTaskRequest):
+            if not isinstance(request, Mapping):
+                raise RequestInvalidError(f"the request must be a dict; it is a {type(request).__name__}")
             try:
                 request = InitiativeBatchTaskRequest.model_validate(dict(request))
             except ValidationError as error:
@@ -191,6 +202,8 @@ class LingyangHook(BaseHook):
         :raises LingyangConfigError: no look-up is described.
         :raises LingyangError: the typed reason.
         """
+        if isinstance(biz_ids, (str, bytes)):
+            raise RequestInvalidError("biz_ids must be a list, also for one")
         if result_query is not None:
             query: ResultQuery | None = ResultQuery.parse(result_query, where="result_query")
         else:
@@ -253,7 +266,8 @@ class LingyangHook(BaseHook):
             except AirflowNotFoundException:
                 raise LingyangConfigError(
                     f"the Airflow connection {self.lingyang_conn_id!r} is not defined, or cannot be read: "
-                    "create it with type lingyang, host = gateway URL, login = App key, password = App secret"
+                    "create it with type lingyang, host = gateway URL, login = App key, password = App secret. "
+                    "(Outside a task, Airflow 3 sees only AIRFLOW_CONN_… variables and secrets backends.)"
                 ) from None
             if conn.conn_type and conn.conn_type != self.conn_type:
                 raise LingyangConfigError(

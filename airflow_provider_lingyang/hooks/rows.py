@@ -30,7 +30,7 @@ def stream_rows(
     :raises QueryError: the connection or the query does not work.
     """
     with ExitStack() as stack:
-        with _readable(conn_id):
+        with _readable(conn_id, sql):
             connection = stack.enter_context(closing(_hook(conn_id).get_conn()))
             cursor = stack.enter_context(closing(connection.cursor()))
             bound = () if parameters is None else (parameters,)
@@ -45,7 +45,8 @@ def stream_rows(
 def _rows(conn_id: str, cursor: Any, chunk: Sequence[Sequence[Any]]) -> Iterator[Sequence[Any]]:
     while chunk:
         yield from chunk
-        with _readable(conn_id):
+        # What goes wrong here goes wrong with the rows, whose values a driver quotes.
+        with _readable(conn_id, None):
             chunk = cursor.fetchmany(_FETCH)
 
 
@@ -69,33 +70,39 @@ def _hook(conn_id: str) -> Any:
 
 
 @contextmanager
-def _readable(conn_id: str) -> Iterator[None]:
-    """Turn a driver's error into one whose text holds no values: drivers quote rows and literals."""
+def _readable(conn_id: str, sql: str | None) -> Iterator[None]:
+    """Turn a driver's error into one whose text holds no values of rows.
+
+    :param sql: words of the statement may be quoted; None: no text of the driver at all.
+    """
     try:
         yield
     except AirflowException:
         raise
     except Exception as error:
-        raise QueryError(
-            f"connection {conn_id!r}: {type(error).__name__}: {_without_values(error)}"
-        ) from None
+        kind = type(error).__name__
+        if state := getattr(error, "sqlstate", None) or getattr(error, "pgcode", None):
+            kind += f" (SQLSTATE {state})"
+        about_data = sql is None or any(parent.__name__ == "DataError" for parent in type(error).__mro__)
+        text = "its text may quote rows and is left out" if about_data else _without_values(error, sql or "")
+        raise QueryError(f"connection {conn_id!r}: {kind}: {text}") from None
 
 
-_QUOTED = re.compile(
-    r"""(?P<before>(?:value|:)\s*)?(?P<quote>["'])(?P<inner>(?:(?!(?P=quote)).)*)(?P=quote)"""
-)
+_QUOTED = re.compile(r"""(?P<quote>["'`])(?P<inner>(?:(?!(?P=quote)).)*)(?P=quote)""")
 
 
-def _without_values(error: Exception) -> str:
-    text = str(error).strip().split("\n", 1)[0][:300]
-    text = _QUOTED.sub(_keep_identifier, text)
-    text = re.sub(r"[^\s@]+@[^\s@]+", "<email>", text)
-    return re.sub(r"\+?\d[\d-]{4,}", "<number>", text)
+def _without_values(error: Exception, sql: str) -> str:
+    """Return the first line of a driver's text, with those quoted words only that stand in the statement."""
+    line = str(error).strip().split("\n", 1)[0]
+    known = {word.lower() for word in re.findall(r"\w+", sql)}
 
+    def keep(quoted: re.Match[str]) -> str:
+        words = re.findall(r"\w+", quoted["inner"].lower())
+        return quoted[0] if words and known.issuperset(words) and quoted["inner"].isascii() else "<value>"
 
-def _keep_identifier(quoted: re.Match[str]) -> str:
-    """Names of tables and columns are what a person needs; "value 'x'" and ": 'x'" quote the data."""
-    inner = quoted["inner"]
-    if quoted["before"] is None and inner.isascii() and inner.replace(".", "_").isidentifier():
-        return quoted[0]
-    return f"{quoted['before'] or ''}<value>"
+    line = _QUOTED.sub(keep, line)
+    # A quote without its end: what follows may be a value's first line.
+    unmatched = re.search(r"""["'`]""", _QUOTED.sub(lambda quoted: "_" * len(quoted[0]), line))
+    line = line[: unmatched.start()] if unmatched else line
+    line = re.sub(r"[^\s@]+@[^\s@]+", "<email>", line)
+    return re.sub(r"\+?\d[\d -]{3,}\d", "<number>", line)[:300]

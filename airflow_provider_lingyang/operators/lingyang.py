@@ -66,14 +66,15 @@ class LingyangSubmitBatchOperator(BaseOperator):
 
     *Who*: one source
 
-    :param audience: rows as a list of mappings, an XComArg of one, or a lazy sequence. What came by XCom
-        was stored by the upstream task; prefer ``sql`` for personal data. Templated, never rendered.
+    :param audience: rows as a list of mappings, an XComArg of one (``other_task.output``), or a lazy
+        sequence. What came by XCom was stored by the upstream task; prefer ``sql`` for personal data.
+        Never rendered: text in it is data, not a template.
     :param sql: a SELECT, or the path of a ``.sql`` file. Templated.
     :param sql_conn_id: connection of the database that ``sql`` runs on, any ``DbApiHook``. Templated.
     :param parameters: bound to ``sql`` as the database's driver wants them. Templated.
     :param columns: API field → column of the rows, where names differ (case never matters). Every column
         must be of use: as an API field, here, or in ``input_params_columns``.
-    :param task_defaults: API field → value, for rows that lack it (NULL or blank). Templated.
+    :param task_defaults: API field → value, for rows that lack it (NULL or blank). Values templated.
     :param input_params_columns: columns folded into the JSON of ``input_params``: a list, or plan
         variable → column. A NULL in one makes the row invalid.
     :param output_slots: slots of ``output_params`` that the plan fills, each sent as ``""``.
@@ -213,12 +214,18 @@ class LingyangSubmitBatchOperator(BaseOperator):
         with self._accounted(ti, manifest) as account:
             manifest.ids_limit = config.xcom_ids_limit()
             log.info(
-                "No ledger: every failure after the first request left is final, a later try sends nothing"
+                "No ledger: nothing is remembered between tries. Should this task fail, a retry or Clear sends "
+                "nothing: correct the cause and start a new run"
             )
+            if ti.map_index is not None and ti.map_index >= 0 and not self.validate_only:
+                raise AirflowFailException(
+                    "nothing was sent: a mapped task needs a ledger that its instances share, so that no two of them "
+                    "send to one person; this version has none. Use one task, or one task for each plan"
+                )
             if ti.try_number > 1 and not self.validate_only:
                 raise AirflowFailException(
                     f"this is try {ti.try_number}: without a ledger nobody knows what an earlier try sent, so this one "
-                    "sends nothing. Look at the earlier tries' manifests; to send the campaign, trigger a new run"
+                    "sends nothing. What failed and what was sent is in the log of try 1; for the rest, start a new run"
                 )
             self._run(ti, manifest)
         return account
@@ -230,22 +237,23 @@ class LingyangSubmitBatchOperator(BaseOperator):
     def _run(self, ti: Any, manifest: Manifest) -> None:
         from airflow_provider_lingyang.campaign.campaign import Campaign
         from airflow_provider_lingyang.campaign.spool import Spool
-        from airflow_provider_lingyang.campaign.submission import Pace
+        from airflow_provider_lingyang.campaign.submission import Pace, Stop
         from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 
-        hook = LingyangHook(self.lingyang_conn_id)
+        stop = Stop(lambda: self._killed)
+        hook = LingyangHook(self.lingyang_conn_id, sleep=stop.sleep_before_attempt)
         settings = hook.settings
-        pace = Pace(hook.max_requests_per_second)
+        pace = Pace(hook.max_requests_per_second, sleep=stop.sleep)
         campaign = Campaign(
             self._spec(), manifest, host=settings.url, app_key=settings.app_key, key=settings.app_secret
         )
         with Spool(config.spool_dir()) as spool, closing(hook):
-            campaign.read(self._rows, spool)
+            campaign.read(self._rows, spool, stop.told)
             if self.validate_only:
                 campaign.show_plan(spool)
                 return
             self._hand_over_ids(ti, spool, manifest)
-            campaign.send(spool, hook.get_conn().submit_struct, pace, lambda: self._killed)
+            campaign.send(spool, hook.get_conn().submit_struct, pace, stop.told)
 
     def _spec(self) -> CampaignSpec:
         from airflow_provider_lingyang.campaign.campaign import CampaignSpec, parse_book, parse_plan_id
@@ -305,6 +313,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         from airflow_provider_lingyang.campaign.spool import AudienceError, SpoolError
         from airflow_provider_lingyang.campaign.submission import SubmissionStopped
         from airflow_provider_lingyang.gateway.errors import LingyangError
+        from airflow_provider_lingyang.hooks.rows import QueryError
 
         account: dict[str, Any] = {}
         failure: AirflowException | None = None
@@ -317,7 +326,8 @@ class LingyangSubmitBatchOperator(BaseOperator):
                 failure = (AirflowSkipException if self.on_empty == "skip" else AirflowFailException)(
                     str(error)
                 )
-        except (AudienceError, SpoolError, arguments.ArgumentError, LingyangError) as error:
+        except (AudienceError, SpoolError, QueryError, arguments.ArgumentError, LingyangError) as error:
+            # Final, although a database may come back: a later try would send nothing either.
             failure = AirflowFailException(f"nothing was sent: {error}. {manifest.in_words()}")
         except SubmissionStopped as error:
             failure = AirflowFailException(f"{error}. {manifest.in_words()}. {_way_out(manifest)}")
@@ -332,19 +342,30 @@ class LingyangSubmitBatchOperator(BaseOperator):
                 f"unforeseen {type(error).__name__}, see the traceback above. {manifest.in_words()}. "
                 f"{_way_out(manifest)}"
             )
-        finally:
-            account |= manifest.to_json()
-            self._publish(ti, manifest.biz_ids, account)
+        except BaseException:
+            self._publish(ti, manifest, account)
+            raise
+        if problem := self._publish(ti, manifest, account):
+            failure = failure or AirflowFailException(f"{problem}. {manifest.in_words()}")
         if failure is not None:
             # from None: the original may repeat data, and Airflow prints what an error is chained to.
             raise failure from None
 
-    def _publish(self, ti: Any, biz_ids: list[str] | None, account: dict[str, Any]) -> None:
-        try:
-            ti.xcom_push(key="biz_ids", value=biz_ids)
-            ti.xcom_push(key="manifest", value=account)
-        finally:
-            log.info("manifest %s", json.dumps(account, ensure_ascii=False))
+    def _publish(self, ti: Any, manifest: Manifest, account: dict[str, Any]) -> str | None:
+        """Push the manifest and the ids, and log the manifest last; return what went wrong, without raising it."""
+        account |= manifest.to_json()
+        problem = None
+        for key, value in (("manifest", account), ("biz_ids", manifest.biz_ids)):
+            try:
+                ti.xcom_push(key=key, value=value)
+            except Exception as error:
+                # Without its text: a backend may quote what it was given.
+                problem = (
+                    f"XCom {key!r} could not be pushed ({type(error).__name__}); the manifest is in the log"
+                )
+                log.error("%s", problem)
+        log.info("manifest %s", json.dumps(account, ensure_ascii=False))
+        return problem
 
 
 def _way_out(manifest: Manifest) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
+    AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
 )
@@ -55,6 +56,7 @@ class LingyangResultSensor(BaseSensorOperator):
         value → number of people), and ``results`` (biz_id → state, status, task_id, slots) while they are
         at most ``[lingyang] xcom_ids_limit``, else null.
     :raises ArgumentError: at parse time, for arguments that cannot be right.
+    :raises AirflowSkipException: the campaign was only validated.
     :raises AirflowFailException: nobody to wait for, or a look-up that no repetition can cure.
     """
 
@@ -96,6 +98,8 @@ class LingyangResultSensor(BaseSensorOperator):
         self.result_query = result_query
         self.lingyang_conn_id = lingyang_conn_id
         self._answers: Answers | None = None
+        # What a source renders to may be nothing; which one it is was said here.
+        self._has_campaign = campaign is not None
         self._check_arguments()
 
     def _check_arguments(self) -> None:
@@ -105,8 +109,9 @@ class LingyangResultSensor(BaseSensorOperator):
             )
         if (self.ids_sql is None) != (self.ids_conn_id is None):
             raise arguments.ArgumentError("ids_sql and ids_conn_id belong together")
-        if not isinstance(self.complete_ratio, (int, float)) or not 0 < self.complete_ratio <= 1:
-            raise arguments.ArgumentError(f"complete_ratio must be in (0, 1]; it is {self.complete_ratio!r}")
+        ratio = self.complete_ratio
+        if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
+            raise arguments.ArgumentError(f"complete_ratio must be in (0, 1]; it is {ratio!r}")
         if self.required_slots is not None:
             arguments.check_names("required_slots", self.required_slots)
 
@@ -162,7 +167,7 @@ class LingyangResultSensor(BaseSensorOperator):
         ids = self._ids(context)
         slots = self.required_slots
         if slots is None:
-            slots = [] if self.campaign is None else self.campaign["output_slots"]
+            slots = self.campaign["output_slots"] if self._has_campaign else []
         if not slots and not query.status_field:
             raise arguments.ArgumentError(
                 "nothing can tell who is finished: give required_slots, or the result_query a status_field"
@@ -174,15 +179,20 @@ class LingyangResultSensor(BaseSensorOperator):
         return Answers(ids, query, slots)
 
     def _ids(self, context: Context) -> list[str]:
-        ids = list(self._raw_ids(context))
-        if any(
-            biz_id is None or isinstance(biz_id, (bool, float)) or not str(biz_id).strip() for biz_id in ids
-        ):
-            raise arguments.ArgumentError("a biz_id is missing, blank, or neither text nor a whole number")
-        return [str(biz_id).strip() for biz_id in ids]
+        from pydantic import TypeAdapter, ValidationError
+
+        from airflow_provider_lingyang.gateway.field_types import Text
+
+        try:
+            # As the operator reads them: a NUMERIC 7.00 is the biz_id "7".
+            return TypeAdapter(list[Text]).validate_python(list(self._raw_ids(context)))
+        except ValidationError:
+            raise arguments.ArgumentError(
+                "a biz_id is missing, blank, or neither text nor a whole number"
+            ) from None
 
     def _raw_ids(self, context: Context) -> Iterable[Any]:
-        if self.campaign is not None:
+        if self._has_campaign:
             return self._ids_of_campaign(context["ti"])
         if self.ids_sql is not None:
             ids = self._ids_by_sql(str(self.ids_conn_id), self.ids_sql, self.ids_parameters, None)
@@ -203,6 +213,10 @@ class LingyangResultSensor(BaseSensorOperator):
         accepted = manifest["counts"]["accepted"]
         if not manifest["counts"]["audience"]:
             return []  # on_empty="succeed": nobody was asked, so everybody has answered
+        if "validate_only" in manifest.get("reasons", {}).get("not_sent", {}):
+            raise AirflowSkipException(
+                f"campaign {manifest['campaign_key']!r} was validated only: nobody was asked"
+            )
         if not accepted:
             raise arguments.ArgumentError(
                 f"nothing to look up: campaign {manifest['campaign_key']!r} accepted nobody"

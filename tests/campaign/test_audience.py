@@ -124,6 +124,7 @@ def test_slots_of_a_row_are_kept_and_completed() -> None:
         ({"input_params": "[1]"}, {}, "input_params must be a JSON object"),
         ({"input_params": "{"}, {"input_params_columns": {"who": "user_name"}}, "input_params must be a JSON object"),
         ({"input_params": '{"a": 1, "a": 2}'}, {"input_params_columns": {"w": "user_name"}}, "input_params must be a JSON"),
+        ({"input_params": {"a": {1}}}, {"input_params_columns": {"w": "user_name"}}, "input_params holds a value that JSON"),
         ({"output_params": "x"}, {}, "output_params must be a JSON object"),
         ({"output_params": "x"}, {"output_slots": ["a"]}, "output_params must be a JSON object"),
         ({"source_id": "abc"}, {}, "source_id must be a whole number"),
@@ -178,6 +179,21 @@ def test_an_unknown_column_is_an_error_that_names_the_nearest(
     with pytest.raises(ArgumentError) as caught:
         reader(columns=columns).header(names)
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["10000000001", "张三", "a@b", 10000000001])
+def test_a_name_that_may_be_data_is_not_shown(name: Any) -> None:
+    for row in ({name: 1}, {name: 1, str(name).upper(): 2}):
+        with pytest.raises(ArgumentError) as caught:
+            reader(columns={"phone_number": "mobile"}).mapping(1, row)
+        assert str(name) not in str(caught.value)
+
+
+def test_case_matters_in_a_members_id_and_not_in_a_mailbox() -> None:
+    assert read(BASE | {"phone_number": None, "outer_user_id": "aB"}).contact.endswith("aB")
+    base = {name: value for name, value in BASE.items() if name != "biz_id"}
+    upper, lower = (read(base | {"email": mail}, channel="email") for mail in ("A@b", "a@B"))
+    assert (upper.contact, upper.biz_id) == (lower.contact, lower.biz_id)
 
 
 def test_rows_of_different_shapes_are_each_read_by_their_own_names() -> None:

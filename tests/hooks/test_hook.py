@@ -92,6 +92,9 @@ def test_defaults_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch) -> No
         ({"extra": {"timeout": "soon"}}, "timeout must be a number"),
         ({"extra": {"timeout": 0}}, "timeout must be more than 0"),
         ({"extra": {"timeout": "nan"}}, "timeout must be more than 0"),
+        ({"extra": {"max_attempts": True}}, "max_attempts must be a number"),
+        ({"extra": {"max_attempts": float("inf")}}, "max_attempts must be a number"),
+        ({"extra": {"max_attempts": 2.9}}, "max_attempts must be a number"),
         ({"extra": {"max_attempts": 0}}, "max_attempts must be at least 1"),
         ({"extra": {"sesion_token": "CANARY"}}, "unknown sesion_token; it takes session_token"),
         ({"extra": ["CANARY"]}, "extra must be a JSON object|cannot be read"),
@@ -108,7 +111,22 @@ def test_a_connection_that_cannot_be_right_is_an_error_that_says_what(
     assert "CANARY" not in str(caught.value)
 
 
-@pytest.mark.parametrize("rate", [0, -1, "fast", "inf", "nan"])
+def test_a_slash_at_the_end_of_the_url_is_not_another_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert connect(monkeypatch, host=GOOD["host"] + "/ ").settings.url == GOOD["host"]
+
+
+@pytest.mark.parametrize("request_", [None, [], "x"])
+def test_a_request_that_is_none_is_an_error(request_: Any, sandbox: SandboxProcess) -> None:
+    with pytest.raises(RequestInvalidError, match="must be a dict"):
+        LingyangHook().submit_batch(request_)
+
+
+def test_one_id_is_a_list_too(sandbox: SandboxProcess) -> None:
+    with pytest.raises(RequestInvalidError, match="biz_ids must be a list"):
+        LingyangHook().fetch_results("B1")
+
+
+@pytest.mark.parametrize("rate", [0, True, -1, "fast", "inf", "nan"])
 def test_a_rate_that_cannot_be_right_is_an_error(monkeypatch: pytest.MonkeyPatch, rate: Any) -> None:
     with pytest.raises(LingyangConfigError, match="max_requests_per_second must be more than 0"):
         _ = connect(monkeypatch, extra={"max_requests_per_second": rate}).max_requests_per_second

@@ -72,7 +72,7 @@ def test_a_campaign_from_postgres_takes_its_types_as_they_are(
 def test_postgres_errors_keep_their_reason_and_lose_their_values(database: Any) -> None:
     with pytest.raises(QueryError) as caught, stream_rows("warehouse", "SELECT customer::int FROM audience"):
         pass
-    assert "invalid input syntax for type integer: <value>" in str(caught.value)
+    assert "InvalidTextRepresentation (SQLSTATE 22P02): its text may quote rows" in str(caught.value)
     missing = pytest.raises(QueryError, match='relation "nowhere" does not exist')
     with missing, stream_rows("warehouse", "SELECT 1 FROM nowhere"):
         pass
@@ -86,7 +86,6 @@ def test_an_error_in_the_middle_of_the_reading_ends_it_before_anything_is_sent(
     operator = LingyangSubmitBatchOperator(
         task_id="submit", plan_id=1, sql=sql, sql_conn_id="warehouse", task_defaults=defaults
     )
-    with pytest.raises(QueryError, match="division by zero"):
-        run.execute(operator)
+    assert "DivisionByZero (SQLSTATE 22012)" in run.fails(operator)
     assert sandbox.record()["requests"] == []
     run.manifest()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Callable
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -132,24 +135,24 @@ def one_bad(**changes: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"audience": one_bad(phone_number="CANARY")}, "1 of 3 rows are not valid: row 2: phone_number is not a phone"),
+        ({"audience": one_bad(phone_number="CANARY")}, "1 of 3 row(s) are not valid: row 2: phone_number is not a phone"),
         ({"audience": one_bad(input_params="[]")}, "row 2: input_params must be a JSON object"),
         ({"audience": one_bad(output_params=None)}, "row 2: output_params is missing"),
         ({"audience": one_bad(source_id="CANARY")}, "row 2: source_id must be a whole number"),
         ({"audience": one_bad(batch_num="CANARY")}, "row 2: batch_num is not a string of decimal digits"),
-        ({"audience": one_bad(batch_num="1")}, "2 of 3 rows are not valid: row 1: batch_num is missing"),
+        ({"audience": one_bad(batch_num="1")}, "2 of 3 row(s) are not valid: row 1: batch_num is missing"),
         ({"audience": [row(1, batch_num="1"), row(2, batch_num="01")]}, "spells one number in several ways: 01, 1"),
         ({"audience": one_bad(biz_id="B1")}, "row 2 has the biz_id 'B1' of row 1"),
         ({"audience": one_bad(user_name="张三", phone="1")}, "column 'phone' is not a field of the API (row 2)"),
         ({"audience": one_bad(user_name=None), "input_params_columns": ["user_name"]}, "names the column 'user_name'"),
         ({"audience": [row(1, who=None)], "input_params_columns": ["who"]}, "(column 'who') is NULL"),
         ({"audience": one_bad(), "max_recipients": 2}, "3 valid recipients are more than max_recipients=2"),
-        ({"audience": one_bad(phone_number=row(1)["phone_number"]), "on_duplicate_contact": "fail"}, "(rows 2)"),
+        ({"audience": one_bad(phone_number=row(1)["phone_number"]), "on_duplicate_contact": "fail"}, "(row 2)"),
         ({"audience": ["CANARY"]}, "row 1: the row is a str"),
         ({"audience": "CANARY"}, "audience must be a list of rows (mappings of names to values); it is a str"),
         ({"audience": 5}, "it is a int"),
         ({"audience": {"CANARY": 1}}, "it is a dict"),
-        ({"audience": [], "on_empty": "fail"}, "nobody to send to: 0 rows"),
+        ({"audience": [], "on_empty": "fail"}, "nobody to send to: the audience has no rows"),
         ({"audience": [row()], "plan_id": "{{ x }}"}, "plan_id must be a number; it is '{{ x }}'"),
         ({"audience": [row()], "use_book_info": {"book_code": 1, "owner": 2}}, "use_book_info: use_platform is missing"),
         ({"audience": [row()], "lingyang_conn_id": "nowhere"}, "connection 'nowhere' is not defined"),
@@ -187,13 +190,20 @@ def test_an_unknown_column_of_a_query_is_named_and_nothing_is_sent(
     assert sandbox.record()["requests"] == []
 
 
-def test_a_database_that_does_not_answer_fails_without_using_up_the_campaign(
-    run: Any, sandbox: SandboxProcess
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "no such table: audience"),
+        ({"sql_conn_id": "elsewhere"}, "'elsewhere' is not defined"),
+    ],
+)
+def test_an_audience_that_cannot_be_read_is_final_and_says_that_nothing_was_sent(
+    sandbox: SandboxProcess, audience_db: FillDb, run: Any, changes: dict[str, Any], expected: str
 ) -> None:
-    from airflow_provider_lingyang.hooks.rows import QueryError
-
-    with pytest.raises(QueryError, match="'audience_db' is not defined"):
-        run.execute(submit(**SQL))
+    message = run.fails(submit(**(SQL | changes)))
+    assert message.startswith("nothing was sent: ")
+    assert expected in message
+    assert "No row of the audience was read" in message
     assert run.counts() == {}
 
 
@@ -214,16 +224,19 @@ def test_the_first_row_of_a_contact_is_kept_where_the_author_says_so(
     assert sandbox.record()["executions"]["by_biz_id"] == {"B1": 1, "B3": 1}
 
 
-@pytest.mark.parametrize("rows", [[], [row(1, phone_number="x")]])
-def test_nobody_to_send_to_is_skipped_or_done_as_the_author_says(
-    sandbox: SandboxProcess, run: Any, rows: list[Any]
-) -> None:
+def test_an_empty_audience_is_skipped_or_done_as_the_author_says(sandbox: SandboxProcess, run: Any) -> None:
     with pytest.raises(AirflowSkipException, match="nobody to send to"):
-        run.execute(submit(audience=rows, on_invalid="skip"))
-    assert run.execute(submit(audience=rows, on_invalid="skip", on_empty="succeed"))["counts"][
-        "audience"
-    ] == len(rows)
+        run.execute(submit(audience=[]))
+    assert run.execute(submit(audience=[], on_empty="succeed"))["counts"]["audience"] == 0
     assert sandbox.record()["requests"] == []
+
+
+def test_an_audience_of_nothing_but_invalid_rows_is_not_taken_for_an_empty_one(
+    sandbox: SandboxProcess, run: Any
+) -> None:
+    message = run.fails(submit(audience=[row(1, phone_number="x")], on_invalid="skip", on_empty="succeed"))
+    assert "not one of 1 row(s) is valid: row 1: phone_number is not a phone number" in message
+    assert run.counts() == {"audience": 1, "invalid": 1}
 
 
 def test_validate_only_shows_the_plan_and_sends_nothing(
@@ -232,7 +245,7 @@ def test_validate_only_shows_the_plan_and_sends_nothing(
     rows = [row(number, batch_num=str(number % 2)) for number in range(1, 6)]
     with caplog.at_level(logging.INFO):
         manifest = run.execute(submit(audience=rows, validate_only=True, batch_size=2), try_number=3)
-    assert "batch_num 1: 3 tasks in 2 requests" in caplog.text
+    assert "batch_num 1: tasks 3, requests 2" in caplog.text
     assert run.counts() == {"audience": 5, "not_sent": 5}
     assert manifest["reasons"] == {"not_sent": {"validate_only": 5}}
     assert sandbox.record()["requests"] == []
@@ -241,6 +254,17 @@ def test_validate_only_shows_the_plan_and_sends_nothing(
 def test_a_later_try_sends_nothing_and_says_why(sandbox: SandboxProcess, run: Any) -> None:
     message = run.fails(submit(audience=[row()]), try_number=2)
     assert "this is try 2: without a ledger nobody knows what an earlier try sent" in message
+    assert sandbox.record()["requests"] == []
+
+
+def test_a_mapped_instance_sends_nothing_because_it_shares_no_ledger_with_the_others(
+    sandbox: SandboxProcess, run: Any
+) -> None:
+    operator = submit(audience=[row()])
+    context = run.context("submit")
+    context["ti"].map_index = 0
+    with pytest.raises(AirflowFailException, match="a mapped task needs a ledger"):
+        operator.execute(context)
     assert sandbox.record()["requests"] == []
 
 
@@ -260,6 +284,17 @@ def test_tasks_that_are_not_echoed_are_rejected(sandbox: SandboxProcess, run: An
     run.execute(submit(audience=[row(n) for n in range(1, 6)]))
     assert run.counts() == {"audience": 5, "accepted": 3, "rejected": 2}
     assert run.xcom["submit", "biz_ids"] == ["B1", "B2", "B3"]
+
+
+@pytest.mark.parametrize("mode", ["missing_biz_id", "unknown_biz_id"])
+def test_echoes_that_name_nobody_leave_the_missing_in_doubt(
+    sandbox: SandboxProcess, run: Any, mode: str
+) -> None:
+    sandbox.add_fault(kind="echo", mode=mode)
+    message = run.fails(submit(audience=[row(n) for n in range(1, 6)], batch_size=3))
+    assert "1 of its tasks are in doubt" in message
+    assert run.counts() == {"audience": 5, "accepted": 2, "in_doubt": 1, "not_sent": 2}
+    assert run.manifest()["in_doubt"][0]["tasks"] == 1
 
 
 STOPPED = [row(n, batch_num=str(n)) for n in range(1, 5)]
@@ -367,6 +402,58 @@ def test_a_task_that_is_killed_sends_nothing_more(sandbox: SandboxProcess, run: 
     operator.on_kill()
     assert "told to stop" in run.fails(operator)
     assert sandbox.record()["requests"] == []
+
+
+def test_a_task_that_is_killed_while_it_waits_out_a_throttle_does_not_repeat_the_request(
+    sandbox: SandboxProcess, run: Any
+) -> None:
+    sandbox.add_fault(kind="throttle", seconds=30, after=1)
+    operator = submit(audience=STOPPED)
+    threading.Timer(1.0, operator.on_kill).start()
+    started = time.monotonic()
+    message = run.fails(operator)
+    # Airflow kills the process 5 seconds after it told the task to stop.
+    assert time.monotonic() - started < 5
+    assert "told to stop before the next attempt" in message
+    assert run.counts() == {"audience": 4, "accepted": 1, "not_sent": 3}
+    assert len(submits(sandbox)) == 2
+
+
+def test_a_task_that_is_killed_while_it_reads_reads_no_further(sandbox: SandboxProcess, run: Any) -> None:
+    operator: LingyangSubmitBatchOperator
+
+    def endless() -> Iterator[dict[str, Any]]:
+        number = 0
+        while True:
+            number += 1
+            if number == 10:
+                operator.on_kill()
+            yield row(number)
+
+    operator = submit(audience=endless())
+    assert "told to stop while it read the audience" in run.fails(operator)
+    assert sandbox.record()["requests"] == []
+
+
+@pytest.mark.parametrize("broken", ["manifest", "biz_ids"])
+def test_an_xcom_backend_that_fails_loses_neither_the_account_nor_anybodys_data(
+    sandbox: SandboxProcess, run: Any, caplog: pytest.LogCaptureFixture, broken: str
+) -> None:
+    context = run.context("submit")
+    push = context["ti"].xcom_push
+
+    def fail(key: str, value: Any) -> None:
+        if key == broken:
+            raise RuntimeError("CAN" + "ARY")
+        push(key, value)
+
+    context["ti"].xcom_push = fail
+    with caplog.at_level(logging.INFO), pytest.raises(AirflowFailException) as caught:
+        submit(audience=STOPPED).execute(context)
+    assert f"XCom '{broken}' could not be pushed (RuntimeError)" in str(caught.value)
+    assert "accepted 4" in str(caught.value)
+    assert "CANARY" not in caplog.text + "".join(traceback.format_exception(caught.value))
+    assert '"accepted": 4' in caplog.records[-1].getMessage()
 
 
 def test_an_audience_is_never_rendered_and_never_shown() -> None:

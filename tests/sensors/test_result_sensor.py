@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -132,6 +133,8 @@ def test_a_failing_look_up_is_tried_again_by_the_next_poke(sandbox: SandboxProce
         ({"biz_ids": ["1"], "complete_ratio": 0}, r"complete_ratio must be in \(0, 1\]; it is 0"),
         ({"biz_ids": ["1"], "complete_ratio": 1.01}, "complete_ratio"),
         ({"biz_ids": ["1"], "complete_ratio": "all"}, "complete_ratio"),
+        ({"biz_ids": ["1"], "complete_ratio": True}, "complete_ratio"),
+        ({"biz_ids": ["1"], "complete_ratio": float("nan")}, "complete_ratio"),
         ({"biz_ids": ["1"], "required_slots": "a"}, "required_slots must be a list"),
     ],
 )
@@ -152,6 +155,7 @@ def test_arguments_that_cannot_be_right_fail_while_the_dag_is_parsed(
         ({"biz_ids": ["1", " "]}, "a biz_id is missing"),
         ({"biz_ids": [1.5]}, "a biz_id is missing"),
         ({"campaign": {"x": 1}}, "campaign must be the manifest"),
+        ({"biz_ids": ["1"], "result_query": {**NO_STATUS, "status_field": "s"}}, "a status_field needs done_values or failed_values"),
         ({"campaign": {"counts": {"audience": 1, "accepted": 1}, "biz_ids": {}}}, "campaign must be the manifest"),
         ({"campaign": {"counts": [1], "biz_ids": [1]}}, "campaign must be the manifest"),
         ({"campaign": "None"}, "campaign must be the manifest"),
@@ -175,6 +179,30 @@ def test_what_cannot_work_fails_at_once_and_says_why(
 def test_a_campaign_that_reached_nobody_has_nothing_to_look_up(sandbox: SandboxProcess, run: Any) -> None:
     sandbox.add_fault(kind="refuse", code="400", message="x")
     assert "accepted nobody" in run.fails(wait(campaign=submitted(run)))
+
+
+def test_ids_are_read_as_the_operator_reads_them(sandbox: SandboxProcess, run: Any) -> None:
+    people = [row | {"biz_id": number} for number, row in enumerate(rows(60))]
+    submitted(run, audience=people)
+    check(run.execute(wait(biz_ids=[Decimal(f"{number}.00") for number in range(60)], required_slots=["a"])))
+
+
+def test_a_campaign_that_rendered_to_nothing_says_so(sandbox: SandboxProcess, run: Any) -> None:
+    one = wait(campaign={"x": 1})
+    one.campaign = None
+    assert "campaign must be the manifest" in run.fails(one)
+
+
+def test_a_path_that_is_wrong_in_its_last_step_does_not_read_as_nobody_found(
+    sandbox: SandboxProcess, run: Any
+) -> None:
+    query = RESULT_QUERY | {"items_path": "result.dta"}
+    assert "no 'dta' in result, which holds: " in run.fails(wait(campaign=submitted(run), result_query=query))
+
+
+def test_a_campaign_that_was_only_validated_is_skipped(sandbox: SandboxProcess, run: Any) -> None:
+    with pytest.raises(AirflowSkipException, match="validated only"):
+        run.execute(wait(campaign=submitted(run, validate_only=True)))
 
 
 def test_an_empty_campaign_is_complete(sandbox: SandboxProcess, run: Any) -> None:
