@@ -105,10 +105,6 @@ class ResultQuery(BaseModel):
         except ValidationError as error:
             problems = "; ".join(_problem(field, reason) for field, reason in explain(error))
             raise LingyangConfigError(f"{where}: result_query: {problems}") from None
-        if query.status_field and not (query.done_values or query.failed_values):
-            raise LingyangConfigError(
-                f"{where}: result_query: a status_field needs done_values or failed_values, or nobody ever finishes"
-            )
         if (query.done_values or query.failed_values) and not query.status_field:
             raise LingyangConfigError(
                 f"{where}: result_query: done_values and failed_values need a status_field"

@@ -168,6 +168,10 @@ class LingyangResultSensor(BaseSensorOperator):
         slots = self.required_slots
         if slots is None:
             slots = self.campaign["output_slots"] if self._has_campaign else []
+        if query.status_field and not (query.done_values or query.failed_values):
+            raise arguments.ArgumentError(
+                "result_query: a status_field needs done_values or failed_values, or nobody ever finishes"
+            )
         if not slots and not query.status_field:
             raise arguments.ArgumentError(
                 "nothing can tell who is finished: give required_slots, or the result_query a status_field"
