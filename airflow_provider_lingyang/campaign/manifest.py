@@ -80,22 +80,30 @@ class Manifest:
         self.doubts.append(doubt)
         return doubt
 
-    def settle(self, doubt: Doubt) -> None:
-        """Take a doubt back: what became of the request is known."""
-        self.doubts.remove(doubt)
+    def settle(
+        self,
+        doubt: Doubt,
+        batch: BatchTally,
+        *,
+        accepted: Sequence[str] = (),
+        rejected: int = 0,
+        in_doubt: int = 0,
+    ) -> None:
+        """Book what became of a request; whom no number counts was not sent.
 
-    def accept(self, biz_ids: Sequence[str], batch: BatchTally) -> None:
-        """Book recipients as accepted."""
-        self.accepted += len(biz_ids)
-        batch.accepted += len(biz_ids)
+        :param accepted: ids of the accepted.
+        :param rejected: how many were rejected, finally.
+        :param in_doubt: how many of it are still in doubt.
+        """
+        total = self.accepted + len(accepted), self.rejected + rejected
+        # In one statement without a call: a signal handler that raises cannot come in between.
+        doubt.tasks, self.accepted, self.rejected = in_doubt, *total
+        batch.accepted += len(accepted)
+        batch.rejected += rejected
+        if not in_doubt:
+            self.doubts.remove(doubt)
         room = self.ids_limit - len(self._accepted_ids)
-        self._accepted_ids.extend(biz_ids[: max(0, room)])
-
-    def reject(self, count: int, reason: str, batch: BatchTally) -> None:
-        """Book recipients as rejected, finally."""
-        self.rejected += count
-        batch.rejected += count
-        self.because("rejected", reason, count)
+        self._accepted_ids.extend(accepted[: max(0, room)])
 
     def because(self, state: str, reason: str, count: int) -> None:
         """Note why rows are in a state."""

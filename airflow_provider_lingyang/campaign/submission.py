@@ -133,11 +133,11 @@ class Submission:
             receipt = self._send(request.struct)
         except RequestRefusedError as error:
             log.warning("%s was refused: %s", request, error)
-            self._manifest.settle(doubt)
-            self._manifest.reject(len(request.biz_ids), _reason(error), batch)
+            self._manifest.settle(doubt, batch, rejected=len(request.biz_ids))
+            self._manifest.because("rejected", _reason(error), len(request.biz_ids))
         except LingyangError as error:
             if _provably_not_executed(error):
-                self._manifest.settle(doubt)
+                self._manifest.settle(doubt, batch)
                 self._manifest.because("not_sent", _reason(error), len(request.biz_ids))
                 raise SubmissionStopped(f"{request} was not executed: {error}") from error
             doubt.reason = _reason(error)
@@ -155,8 +155,9 @@ class Submission:
         accepted = [biz_id for biz_id in request.biz_ids if biz_id in echoed]
         missing = len(request.biz_ids) - len(accepted)
         strangers = receipt.strangers(set(request.biz_ids))
-        self._manifest.settle(doubt)
-        self._manifest.accept(accepted, batch)
+        # Each echo is an execution; those that name nobody may be the missing ones.
+        unclear = missing if strangers else 0
+        self._manifest.settle(doubt, batch, accepted=accepted, rejected=missing - unclear, in_doubt=unclear)
         if strangers:
             log.warning(
                 "%s: %d echoes are nobody's of the request (request_id %s)",
@@ -164,22 +165,20 @@ class Submission:
                 strangers,
                 receipt.request_id,
             )
-        if not missing:
-            return
-        if strangers:
-            # Each echo is an execution; those that name nobody may be the missing ones.
-            rest = self._manifest.doubt(request.task_unique_code, request.batch_num, missing)
-            rest.reason = "the answer echoes tasks that cannot be told whose they are"
+        if unclear:
+            doubt.reason = "the answer echoes tasks that cannot be told whose they are"
             raise SubmissionStopped(
-                f"{request}: {missing} of its tasks are in doubt: {rest.reason} (request_id {receipt.request_id})"
+                f"{request}: {unclear} of its tasks are in doubt: {doubt.reason} "
+                f"(request_id {receipt.request_id})"
             )
-        log.warning(
-            "%s: %d tasks were not echoed, so not accepted (request_id %s)",
-            request,
-            missing,
-            receipt.request_id,
-        )
-        self._manifest.reject(missing, "not echoed by the gateway", batch)
+        if missing:
+            log.warning(
+                "%s: %d tasks were not echoed, so not accepted (request_id %s)",
+                request,
+                missing,
+                receipt.request_id,
+            )
+            self._manifest.because("rejected", "not echoed by the gateway", missing)
 
 
 def _provably_not_executed(error: LingyangError) -> bool:

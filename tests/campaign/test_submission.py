@@ -104,9 +104,9 @@ def test_no_request_leaves_once_the_task_was_told_to_stop() -> None:
 
 def test_more_ids_than_may_travel_are_not_handed_over() -> None:
     manifest = Manifest("key", [], {}, ids_limit=3, audience=4)
-    manifest.accept(["1", "2"], BatchTally("1", 2))
+    manifest.settle(manifest.doubt("c", "1", 2), BatchTally("1", 2), accepted=["1", "2"])
     assert manifest.biz_ids == ["1", "2"]
-    manifest.accept(["3", "4"], BatchTally("2", 2))
+    manifest.settle(manifest.doubt("d", "2", 2), BatchTally("2", 2), accepted=["3", "4"])
     assert manifest.biz_ids is None
     assert len(manifest._accepted_ids) == 3
 
@@ -116,7 +116,8 @@ def test_the_manifest_stays_small_whatever_happens() -> None:
     for number in range(1000):
         tally = BatchTally(str(number), 10)
         manifest.batches.append(tally)
-        manifest.reject(10, f"reason {number}", tally)
+        manifest.settle(manifest.doubt("c", str(number), 10), tally, rejected=10)
+        manifest.because("rejected", f"reason {number}", 10)
     account = manifest.to_json()
     assert (len(account["batches"]), account["batches_left_out"]) == (100, 900)
     assert len(account["reasons"]["rejected"]) == 21
