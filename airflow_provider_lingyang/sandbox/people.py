@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 CHOICES = ("愿意", "不愿意", "再考虑")
 """What a person may put into a slot."""
+TIMES = ("上午", "下午", "晚上")
+"""What they put into one whose name asks for a time."""
 
 WAITING, ANSWERED, NOT_REACHED = "WAITING", "ANSWERED", "NOT_REACHED"
 
@@ -33,7 +35,8 @@ def delay(seed: int, biz_id: str, answer_after: float) -> float:
 
 def choice(seed: int, biz_id: str, slot: str) -> str:
     """Return what this person answers to one slot."""
-    return CHOICES[int(_draw(seed, biz_id, f"slot:{slot}") * len(CHOICES))]
+    choices = TIMES if "time" in slot.lower() else CHOICES
+    return choices[int(_draw(seed, biz_id, f"slot:{slot}") * len(choices))]
 
 
 def state(
