@@ -138,9 +138,13 @@ class AirflowCli:
         }
 
     def __call__(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return self.command([sys.executable, "-m", "airflow", *args], self.env | env)
+
+    def command(self, command: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        """Run any program in the home; what it prints, errors too, is its ``stdout``."""
         return subprocess.run(
-            [sys.executable, "-m", "airflow", *args],
-            env=self.env | env,
+            command,
+            env=env,
             cwd=self.home,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

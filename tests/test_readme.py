@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,23 +22,12 @@ def test_the_five_minutes_end_with_everybody_reached_and_answered(
 ) -> None:
     prepare, run = blocks("shell")
     (dag,) = blocks("dag")
-    folder: Path = airflow_cli.home
     # The reader's port is the README's; the test's sandbox has a free one.
     prepare = prepare.replace("http://127.0.0.1:8787/router/rest", sandbox.url)
     write_dag = f"cat > home/dags/my_campaign.py <<'DAG'\n{dag}DAG\n"
     env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
-    ran = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", prepare + write_dag + run],
-        cwd=folder,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    ran = airflow_cli.command(["bash", "-euo", "pipefail", "-c", prepare + write_dag + run], env)
     assert ran.returncode == 0, ran.stdout[-5000:]
     assert "60 of 60 finished" in ran.stdout
     record = sandbox.record()

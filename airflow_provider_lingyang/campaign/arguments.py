@@ -27,6 +27,8 @@ TASK_FIELDS = (
 """The API's fields of one task."""
 ROW_FIELDS = (*TASK_FIELDS, "batch_num")
 """What a row of the audience may hold: a task's fields, and the batch it belongs to."""
+CHANNELS = {"call": "phone_number", "sms": "phone_number", "email": "email"}
+"""What a plan may do → the contact that it needs."""
 _REQUEST_FIELDS = ("plan_id", "use_book_info", "task_unique_code", "task_list")
 
 

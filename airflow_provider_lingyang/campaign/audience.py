@@ -13,12 +13,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
-from airflow_provider_lingyang.campaign.arguments import ROW_FIELDS, ArgumentError, did_you_mean
+from airflow_provider_lingyang.campaign.arguments import CHANNELS, ROW_FIELDS, ArgumentError, did_you_mean
 from airflow_provider_lingyang.gateway.field_types import OptionalText, dump_json, parse_json_object
 from airflow_provider_lingyang.gateway.models import InitiativeTaskRequest, explain
 
-CHANNELS = {"call": "phone_number", "sms": "phone_number", "email": "email"}
-"""What a plan may do → the contact that it needs."""
 _ANY_CONTACT = ("phone_number", "email", "outer_user_id")
 _MAX_BATCH_NUM = 100
 _PLAIN_NAME = re.compile(r"(?!.*[0-9]{5})[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -92,6 +90,7 @@ class AudienceReader:
         self._slots = dict.fromkeys(output_slots, "")
         self._slots_json = dump_json(self._slots)
         self._channel = channel
+        self._contacts = (CHANNELS[channel],) if channel else _ANY_CONTACT
         self._campaign = campaign
         self._key = key.encode()
         self._readers: dict[tuple[str, ...], _Shape] = {}
@@ -205,8 +204,7 @@ class AudienceReader:
             return problems
         contact = self._contact(task)
         if contact is None:
-            wanted = (CHANNELS[self._channel],) if self._channel else _ANY_CONTACT
-            label = " or ".join(shape.label(name) for name in wanted)
+            label = " or ".join(shape.label(name) for name in self._contacts)
             reason = (
                 f"is missing (channel {self._channel!r} needs it)"
                 if self._channel
@@ -269,8 +267,7 @@ class AudienceReader:
             fields["output_params"] = {**self._slots, **base}
 
     def _contact(self, task: InitiativeTaskRequest) -> str | None:
-        wanted = (CHANNELS[self._channel],) if self._channel else _ANY_CONTACT
-        return next((f"{name} {value}" for name in wanted if (value := _canonical(task, name))), None)
+        return next((f"{name} {value}" for name in self._contacts if (value := _canonical(task, name))), None)
 
     def _derived(self, task: InitiativeTaskRequest) -> str:
         names = ("phone_number", "email", "outer_user_id", "cms_user_id")

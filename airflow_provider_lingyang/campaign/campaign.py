@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -33,16 +33,16 @@ class CampaignSpec:
     """What is to be done, after rendering. The names are the operator's; see there."""
 
     plan_id: int
-    channel: str | None = None
-    use_book_info: UseBookInfo | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
-    task_defaults: Mapping[str, Any] = field(default_factory=dict)
-    input_params_columns: Mapping[str, str] = field(default_factory=dict)
-    output_slots: Sequence[str] = ()
-    batch_size: int = 100
-    max_recipients: int | None = None
-    on_invalid: str = "fail"
-    on_duplicate_contact: str = "warn"
+    channel: str | None
+    use_book_info: UseBookInfo | None
+    columns: Mapping[str, str]
+    task_defaults: Mapping[str, Any]
+    input_params_columns: Mapping[str, str]
+    output_slots: Sequence[str]
+    batch_size: int
+    max_recipients: int | None
+    on_invalid: str
+    on_duplicate_contact: str
 
 
 def parse_plan_id(value: Any) -> int:

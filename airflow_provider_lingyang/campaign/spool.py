@@ -1,7 +1,7 @@
 """One private, ordered, counted reading of the audience.
 
-An SQLite file, readable by its owner only and unlinked at once: gone after any crash. Every index is kept
-while rows come in, so that no query sorts and nothing spills into other temporary files.
+An SQLite file, readable by its owner only and unlinked at once: gone after any crash. Its indexes are kept
+while rows come in, so that giving them back in order sorts nothing.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def max_requests_per_second(conn: Connection) -> float | None:
         return None
     try:
         rate = float(str(value))
-    except (TypeError, ValueError):
+    except ValueError:
         rate = 0.0
     if not 0 < rate < float("inf"):
         raise LingyangConfigError(f"connection {conn.conn_id!r}: max_requests_per_second must be more than 0")

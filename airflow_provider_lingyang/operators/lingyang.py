@@ -185,7 +185,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         if self.parameters is not None and self.sql is None:
             raise arguments.ArgumentError("parameters belong to sql")
         if self.channel is not None:
-            arguments.check_choice("channel", self.channel, ("call", "sms", "email"))
+            arguments.check_choice("channel", self.channel, arguments.CHANNELS)
         arguments.check_mapping("columns", self.columns)
         arguments.check_fields("columns", self.columns)
         arguments.check_columns("columns", self.columns)
