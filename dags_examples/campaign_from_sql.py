@@ -60,6 +60,9 @@ with DAG(
         # Yours: what the plan finds out.
         output_slots=["intention", "callback_time"],
         batch_size=50,
+        # A retry goes on where the last try ended (Airflow 3.3 and later; earlier ones need a ledger_conn_id).
+        retries=3,
+        retry_delay=timedelta(minutes=1),
     )
     answers = LingyangResultSensor(
         task_id="wait_for_answers",

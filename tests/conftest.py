@@ -49,15 +49,15 @@ def sandbox(sandbox_process: SandboxProcess, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def audience_db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Fills table ``audience`` of the connection ``audience_db``."""
+    """Fills table ``audience``, or another one, of the connection ``audience_db``."""
     path = tmp_path / "audience.db"
     monkeypatch.setenv("AIRFLOW_CONN_AUDIENCE_DB", json.dumps({"conn_type": "sqlite", "host": str(path)}))
 
-    def fill(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    def fill(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, table: str = "audience") -> None:
         with sqlite3.connect(path) as db:
-            db.execute("DROP TABLE IF EXISTS audience")
-            db.execute(f"CREATE TABLE audience ({', '.join(columns)})")
-            db.executemany(f"INSERT INTO audience VALUES ({', '.join('?' * len(columns))})", rows)
+            db.execute(f"DROP TABLE IF EXISTS {table}")
+            db.execute(f"CREATE TABLE {table} ({', '.join(columns)})")
+            db.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(columns))})", rows)
         db.close()
 
     return fill
@@ -105,6 +105,25 @@ class Run:
         assert caught.value.__suppress_context__
         return str(caught.value)
 
+    def stops(self, operator: Any, **kwargs: Any) -> str:
+        """Execute it and return the message of the failure that a retry goes on from."""
+        from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+        with pytest.raises(AirflowException) as caught:
+            self.execute(operator, **kwargs)
+        assert not isinstance(caught.value, AirflowFailException)
+        assert caught.value.__suppress_context__
+        return str(caught.value)
+
+    def waits(self, operator: Any, **kwargs: Any) -> Any:
+        """Execute it and return the moment until which it is deferred."""
+        from airflow.providers.common.compat.sdk import TaskDeferred
+
+        with pytest.raises(TaskDeferred) as caught:
+            self.execute(operator, **kwargs)
+        assert caught.value.method_name == "resume"
+        return caught.value.trigger.serialize()[1]["moment"]
+
     def manifest(self, task_id: str = "submit") -> dict[str, Any]:
         manifest: dict[str, Any] = self.xcom[task_id, "manifest"]
         counts = manifest["counts"]
@@ -126,6 +145,8 @@ def run() -> Run:
 
 class AirflowCli:
     """The command line of a real Airflow with a home and a database of its own."""
+
+    python = sys.executable
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -223,5 +244,49 @@ def postgres_server() -> Iterator[dict[str, Any]]:
             }
         finally:
             subprocess.run([*pg_ctl, "-m", "immediate", "stop"], check=True, **run)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[dict[str, Any]]:
+    """A MariaDB server of its own with its bare defaults, as an Airflow connection; stopped and gone afterwards."""
+    # Debian puts the server where only root looks for programs.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
+    install, server = shutil.which("mariadb-install-db", path=path), shutil.which("mariadbd", path=path)
+    if install is None or server is None:
+        missing("MariaDB")
+    assert install is not None and server is not None
+    # It refuses to run as root; Debian's package brings a user for it.
+    user = {"user": "mysql", "group": "mysql"} if os.geteuid() == 0 else {}
+    folder = tempfile.mkdtemp(prefix="lingyang-mariadb-")
+    if user:
+        shutil.chown(folder, **user)
+    port = free_port()
+    run: dict[str, Any] = {"cwd": folder, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **user}
+    options = ["--no-defaults", f"--datadir={folder}/data"]
+    network = ["--bind-address=127.0.0.1", f"--port={port}", f"--socket={folder}/socket"]
+    quiet = ["--log-warnings=0", "--innodb-flush-log-at-trx-commit=0"]
+    try:
+        subprocess.run(
+            [install, *options, "--skip-name-resolve", "--auth-root-authentication-method=normal"],
+            check=True,
+            stderr=subprocess.DEVNULL,
+            **run,
+        )
+        with subprocess.Popen(
+            [server, *options, *network, *quiet], stderr=subprocess.PIPE, text=True, **run
+        ) as process:
+            try:
+                assert process.stderr is not None
+                assert any("ready for connections" in line for line in process.stderr), (
+                    "MariaDB did not start"
+                )
+                yield {"conn_type": "mysql", "host": "127.0.0.1", "port": port, "login": "root"} | {
+                    "schema": "test",
+                    "extra": {"client": "mysql-connector-python"},
+                }
+            finally:
+                process.kill()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

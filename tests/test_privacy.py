@@ -51,7 +51,7 @@ with DAG("canary", schedule=None) as dag:
     )
     submit("refused", 2)
     submit("refused_wholly", 3)
-    submit("lost", 4)
+    submit("lost", 4, lingyang_conn_id="blind")
     submit("invalid", 5)
     submit("broken_sql", 6, sql="SELECT no, nope FROM audience")
     submit("wrong_secret", 1, lingyang_conn_id="wrong")
@@ -97,6 +97,7 @@ def test_no_log_xcom_rendered_field_or_table_holds_a_person_or_a_credential(
     ran = airflow_cli(
         *("dags", "test", "canary"),
         AIRFLOW_CONN_LINGYANG_DEFAULT=json.dumps(connection),
+        AIRFLOW_CONN_BLIND=json.dumps(connection | {"extra": connection["extra"] | {"result_query": None}}),
         AIRFLOW_CONN_WRONG=json.dumps(connection | {"password": "CANARY-wrong-secret"}),
         ROWS=json.dumps(rows),
     )

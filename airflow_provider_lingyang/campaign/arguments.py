@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +31,8 @@ ROW_FIELDS = (*TASK_FIELDS, "batch_num")
 """What a row of the audience may hold: a task's fields, and the batch it belongs to."""
 CHANNELS = {"call": "phone_number", "sms": "phone_number", "email": "email"}
 """What a plan may do → the contact that it needs."""
+_TIME = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+_WINDOW = re.compile(f"(?P<opens>{_TIME}) *- *(?P<closes>{_TIME})")
 _REQUEST_FIELDS = ("plan_id", "use_book_info", "task_unique_code", "task_list")
 
 
@@ -106,3 +110,37 @@ def check_columns(argument: str, columns: Mapping[str, str]) -> None:
     ]
     if bad:
         raise ArgumentError(f"{argument}: {bad[0]!r} must name a column of the rows")
+
+
+def check_window(argument: str, value: object) -> None:
+    """Raise unless the argument is None or two times of the day, such as ``09:00-20:30``."""
+    if value is None:
+        return
+    hours = _WINDOW.fullmatch(value) if isinstance(value, str) else None
+    if hours is None or hours["opens"] == hours["closes"]:
+        raise ArgumentError(
+            f"{argument} must be two different times of the day such as '09:00-20:30'; it is {str(value)[:40]!r}"
+        )
+
+
+def parse_settle(value: object) -> dict[str, str]:
+    """Return what the author says about requests in doubt: task_unique_code → ``accepted`` or ``not_executed``.
+
+    :param value: a mapping, the JSON text of one, or nothing.
+    :raises ArgumentError: it is none of these, or says something else.
+    """
+    if value is None or value == "":
+        return {}
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = None
+    if not isinstance(value, Mapping):
+        raise ArgumentError(
+            "settle must be a dict (or its JSON): task_unique_code → 'accepted' or 'not_executed'"
+        )
+    for code, said in value.items():
+        if said not in ("accepted", "not_executed"):
+            raise ArgumentError(f"settle: {str(code)[:40]!r} must be 'accepted' or 'not_executed'")
+    return {str(code).strip().lower(): said for code, said in value.items()}

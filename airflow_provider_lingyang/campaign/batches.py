@@ -6,8 +6,9 @@ import hashlib
 import itertools
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from airflow_provider_lingyang.campaign.spool import Spool
 from airflow_provider_lingyang.gateway.field_types import dump_json
@@ -47,40 +48,70 @@ class BatchRequest:
     :param batch_num: as the rows have it, or None.
     :param biz_ids: its recipients, in order.
     :param struct: the JSON of the ``InitiativeBatchTaskRequest``.
+    :param struct_digest: SHA-256, in hex, of what its identity stands for.
+    :param again: whether its recipients were in a request before, which was not executed.
     """
 
     task_unique_code: str
     batch_num: str | None
     biz_ids: tuple[str, ...]
     struct: str = field(repr=False)
+    struct_digest: str = ""
+    again: bool = False
 
     def __str__(self) -> str:
         batch = "" if self.batch_num is None else f" of batch_num {self.batch_num}"
         return f"request {self.task_unique_code}{batch} ({len(self.biz_ids)} tasks, biz_id {self.biz_ids[0][:64]!r} …)"
 
 
-def requests_of_batch(
-    spool: Spool,
-    batch_num: str | None,
-    *,
-    identity: Identity,
-    batch_size: int,
-    use_book_info: UseBookInfo | None,
-) -> Iterator[BatchRequest]:
-    """Yield the requests of one batch.
+@dataclass(frozen=True, slots=True)
+class RequestBuilder:
+    """Makes requests of recipients.
 
-    :param batch_size: tasks in a request at most.
+    :param batch_size: recipients in a request at most.
     """
-    recipients = spool.recipients(batch_num)
-    # The tasks are JSON already: serialised once, when they were validated.
-    tail = [f'"plan_id":{identity.plan_id}']
-    if use_book_info is not None:
-        tail.append(f'"use_book_info":{use_book_info.to_json()}')
-    head = [] if batch_num is None else [f'"batch_num":{json.dumps(batch_num)}']
-    while chunk := list(itertools.islice(recipients, batch_size)):
-        task_list = ",".join(task for _, task in chunk)
-        body = ",".join([*head, f'"task_list":[{task_list}]', *tail])
-        code = identity.code(hashlib.sha256(body.encode()).hexdigest())
-        yield BatchRequest(
-            code, batch_num, tuple(biz_id for biz_id, _ in chunk), f'{{"task_unique_code":"{code}",{body}}}'
+
+    spool: Spool
+    identity: Identity
+    batch_size: int
+    use_book_info: UseBookInfo | None = None
+
+    def build(
+        self, batch_num: str | None, recipients: Sequence[tuple[str, str]], *, again: bool = False
+    ) -> BatchRequest:
+        """Return the request for some recipients of one batch.
+
+        :param recipients: (biz_id, JSON of the task) each.
+        """
+        # The tasks are JSON already: serialised once, when they were validated.
+        parts = [] if batch_num is None else [f'"batch_num":{json.dumps(batch_num)}']
+        parts.append(f'"task_list":[{",".join(task for _, task in recipients)}]')
+        parts.append(f'"plan_id":{self.identity.plan_id}')
+        if self.use_book_info is not None:
+            parts.append(f'"use_book_info":{self.use_book_info.to_json()}')
+        body = ",".join(parts)
+        struct_digest = hashlib.sha256(body.encode()).hexdigest()
+        code = self.identity.code(struct_digest)
+        return BatchRequest(
+            code,
+            batch_num,
+            tuple(biz_id for biz_id, _ in recipients),
+            f'{{"task_unique_code":"{code}",{body}}}',
+            struct_digest,
+            again,
         )
+
+    def new(self, batch_num: str | None) -> Iterator[BatchRequest]:
+        """Yield the requests for a batch's recipients who were in none yet."""
+        recipients = iter(self.spool.recipients(batch_num))
+        while chunk := list(itertools.islice(recipients, self.batch_size)):
+            yield self.build(batch_num, chunk)
+
+    def again(self, batch_num: str | None, *, after: int = 0) -> Iterator[BatchRequest]:
+        """Yield the requests for a batch's recipients whose request was not executed, grouped as they were.
+
+        :param after: only groups with a higher number.
+        """
+        rows: Iterable[tuple[int, str, str]] = self.spool.grouped(batch_num, after=after)
+        for _, group in itertools.groupby(rows, key=itemgetter(0)):
+            yield self.build(batch_num, [(biz_id, task) for _, biz_id, task in group], again=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +14,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from airflow_provider_lingyang.campaign.audience import AudienceReader, Problem, Recipient
-from airflow_provider_lingyang.campaign.batches import Identity, requests_of_batch
+from airflow_provider_lingyang.campaign.batches import BatchRequest, Identity, RequestBuilder
+from airflow_provider_lingyang.campaign.couriers import Couriers, Wire
+from airflow_provider_lingyang.campaign.doubts import Inquiry, LookUp
+from airflow_provider_lingyang.campaign.gate import Gate
 from airflow_provider_lingyang.campaign.manifest import BatchTally, Manifest
 from airflow_provider_lingyang.campaign.reading import Reading
+from airflow_provider_lingyang.campaign.resume import Resume
 from airflow_provider_lingyang.campaign.spool import AudienceError, Spool
-from airflow_provider_lingyang.campaign.submission import Pace, Sender, Submission
+from airflow_provider_lingyang.campaign.stop import Stop
+from airflow_provider_lingyang.campaign.submission import Policy, Submission
 from airflow_provider_lingyang.gateway.models import UseBookInfo, explain
+from airflow_provider_lingyang.gateway.retry import RetryPolicy
+from airflow_provider_lingyang.ledger.base import Header, Ledger
 
 log = logging.getLogger(__name__)
 
@@ -78,22 +88,47 @@ class Campaign:
 
     :param spec: what is to be done.
     :param manifest: the account; true at any moment.
+    :param ledger: what earlier tries left, and what this one leaves.
     :param host: the gateway URL, part of every request's identity.
     :param app_key: likewise.
     :param key: keys derived ids: the App secret.
     """
 
-    def __init__(self, spec: CampaignSpec, manifest: Manifest, *, host: str, app_key: str, key: str) -> None:
+    def __init__(
+        self,
+        spec: CampaignSpec,
+        manifest: Manifest,
+        ledger: Ledger,
+        *,
+        host: str,
+        app_key: str,
+        key: str,
+    ) -> None:
         self._spec = spec
         self._manifest = manifest
-        self._identity = Identity(host, app_key, manifest.campaign_key, spec.plan_id, manifest.generation)
+        self._ledger = ledger
+        self._host = host
+        self._app_key = app_key
         self._key = key
         manifest.plan_id = spec.plan_id
 
-    def read(self, source: RowSource, spool: Spool, stopped: Callable[[], bool]) -> None:
+    def open(self, *, resubmit: bool) -> None:
+        """Open the campaign in the ledger.
+
+        :param resubmit: a Clear of a finished submission sends everybody again.
+        :raises LedgerRefusedError: it belongs to another app, or was begun with another secret.
+        :raises LedgerError: the ledger cannot be written.
+        """
+        header = Header.of(
+            host=self._host, app_key=self._app_key, app_secret=self._key, plan_id=self._spec.plan_id
+        )
+        self._manifest.generation = self._ledger.open(header, resubmit=resubmit)
+        self._manifest.ledger = self._ledger.handle
+
+    def read(self, source: RowSource, spool: Spool, stop: Stop) -> None:
         """Read the whole audience and decide whether it may be sent.
 
-        :param stopped: whether the task was told to stop.
+        :param stop: ends the reading when the task is told to stop.
         :raises ArgumentError: a column is unknown, missing or twice there.
         :raises AudienceError: the audience may not be sent.
         :raises SpoolError: no room for its private copy.
@@ -112,7 +147,7 @@ class Campaign:
         reading = Reading(spool)
         try:
             with source(reader) as rows:
-                reading.fill(rows, stopped)
+                reading.fill(rows, stop.told)
             log.info("read %d rows: %d valid, %d invalid", reading.audience, len(spool), reading.invalid.rows)
             reading.check(
                 on_invalid=spec.on_invalid,
@@ -135,21 +170,74 @@ class Campaign:
             requests = -(-count // self._spec.batch_size)
             log.info("validate_only: batch_num %s: tasks %d, requests %d", batch_num, count, requests)
 
-    def send(self, spool: Spool, send: Sender, pace: Pace, stopped: Callable[[], bool]) -> None:
-        """Send everybody, in the order of ``batch_num``.
+    def send(
+        self,
+        spool: Spool,
+        *,
+        new_wire: Callable[[], Wire],
+        look_up: LookUp | None,
+        dated: bool,
+        gate: Gate,
+        policy: Policy,
+        stop: Stop,
+        settle: Mapping[str, str],
+        unknown_past: bool = False,
+        rng: random.Random | None = None,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Send everybody who is still to be sent to, in the order of ``batch_num``.
 
-        :param send: sends one request.
-        :param pace: holds requests back.
-        :param stopped: whether the task was told to stop: then no further request leaves.
+        :param new_wire: makes a connection to the gateway that sends each request once.
+        :param look_up: asks for results by ``biz_id``; None: no look-up is configured.
+        :param dated: whether its results tell when they were created.
+        :param gate: holds requests back.
+        :param stop: whether the task was told to stop: then no further request leaves.
+        :param settle: what the author knows of requests in doubt: code → ``accepted`` or ``not_executed``.
+        :param unknown_past: there were earlier tries, and the ledger knows nothing of them: everybody is in doubt.
+        :param rng: source of jitter between attempts.
+        :param clock: returns epoch seconds.
         :raises SubmissionStopped: the rest was not sent.
+        :raises Later: the rest cannot be sent now.
+        :raises LedgerError: the ledger cannot be read or written.
         """
-        submission = Submission(send, self._manifest, pace, stopped)
-        for batch_num, count in spool.batches():
-            requests = requests_of_batch(
-                spool,
-                batch_num,
-                identity=self._identity,
-                batch_size=self._spec.batch_size,
-                use_book_info=self._spec.use_book_info,
+        spec, manifest = self._spec, self._manifest
+        started = monotonic()
+        identity = Identity(
+            self._host, self._app_key, manifest.campaign_key, spec.plan_id, manifest.generation
+        )
+        builder = RequestBuilder(spool, identity, spec.batch_size, spec.use_book_info)
+        with Couriers(new_wire, policy.max_in_flight) as couriers:
+            inquiry = look_up and Inquiry(
+                lambda biz_ids: couriers.call(lambda _: look_up(biz_ids), stop),
+                stop,
+                dated=dated,
+                reused=manifest.generation > 1,
+                monotonic=monotonic,
             )
-            submission.send_batch(BatchTally(batch_num, count), requests)
+            resume = Resume(builder, self._ledger, manifest, policy, inquiry, stop)
+            resent = resume.go_on(settle, started + policy.lookup_settle, unknown_past=unknown_past)
+            submission = Submission(
+                couriers=couriers,
+                ledger=self._ledger,
+                spool=spool,
+                manifest=manifest,
+                gate=gate,
+                retry=RetryPolicy(policy.max_attempts, rng or random.Random()),
+                policy=policy,
+                stop=stop,
+                inquiry=inquiry,
+                resent=resent,
+                clock=clock,
+                monotonic=monotonic,
+            )
+            for batch_num, count in spool.batches():
+
+                def requests(after: int | None, batch_num: str | None = batch_num) -> Iterable[BatchRequest]:
+                    if after is not None:
+                        return builder.again(batch_num, after=after)
+                    return itertools.chain(builder.again(batch_num), builder.new(batch_num))
+
+                submission.send_batch(BatchTally(batch_num, count), requests)
+        if not manifest.doubts:
+            self._ledger.finish()

@@ -52,7 +52,13 @@ class Manifest:
     audience: int = 0
     invalid: int = 0
     accepted: int = 0
+    already_accepted: int = 0
     rejected: int = 0
+    late: int = 0
+    vanished: int = 0
+    rest: str = "not attempted"
+    """Why those were not sent whom no other reason names."""
+    ledger: dict[str, Any] | None = None
     batches: list[BatchTally] = field(default_factory=list)
     doubts: list[Doubt] = field(default_factory=list)
     reasons: dict[str, Counter[str]] = field(default_factory=dict)
@@ -67,12 +73,22 @@ class Manifest:
     @property
     def not_sent(self) -> int:
         """Rows that no request carried out of here, or that provably was not executed."""
-        return self.audience - self.invalid - self.accepted - self.rejected - self.in_doubt
+        settled = self.accepted + self.already_accepted + self.rejected
+        return self.audience - self.invalid - settled - self.in_doubt
 
     @property
     def biz_ids(self) -> list[str] | None:
         """The accepted ids, or None when there are more than may travel by XCom."""
-        return self._accepted_ids if self.accepted <= self.ids_limit else None
+        return self._accepted_ids if self.accepted + self.already_accepted <= self.ids_limit else None
+
+    def inherit(self, *, accepted: int, rejected: int, accepted_ids: Sequence[str]) -> None:
+        """Book what earlier tries did for people of this audience.
+
+        :param accepted_ids: those accepted, as many as may travel by XCom.
+        """
+        self.already_accepted, self.rejected = accepted, self.rejected + rejected
+        self.because("rejected", "in an earlier try", rejected)
+        self._accepted_ids.extend(accepted_ids)
 
     def doubt(self, task_unique_code: str, batch_num: str | None, tasks: int) -> Doubt:
         """Book a request as in doubt, from before it leaves."""
@@ -118,7 +134,7 @@ class Manifest:
             found.setdefault("in_doubt", Counter())[doubt.reason] += doubt.tasks
         told = sum(found.get("not_sent", Counter()).values())
         if rest := self.not_sent - told:
-            found.setdefault("not_sent", Counter())["not attempted"] = rest
+            found.setdefault("not_sent", Counter())[self.rest] += rest
         return {state: dict(reasons) for state, reasons in found.items()}
 
     def counts(self) -> dict[str, int]:
@@ -126,13 +142,13 @@ class Manifest:
         return {
             "audience": self.audience,
             "accepted": self.accepted,
-            "already_accepted": 0,
+            "already_accepted": self.already_accepted,
             "rejected": self.rejected,
             "invalid": self.invalid,
             "not_sent": self.not_sent,
             "in_doubt": self.in_doubt,
-            "late": 0,
-            "vanished": 0,
+            "late": self.late,
+            "vanished": self.vanished,
         }
 
     def in_words(self) -> str:
@@ -140,8 +156,8 @@ class Manifest:
         if not self.audience:
             return "No row of the audience was read"
         return (
-            f"audience {self.audience} = accepted {self.accepted} + rejected {self.rejected} + invalid "
-            f"{self.invalid} + not sent {self.not_sent} + in doubt {self.in_doubt}"
+            f"audience {self.audience} = accepted {self.accepted} + already accepted {self.already_accepted} + "
+            f"rejected {self.rejected} + invalid {self.invalid} + not sent {self.not_sent} + in doubt {self.in_doubt}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -171,9 +187,9 @@ class Manifest:
                     "batch_num": doubt.batch_num,
                     "tasks": doubt.tasks,
                 }
-                for doubt in self.doubts
+                for doubt in self.doubts[:_MAX_BATCHES]
             ],
             "biz_ids": self.source,
-            "ledger": None,
+            "ledger": self.ledger,
             "duration_s": round(time.monotonic() - self._started, 3),
         }

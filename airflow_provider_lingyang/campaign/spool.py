@@ -1,7 +1,8 @@
 """One private, ordered, counted reading of the audience.
 
 An SQLite file, readable by its owner only and unlinked at once: gone after any crash. Its indexes are kept
-while rows come in, so that giving them back in order sorts nothing.
+while rows come in, so that giving them back in order sorts nothing. What earlier tries did is laid beside it, so
+that deciding who is still to be sent to needs no memory either.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 
 from airflow_provider_lingyang.campaign.audience import Problem, Recipient
+from airflow_provider_lingyang.ledger.base import PastRequest, key_of
 
 SHOWN = 20
 """How many rows an error names."""
@@ -49,6 +52,29 @@ class Invalid:
         return "; ".join(map(str, self.first)) + ("; …" if self.rows > SHOWN else "")
 
 
+class State(IntEnum):
+    """What earlier tries left a recipient in."""
+
+    FREE = 0
+    ACCEPTED = 1
+    REJECTED = 2
+    IN_DOUBT = 3
+
+
+@dataclass(slots=True)
+class Past:
+    """What earlier tries left.
+
+    :param in_doubt: requests with recipients of whom nothing is known, and the number of their group.
+    :param vanished: recipients of this task's earlier tries who are not in the audience any more.
+    :param furthest: orders like ``batch_num``: the last that any request carried.
+    """
+
+    in_doubt: list[tuple[int, PastRequest]] = field(default_factory=list)
+    vanished: int = 0
+    furthest: str = ""
+
+
 class Spool:
     """Takes recipients in any order and gives them back in the order of sending.
 
@@ -70,6 +96,7 @@ class Spool:
                     "cache_size=-32768",
                 ):
                     self._db.execute(f"PRAGMA {setting}")
+                self._db.create_function("key_of", 1, key_of, deterministic=True)
                 self._db.executescript(_SCHEMA)
             finally:
                 Path(path).unlink()
@@ -78,6 +105,7 @@ class Spool:
                 f"the audience's private copy cannot be made ({_why(error)}): {_ADVICE}"
             ) from None
         self._pending: list[tuple[object, ...]] = []
+        self.last_group = 0
 
     def close(self) -> None:
         """Give the file's space back."""
@@ -189,29 +217,144 @@ class Spool:
         (some,) = self._one("SELECT EXISTS (SELECT 1 FROM recipient WHERE derived)")
         return bool(some)
 
-    def batches(self) -> list[tuple[str | None, int]]:
-        """Return (batch_num, recipients) in the order of sending."""
+    def remember(self, requests: Iterable[PastRequest]) -> Past:
+        """Take what earlier tries did: who was accepted, rejected or is in doubt is not sent to.
+
+        :param requests: of one that comes twice the later state counts.
+        :raises SpoolError: the disk is full.
+        """
         self._flush()
+        past = Past()
+        open_requests: dict[str, tuple[int, PastRequest]] = {}
+        self._db.execute("BEGIN")
+        for request in requests:
+            self.last_group += 1
+            doubtful = [key_of(biz_id) for biz_id in request.in_doubt]
+            for state, keys in (
+                (State.ACCEPTED, request.accepted),
+                (State.REJECTED, request.rejected),
+                (State.IN_DOUBT, doubtful),
+                (State.FREE, request.not_executed),
+            ):
+                self._write_many(
+                    "INSERT OR REPLACE INTO past VALUES (?, ?, ?, ?, ?)",
+                    [(key, state, self.last_group, place, request.mine) for place, key in enumerate(keys)],
+                )
+            if request.accepted or request.rejected or doubtful:
+                past.furthest = max(past.furthest, _order(request.batch_num))
+            open_requests.pop(request.task_unique_code, None)
+            if doubtful:
+                open_requests[request.task_unique_code] = (self.last_group, request)
+        self._db.execute("COMMIT")
+        if not self.last_group:
+            return past
+        self._write(
+            "UPDATE recipient SET state = past.state, grp = past.grp, pos = past.pos, mine = past.mine "
+            "FROM past WHERE past.key = key_of(recipient.biz_id)"
+        )
+        (known,) = self._one(f"SELECT count(*) FROM past WHERE mine AND state <> {State.FREE:d}")
+        (seen,) = self._one(f"SELECT count(*) FROM recipient WHERE mine AND state <> {State.FREE:d}")
+        past.vanished = known - seen
+        past.in_doubt = list(open_requests.values())
+        return past
+
+    def group(self, number: int) -> list[tuple[str | None, str, str]]:
+        """Return (batch_num, biz_id, JSON of the task) of a group's recipients, in the order of their request."""
         return list(
-            self._db.execute("SELECT max(batch_num), count(*) FROM recipient GROUP BY place ORDER BY place")
+            self._db.execute(
+                "SELECT batch_num, biz_id, task FROM recipient WHERE grp = ? ORDER BY pos", (number,)
+            )
         )
 
-    def recipients(self, batch_num: str | None) -> Iterator[tuple[str, str]]:
-        """Yield (biz_id, JSON of the task) of one batch, in the order of the reading."""
+    def settle(self, biz_ids: Iterable[str], state: State) -> int:
+        """Change the state of recipients, and return how many of them are in the audience."""
+        return self._write_many(
+            "UPDATE recipient SET state = ? WHERE biz_id = ?", [(state, biz_id) for biz_id in biz_ids]
+        )
+
+    def regroup(self, biz_ids: Sequence[str]) -> None:
+        """Free recipients whose request was not executed, to be sent together again."""
+        self.last_group += 1
+        self._write_many(
+            f"UPDATE recipient SET state = {State.FREE:d}, grp = ?, pos = ? WHERE biz_id = ?",
+            [(self.last_group, place, biz_id) for place, biz_id in enumerate(biz_ids)],
+        )
+
+    def in_state(self, state: State) -> int:
+        """Return how many of the audience earlier tries left in a state."""
+        self._flush()
+        (count,) = self._one(f"SELECT count(*) FROM recipient WHERE state = {state:d}")
+        return int(count)
+
+    def accepted_ids(self, limit: int) -> list[str]:
+        """Return whom earlier tries had accepted, so many at most."""
+        rows = self._db.execute(
+            f"SELECT biz_id FROM recipient WHERE state = {State.ACCEPTED:d} ORDER BY place, row LIMIT ?",
+            (limit,),
+        )
+        return [biz_id for (biz_id,) in rows]
+
+    def batches(self) -> list[tuple[str | None, int]]:
+        """Return (batch_num, recipients still to be sent to) in the order of sending."""
+        self._flush()
+        return list(
+            self._db.execute(
+                f"SELECT max(batch_num), count(*) FROM recipient WHERE state = {State.FREE:d} "
+                "GROUP BY place ORDER BY place"
+            )
+        )
+
+    def free_ids(self, count: int) -> Iterator[list[str]]:
+        """Yield whom no earlier try left in a final state or in doubt, so many at a time."""
         self._flush()
         found = self._db.execute(
-            "SELECT biz_id, task FROM recipient WHERE place = ? ORDER BY row", (_order(batch_num),)
+            f"SELECT biz_id FROM recipient WHERE state = {State.FREE:d} ORDER BY place, row"
+        )
+        while rows := found.fetchmany(count):
+            yield [biz_id for (biz_id,) in rows]
+
+    def late(self, furthest: str) -> int:
+        """Return how many are still to be sent to although a later batch has left."""
+        (count,) = self._one(
+            f"SELECT count(*) FROM recipient WHERE state = {State.FREE:d} AND place < ?", (furthest,)
+        )
+        return int(count)
+
+    def recipients(self, batch_num: str | None) -> Iterator[tuple[str, str]]:
+        """Yield (biz_id, JSON of the task) of one batch's recipients who were in no request, in the reading's order."""
+        self._flush()
+        found = self._db.execute(
+            f"SELECT biz_id, task FROM recipient WHERE place = ? AND state = {State.FREE:d} AND grp IS NULL "
+            "ORDER BY row",
+            (_order(batch_num),),
         )
         # Not "yield from": abandoned half-way, it would close the cursor of a database that is closed already.
         for row in found:  # noqa: UP028
             yield row
+
+    def grouped(self, batch_num: str | None, *, after: int = 0) -> list[tuple[int, str, str]]:
+        """Return (group, biz_id, JSON of the task) of one batch's recipients whose request was not executed.
+
+        :param after: only groups with a higher number.
+        """
+        return list(
+            self._db.execute(
+                f"SELECT grp, biz_id, task FROM recipient WHERE grp > ? AND place = ? AND state = {State.FREE:d} "
+                "ORDER BY grp, pos",
+                (after, _order(batch_num)),
+            )
+        )
 
     def _flush(self) -> None:
         if self._pending:
             rows, self._pending = self._pending, []
             try:
                 self._db.execute("BEGIN")
-                self._db.executemany("INSERT INTO recipient VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+                self._db.executemany(
+                    "INSERT INTO recipient (row, place, batch_num, biz_id, derived, contact, task) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    rows,
+                )
                 self._db.execute("COMMIT")
             except sqlite3.Error as error:
                 raise SpoolError(
@@ -226,8 +369,16 @@ class Spool:
                 f"the audience's private copy cannot be written ({_why(error)}): {_ADVICE}"
             ) from None
 
-    def _one(self, sql: str) -> tuple[int, ...]:
-        row: tuple[int, ...] = self._db.execute(sql).fetchone()
+    def _write_many(self, sql: str, rows: Sequence[Sequence[object]]) -> int:
+        try:
+            return self._db.executemany(sql, rows).rowcount if rows else 0
+        except sqlite3.Error as error:
+            raise SpoolError(
+                f"the audience's private copy cannot be written ({_why(error)}): {_ADVICE}"
+            ) from None
+
+    def _one(self, sql: str, parameters: Sequence[object] = ()) -> tuple[int, ...]:
+        row: tuple[int, ...] = self._db.execute(sql, parameters).fetchone()
         return row
 
 
@@ -242,10 +393,22 @@ CREATE TABLE recipient (
     derived INTEGER NOT NULL,
     contact TEXT NOT NULL,
     task TEXT NOT NULL,
+    state INTEGER NOT NULL DEFAULT 0,
+    grp INTEGER,
+    pos INTEGER,
+    mine INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (place, row)
 ) WITHOUT ROWID;
 CREATE INDEX by_biz_id ON recipient (biz_id, row);
 CREATE INDEX by_contact ON recipient (contact, row);
+CREATE INDEX by_group ON recipient (grp, pos) WHERE grp IS NOT NULL;
+CREATE TABLE past (
+    key BLOB PRIMARY KEY,
+    state INTEGER NOT NULL,
+    grp INTEGER NOT NULL,
+    pos INTEGER NOT NULL,
+    mine INTEGER NOT NULL
+) WITHOUT ROWID;
 """
 
 

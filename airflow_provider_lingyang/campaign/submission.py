@@ -1,13 +1,21 @@
-"""Drives requests through a sender, in order, and books what became of them."""
+"""Drives requests through the gateway, in order; writes the ledger ahead and books what became of them."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 
 from airflow_provider_lingyang.campaign.batches import BatchRequest
+from airflow_provider_lingyang.campaign.couriers import Couriers, StoppedError, Wire
+from airflow_provider_lingyang.campaign.doubts import Inquiry, Question, Verdict
+from airflow_provider_lingyang.campaign.gate import Gate, Later, TooLate
 from airflow_provider_lingyang.campaign.manifest import BatchTally, Doubt, Manifest
+from airflow_provider_lingyang.campaign.spool import Spool
+from airflow_provider_lingyang.campaign.stop import Stop
 from airflow_provider_lingyang.gateway.errors import (
     CallRefusedError,
     LingyangConfigError,
@@ -16,105 +24,145 @@ from airflow_provider_lingyang.gateway.errors import (
     Replay,
     RequestInvalidError,
     RequestRefusedError,
+    ThrottledError,
 )
 from airflow_provider_lingyang.gateway.protocol import SubmitReceipt
+from airflow_provider_lingyang.gateway.retry import LONGEST_WAIT, RetryPolicy
+from airflow_provider_lingyang.ledger.base import INTENT_LIFE, Intent, Ledger, LedgerError, Outcome
 
 log = logging.getLogger(__name__)
 
-Sender = Callable[[str], SubmitReceipt]
-"""Sends the JSON of one request and returns what was accepted, or raises a ``LingyangError``."""
+_SLICE = 0.2
 
 
 class SubmissionStopped(Exception):
-    """The rest of the campaign was not sent. The text says where and why."""
+    """The rest of the campaign was not sent. The text says where and why.
 
-
-class Stop:
-    """A wait that ends when the task is told to stop.
-
-    :param told: whether it was.
+    :param final: whether a person must do something first, so that another try is of no use.
     """
 
-    def __init__(
-        self,
-        told: Callable[[], bool],
-        *,
-        monotonic: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self.told = told
-        self._monotonic = monotonic
-        self._sleep = sleep
-
-    def sleep(self, seconds: float) -> None:
-        """Wait, but not on after the task was told to stop."""
-        until = self._monotonic() + seconds
-        # In slices: a signal handler sets a flag, and must not touch a lock that this thread may hold.
-        while not self.told() and (left := until - self._monotonic()) > 0:
-            self._sleep(min(left, 0.2))
-
-    def sleep_before_attempt(self, seconds: float) -> None:
-        """Wait before a request is repeated.
-
-        :raises NotSentError: the task was told to stop.
-        """
-        self.sleep(seconds)
-        if self.told():
-            raise NotSentError("the task was told to stop before the next attempt", replay=Replay.NEVER)
+    def __init__(self, message: str, *, final: bool = False) -> None:
+        super().__init__(message)
+        self.final = final
 
 
-class Pace:
-    """At most so many requests a second.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How a campaign is sent.
 
-    :param max_requests_per_second: None: as fast as they are answered.
+    :param max_in_flight: requests under way at a time.
+    :param max_attempts: how often one request is sent at most while it provably was not executed.
+    :param lookup_settle: seconds after which a look-up knows of every executed request.
+    :param dedupes_by_code: whether the gateway executes a ``task_unique_code`` only once.
+    :param on_in_doubt: ``stop`` or ``continue``.
+    :param on_rejected: ``continue`` or ``fail``.
     """
 
-    def __init__(
-        self,
-        max_requests_per_second: float | None,
-        *,
-        monotonic: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._interval = 1 / max_requests_per_second if max_requests_per_second else 0.0
-        self._monotonic = monotonic
-        self._sleep = sleep
-        self._next = monotonic()
+    max_in_flight: int = 1
+    max_attempts: int = 3
+    lookup_settle: float = 60.0
+    dedupes_by_code: bool = False
+    on_in_doubt: str = "stop"
+    on_rejected: str = "continue"
 
-    def wait(self) -> None:
-        """Wait until the next request may leave."""
-        if (delay := self._next - self._monotonic()) > 0:
-            self._sleep(delay)
-        self._next = max(self._next, self._monotonic()) + self._interval
+    @property
+    def intent_life(self) -> float:
+        """Seconds after which an intent must be renewed: well before a look-up by another try may count."""
+        return min(INTENT_LIFE, self.lookup_settle / 2)
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A request from its intent to its outcome."""
+
+    request: BatchRequest
+    intent: Intent
+    fresh_until: float
+    attempts: int = 0
+    left_at: float = 0.0
+    doubt: Doubt | None = None
+    unknown: Sequence[str] = ()
+    why: str = ""
+    ambiguous: bool = False
+    """Whether an earlier attempt may have been executed: then no later refusal proves anything."""
+
+
+class _StaleIntentError(Exception):
+    """The request did not leave: its intent is too old."""
 
 
 class Submission:
-    """Sends one campaign, one request at a time.
+    """Sends one campaign.
 
-    :param send: sends one request.
+    The main thread decides and writes the ledger, couriers send. A request leaves only after its intent was written,
+    and intents run at most twice ``max_in_flight`` ahead: that many are in doubt after a kill.
+
+    :param spool: knows who was not executed and has to be sent to again.
     :param manifest: where every outcome is booked, before anything else happens.
-    :param pace: holds requests back.
-    :param stopped: whether the task was told to stop.
+    :param inquiry: settles doubts; None: no look-up is configured.
+    :param resent: requests in doubt of earlier tries that the gateway knows by their code, as they are booked.
     """
 
-    def __init__(self, send: Sender, manifest: Manifest, pace: Pace, stopped: Callable[[], bool]) -> None:
-        self._send = send
+    def __init__(
+        self,
+        *,
+        couriers: Couriers,
+        ledger: Ledger,
+        spool: Spool,
+        manifest: Manifest,
+        gate: Gate,
+        retry: RetryPolicy,
+        policy: Policy,
+        stop: Stop,
+        inquiry: Inquiry | None = None,
+        resent: Mapping[str, Doubt] | None = None,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._couriers = couriers
+        self._ledger = ledger
+        self._spool = spool
         self._manifest = manifest
-        self._pace = pace
-        self._stopped = stopped
+        self._gate = gate
+        self._retry = retry
+        self._policy = policy
+        self._stop = stop
+        self._inquiry = inquiry
+        self._resent = resent or {}
+        self._clock = clock
+        self._monotonic = monotonic
+        self._ready: deque[_Flight] = deque()
+        self._flying: list[_Flight] = []
+        self._doubtful: list[_Flight] = []
+        self._unwritten: list[_Flight] = []
+        self._outcomes: list[Outcome] = []
+        self._ending: Exception | None = None
+        self._wait = 0.0
+        self._free_again = False
+        self._last_failure = ""
 
-    def send_batch(self, batch: BatchTally, requests: Iterable[BatchRequest]) -> None:
-        """Send the requests of one ``batch_num``; when it returns, each is answered.
+    def send_batch(self, batch: BatchTally, requests: Callable[[int | None], Iterable[BatchRequest]]) -> None:
+        """Send the requests of one ``batch_num``; when it returns, each is answered, or booked in doubt.
 
-        :raises SubmissionStopped: a request is in doubt, every further one would be refused, or the task
-            is being stopped.
+        :param requests: gives them: all for None, then those of the groups after a number, whose first request was
+            not executed.
+        :raises SubmissionStopped: nothing more may leave.
+        :raises Later: nothing more may leave now.
+        :raises LedgerError: the ledger cannot be written.
         """
         self._manifest.batches.append(batch)
-        for request in requests:
-            self._pace.wait()
-            if self._stopped():
-                raise SubmissionStopped(f"the task was told to stop before {request}")
-            self._send_request(batch, request)
+        after: int | None = None
+        for _ in range(self._policy.max_attempts):
+            source, after = requests(after), self._spool.last_group
+            self._free_again = False
+            self._send(batch, iter(source))
+            if not self._free_again:
+                break
+        else:
+            raise SubmissionStopped(
+                f"batch_num {batch.batch_num}: requests were not executed, {self._policy.max_attempts} time(s) in a "
+                f"row; the last: {self._last_failure}"
+            )
         log.info(
             "batch_num %s: tasks %d, requests %d, accepted %d, rejected %d",
             batch.batch_num,
@@ -123,41 +171,164 @@ class Submission:
             batch.accepted,
             batch.rejected,
         )
+        if self._policy.on_rejected == "fail" and batch.rejected:
+            raise SubmissionStopped(
+                f"{batch.rejected} of batch_num {batch.batch_num} were rejected, and on_rejected='fail'",
+                final=True,
+            )
 
-    def _send_request(self, batch: BatchTally, request: BatchRequest) -> None:
-        batch.requests += 1
-        # In doubt before it leaves, and until something definite is known: whatever may be raised, wherever, by a
-        # signal or a bug, nobody who may have been contacted is counted as not sent.
-        doubt = self._manifest.doubt(request.task_unique_code, request.batch_num, len(request.biz_ids))
+    def _send(self, batch: BatchTally, source: Iterator[BatchRequest]) -> None:
         try:
-            receipt = self._send(request.struct)
-        except RequestRefusedError as error:
-            log.warning("%s was refused: %s", request, error)
-            self._manifest.settle(doubt, batch, rejected=len(request.biz_ids))
-            self._manifest.because("rejected", _reason(error), len(request.biz_ids))
-        except LingyangError as error:
-            if _provably_not_executed(error):
-                self._manifest.settle(doubt, batch)
-                self._manifest.because("not_sent", _reason(error), len(request.biz_ids))
-                raise SubmissionStopped(f"{request} was not executed: {error}") from error
-            doubt.reason = _reason(error)
-            raise SubmissionStopped(f"{request} is in doubt: {error}") from error
+            while True:
+                self._check_stop()
+                self._launch(batch)
+                if self._take(source):
+                    self._launch(batch)
+                if self._flying:
+                    self._hear(batch)
+                elif self._ending is not None:
+                    raise self._ending
+                elif self._doubtful:
+                    self._clear_up(batch)
+                elif self._ready:
+                    self._stop.sleep(min(self._wait, _SLICE))
+                else:
+                    break
         except BaseException as error:
-            doubt.reason = type(error).__name__
+            self._release()
+            try:
+                self._close_books()
+            except LedgerError as second:
+                if not isinstance(error, LedgerError):
+                    log.error("the ledger does not know the last outcomes: %s", second)
             raise
-        else:
-            self._book_receipt(batch, request, receipt, doubt)
+        self._close_books()
 
-    def _book_receipt(
-        self, batch: BatchTally, request: BatchRequest, receipt: SubmitReceipt, doubt: Doubt
-    ) -> None:
-        echoed = receipt.task_ids
-        accepted = [biz_id for biz_id in request.biz_ids if biz_id in echoed]
-        missing = len(request.biz_ids) - len(accepted)
+    def _check_stop(self) -> None:
+        if self._stop.told() and self._ending is None:
+            self._ending = SubmissionStopped("the task was told to stop; no further request left")
+        if self._stop.out_of_time() and self._flying:
+            raise SubmissionStopped(
+                f"the task was told to stop while {self._flying[0].request} was under way"
+            )
+
+    def _take(self, source: Iterator[BatchRequest]) -> bool:
+        """Write the intents of the next requests, and with them the outcomes that are known."""
+        if self._ending is not None or self._doubtful:
+            return False
+        in_flight = self._policy.max_in_flight
+        room = 2 * in_flight - len(self._ready) - len(self._flying)
+        if self._ready and room < in_flight:
+            return False
+        now, fresh_until = self._clock(), self._monotonic() + self._policy.intent_life
+        flights = []
+        for request in islice(source, room):
+            doubt = self._resent.get(request.task_unique_code)
+            flights.append(
+                _Flight(
+                    request,
+                    _intent(request, now),
+                    fresh_until,
+                    doubt=doubt,
+                    unknown=request.biz_ids,
+                    ambiguous=doubt is not None,
+                )
+            )
+        if flights:
+            try:
+                self._ledger.write(self._outcomes, [flight.intent for flight in flights])
+            except LedgerError as error:
+                # Nothing of this window leaves; what is under way is still waited for.
+                self._ending = error
+                self._unwritten += [flight for flight in flights if not flight.ambiguous]
+                return False
+            self._outcomes = []
+            self._ready.extend(flights)
+        return bool(flights)
+
+    def _launch(self, batch: BatchTally) -> None:
+        """Let requests leave, as many as may."""
+        self._wait = 0.0
+        while self._ready and len(self._flying) < self._policy.max_in_flight:
+            if self._ending is not None or self._doubtful:
+                return
+            try:
+                self._wait = self._gate.delay()
+            except TooLate as error:
+                self._manifest.rest = "send_until has passed"
+                self._ending = SubmissionStopped(f"the rest was not sent: {error}", final=True)
+                return
+            except Later as error:
+                self._ending = error
+                return
+            if self._wait > 0:
+                return
+            if self._monotonic() > self._ready[0].fresh_until:
+                try:
+                    self._renew()
+                except LedgerError as error:
+                    self._ending = error
+                    return
+            flight = self._ready.popleft()
+            self._gate.passed()
+            flight.attempts += 1
+            batch.requests += 1
+            # In doubt before it leaves, and until something definite is known: whatever may be raised, wherever, by a
+            # signal or a bug, nobody who may have been contacted is counted as not sent.
+            flight.doubt = flight.doubt or self._manifest.doubt(
+                flight.request.task_unique_code, flight.request.batch_num, len(flight.request.biz_ids)
+            )
+            self._flying.append(flight)
+            self._couriers.hand(flight, lambda wire, flight=flight: self._carry(wire, flight))  # type: ignore[misc]
+
+    def _carry(self, wire: Wire, flight: _Flight) -> SubmitReceipt:
+        """Send a request, in a courier's thread."""
+        # The last thing before it leaves: a process that was paused meanwhile must not send under an old intent.
+        flight.left_at = self._monotonic()
+        if flight.left_at > flight.fresh_until:
+            raise _StaleIntentError
+        return wire.submit_struct(flight.request.struct)
+
+    def _renew(self) -> None:
+        now, fresh_until = self._clock(), self._monotonic() + self._policy.intent_life
+        for flight in self._ready:
+            flight.intent = replace(flight.intent, written_at=now)
+        self._ledger.renew([flight.intent for flight in self._ready])
+        for flight in self._ready:
+            flight.fresh_until = fresh_until
+
+    def _hear(self, batch: BatchTally) -> None:
+        """Wait a moment for an answer, and book it."""
+        waits_for_gate = self._ready and len(self._flying) < self._policy.max_in_flight and self._wait > 0
+        answer = self._couriers.answer(min(_SLICE, self._wait) if waits_for_gate else _SLICE)
+        if answer is None:
+            return
+        flight, result = answer
+        self._flying.remove(flight)
+        if isinstance(result, SubmitReceipt):
+            self._book_receipt(batch, flight, result)
+        elif isinstance(result, RequestRefusedError) and not flight.ambiguous:
+            log.warning("%s was refused: %s", flight.request, result)
+            self._book(batch, flight, rejected=flight.request.biz_ids)
+            self._manifest.because("rejected", _reason(result), len(flight.request.biz_ids))
+        elif isinstance(result, _StaleIntentError):
+            self._back(batch, flight)
+            flight.attempts -= 1
+            batch.requests -= 1
+        elif isinstance(result, LingyangError):
+            self._book_failure(batch, flight, result)
+        elif isinstance(result, Exception):
+            _doubt_of(flight).reason = type(result).__name__
+            self._ending = self._ending or result
+        else:
+            raise result
+
+    def _book_receipt(self, batch: BatchTally, flight: _Flight, receipt: SubmitReceipt) -> None:
+        request, echoed = flight.request, receipt.task_ids
+        accepted = {biz_id: echoed[biz_id] for biz_id in request.biz_ids if biz_id in echoed}
+        missing = [biz_id for biz_id in request.biz_ids if biz_id not in echoed]
         strangers = receipt.strangers(set(request.biz_ids))
         # Each echo is an execution; those that name nobody may be the missing ones.
-        unclear = missing if strangers else 0
-        self._manifest.settle(doubt, batch, accepted=accepted, rejected=missing - unclear, in_doubt=unclear)
         if strangers:
             log.warning(
                 "%s: %d echoes are nobody's of the request (request_id %s)",
@@ -165,20 +336,165 @@ class Submission:
                 strangers,
                 receipt.request_id,
             )
-        if unclear:
-            doubt.reason = "the answer echoes tasks that cannot be told whose they are"
-            raise SubmissionStopped(
-                f"{request}: {unclear} of its tasks are in doubt: {doubt.reason} "
-                f"(request_id {receipt.request_id})"
+        if missing and strangers:
+            self._book(batch, flight, accepted=accepted, in_doubt=missing)
+            flight.ambiguous = True
+            flight.why = _doubt_of(flight).reason = (
+                "the answer echoes tasks that cannot be told whose they are"
             )
+            self._doubtful.append(flight)
+            return
+        self._book(batch, flight, accepted=accepted, rejected=missing)
         if missing:
             log.warning(
                 "%s: %d tasks were not echoed, so not accepted (request_id %s)",
                 request,
-                missing,
+                len(missing),
                 receipt.request_id,
             )
-            self._manifest.because("rejected", "not echoed by the gateway", missing)
+            self._manifest.because("rejected", "not echoed by the gateway", len(missing))
+
+    def _book_failure(self, batch: BatchTally, flight: _Flight, error: LingyangError) -> None:
+        request = flight.request
+        again_in = self._retry.delay(error, flight.attempts, idempotent=False)
+        if again_in is not None:
+            log.warning("%s: attempt %d: %s; again in %.1f s", request, flight.attempts, error, again_in)
+            self._gate.hold(again_in)
+            self._back(batch, flight)
+        elif _provably_not_executed(error) and not flight.ambiguous:
+            self._book(batch, flight, not_executed=request.biz_ids)
+            self._manifest.because("not_sent", _reason(error), len(request.biz_ids))
+            if isinstance(error, ThrottledError) and (error.retry_after or 0) > LONGEST_WAIT:
+                ending: Exception = self._gate.later(
+                    (error.retry_after or 0) + 1, f"{request} was throttled: {error}"
+                )
+            else:
+                ending = SubmissionStopped(
+                    f"{request} was not executed: {error}", final=error.replay is not Replay.SAFE
+                )
+            self._ending = self._ending or ending
+        else:
+            log.warning("%s is in doubt: %s", request, error)
+            flight.why, _doubt_of(flight).reason = str(error), _reason(error)
+            flight.ambiguous = True
+            self._doubtful.append(flight)
+
+    def _clear_up(self, batch: BatchTally) -> None:
+        """Find out about those in doubt, now that nothing is under way."""
+        flights, self._doubtful = self._doubtful, []
+        verdicts = self._verdicts(flights)
+        for flight, verdict in zip(flights, verdicts, strict=True):
+            if verdict.executed or verdict.not_executed:
+                self._book(
+                    batch,
+                    flight,
+                    accepted=verdict.executed,
+                    not_executed=verdict.not_executed,
+                    in_doubt=verdict.unknown,
+                )
+            if verdict.not_executed:
+                log.info(
+                    "%s: %d were not executed and are sent again", flight.request, len(verdict.not_executed)
+                )
+                self._spool.regroup(verdict.not_executed)
+                self._last_failure = flight.why
+                self._free_again = True
+            if not verdict.unknown:
+                continue
+            whole = len(verdict.unknown) == len(flight.request.biz_ids)
+            if self._policy.dedupes_by_code and whole and flight.attempts < self._policy.max_attempts:
+                log.info(
+                    "%s is sent again: the gateway executes a task_unique_code only once", flight.request
+                )
+                self._back(batch, flight)
+            elif self._policy.on_in_doubt == "stop":
+                what = "is in doubt" if whole else f"{len(verdict.unknown)} of its tasks are in doubt"
+                self._ending = self._ending or SubmissionStopped(
+                    f"{flight.request}{' ' if whole else ': '}{what}: {flight.why}",
+                    final=self._inquiry is None and not self._policy.dedupes_by_code,
+                )
+
+    def _verdicts(self, flights: list[_Flight]) -> list[Verdict]:
+        if self._inquiry is not None and self._ending is None:
+            try:
+                return self._inquiry.ask(
+                    [
+                        Question(
+                            flight.unknown,
+                            flight.intent.written_at,
+                            flight.left_at + self._policy.lookup_settle,
+                        )
+                        for flight in flights
+                    ]
+                )
+            except StoppedError:
+                self._check_stop()
+        return [Verdict(unknown=list(flight.unknown)) for flight in flights]
+
+    def _back(self, batch: BatchTally, flight: _Flight) -> None:
+        """Make a request ready again."""
+        if not flight.ambiguous:
+            self._manifest.settle(_doubt_of(flight), batch)
+            flight.doubt = None
+        self._ready.appendleft(flight)
+
+    def _book(
+        self,
+        batch: BatchTally,
+        flight: _Flight,
+        *,
+        accepted: dict[str, int | None] | None = None,
+        rejected: Iterable[str] = (),
+        not_executed: Iterable[str] = (),
+        in_doubt: Iterable[str] = (),
+    ) -> None:
+        outcome = Outcome(
+            flight.request.task_unique_code,
+            accepted or {},
+            tuple(rejected),
+            tuple(not_executed),
+            tuple(in_doubt),
+        )
+        self._manifest.settle(
+            _doubt_of(flight),
+            batch,
+            accepted=list(outcome.accepted),
+            rejected=len(outcome.rejected),
+            in_doubt=len(outcome.in_doubt),
+        )
+        flight.unknown = outcome.in_doubt
+        self._outcomes.append(outcome)
+
+    def _release(self) -> None:
+        """Note that the requests which were only intended did not leave."""
+        self._outcomes += [
+            Outcome(flight.request.task_unique_code, {}, not_executed=flight.request.biz_ids)
+            for flight in [*self._ready, *self._unwritten]
+            if not flight.ambiguous
+        ]
+        self._ready.clear()
+
+    def _close_books(self) -> None:
+        """Write the outcomes that are known."""
+        outcomes, self._outcomes = self._outcomes, []
+        if outcomes:
+            self._ledger.write(outcomes, [])
+
+
+def _intent(request: BatchRequest, now: float) -> Intent:
+    return Intent(
+        request.task_unique_code,
+        request.batch_num,
+        request.biz_ids,
+        request.struct_digest,
+        now,
+        request.again,
+    )
+
+
+def _doubt_of(flight: _Flight) -> Doubt:
+    assert flight.doubt is not None
+    return flight.doubt
 
 
 def _provably_not_executed(error: LingyangError) -> bool:

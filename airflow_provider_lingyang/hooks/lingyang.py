@@ -88,6 +88,37 @@ def max_requests_per_second(conn: Connection) -> float | None:
     return rate
 
 
+def lookup_settle(conn: Connection) -> float:
+    """Return after how many seconds a look-up knows of every executed request: by default 30, or twice the timeout.
+
+    :raises LingyangConfigError: it is not a number of at least 0.
+    """
+    value = _extra(conn).get("lookup_settle")
+    if value in (None, ""):
+        return max(30.0, 2 * client_settings(conn).timeout)
+    try:
+        seconds = float(str(value))
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 86_400:
+        raise LingyangConfigError(
+            f"connection {conn.conn_id!r}: lookup_settle must be a number of seconds from 0 to 86400"
+        )
+    return seconds
+
+
+def dedupes_by_code(conn: Connection) -> bool:
+    """Return whether the user states that the gateway executes a ``task_unique_code`` only once.
+
+    :raises LingyangConfigError: it is neither true nor false.
+    """
+    value = _extra(conn).get("dedupes_by_code")
+    told = {"": False, "none": False, "false": False, "true": True}.get(str(value).strip().lower())
+    if told is None:
+        raise LingyangConfigError(f"connection {conn.conn_id!r}: dedupes_by_code must be true or false")
+    return told
+
+
 def result_query(conn: Connection) -> ResultQuery | None:
     """Return the look-up that a connection describes, or None. Pure.
 
@@ -156,6 +187,26 @@ class LingyangHook(BaseHook):
     def max_requests_per_second(self) -> float | None:
         """How fast the connection allows requests to leave; None: as fast as they are answered."""
         return max_requests_per_second(self._get_connection())
+
+    @property
+    def lookup_settle(self) -> float:
+        """After how many seconds a look-up knows of every executed request."""
+        return lookup_settle(self._get_connection())
+
+    @property
+    def dedupes_by_code(self) -> bool:
+        """Whether the gateway executes a ``task_unique_code`` only once, as the connection states."""
+        return dedupes_by_code(self._get_connection())
+
+    def new_client(self, *, max_attempts: int | None = None) -> GatewayClient:
+        """Return one more client, for a thread of its own.
+
+        :param max_attempts: how often it sends one request at most. Default None: as the connection says.
+        """
+        settings = self.settings
+        if max_attempts is not None:
+            settings = replace(settings, max_attempts=max_attempts)
+        return GatewayClient(settings, sleep=self._sleep)
 
     def get_conn(self) -> GatewayClient:
         """Return the client, which keeps its connection to the gateway.

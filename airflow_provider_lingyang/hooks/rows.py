@@ -31,7 +31,7 @@ def stream_rows(
     """
     with ExitStack() as stack:
         with _readable(conn_id, sql):
-            connection = stack.enter_context(closing(_hook(conn_id).get_conn()))
+            connection = stack.enter_context(closing(sql_hook(conn_id).get_conn()))
             cursor = stack.enter_context(closing(connection.cursor()))
             bound = () if parameters is None else (parameters,)
             cursor.execute(sql.strip().rstrip(";"), *bound)
@@ -50,7 +50,11 @@ def _rows(conn_id: str, cursor: Any, chunk: Sequence[Sequence[Any]]) -> Iterator
             chunk = cursor.fetchmany(_FETCH)
 
 
-def _hook(conn_id: str) -> Any:
+def sql_hook(conn_id: str) -> Any:
+    """Return the ``DbApiHook`` of a connection.
+
+    :raises QueryError: there is none.
+    """
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
     try:

@@ -7,6 +7,7 @@ import logging
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -15,6 +16,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     BaseOperator,
     XComArg,
+    conf,
 )
 
 from airflow_provider_lingyang import config
@@ -25,10 +27,15 @@ if TYPE_CHECKING:
 
     from airflow_provider_lingyang.campaign.audience import AudienceReader, Problem, Recipient
     from airflow_provider_lingyang.campaign.campaign import CampaignSpec
+    from airflow_provider_lingyang.campaign.gate import Later
     from airflow_provider_lingyang.campaign.manifest import Manifest
     from airflow_provider_lingyang.campaign.spool import Spool
+    from airflow_provider_lingyang.ledger.base import Attempt, Ledger
 
 log = logging.getLogger(__name__)
+
+_ON_CLEAR = ("reuse", "resubmit")
+_SHOWN = 10
 
 
 class Rows:
@@ -51,14 +58,18 @@ class Rows:
 class LingyangSubmitBatchOperator(BaseOperator):
     """Phone, text or mail the people of an audience, through a plan of Lingyang customer-service cloud.
 
-    The audience is read once, validated as a whole, and only then sent, in the order of ``batch_num``.
-    Without a ledger every failure after the first request left is final, and a later try sends nothing.
+    The audience is read once, validated as a whole, and only then sent, in the order of ``batch_num``. A ledger
+    remembers between tries what became of everybody, so that a retry, a Clear or a resume goes on where the last try
+    ended and contacts nobody twice: on Airflow 3.3 and later the task's own state, elsewhere a database
+    (``ledger_conn_id``). Without either every failure is final, and a later try sends nothing.
 
     API page: ``alibaba.lingyang.utouch.submit.initiative.batch.task``.
 
     *What*
 
     :param plan_id: the plan, as its number or its digits. Templated.
+    :param campaign_key: within a campaign (this key and the plan) nobody is sent to twice. Default: dag_id / run_id /
+        task_id. An own one outlives the DAG run and needs ``ledger_conn_id``. Templated.
     :param channel: what the plan does: ``call`` or ``sms`` (each row needs a phone number) or ``email``
         (an email address). Default None: each row needs a phone number, an email or an ``outer_user_id``.
     :param use_book_info: the account book that pays: ``use_platform``, ``book_code``, ``book_owner_id``.
@@ -82,6 +93,11 @@ class LingyangSubmitBatchOperator(BaseOperator):
     *How*
 
     :param batch_size: tasks in one request at most, 100 by default (the platform documents no limit).
+    :param max_in_flight: requests of one ``batch_num`` under way at a time, 1 by default.
+    :param send_window: hours of the day in which requests leave, at Asia/Shanghai's time, such as ``"09:00-20:30"``.
+        Outside them the task waits as a deferred one. Default None: any hour.
+    :param send_until: nothing leaves after this moment: a datetime, or text of one (without a time zone:
+        Asia/Shanghai); the task then fails, with the rest not sent. Default None: no end. Templated.
     :param max_recipients: more valid rows than this fail before anything is sent. Default None: no limit.
     :param validate_only: validate, count and show the plan; send nothing. Default False.
 
@@ -90,7 +106,15 @@ class LingyangSubmitBatchOperator(BaseOperator):
     :param on_invalid: ``fail`` (default) or ``skip`` the invalid rows and send the others.
     :param on_duplicate_contact: one contact in several rows: ``warn`` (default), ``fail``, or
         ``keep_first`` and leave the later rows out.
+    :param on_rejected: some were rejected: ``continue`` (default), or ``fail`` after their ``batch_num``.
+    :param on_in_doubt: nobody can tell whether a request was executed: ``stop`` (default), or ``continue`` without it.
     :param on_empty: no rows: ``skip`` (default), ``fail`` or ``succeed``.
+    :param on_clear: a finished submission is cleared: ``reuse`` (default) what it did and send to new rows only, or
+        ``resubmit`` everybody. An unfinished one always goes on. Templated.
+    :param settle: what you found out about requests in doubt: task_unique_code → ``accepted`` or ``not_executed``, as
+        a dict or its JSON. Default None. Templated.
+    :param ledger_conn_id: a database (any ``DbApiHook``) that keeps the ledger, in tables created on first use.
+        Default None: the task's own state. Templated.
 
     :param lingyang_conn_id: the gateway's connection, ``lingyang_default`` by default. Templated.
 
@@ -99,18 +123,25 @@ class LingyangSubmitBatchOperator(BaseOperator):
         every raise too. XCom ``biz_ids`` holds the accepted ids, null when more than
         ``[lingyang] xcom_ids_limit``.
     :raises ArgumentError: at parse time, for arguments that cannot be right.
-    :raises AirflowFailException: the audience or a setting is wrong, or sending broke off; no retry helps.
+    :raises AirflowFailException: the audience or a setting is wrong, or a person must act first; no retry helps.
+    :raises AirflowException: sending broke off, and a retry goes on from there.
+    :raises TaskDeferred: ``send_window`` is closed, or the gateway throttles for more than a minute.
     :raises AirflowSkipException: nobody to send to.
     """
 
     template_fields: Sequence[str] = (
         "plan_id",
+        "campaign_key",
         "use_book_info",
         "audience",
         "sql",
         "sql_conn_id",
         "parameters",
         "task_defaults",
+        "send_until",
+        "on_clear",
+        "settle",
+        "ledger_conn_id",
         "lingyang_conn_id",
     )
     template_ext: Sequence[str] = (".sql",)
@@ -122,6 +153,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         *,
         # what
         plan_id: int | str,
+        campaign_key: str | None = None,
         channel: str | None = None,
         use_book_info: Mapping[str, Any] | None = None,
         # who
@@ -135,17 +167,26 @@ class LingyangSubmitBatchOperator(BaseOperator):
         output_slots: Sequence[str] | None = None,
         # how
         batch_size: int = 100,
+        max_in_flight: int = 1,
+        send_window: str | None = None,
+        send_until: datetime | str | None = None,
         max_recipients: int | None = None,
         validate_only: bool = False,
         # what if
         on_invalid: str = "fail",
         on_duplicate_contact: str = "warn",
+        on_rejected: str = "continue",
+        on_in_doubt: str = "stop",
         on_empty: str = "skip",
+        on_clear: str = "reuse",
+        settle: Mapping[str, str] | str | None = None,
+        ledger_conn_id: str | None = None,
         lingyang_conn_id: str = "lingyang_default",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.plan_id = plan_id
+        self.campaign_key = campaign_key
         self.channel = channel
         self.use_book_info = use_book_info
         self.audience = audience
@@ -157,13 +198,22 @@ class LingyangSubmitBatchOperator(BaseOperator):
         self.input_params_columns = [] if input_params_columns is None else input_params_columns
         self.output_slots = [] if output_slots is None else output_slots
         self.batch_size = batch_size
+        self.max_in_flight = max_in_flight
+        self.send_window = send_window
+        self.send_until = send_until
         self.max_recipients = max_recipients
         self.validate_only = validate_only
         self.on_invalid = on_invalid
         self.on_duplicate_contact = on_duplicate_contact
+        self.on_rejected = on_rejected
+        self.on_in_doubt = on_in_doubt
         self.on_empty = on_empty
+        self.on_clear = on_clear
+        self.settle = settle
+        self.ledger_conn_id = ledger_conn_id
         self.lingyang_conn_id = lingyang_conn_id
         self._killed = False
+        self._ledger: Any = None
         self._check_arguments()
 
     @property
@@ -184,6 +234,10 @@ class LingyangSubmitBatchOperator(BaseOperator):
             raise arguments.ArgumentError("sql and sql_conn_id belong together")
         if self.parameters is not None and self.sql is None:
             raise arguments.ArgumentError("parameters belong to sql")
+        if self.campaign_key is not None and self.ledger_conn_id is None:
+            raise arguments.ArgumentError(
+                "an own campaign_key needs ledger_conn_id: a task's own state ends with its DAG run"
+            )
         if self.channel is not None:
             arguments.check_choice("channel", self.channel, arguments.CHANNELS)
         arguments.check_mapping("columns", self.columns)
@@ -194,6 +248,8 @@ class LingyangSubmitBatchOperator(BaseOperator):
         arguments.plan_variables(self.input_params_columns)
         arguments.check_names("output_slots", self.output_slots)
         arguments.check_positive("batch_size", self.batch_size)
+        arguments.check_positive("max_in_flight", self.max_in_flight)
+        arguments.check_window("send_window", self.send_window)
         if self.max_recipients is not None:
             arguments.check_positive("max_recipients", self.max_recipients)
         arguments.check_bool("validate_only", self.validate_only)
@@ -201,59 +257,161 @@ class LingyangSubmitBatchOperator(BaseOperator):
         arguments.check_choice(
             "on_duplicate_contact", self.on_duplicate_contact, ("warn", "fail", "keep_first")
         )
+        arguments.check_choice("on_rejected", self.on_rejected, ("continue", "fail"))
+        arguments.check_choice("on_in_doubt", self.on_in_doubt, ("stop", "continue"))
         arguments.check_choice("on_empty", self.on_empty, ("skip", "fail", "succeed"))
+        if not isinstance(self.on_clear, str) or "{{" not in self.on_clear:
+            arguments.check_choice("on_clear", self.on_clear, _ON_CLEAR)
+        if not isinstance(self.settle, str):
+            arguments.parse_settle(self.settle)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Read, validate, send, account."""
-        from airflow_provider_lingyang.campaign.manifest import Manifest
+        """Read, validate, decide, send, account."""
+        return self._submit(context, resumed=False)
 
-        ti = context["ti"]
-        source = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index}
-        key = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}"
-        manifest = Manifest(key, self.output_slots, source)
-        with self._accounted(ti, manifest) as account:
-            manifest.ids_limit = config.xcom_ids_limit()
-            log.info(
-                "No ledger: nothing is remembered between tries. Should this task fail, a retry or Clear sends "
-                "nothing: correct the cause and start a new run"
-            )
-            if ti.map_index is not None and ti.map_index >= 0 and not self.validate_only:
-                raise AirflowFailException(
-                    "nothing was sent: a mapped task needs a ledger that its instances share, so that no two of them "
-                    "send to one person; this version has none. Use one task, or one task for each plan"
-                )
-            if ti.try_number > 1 and not self.validate_only:
-                raise AirflowFailException(
-                    f"this is try {ti.try_number}: without a ledger nobody knows what an earlier try sent, so this one "
-                    "sends nothing. What failed and what was sent is in the log of try 1; for the rest, start a new run"
-                )
-            self._run(ti, manifest)
-        return account
+    def resume(self, context: Context, event: Any = None) -> dict[str, Any]:
+        """Go on after the task was deferred until it may send again."""
+        return self._submit(context, resumed=True)
 
     def on_kill(self) -> None:
         """Let no further request leave. Runs in a signal handler: sets a flag and nothing else."""
         self._killed = True
 
-    def _run(self, ti: Any, manifest: Manifest) -> None:
+    def _submit(self, context: Context, *, resumed: bool) -> dict[str, Any]:
+        from airflow_provider_lingyang.campaign.manifest import Manifest
+        from airflow_provider_lingyang.ledger.base import Attempt, NoLedger
+
+        ti = context["ti"]
+        source = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index}
+        attempt = Attempt(
+            dag_id=ti.dag_id,
+            run_id=ti.run_id,
+            task_id=ti.task_id,
+            map_index=-1 if ti.map_index is None else ti.map_index,
+            try_number=ti.try_number,
+            max_tries=getattr(ti, "max_tries", None),
+            resumed=resumed,
+        )
+        manifest = Manifest(
+            self.campaign_key or f"{ti.dag_id}/{ti.run_id}/{ti.task_id}", self.output_slots, source
+        )
+        self._ledger = NoLedger()
+        with self._accounted(ti, manifest) as account:
+            manifest.ids_limit = config.xcom_ids_limit()
+            if not self.validate_only:
+                self._ledger = self._find_ledger(context, manifest.campaign_key, attempt)
+            with closing(self._ledger):
+                self._run(ti, manifest, attempt)
+        return account
+
+    def _find_ledger(self, context: Context, campaign_key: str, attempt: Attempt) -> Ledger:
+        """Return where tries leave what later ones need.
+
+        :raises AirflowFailException: there is no ledger that could hold, and one is needed.
+        """
+        from airflow_provider_lingyang.hooks.rows import sql_hook
+        from airflow_provider_lingyang.ledger.base import NoLedger
+
+        if self.ledger_conn_id:
+            from airflow_provider_lingyang.ledger.sql import SqlLedger
+
+            log.info("The ledger is on connection %r, campaign_key %r", self.ledger_conn_id, campaign_key)
+            return SqlLedger(sql_hook(self.ledger_conn_id), self.ledger_conn_id, campaign_key, attempt)
+        if attempt.map_index >= 0:
+            raise AirflowFailException(
+                "nothing was sent: a mapped task needs a ledger that its instances share, so that no two of them "
+                "send to one person: give it ledger_conn_id, or use one task"
+            )
+        store = context.get("task_state_store")
+        if store is None:
+            log.info(
+                "No ledger: nothing is remembered between tries. Should this task fail, a retry or Clear sends "
+                "nothing; set ledger_conn_id to have it go on instead"
+            )
+            if attempt.try_number > 1:
+                raise AirflowFailException(
+                    f"this is try {attempt.try_number}: without a ledger nobody knows what an earlier try sent, so "
+                    "this one sends nothing. What failed and what was sent is in the log of try 1; for the rest, start "
+                    "a new run, or set ledger_conn_id for the next time"
+                )
+            return NoLedger()
+        from airflow.sdk.execution_time.context import NEVER_EXPIRE
+
+        from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
+
+        for section, option in (("state_store", "clear_on_success"), ("workers", "state_store_backend")):
+            value = conf.get(section, option, fallback="")
+            if str(value).strip().lower() not in ("", "false"):
+                raise AirflowFailException(
+                    f"nothing was sent: [{section}] {option} is set, so the task's state is no safe place for the "
+                    "ledger: give the task ledger_conn_id"
+                )
+        log.info("The ledger is in the task's own state")
+        return TaskStateLedger(store, attempt, NEVER_EXPIRE)
+
+    def _run(self, ti: Any, manifest: Manifest, attempt: Attempt) -> None:
         from airflow_provider_lingyang.campaign.campaign import Campaign
+        from airflow_provider_lingyang.campaign.gate import Gate, SendWindow, parse_until
         from airflow_provider_lingyang.campaign.spool import Spool
-        from airflow_provider_lingyang.campaign.submission import Pace, Stop
+        from airflow_provider_lingyang.campaign.stop import Stop
+        from airflow_provider_lingyang.campaign.submission import Policy
         from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 
+        settle = arguments.parse_settle(self.settle)
+        arguments.check_choice("on_clear", self.on_clear, _ON_CLEAR)
+        if settle and not self._ledger.remembers and not self.validate_only:
+            raise arguments.ArgumentError(
+                "settle needs a ledger, which this task has not: set ledger_conn_id"
+            )
+        if self.on_clear == "resubmit" and attempt.map_index >= 0:
+            raise arguments.ArgumentError(
+                "on_clear='resubmit' is not for mapped tasks: their instances share one campaign"
+            )
+        knows_past = self._ledger.claim()
         stop = Stop(lambda: self._killed)
-        hook = LingyangHook(self.lingyang_conn_id, sleep=stop.sleep_before_attempt)
+        hook = LingyangHook(self.lingyang_conn_id, sleep=stop.sleep)
         settings = hook.settings
-        pace = Pace(hook.max_requests_per_second, sleep=stop.sleep)
+        result_query = hook.result_query
         campaign = Campaign(
-            self._spec(), manifest, host=settings.url, app_key=settings.app_key, key=settings.app_secret
+            self._spec(),
+            manifest,
+            self._ledger,
+            host=settings.url,
+            app_key=settings.app_key,
+            key=settings.app_secret,
+        )
+        gate = Gate(
+            max_requests_per_second=hook.max_requests_per_second,
+            window=SendWindow.parse(self.send_window),
+            until=parse_until(self.send_until),
+        )
+        policy = Policy(
+            max_in_flight=self.max_in_flight,
+            max_attempts=settings.max_attempts,
+            lookup_settle=hook.lookup_settle,
+            dedupes_by_code=hook.dedupes_by_code,
+            on_in_doubt=self.on_in_doubt,
+            on_rejected=self.on_rejected,
         )
         with Spool(config.spool_dir()) as spool, closing(hook):
-            campaign.read(self._rows, spool, stop.told)
+            if not self.validate_only:
+                campaign.open(resubmit=self.on_clear == "resubmit")
+            campaign.read(self._rows, spool, stop)
             if self.validate_only:
                 campaign.show_plan(spool)
                 return
             self._hand_over_ids(ti, spool, manifest)
-            campaign.send(spool, hook.get_conn().submit_struct, pace, stop.told)
+            campaign.send(
+                spool,
+                new_wire=lambda: hook.new_client(max_attempts=1),
+                look_up=hook.fetch_results if result_query else None,
+                dated=bool(result_query and result_query.created_at_field),
+                gate=gate,
+                policy=policy,
+                stop=stop,
+                settle=settle,
+                unknown_past=not knows_past,
+            )
 
     def _spec(self) -> CampaignSpec:
         from airflow_provider_lingyang.campaign.campaign import CampaignSpec, parse_book, parse_plan_id
@@ -310,13 +468,16 @@ class LingyangSubmitBatchOperator(BaseOperator):
         Gives the manifest as plain JSON, filled at the end.
         """
         from airflow_provider_lingyang.campaign.campaign import NobodyToSendTo
+        from airflow_provider_lingyang.campaign.gate import Later
         from airflow_provider_lingyang.campaign.spool import AudienceError, SpoolError
         from airflow_provider_lingyang.campaign.submission import SubmissionStopped
         from airflow_provider_lingyang.gateway.errors import LingyangError
         from airflow_provider_lingyang.hooks.rows import QueryError
+        from airflow_provider_lingyang.ledger.base import LedgerError, LedgerRefusedError
 
         account: dict[str, Any] = {}
         failure: AirflowException | None = None
+        later: Later | None = None
         try:
             yield account
         except NobodyToSendTo as error:
@@ -326,11 +487,24 @@ class LingyangSubmitBatchOperator(BaseOperator):
                 failure = (AirflowSkipException if self.on_empty == "skip" else AirflowFailException)(
                     str(error)
                 )
-        except (AudienceError, SpoolError, QueryError, arguments.ArgumentError, LingyangError) as error:
-            # Final, although a database may come back: a later try would send nothing either.
+        except (AudienceError, arguments.ArgumentError, LingyangError, LedgerRefusedError) as error:
             failure = AirflowFailException(f"nothing was sent: {error}. {manifest.in_words()}")
+        except (SpoolError, QueryError) as error:
+            failure = self._broken_off(f"nothing was sent: {error}. {manifest.in_words()}")
+        except LedgerError as error:
+            failure = self._broken_off(f"{error}, so nothing more was sent. {manifest.in_words()}")
         except SubmissionStopped as error:
-            failure = AirflowFailException(f"{error}. {manifest.in_words()}. {_way_out(manifest)}")
+            failure = self._broken_off(
+                f"{error}. {manifest.in_words()}. {_way_out(manifest, self._ledger)}", final=error.final
+            )
+        except Later as error:
+            touched = manifest.accepted + manifest.already_accepted + manifest.rejected + manifest.in_doubt
+            if self._ledger.remembers or not touched:
+                later = error
+            else:
+                failure = self._broken_off(
+                    f"{error.why}. {manifest.in_words()}. {_way_out(manifest, self._ledger)}"
+                )
         except AirflowException as error:
             failure = error
         except Exception as error:
@@ -340,16 +514,29 @@ class LingyangSubmitBatchOperator(BaseOperator):
             )
             failure = AirflowFailException(
                 f"unforeseen {type(error).__name__}, see the traceback above. {manifest.in_words()}. "
-                f"{_way_out(manifest)}"
+                f"{_way_out(manifest, self._ledger)}"
             )
         except BaseException:
             self._publish(ti, manifest, account)
             raise
         if problem := self._publish(ti, manifest, account):
-            failure = failure or AirflowFailException(f"{problem}. {manifest.in_words()}")
+            failure = failure or self._broken_off(f"{problem}. {manifest.in_words()}")
         if failure is not None:
             # from None: the original may repeat data, and Airflow prints what an error is chained to.
             raise failure from None
+        if later is not None:
+            self._wait_until(later)
+
+    def _broken_off(self, message: str, *, final: bool = False) -> AirflowException:
+        """Return the failure of a try; final too where a later one could not go on."""
+        final = final or not self._ledger.remembers
+        return (AirflowFailException if final else AirflowException)(message)
+
+    def _wait_until(self, later: Later) -> None:
+        from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+
+        log.info("%s. Until then the task holds no worker", later)
+        self.defer(trigger=DateTimeTrigger(moment=later.until.astimezone(UTC)), method_name="resume")
 
     def _publish(self, ti: Any, manifest: Manifest, account: dict[str, Any]) -> str | None:
         """Push the manifest and the ids, and log the manifest last; return what went wrong, without raising it."""
@@ -368,7 +555,23 @@ class LingyangSubmitBatchOperator(BaseOperator):
         return problem
 
 
-def _way_out(manifest: Manifest) -> str:
+def _way_out(manifest: Manifest, ledger: Ledger) -> str:
+    if not ledger.remembers:
+        return _way_out_without_ledger(manifest)
+    if manifest.doubts:
+        codes = [doubt.task_unique_code for doubt in manifest.doubts]
+        line = ", ".join(f'"{code}": "accepted"' for code in codes[:_SHOWN])
+        more = f" and {len(codes) - _SHOWN} more, see in_doubt in the manifest" if len(codes) > _SHOWN else ""
+        return (
+            "Find out in the Lingyang console whether the requests in doubt were executed, then clear the task with "
+            f"settle={{{line}}}{more} (or 'not_executed'); it goes on from there and repeats nobody"
+        )
+    return (
+        "The ledger knows who was reached: correct the cause; the next try, or Clear, goes on with the others"
+    )
+
+
+def _way_out_without_ledger(manifest: Manifest) -> str:
     if manifest.in_doubt:
         return (
             "Find out in the Lingyang console whether the request in doubt was executed. Without a ledger this run "

@@ -214,7 +214,7 @@ class LingyangResultSensor(BaseSensorOperator):
             raise arguments.ArgumentError(
                 "campaign must be the manifest of a LingyangSubmitBatchOperator: campaign=submit.output"
             )
-        accepted = manifest["counts"]["accepted"]
+        accepted = manifest["counts"]["accepted"] + manifest["counts"].get("already_accepted", 0)
         if not manifest["counts"]["audience"]:
             return []  # on_empty="succeed": nobody was asked, so everybody has answered
         if "validate_only" in manifest.get("reasons", {}).get("not_sent", {}):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.campaign.audience import Problem, Recipient
-from airflow_provider_lingyang.campaign.batches import Identity, requests_of_batch
+from airflow_provider_lingyang.campaign.batches import Identity, RequestBuilder
 from airflow_provider_lingyang.campaign.reading import Reading
 from airflow_provider_lingyang.campaign.spool import AudienceError, Spool, SpoolError
 from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest, UseBookInfo
@@ -189,7 +189,7 @@ IDENTITY = Identity("https://gateway/router/rest", "key", "dag/run/task", 123)
 
 def requests(spool: Spool, **changes: Any) -> list[Any]:
     arguments: dict[str, Any] = {"identity": IDENTITY, "batch_size": 2, "use_book_info": None}
-    return list(requests_of_batch(spool, "1", **(arguments | changes)))
+    return list(RequestBuilder(spool, **(arguments | changes)).new("1"))
 
 
 def test_requests_hold_at_most_batch_size_tasks_and_are_what_the_models_would_write(spool: Spool) -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import pytest
 
 from airflow_provider_lingyang.campaign.batches import BatchRequest
+from airflow_provider_lingyang.campaign.couriers import Couriers
+from airflow_provider_lingyang.campaign.gate import Gate, Later
 from airflow_provider_lingyang.campaign.manifest import BatchTally, Manifest
-from airflow_provider_lingyang.campaign.submission import Pace, Submission, SubmissionStopped
+from airflow_provider_lingyang.campaign.spool import Spool
+from airflow_provider_lingyang.campaign.stop import Stop
+from airflow_provider_lingyang.campaign.submission import Policy, Submission, SubmissionStopped
 from airflow_provider_lingyang.gateway import errors
 from airflow_provider_lingyang.gateway.errors import Replay
 from airflow_provider_lingyang.gateway.protocol import SubmitReceipt, read_receipt
+from airflow_provider_lingyang.gateway.retry import RetryPolicy
+from airflow_provider_lingyang.ledger.base import Intent, LedgerError, LedgerFencedError, NoLedger, Outcome
 
 
 def receipt(*biz_ids: str) -> SubmitReceipt:
@@ -23,25 +30,66 @@ def receipt(*biz_ids: str) -> SubmitReceipt:
     return read_receipt(Answer({"result": {"success": True, "data": data}}, "r1"), Scrubber({}, {}))
 
 
-def send(outcomes: list[Any], stopped: Callable[[], bool] = lambda: False) -> tuple[Manifest, Any]:
-    """Send as many requests of two tasks as there are outcomes; return the account and what was raised."""
-    manifest = Manifest("key", [], {}, ids_limit=1000, audience=2 * len(outcomes))
-    pending = list(outcomes)
+class Wire:
+    """Answers each request with the next of some outcomes."""
 
-    def sender(struct: str) -> SubmitReceipt:
-        outcome = pending.pop(0)
+    def __init__(self, outcomes: list[Any]) -> None:
+        self.outcomes = outcomes
+
+    def submit_struct(self, struct: str) -> SubmitReceipt:
+        outcome = self.outcomes.pop(0)
         if isinstance(outcome, BaseException):
             raise outcome
         return receipt(*(outcome or struct.split()))
 
-    requests = [BatchRequest(f"code{n}", "1", (f"{n}a", f"{n}b"), f"{n}a {n}b") for n in range(len(outcomes))]
+    def close(self) -> None:
+        pass
+
+
+class Diary(NoLedger):
+    """Remembers the order of what it was told; fails at the writes with the given numbers."""
+
+    def __init__(self, fails: Collection[int] = ()) -> None:
+        self.written: list[tuple[list[str], list[str]]] = []
+        self._fails = fails
+
+    def write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
+        if len(self.written) in self._fails:
+            self.written.append(([], ["failed"]))
+            raise LedgerError("the ledger is away")
+        self.written.append(([o.task_unique_code for o in outcomes], [i.task_unique_code for i in intents]))
+
+
+def send(
+    outcomes: list[Any],
+    stopped: Callable[[], bool] = lambda: False,
+    ledger: NoLedger | None = None,
+    new_wire: Callable[[list[Any]], Wire] = Wire,
+    requests: int | None = None,
+    policy_class: type[Policy] = Policy,
+    max_attempts: int = 1,
+    **policy: Any,
+) -> tuple[Manifest, Any]:
+    """Send requests of two tasks, as many as there are outcomes; return the account and what was raised."""
+    count = len(outcomes) if requests is None else requests
+    manifest = Manifest("key", [], {}, ids_limit=1000, audience=2 * count)
+    to_send = [BatchRequest(f"code{n}", "1", (f"{n}a", f"{n}b"), f"{n}a {n}b") for n in range(count)]
     raised = None
-    try:
-        Submission(sender, manifest, Pace(None), stopped).send_batch(
-            BatchTally("1", manifest.audience), requests
+    with Couriers(lambda: new_wire(list(outcomes))) as couriers, Spool() as spool:
+        submission = Submission(
+            couriers=couriers,
+            ledger=ledger or NoLedger(),
+            spool=spool,
+            manifest=manifest,
+            gate=Gate(),
+            retry=RetryPolicy(max_attempts, random.Random(1)),
+            policy=policy_class(max_attempts=max_attempts, **policy),
+            stop=Stop(stopped),
         )
-    except BaseException as error:
-        raised = error
+        try:
+            submission.send_batch(BatchTally("1", manifest.audience), lambda _: to_send)
+        except BaseException as error:
+            raised = error
     return manifest, raised
 
 
@@ -71,7 +119,7 @@ def test_what_an_error_means_for_its_request_and_the_rest(error: BaseException, 
         assert manifest.to_json()["in_doubt"] == [{"task_unique_code": "code1", "batch_num": "1", "tasks": 2}]
     assert counts == expected
     if isinstance(error, errors.LingyangError):
-        assert isinstance(raised, SubmissionStopped)
+        assert isinstance(raised, Later if error.retry_after else SubmissionStopped)
         assert "code1 of batch_num 1" in str(raised)
     else:
         assert raised is error
@@ -96,10 +144,138 @@ def test_a_task_that_is_not_echoed_is_rejected_and_an_echo_of_nobody_changes_not
 
 
 def test_no_request_leaves_once_the_task_was_told_to_stop() -> None:
-    answers = iter([False, True])
-    manifest, raised = send([None, None, None], lambda: next(answers))
+    told: list[bool] = []
+
+    class Telling(Wire):
+        def submit_struct(self, struct: str) -> SubmitReceipt:
+            told.append(True)
+            return super().submit_struct(struct)
+
+    manifest, raised = send([None, None, None], lambda: bool(told), new_wire=Telling)
     assert isinstance(raised, SubmissionStopped)
+    assert not raised.final
     assert (manifest.accepted, manifest.not_sent) == (2, 4)
+
+
+def test_intents_are_written_before_requests_leave_and_outcomes_with_the_next_intents() -> None:
+    diary = Diary()
+    send([None] * 5, ledger=diary)
+    assert diary.written[0] == ([], ["code0", "code1"])
+    assert [code for _, intents in diary.written for code in intents] == [f"code{n}" for n in range(5)]
+    assert [code for outcomes, _ in diary.written for code in outcomes] == [f"code{n}" for n in range(5)]
+    known: set[str] = set()
+    for outcomes, intents in diary.written:
+        known.update(intents)
+        known.difference_update(outcomes)
+        assert len(known) <= 2
+    assert not known
+
+
+@pytest.mark.parametrize("fails", [0, 1, 2])
+def test_what_the_ledger_does_not_take_does_not_leave(fails: int) -> None:
+    sent: list[str] = []
+
+    class Noting(Wire):
+        def submit_struct(self, struct: str) -> SubmitReceipt:
+            sent.append(struct)
+            return super().submit_struct(struct)
+
+    diary = Diary([fails])
+    manifest, raised = send([None] * 5, ledger=diary, new_wire=Noting)
+    assert isinstance(raised, LedgerError)
+    assert len(sent) == sum(len(intents) for _, intents in diary.written[:fails])
+    assert manifest.accepted == 2 * len(sent)
+    assert manifest.in_doubt == 0
+    # What is known is still written down: also that the last window did not leave.
+    outcomes = {code for written, _ in diary.written for code in written}
+    assert len(outcomes) >= len(sent)
+
+
+def test_a_ledger_that_fails_after_the_last_answer_fails_the_try() -> None:
+    manifest, raised = send([None], ledger=Diary([1]))
+    assert isinstance(raised, LedgerError)
+    assert manifest.accepted == 2
+
+
+def test_an_old_intent_is_written_again_before_its_request_leaves() -> None:
+    renewed: list[str] = []
+
+    class Renewing(NoLedger):
+        def renew(self, intents: Sequence[Intent]) -> None:
+            renewed.extend(intent.task_unique_code for intent in intents)
+
+    # An intent lives for half of lookup_settle: here for no time at all until it is renewed.
+    lives = iter([0.0, *[60.0] * 20])
+
+    class Short(Policy):
+        intent_life = property(lambda self: next(lives))  # type: ignore[assignment]
+
+    manifest, raised = send([None], ledger=Renewing(), policy_class=Short)
+    assert raised is None
+    assert renewed == ["code0"]
+    assert manifest.accepted == 2
+
+
+def test_a_try_that_was_replaced_sends_nothing_under_an_old_intent() -> None:
+    class Fenced(NoLedger):
+        def renew(self, intents: Sequence[Intent]) -> None:
+            raise LedgerFencedError("taken over")
+
+    class Short(Policy):
+        intent_life = property(lambda self: 0.0)  # type: ignore[assignment]
+
+    manifest, raised = send([None], ledger=Fenced(), policy_class=Short)
+    assert isinstance(raised, LedgerFencedError)
+    assert (manifest.accepted, manifest.in_doubt, manifest.not_sent) == (0, 0, 2)
+
+
+def test_a_request_in_doubt_is_booked_and_the_others_go_on_where_the_author_says_so() -> None:
+    manifest, raised = send([None, errors.AnswerLostError("x"), None], on_in_doubt="continue")
+    assert raised is None
+    assert (manifest.accepted, manifest.in_doubt, manifest.not_sent) == (4, 2, 0)
+
+
+def test_rejections_end_the_campaign_after_their_batch_where_the_author_says_so() -> None:
+    refused = errors.RequestRefusedError("refused", code="15", sub_code="isv.x")
+    manifest, raised = send([refused, None], on_rejected="fail")
+    assert isinstance(raised, SubmissionStopped)
+    assert raised.final
+    assert (manifest.accepted, manifest.rejected) == (2, 2)
+
+
+def test_a_gateway_that_dedupes_gets_the_same_request_again() -> None:
+    lost = errors.AnswerLostError("x")
+    structs: list[str] = []
+
+    class Noting(Wire):
+        def submit_struct(self, struct: str) -> SubmitReceipt:
+            structs.append(struct)
+            return super().submit_struct(struct)
+
+    manifest, raised = send([lost, None], requests=1, new_wire=Noting, dedupes_by_code=True, max_attempts=3)
+    assert raised is None
+    assert structs == ["0a 0b", "0a 0b"]
+    assert (manifest.accepted, manifest.in_doubt) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        errors.NotSentError("x"),
+        errors.CallRefusedError("x", code="25"),
+        errors.RequestRefusedError("x", code="15", sub_code="isv.x"),
+        errors.ThrottledError("x", retry_after=31_062),
+    ],
+)
+def test_no_later_refusal_proves_that_a_request_in_doubt_was_not_executed(second: Exception) -> None:
+    lost = errors.AnswerLostError("x")
+    diary = Diary()
+    manifest, raised = send(
+        [lost, second, second], requests=1, dedupes_by_code=True, max_attempts=2, ledger=diary
+    )
+    assert isinstance(raised, SubmissionStopped)
+    assert (manifest.in_doubt, manifest.rejected, manifest.not_sent) == (2, 0, 0)
+    assert not any(outcomes for outcomes, _ in diary.written)
 
 
 def test_more_ids_than_may_travel_are_not_handed_over() -> None:
@@ -122,20 +298,3 @@ def test_the_manifest_stays_small_whatever_happens() -> None:
     assert (len(account["batches"]), account["batches_left_out"]) == (100, 900)
     assert len(account["reasons"]["rejected"]) == 21
     assert sum(account["reasons"]["rejected"].values()) == 10_000
-
-
-def test_pace_spreads_requests_and_does_not_catch_up_in_a_burst() -> None:
-    now, slept = [0.0], []
-
-    def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        now[0] += seconds
-
-    pace = Pace(4, monotonic=lambda: now[0], sleep=sleep)
-    for _ in range(3):
-        pace.wait()
-    assert slept == [0.25, 0.25]
-    now[0] += 10
-    pace.wait()
-    pace.wait()
-    assert slept == [0.25, 0.25, 0.25]

@@ -46,7 +46,9 @@ def test_a_row_is_understood_by_hook_and_operator(
     sub_code: str | None,
     rule: error_codes.Rule,
 ) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(sandbox.connection(max_attempts=1)))
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(sandbox.connection(max_attempts=1, result_query=None))
+    )
     sandbox.add_fault(kind="error", code=int(code), sub_code=sub_code, sub_msg="说明", times=2)
 
     with pytest.raises(LingyangError) as caught:
@@ -66,6 +68,9 @@ def test_a_row_is_understood_by_hook_and_operator(
     if rule.error is RequestRefusedError:
         run.execute(operator)
         assert code in str(run.manifest()["reasons"]["rejected"])
+    elif rule.wait:
+        run.waits(operator)
+        assert rule.what in str(run.manifest()["reasons"]["not_sent"])
     else:
         message = run.fails(operator)
         assert rule.what in message
@@ -74,7 +79,10 @@ def test_a_row_is_understood_by_hook_and_operator(
     assert max(sandbox.record()["executions"]["by_biz_id"].values(), default=0) <= 1
 
 
-def test_an_error_that_no_table_knows_falls_to_the_safe_side(sandbox: SandboxProcess, run: Any) -> None:
+def test_an_error_that_no_table_knows_falls_to_the_safe_side(
+    sandbox: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(sandbox.connection(result_query=None)))
     sandbox.add_fault(kind="error", code=4711, sub_code="new.thing")
     operator = LingyangSubmitBatchOperator(task_id="submit", plan_id=1, audience=[TASK])
     assert "not in the platform's tables" in run.fails(operator)

@@ -54,6 +54,11 @@ def submits(sandbox: SandboxProcess) -> list[dict[str, Any]]:
     return [request for request in sandbox.record()["requests"] if request["method"].endswith("batch.task")]
 
 
+def without_look_up(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch, **extra: Any) -> None:
+    connection = sandbox.connection(**({"timeout": 5} | extra), result_query=None)
+    monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(connection))
+
+
 def test_a_campaign_from_sql_arrives_whole_once_and_in_order(
     sandbox: SandboxProcess, audience_db: FillDb, run: Any
 ) -> None:
@@ -288,11 +293,14 @@ def test_tasks_that_are_not_echoed_are_rejected(sandbox: SandboxProcess, run: An
 
 @pytest.mark.parametrize("mode", ["missing_biz_id", "unknown_biz_id"])
 def test_echoes_that_name_nobody_leave_the_missing_in_doubt(
-    sandbox: SandboxProcess, run: Any, mode: str
+    sandbox: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
+    without_look_up(sandbox, monkeypatch)
     sandbox.add_fault(kind="echo", mode=mode)
     message = run.fails(submit(audience=[row(n) for n in range(1, 6)], batch_size=3))
-    assert "1 of its tasks are in doubt" in message
+    assert (
+        "1 of its tasks are in doubt: the answer echoes tasks that cannot be told whose they are" in message
+    )
     assert run.counts() == {"audience": 5, "accepted": 2, "in_doubt": 1, "not_sent": 2}
     assert run.manifest()["in_doubt"][0]["tasks"] == 1
 
@@ -320,7 +328,7 @@ STOPPED = [row(n, batch_num=str(n)) for n in range(1, 5)]
 def test_an_ambiguous_answer_stops_the_campaign_in_doubt_and_repeats_nobody(
     sandbox: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any], expected: str
 ) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(sandbox.connection(timeout=0.5)))
+    without_look_up(sandbox, monkeypatch, timeout=0.5)
     sandbox.add_fault(**fault, after=1)
     message = run.fails(submit(audience=STOPPED))
     assert expected in message
@@ -339,7 +347,6 @@ def test_an_ambiguous_answer_stops_the_campaign_in_doubt_and_repeats_nobody(
         ({"kind": "permission"}, "[code 11,"),
         ({"kind": "clock", "seconds": 3600}, "10 minutes off"),
         ({"kind": "session_required"}, "session is missing"),
-        ({"kind": "throttle", "seconds": 31_062}, "throttles"),
     ],
 )
 def test_a_refused_call_stops_the_campaign_with_nobody_rejected(
@@ -393,7 +400,7 @@ def test_an_unforeseen_error_keeps_the_account_and_its_text_to_itself(
         message = run.fails(submit(audience=STOPPED))
     assert "unforeseen RuntimeError" in message
     assert "CANARY" not in message + caplog.text
-    assert "_send_request" in caplog.text
+    assert "submission.py" in caplog.text
     assert run.counts() == {"audience": 4, "not_sent": 3, "in_doubt": 1}
 
 
@@ -414,7 +421,7 @@ def test_a_task_that_is_killed_while_it_waits_out_a_throttle_does_not_repeat_the
     message = run.fails(operator)
     # Airflow kills the process 5 seconds after it told the task to stop.
     assert time.monotonic() - started < 5
-    assert "told to stop before the next attempt" in message
+    assert "told to stop" in message
     assert run.counts() == {"audience": 4, "accepted": 1, "not_sent": 3}
     assert len(submits(sandbox)) == 2
 

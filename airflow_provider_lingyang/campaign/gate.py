@@ -1,0 +1,140 @@
+"""When the next request may leave: not too fast, not into a ban, not at night, not too late."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from datetime import time as day_time
+from typing import Any, Self
+
+from airflow_provider_lingyang.campaign.arguments import ArgumentError, check_window
+from airflow_provider_lingyang.gateway.dates import CHINA, in_china, parse_date
+from airflow_provider_lingyang.gateway.retry import LONGEST_WAIT
+
+
+class Later(Exception):
+    """No request may leave before a moment that is too far off to be waited for.
+
+    :param until: that moment, aware.
+    :param why: what holds them back.
+    """
+
+    def __init__(self, until: datetime, why: str) -> None:
+        super().__init__(f"{why}; sending goes on at {in_china(until):%Y-%m-%d %H:%M:%S} (Asia/Shanghai)")
+        self.until = until
+        self.why = why
+
+
+class TooLate(Exception):
+    """``send_until`` has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendWindow:
+    """Hours of the day, at China's time, in which requests may leave; over midnight where they begin after they end."""
+
+    opens: day_time
+    closes: day_time
+
+    @classmethod
+    def parse(cls, text: str | None) -> Self | None:
+        """Return the window that ``"09:00-20:30"`` means; None for None.
+
+        :raises ArgumentError: it is none.
+        """
+        check_window("send_window", text)
+        if text is None:
+            return None
+        opens, closes = (day_time.fromisoformat(part.strip()) for part in text.split("-"))
+        return cls(opens, closes)
+
+    def opens_at(self, now: datetime) -> datetime | None:
+        """Return when it opens next, or None while it is open."""
+        now = in_china(now)
+        moment = now.time()
+        if self.opens < self.closes:
+            is_open = self.opens <= moment < self.closes
+        else:
+            is_open = moment >= self.opens or moment < self.closes
+        if is_open:
+            return None
+        opening = datetime.combine(now.date(), self.opens, CHINA)
+        return opening if opening > now else opening + timedelta(days=1)
+
+    def __str__(self) -> str:
+        return f"{self.opens:%H:%M}-{self.closes:%H:%M}"
+
+
+def parse_until(value: Any) -> datetime | None:
+    """Return the moment that ``send_until`` means; None for nothing.
+
+    :param value: a datetime, or text of one; without a time zone it is China's time.
+    :raises ArgumentError: it is none.
+    """
+    if value is None or value == "":
+        return None
+    if isinstance(value, datetime):
+        return in_china(value)
+    try:
+        return parse_date(str(value).strip())
+    except ValueError:
+        raise ArgumentError(
+            f"send_until must be a date with a time, such as '2026-01-31 20:00:00'; it is {str(value)[:40]!r}"
+        ) from None
+
+
+class Gate:
+    """Says how long the next request has to wait.
+
+    :param max_requests_per_second: None: as fast as they are answered.
+    :param window: hours of the day; None: any.
+    :param until: nothing leaves after it; None: no end.
+    :param clock: returns the present moment, aware.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_requests_per_second: float | None = None,
+        window: SendWindow | None = None,
+        until: datetime | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(CHINA),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._interval = 1 / max_requests_per_second if max_requests_per_second else 0.0
+        self._window = window
+        self._until = until
+        self._clock = clock
+        self._monotonic = monotonic
+        self._next = monotonic()
+
+    def delay(self) -> float:
+        """Return the seconds until the next request may leave; 0 or less: now.
+
+        :raises Later: it is longer than a task should sleep.
+        :raises TooLate: never.
+        """
+        now = self._clock()
+        opening = self._window.opens_at(now) if self._window else None
+        if self._until is not None and (opening or now) >= self._until:
+            raise TooLate(f"send_until ({self._until:%Y-%m-%d %H:%M:%S}, Asia/Shanghai) has passed")
+        if opening is not None:
+            wait = (opening - now).total_seconds()
+            if wait > LONGEST_WAIT:
+                raise Later(opening, f"send_window {self._window} is closed")
+            return wait
+        return self._next - self._monotonic()
+
+    def hold(self, seconds: float) -> None:
+        """Let nothing leave for so long."""
+        self._next = max(self._next, self._monotonic() + seconds)
+
+    def passed(self) -> None:
+        """Note that a request leaves."""
+        self._next = max(self._next, self._monotonic()) + self._interval
+
+    def later(self, seconds: float, why: str) -> Later:
+        """Return that nothing may leave for so long, which is too long to be slept."""
+        return Later(self._clock() + timedelta(seconds=seconds), why)

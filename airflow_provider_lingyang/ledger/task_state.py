@@ -1,0 +1,250 @@
+"""The ledger in Airflow's task state store (Airflow 3.3 and later).
+
+Keys, each a JSON object of at most 60 KB::
+
+    lingyang                              that this task instance was here
+    lingyang/PLAN                         the campaign's latest generation, its header, whether it is finished
+    lingyang/PLAN/GENERATION/w000001 …    requests by task_unique_code; what stands later outranks what stands earlier
+
+A try appends segments of its own and rewrites only the last of them: outcomes join their intents there, so that a
+million recipients need some 360 keys. A try that was replaced is fenced by Airflow: its writes fail.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from airflow_provider_lingyang.ledger.base import (
+    Attempt,
+    Header,
+    Intent,
+    LedgerError,
+    Opened,
+    Outcome,
+    PastRequest,
+    generation_of,
+    key_of,
+)
+
+_SEGMENT_BYTES = 60_000
+_KEY_BYTES = 16
+_KEY_BASE64 = 22
+"""A key's share of the text, rounded up."""
+_LISTS_BYTES = 50
+"""Names, quotes and padding of the lists of keys."""
+_ROOT = "lingyang"
+
+
+class TaskStateStore(Protocol):
+    """What is used of ``context["task_state_store"]``."""
+
+    def get(self, key: str) -> Any:
+        """Return the value of a key, or None."""
+
+    def set(self, key: str, value: Any, *, retention: Any) -> None:
+        """Write the value of a key."""
+
+
+class TaskStateLedger:
+    """Keeps one task instance's campaign. For the task's main thread only.
+
+    :param store: ``context["task_state_store"]``.
+    :param attempt: which try this is.
+    :param retention: Airflow's ``NEVER_EXPIRE``, which it compares by identity.
+    """
+
+    remembers = True
+    handle = None
+
+    def __init__(self, store: TaskStateStore, attempt: Attempt, retention: Any) -> None:
+        self._store = store
+        self._attempt = attempt
+        self._retention = retention
+        self._campaign = ""
+        self._opened: dict[str, Any] = {}
+        self._number = 0
+        self._segment: dict[str, dict[str, Any]] = {}
+        self._sizes: dict[str, int] = {}
+        self._open: dict[str, dict[str, Any]] = {}
+        """Requests with somebody in doubt: what is known of them must outlive their next state."""
+
+    def claim(self) -> bool:
+        """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
+        mark = self._get(_ROOT)
+        knows = not self._attempt.has_past if mark is None else bool(mark["knows_past"])
+        self._set(_ROOT, {"knows_past": knows})
+        return knows
+
+    def know_past(self) -> None:
+        """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
+        self._set(_ROOT, {"knows_past": True})
+
+    def open(self, header: Header, *, resubmit: bool = False) -> int:
+        """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
+        self._campaign = f"{_ROOT}/{header.plan_id}"
+        stored = self._get(self._campaign)
+        found = None
+        if stored is not None:
+            finished = stored["finished"]
+            found = Opened(
+                stored["generation"], Header(**stored["header"]), tuple(finished) if finished else None
+            )
+        generation = generation_of(found, header, self._attempt, resubmit=resubmit)
+        self._opened = {"generation": generation, "header": header.to_json(), "finished": None}
+        self._number, self._open = 0, {}
+        self._set(self._campaign, self._opened)
+        return generation
+
+    def past(self) -> Iterator[PastRequest]:
+        """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
+        number = 1
+        while (segment := self._get(self._key(number))) is not None:
+            number += 1
+            for code, entry in segment.items():
+                self._remember(code, entry)
+                yield _past_request(code, entry)
+        self._number, self._segment, self._sizes = number, {}, {}
+
+    def write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
+        """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
+        if not outcomes and not intents:
+            return
+        if not self._number:
+            # Never over what an earlier try has written.
+            for _ in self.past():
+                pass
+        # Before anything is changed: the outcomes can still be written without the intents.
+        for intent in intents:
+            _check_size(intent)
+        before = self._number, self._segment.copy(), self._sizes.copy(), self._open.copy()
+        try:
+            for outcome in outcomes:
+                # Of a request whose intent was never written there is nothing to take back.
+                if outcome.task_unique_code in self._open or not _only_not_executed(outcome):
+                    self._put(outcome.task_unique_code, self._after(outcome))
+            for intent in intents:
+                self._put(intent.task_unique_code, _entry(intent))
+            self._set(self._key(self._number), self._segment)
+        except BaseException:
+            # An outcome that is written again later must find what it was first added to.
+            self._number, self._segment, self._sizes, self._open = before
+            raise
+
+    def renew(self, intents: Sequence[Intent]) -> None:
+        """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
+        self.write([], intents)
+
+    def take_over(self, task_unique_codes: Sequence[str]) -> None:
+        """Do nothing: the writes of a try that was replaced fail anyhow."""
+
+    def finish(self) -> None:
+        """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
+        finished = [self._attempt.worker, self._attempt.max_tries]
+        self._set(self._campaign, {**self._opened, "finished": finished})
+
+    def close(self) -> None:
+        """Do nothing: no connection is held."""
+
+    def _key(self, number: int) -> str:
+        return f"{self._campaign}/{self._opened['generation']}/w{number:06}"
+
+    def _after(self, outcome: Outcome) -> dict[str, Any]:
+        before = self._open.get(outcome.task_unique_code, {})
+        after: dict[str, Any] = {name: before[name] for name in ("b", "s", "t") if name in before}
+        for name, biz_ids in (
+            ("a", outcome.accepted),
+            ("r", outcome.rejected),
+            ("n", outcome.not_executed),
+        ):
+            # Who was not executed earlier may be in another request by now, and must not come after it.
+            earlier = "" if name == "n" else before.get(name, "")
+            if keys := _unpack(earlier) + [key_of(biz_id) for biz_id in biz_ids]:
+                after[name] = b64encode(b"".join(keys)).decode()
+        if outcome.in_doubt:
+            after["d"] = list(outcome.in_doubt)
+        else:
+            after.pop("s", None)
+            after.pop("t", None)
+        return after
+
+    def _put(self, code: str, entry: dict[str, Any]) -> None:
+        size = _size({code: entry})
+        others = sum(self._sizes.values()) - self._sizes.get(code, 0)
+        # What an entry says of those who are free while others are in doubt is nowhere else.
+        partial = self._segment.get(code, {}).keys() >= {"n", "d"}
+        if partial or others + size > _SEGMENT_BYTES:
+            # The full segment stays as it is, with what was put into it since it was written last.
+            self._set(self._key(self._number), self._segment)
+            self._number += 1
+            self._segment, self._sizes = {}, {}
+        self._segment[code] = entry
+        self._sizes[code] = size
+        self._remember(code, entry)
+
+    def _remember(self, code: str, entry: dict[str, Any]) -> None:
+        if "d" in entry:
+            self._open[code] = entry
+        else:
+            self._open.pop(code, None)
+
+    def _get(self, key: str) -> Any:
+        try:
+            return self._store.get(key)
+        except Exception as error:
+            raise LedgerError(
+                f"the task state store cannot be read ({type(error).__name__}): is the API server up?"
+            ) from error
+
+    def _set(self, key: str, value: Any) -> None:
+        try:
+            self._store.set(key, value, retention=self._retention)
+        except Exception as error:
+            raise LedgerError(
+                f"the task state store cannot be written ({type(error).__name__}): either the API server is not to "
+                "be reached, or Airflow has replaced this try by another one"
+            ) from error
+
+
+def _entry(intent: Intent) -> dict[str, Any]:
+    batch = {} if intent.batch_num is None else {"b": intent.batch_num}
+    return {**batch, "s": intent.struct_digest, "t": intent.written_at, "d": list(intent.biz_ids)}
+
+
+def _check_size(intent: Intent) -> None:
+    """Refuse a request that does not fit: as an intent, or as an outcome of whatever kind."""
+    rest = _size({intent.task_unique_code: {**_entry(intent), "d": []}})
+    size = rest + _LISTS_BYTES + sum(max(_size(biz_id) + 2, _KEY_BASE64) for biz_id in intent.biz_ids)
+    if size > _SEGMENT_BYTES:
+        raise LedgerError(
+            f"a request of {len(intent.biz_ids)} recipients does not fit into the task state store (60 KB a value): "
+            "set a smaller batch_size, or keep the ledger in a database with ledger_conn_id"
+        )
+
+
+def _only_not_executed(outcome: Outcome) -> bool:
+    return not (outcome.accepted or outcome.rejected or outcome.in_doubt)
+
+
+def _size(value: Any) -> int:
+    return len(json.dumps(value))
+
+
+def _past_request(code: str, entry: dict[str, Any]) -> PastRequest:
+    return PastRequest(
+        task_unique_code=code,
+        batch_num=entry.get("b"),
+        struct_digest=entry.get("s", ""),
+        written_at=entry.get("t", 0.0),
+        accepted=_unpack(entry.get("a", "")),
+        rejected=_unpack(entry.get("r", "")),
+        not_executed=_unpack(entry.get("n", "")),
+        in_doubt=entry.get("d", ()),
+    )
+
+
+def _unpack(text: str) -> list[bytes]:
+    raw = b64decode(text)
+    return [raw[start : start + _KEY_BYTES] for start in range(0, len(raw), _KEY_BYTES)]

@@ -1,0 +1,123 @@
+"""When the next request may leave."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from airflow_provider_lingyang.campaign.arguments import ArgumentError
+from airflow_provider_lingyang.campaign.gate import Gate, Later, SendWindow, TooLate, parse_until
+from airflow_provider_lingyang.gateway.dates import CHINA
+
+
+class Clock:
+    def __init__(self, text: str = "2026-01-31 12:00:00") -> None:
+        self.now = datetime.fromisoformat(text).replace(tzinfo=CHINA)
+        self.started = self.now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def monotonic(self) -> float:
+        return (self.now - self.started).total_seconds()
+
+    def passes(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+def test_pace_spreads_requests_and_does_not_catch_up_in_a_burst() -> None:
+    clock = Clock()
+    gate = Gate(max_requests_per_second=4, clock=clock, monotonic=clock.monotonic)
+    assert gate.delay() <= 0
+    gate.passed()
+    assert gate.delay() == 0.25
+    clock.passes(10)
+    assert gate.delay() <= 0
+    gate.passed()
+    assert gate.delay() == 0.25
+
+
+def test_a_hold_is_waited_out_once_by_everybody() -> None:
+    clock = Clock()
+    gate = Gate(clock=clock, monotonic=clock.monotonic)
+    gate.hold(7)
+    gate.hold(3)
+    assert gate.delay() == 7
+    clock.passes(7)
+    assert gate.delay() <= 0
+
+
+@pytest.mark.parametrize(
+    ("window", "now", "opens"),
+    [
+        ("09:00-20:30", "2026-01-31 09:00:00", None),
+        ("09:00-20:30", "2026-01-31 20:29:59", None),
+        ("09:00-20:30", "2026-01-31 20:30:00", "2026-02-01 09:00:00"),
+        ("09:00-20:30", "2026-01-31 08:00:00", "2026-01-31 09:00:00"),
+        ("22:00-02:00", "2026-01-31 23:00:00", None),
+        ("22:00-02:00", "2026-01-31 01:59:00", None),
+        ("22:00-02:00", "2026-01-31 02:00:00", "2026-01-31 22:00:00"),
+        (" 9:00 - 20:30", "", "error"),
+        ("09:00 - 20:30", "2026-01-31 10:00:00", None),
+    ],
+)
+def test_a_window_is_open_from_its_first_minute_to_before_its_last(
+    window: str, now: str, opens: str | None
+) -> None:
+    if opens == "error":
+        with pytest.raises(ArgumentError, match="send_window"):
+            SendWindow.parse(window)
+        return
+    found = SendWindow.parse(window)
+    assert found is not None
+    moment = Clock(now).now.astimezone(UTC)
+    assert found.opens_at(moment) == (Clock(opens).now if opens else None)
+
+
+def test_a_closed_window_is_waited_for_when_it_opens_soon_and_put_off_otherwise() -> None:
+    clock = Clock("2026-01-31 08:59:30")
+    gate = Gate(window=SendWindow.parse("09:00-20:30"), clock=clock, monotonic=clock.monotonic)
+    assert gate.delay() == 30
+    clock.passes(-3600)
+    with pytest.raises(
+        Later, match="send_window 09:00-20:30 is closed; sending goes on at 2026-01-31 09:00:00"
+    ) as late:
+        gate.delay()
+    assert late.value.until == Clock("2026-01-31 09:00:00").now
+
+
+def test_nothing_leaves_after_send_until_nor_waits_for_a_window_that_opens_after_it() -> None:
+    clock = Clock("2026-01-31 20:00:00")
+    until = parse_until("2026-01-31 20:31:00")
+    gate = Gate(window=SendWindow.parse("09:00-20:30"), until=until, clock=clock, monotonic=clock.monotonic)
+    assert gate.delay() <= 0
+    clock.passes(1800)
+    with pytest.raises(TooLate, match="2026-01-31 20:31:00"):
+        gate.delay()
+    with pytest.raises(TooLate):
+        Gate(until=until, clock=Clock("2026-01-31 20:31:00")).delay()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        ("", None),
+        ("2026-01-31 20:00:00", "2026-01-31T20:00:00+08:00"),
+        ("2026-01-31T12:00:00+00:00", "2026-01-31T20:00:00+08:00"),
+        (datetime(2026, 1, 31, 12, tzinfo=UTC), "2026-01-31T20:00:00+08:00"),
+        (datetime(2026, 1, 31, 20), "2026-01-31T20:00:00+08:00"),
+    ],
+)
+def test_send_until_is_a_moment_in_china_unless_it_says_otherwise(
+    value: object, expected: str | None
+) -> None:
+    found = parse_until(value)
+    assert (found.isoformat() if found else None) == expected
+
+
+@pytest.mark.parametrize("value", ["tomorrow", "20:30", "2026-01-31", 5, "{{ x }}"])
+def test_what_is_no_moment_is_refused(value: object) -> None:
+    with pytest.raises(ArgumentError, match="send_until must be a date with a time"):
+        parse_until(value)

@@ -1,0 +1,210 @@
+"""What is special in Airflow's task state store: values of limited size, written by one try at a time."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from importlib.metadata import version
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from airflow_provider_lingyang.ledger.base import Attempt, LedgerError, Outcome
+from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
+
+
+@pytest.fixture
+def ledgers(task_state_ledgers: Any) -> Any:
+    return task_state_ledgers
+
+
+def people(request: int, count: int = 100) -> list[str]:
+    return [f"order-{request:05}-{n:03}" for n in range(count)]
+
+
+def test_a_large_campaign_needs_few_keys(ledgers: Any, store: Any) -> None:
+    requests, in_flight = 2000, 4
+    ledger = ledgers.start()
+    for start in range(0, requests, in_flight):
+        answered = [
+            Outcome(f"{n:036}", dict.fromkeys(people(n), 1)) for n in range(max(0, start - in_flight), start)
+        ]
+        ledger.write(
+            answered, [ledgers.intent(f"{n:036}", people(n)) for n in range(start, start + in_flight)]
+        )
+    rest = range(requests - in_flight, requests)
+    ledger.write([Outcome(f"{n:036}", dict.fromkeys(people(n), 1)) for n in rest], [])
+    # 360 to 420 per million recipients.
+    assert 72 <= len(store.segments()) <= 84
+    assert store.largest <= 60_500
+    assert ledgers.states(ledgers.next_try(), people(0) + people(999) + people(1999)) == "a" * 300
+
+
+def test_segments_that_are_full_stay_and_a_later_one_outranks(ledgers: Any, store: Any) -> None:
+    ledger = ledgers.start()
+    ledger.write([], [ledgers.intent("first", people(0))])
+    number = 0
+    while len(store.segments()) < 3:
+        number += 1
+        ledger.write([], [ledgers.intent(f"code-{number}", people(number))])
+    earliest = store.values[store.segments()[0]]
+    ledger.write([Outcome("first", dict.fromkeys(people(0), 1))], [])
+    assert store.values[store.segments()[0]] == earliest
+    assert "first" in json.loads(store.values[store.segments()[-1]])
+    assert ledgers.states(ledgers.next_try(), people(0) + people(1)) == "a" * 100 + "d" * 100
+
+
+def test_a_later_try_appends_and_never_rewrites_what_an_earlier_one_wrote(ledgers: Any, store: Any) -> None:
+    first = ledgers.start()
+    first.write([], [ledgers.intent("one", "ab"), ledgers.intent("two", "c")])
+    before = dict(store.values)
+    second = ledgers.next_try()
+    second.write([Outcome("one", {"a": 1}, ["b"])], [ledgers.intent("three", "d")])
+    assert store.segments() == ["lingyang/1/1/w000001", "lingyang/1/1/w000002"]
+    assert store.values["lingyang/1/1/w000001"] == before["lingyang/1/1/w000001"]
+    assert ledgers.states(ledgers.next_try(), "abcd") == "ardd"
+
+
+def test_a_try_that_never_read_its_past_does_not_overwrite_it(ledgers: Any, store: Any) -> None:
+    ledgers.start().write([], [ledgers.intent("one", "a")])
+    second = ledgers.new(try_number=2)
+    second.claim()
+    second.open(ledgers.header())
+    second.write([], [ledgers.intent("two", "b")])
+    assert len(store.segments()) == 2
+    assert ledgers.states(ledgers.next_try(), "ab") == "dd"
+
+
+def test_another_generation_has_segments_of_its_own(ledgers: Any, store: Any) -> None:
+    first = ledgers.start()
+    first.write([], [ledgers.intent("one", "a")])
+    first.finish()
+    ledgers.next_try(max_tries=1, resubmit=True).write([], [ledgers.intent("two", "a")])
+    assert store.segments() == ["lingyang/1/1/w000001", "lingyang/1/2/w000001"]
+
+
+@pytest.mark.parametrize("biz_ids", [people(0, 4000), [str(n) for n in range(5000)], ["客户" * 300] * 40])
+def test_a_request_that_cannot_fit_is_refused_before_it_leaves(
+    ledgers: Any, store: Any, biz_ids: list[str]
+) -> None:
+    ledger = ledgers.start()
+    ledger.write([], [ledgers.intent("small", "ab")])
+    with pytest.raises(LedgerError, match=f"request of {len(biz_ids)} recipients .* smaller batch_size"):
+        ledger.write([Outcome("small", {"a": 1, "b": 2})], [ledgers.intent("large", biz_ids)])
+    # What is known of the others is not lost with it.
+    ledger.write([Outcome("small", {"a": 1, "b": 2}), Outcome("large", {}, (), biz_ids)], [])
+    assert ledgers.states(ledgers.next_try(), ["a", "b", biz_ids[0]]) == "aa-"
+
+
+@pytest.mark.parametrize("size", [2000, 2600])
+@pytest.mark.parametrize("state", [1, 2, 3])
+def test_whatever_becomes_of_a_request_that_fits_can_be_written(ledgers: Any, size: int, state: int) -> None:
+    biz_ids = [str(n) for n in range(size)]
+    ledger = ledgers.start()
+    ledger.write([], [ledgers.intent("code", biz_ids)])
+    parts = [biz_ids[start::state] for start in range(state)] + [[], []]
+    ledger.write([Outcome("code", dict.fromkeys(parts[0], 1), parts[1], parts[2])], [])
+    assert set(ledgers.states(ledgers.next_try(), biz_ids)) == set("arn"[:state])
+
+
+@pytest.mark.parametrize("fail_after", range(3))
+def test_a_write_that_fails_in_the_middle_invents_no_outcome(
+    ledgers: Any, store: Any, fail_after: int
+) -> None:
+    ledger = ledgers.start()
+    ledger.write([], [ledgers.intent(f"code-{n}", people(n)) for n in range(60)])
+    everybody = [biz_id for n in range(60) for biz_id in people(n)]
+    assert ledgers.states(ledger, everybody) == "d" * 6000
+    store.fail_after = fail_after
+    outcomes = [Outcome(f"code-{n}", dict.fromkeys(people(n), 1)) for n in range(60)]
+    new = [ledgers.intent(f"new-{n}", people(100 + n)) for n in range(60)]
+    with pytest.raises(LedgerError, match="task state store cannot be written"):
+        ledger.write(outcomes, new)
+    store.fail_after = None
+    later = ledgers.next_try()
+    assert set(ledgers.states(later, everybody)) <= set("ad")
+    assert set(ledgers.states(later, [biz_id for n in range(60) for biz_id in people(100 + n)])) <= set("-d")
+
+
+def test_what_could_not_be_written_can_be_written_again_by_the_same_try(ledgers: Any, store: Any) -> None:
+    ledger = ledgers.start()
+    ledger.write([], [ledgers.intent("code", "abc")])
+    ledger.write([Outcome("code", {"a": 1}, (), (), ["b", "c"])], [])
+    store.fail_after = 0
+    settled = Outcome("code", {"b": 1}, ["c"])
+    with pytest.raises(LedgerError, match="RuntimeError"):
+        ledger.write([settled], [ledgers.intent("never", "x")])
+    store.fail_after = None
+    ledger.write([settled, Outcome("never", {}, (), ["x"])], [])
+    assert ledgers.states(ledgers.next_try(), "abcx") == "aar-"
+
+
+def test_every_write_of_a_replaced_try_is_an_error_of_the_ledger(ledgers: Any, store: Any) -> None:
+    ledger = ledgers.start()
+    ledger.write([], [ledgers.intent("code", "a")])
+    store.fail_after = 0
+    for action in (
+        lambda: ledger.write([Outcome("code", {"a": 1})], []),
+        lambda: ledger.renew([ledgers.intent("code", "a")]),
+        lambda: ledger.finish(),
+        lambda: ledgers.new().claim(),
+    ):
+        with pytest.raises(LedgerError, match="replaced this try"):
+            action()
+
+
+def test_a_store_that_cannot_be_read_is_an_error_of_the_ledger(
+    ledgers: Any, store: Any, monkeypatch: Any
+) -> None:
+    ledger = ledgers.start()
+    monkeypatch.setattr(store, "get", lambda key: 1 / 0)
+    with pytest.raises(LedgerError, match=r"cannot be read \(ZeroDivisionError\)"):
+        list(ledger.past())
+
+
+def test_a_store_that_was_emptied_is_noticed(ledgers: Any, store: Any) -> None:
+    ledgers.start()
+    store.values.clear()
+    assert not ledgers.new(try_number=2).claim()
+
+
+def test_accepted_recipients_are_kept_as_hashes_only(ledgers: Any, store: Any) -> None:
+    ledger = ledgers.start()
+    ledger.write([], [ledgers.intent("code", ["order-1", "order-2"])])
+    ledger.write([Outcome("code", {"order-1": 5}, ["order-2"])], [])
+    assert "order-" not in "".join(store.values.values())
+
+
+@pytest.mark.skipif(
+    tuple(map(int, version("apache-airflow").split(".")[:2])) < (3, 3),
+    reason="the task state store came with Airflow 3.3",
+)
+def test_the_store_of_airflow_takes_what_the_ledger_gives(ledgers: Any, monkeypatch: Any) -> None:
+    from airflow.sdk.execution_time import context, task_runner
+    from airflow.sdk.execution_time.comms import GetTaskStateStore, SetTaskStateStore, TaskStateStoreResult
+
+    assert (
+        inspect.signature(context.TaskStateStoreAccessor.set).parameters["retention"].kind.name
+        == "KEYWORD_ONLY"
+    )
+    said: dict[str, Any] = {}
+
+    class Supervisor:
+        def send(self, message: Any) -> Any:
+            if isinstance(message, GetTaskStateStore):
+                return TaskStateStoreResult(value=said[message.key].value) if message.key in said else None
+            assert isinstance(message, SetTaskStateStore)
+            said[message.key] = message
+            return None
+
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(), raising=False)
+    store = context.TaskStateStoreAccessor(uuid4(), None)  # type: ignore[arg-type]
+    attempt = Attempt(dag_id="dag", run_id="run", task_id="submit", map_index=-1, try_number=1)
+    ledger = TaskStateLedger(store, attempt, context.NEVER_EXPIRE)
+    ledger.claim()
+    ledger.open(ledgers.header())
+    ledger.write([], [ledgers.intent("code", "ab")])
+    assert sorted(said) == ["lingyang", "lingyang/1", "lingyang/1/1/w000001"]
+    assert [message.expires_at for message in said.values()] == [None] * 3
+    assert ledgers.states(ledger, "ab") == "dd"

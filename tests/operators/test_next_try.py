@@ -1,0 +1,541 @@
+"""What a later try does with what earlier ones left, in both kinds of ledger. The gateway's record is the judge."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_lingyang.campaign.arguments import ArgumentError
+from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
+from airflow_provider_lingyang.sandbox.process import SandboxProcess
+
+LOST = {"kind": "reset_after"}
+NOT_DONE = {"kind": "reset_before"}
+
+
+def row(number: int, batch_num: str | None = None, **changes: Any) -> dict[str, Any]:
+    batch = {} if batch_num is None else {"batch_num": batch_num}
+    base = {
+        "biz_id": f"B{number}",
+        "phone_number": f"1000000{number:04}",
+        "input_params": {},
+        "output_params": {},
+    }
+    return base | batch | changes
+
+
+def people(*batches: int) -> list[dict[str, Any]]:
+    """So many people in batch 1, 2 …"""
+    numbers = [str(batch) for batch, count in enumerate(batches, 1) for _ in range(count)]
+    return [row(number, batch_num) for number, batch_num in enumerate(numbers, 1)]
+
+
+def connect(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch, **extra: Any) -> None:
+    options = {"timeout": 2, "lookup_settle": 0.3, "max_attempts": 2} | extra
+    monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(sandbox.connection(**options)))
+
+
+@pytest.fixture
+def blind(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> SandboxProcess:
+    """A gateway without a look-up."""
+    connect(sandbox, monkeypatch, result_query=None)
+    return sandbox
+
+
+@pytest.fixture
+def seeing(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> SandboxProcess:
+    """A gateway with a look-up that knows after 0.3 s."""
+    connect(sandbox, monkeypatch)
+    return sandbox
+
+
+def executions(sandbox: SandboxProcess) -> dict[str, int]:
+    found: dict[str, int] = sandbox.record()["executions"]["by_biz_id"]
+    return found
+
+
+def everybody_once(sandbox: SandboxProcess, count: int) -> bool:
+    return executions(sandbox) == {f"B{number}": 1 for number in range(1, count + 1)}
+
+
+def sent(sandbox: SandboxProcess) -> list[list[str]]:
+    return [r["biz_ids"] for r in sandbox.record()["requests"] if r["method"].endswith("batch.task")]
+
+
+def test_a_retry_goes_on_where_the_gateway_went_away(
+    seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeing.add_fault(kind="throttle", seconds=0, after=2, times=9)
+    message = campaign.next_try("stops", audience=people(3, 3, 3))
+    assert "was not executed" in message
+    assert "the next try, or Clear, goes on with the others" in message
+    assert campaign.run.counts() == {"audience": 9, "accepted": 3, "not_sent": 6}
+    seeing.clear_faults()
+    campaign.next_try(audience=people(3, 3, 3))
+    assert campaign.run.counts() == {"audience": 9, "accepted": 6, "already_accepted": 3}
+    assert sorted(campaign.run.xcom["submit", "biz_ids"]) == [f"B{number}" for number in range(1, 10)]
+    assert everybody_once(seeing, 9)
+    assert seeing.record()["order_violations"] == []
+
+
+def test_a_try_after_success_sends_to_nobody(seeing: SandboxProcess, campaign: Any) -> None:
+    campaign.next_try(audience=people(3, 3))
+    campaign.clear()
+    manifest = campaign.next_try(audience=people(3, 3))
+    assert campaign.run.counts() == {"audience": 6, "already_accepted": 6}
+    assert manifest["batches"] == []
+    assert everybody_once(seeing, 6)
+
+
+def test_an_audience_that_changed_in_between_repeats_nobody(seeing: SandboxProcess, campaign: Any) -> None:
+    seeing.add_fault(kind="throttle", seconds=0, after=2, times=9)
+    campaign.next_try("stops", audience=people(3, 3, 3))
+    seeing.clear_faults()
+    changed = [
+        *people(3, 3, 3)[1:],  # B1, accepted, vanished
+        row(10, "1"),  # new, late: batch 2 has begun... or not; batch 1 is complete
+        row(11, "4"),
+    ]
+    changed[4] = changed[4] | {"user_name": "edited"}
+    random.Random(7).shuffle(changed)
+    campaign.next_try(audience=changed, batch_size=5)
+    assert campaign.run.counts() == {"audience": 10, "accepted": 8, "already_accepted": 2, "vanished": 1}
+    assert max(executions(seeing).values()) == 1
+    assert sorted(executions(seeing)) == sorted(f"B{n}" for n in range(1, 12))
+
+
+def test_rows_that_come_after_a_later_batch_left_go_first_and_are_counted_as_late(
+    seeing: SandboxProcess, campaign: Any
+) -> None:
+    campaign.next_try(audience=people(2, 2))
+    campaign.clear()
+    campaign.next_try(audience=[row(6, "3"), *people(2, 2), row(5, "1")])
+    assert campaign.run.counts() == {"audience": 6, "accepted": 2, "already_accepted": 4, "late": 1}
+    assert sent(seeing)[-2:] == [["B5"], ["B6"]]
+
+
+def test_an_ambiguous_answer_is_looked_up_in_the_same_try(seeing: SandboxProcess, campaign: Any) -> None:
+    seeing.add_fault(**LOST, after=1)
+    campaign.next_try(audience=people(2, 2, 2))
+    assert campaign.run.counts() == {"audience": 6, "accepted": 6}
+    assert everybody_once(seeing, 6)
+
+
+def test_what_the_look_up_does_not_know_is_sent_again_in_its_grouping(
+    seeing: SandboxProcess, campaign: Any
+) -> None:
+    seeing.add_fault(**NOT_DONE, after=1)
+    campaign.next_try(audience=people(2, 2, 2))
+    assert campaign.run.counts() == {"audience": 6, "accepted": 6}
+    assert sent(seeing) == [["B1", "B2"], ["B3", "B4"], ["B3", "B4"], ["B5", "B6"]]
+    assert everybody_once(seeing, 6)
+    assert seeing.record()["order_violations"] == []
+
+
+def test_only_those_who_were_not_executed_are_sent_again(seeing: SandboxProcess, campaign: Any) -> None:
+    seeing.add_fault(**NOT_DONE, after=1)
+    campaign.next_try(audience=people(7))
+    assert [ids for ids in sent(seeing) if "B3" in ids] == [["B3", "B4"]] * 2
+    assert len(sent(seeing)) == 5
+    assert everybody_once(seeing, 7)
+
+
+def test_a_look_up_counts_only_when_new_tasks_must_be_visible(seeing: SandboxProcess, campaign: Any) -> None:
+    seeing.add_fault(kind="late_index", seconds=0.2)
+    seeing.add_fault(**LOST, after=1)
+    campaign.next_try(audience=people(2, 2))
+    assert everybody_once(seeing, 4)
+
+
+@pytest.mark.parametrize("fault", [LOST, NOT_DONE])
+def test_a_request_that_nobody_can_look_up_stops_the_campaign_until_it_is_settled(
+    blind: SandboxProcess, campaign: Any, fault: dict[str, Any]
+) -> None:
+    blind.add_fault(**fault, after=1)
+    message = campaign.next_try("fails", audience=people(2, 2, 2))
+    ((code, tasks),) = [(d["task_unique_code"], d["tasks"]) for d in campaign.run.manifest()["in_doubt"]]
+    assert f'settle={{"{code}": "accepted"}}' in message
+    assert tasks == 2
+    message = campaign.next_try("fails", audience=people(2, 2, 2))
+    assert "of earlier tries are in doubt, so nothing was sent" in message
+    assert f'settle={{"{code}": "accepted"}}' in message
+    assert campaign.run.counts() == {"audience": 6, "already_accepted": 2, "in_doubt": 2, "not_sent": 2}
+    assert len(sent(blind)) == 2
+    truth = "accepted" if fault is LOST else "not_executed"
+    campaign.clear()
+    # Also with another batch_size: those who were in a request stay together.
+    campaign.next_try(audience=people(2, 2, 2), settle=json.dumps({code.upper(): truth}), batch_size=50)
+    assert everybody_once(blind, 6)
+    assert campaign.run.counts()["audience"] == 6
+    assert "in_doubt" not in campaign.run.counts()
+
+
+def test_a_campaign_goes_on_without_those_in_doubt_where_the_author_says_so(
+    blind: SandboxProcess, campaign: Any
+) -> None:
+    blind.add_fault(**NOT_DONE, after=1)
+    campaign.next_try(audience=people(2, 2, 2), on_in_doubt="continue")
+    assert campaign.run.counts() == {"audience": 6, "accepted": 4, "in_doubt": 2}
+    (doubt,) = campaign.run.manifest()["in_doubt"]
+    campaign.clear()
+    campaign.next_try(audience=people(2, 2, 2), on_in_doubt="continue")
+    assert campaign.run.counts() == {"audience": 6, "already_accepted": 4, "in_doubt": 2}
+    campaign.clear()
+    settle = {doubt["task_unique_code"]: "not_executed"}
+    campaign.next_try(audience=people(2, 2, 2), settle=settle)
+    assert campaign.run.counts() == {"audience": 6, "accepted": 2, "already_accepted": 4, "late": 2}
+    assert everybody_once(blind, 6)
+
+
+def test_a_gateway_that_dedupes_is_sent_the_same_request_again(
+    campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SandboxProcess("--dedupe", "--answer-after", "0") as sandbox:
+        connect(sandbox, monkeypatch, result_query=None, dedupes_by_code=True)
+        sandbox.add_fault(**LOST, after=1, times=2)
+        campaign.next_try("stops", audience=people(2, 2, 2))
+        assert campaign.run.counts() == {"audience": 6, "accepted": 2, "in_doubt": 2, "not_sent": 2}
+        campaign.next_try(audience=people(2, 2, 2))
+        assert campaign.run.counts() == {"audience": 6, "accepted": 4, "already_accepted": 2}
+        assert everybody_once(sandbox, 6)
+        assert len({tuple(ids) for ids in sent(sandbox)}) == 3
+
+
+def test_a_request_that_would_not_be_the_same_is_not_sent_again_on_the_word_that_the_gateway_dedupes(
+    campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SandboxProcess("--dedupe", "--answer-after", "0") as sandbox:
+        connect(sandbox, monkeypatch, result_query=None, dedupes_by_code=True, max_attempts=1)
+        sandbox.add_fault(**LOST)
+        campaign.next_try("stops", audience=people(2, 2))
+        edited = people(2, 2)
+        edited[0]["user_name"] = "edited"
+        campaign.next_try("fails", audience=edited)
+        assert len(sent(sandbox)) == 1
+        campaign.next_try(audience=people(2, 2))
+        assert everybody_once(sandbox, 4)
+
+
+def test_a_long_throttle_defers_the_task_and_the_resume_goes_on(
+    seeing: SandboxProcess, campaign: Any
+) -> None:
+    seeing.add_fault(kind="throttle", seconds=31_062, after=1)
+    operator = campaign.operator(audience=people(2, 2))
+    moment = campaign.next_try("waits", operator=operator)
+    assert campaign.run.counts() == {"audience": 4, "accepted": 2, "not_sent": 2}
+    seeing.clear_faults()
+    campaign.resume(campaign.operator(audience=people(2, 2)))
+    assert campaign.run.counts() == {"audience": 4, "accepted": 2, "already_accepted": 2}
+    assert everybody_once(seeing, 4)
+    assert moment is not None
+
+
+def test_a_closed_window_defers_the_task_before_anything_is_sent(
+    seeing: SandboxProcess, campaign: Any
+) -> None:
+    from datetime import datetime, timedelta
+
+    from airflow_provider_lingyang.gateway.dates import CHINA
+
+    opens = datetime.now(CHINA) + timedelta(hours=2)
+    window = f"{opens:%H:%M}-{opens + timedelta(hours=1):%H:%M}"
+    moment = campaign.next_try("waits", audience=people(2), send_window=window)
+    assert f"{moment.astimezone(CHINA):%H:%M}" == f"{opens:%H:%M}"
+    assert campaign.run.counts() == {"audience": 2, "not_sent": 2}
+    assert sent(seeing) == []
+
+
+def test_after_send_until_the_rest_is_not_sent(seeing: SandboxProcess, campaign: Any) -> None:
+    message = campaign.next_try("fails", audience=people(2), send_until="2026-01-01 00:00:00")
+    assert "send_until (2026-01-01 00:00:00, Asia/Shanghai) has passed" in message
+    assert campaign.run.manifest()["reasons"] == {"not_sent": {"send_until has passed": 2}}
+    assert sent(seeing) == []
+
+
+def test_clear_resubmits_a_finished_submission_only_where_the_author_says_so(
+    seeing: SandboxProcess, campaign: Any
+) -> None:
+    campaign.next_try(audience=people(2))
+    # A retry after a crash between the end and the task's success is no Clear.
+    campaign.next_try(audience=people(2), on_clear="resubmit")
+    assert campaign.run.counts() == {"audience": 2, "already_accepted": 2}
+    campaign.clear()
+    assert campaign.next_try(audience=people(2), on_clear="resubmit")["generation"] == 2
+    assert campaign.run.counts() == {"audience": 2, "accepted": 2}
+    assert executions(seeing) == {"B1": 2, "B2": 2}
+
+
+def test_clear_of_an_unfinished_submission_goes_on_whatever_the_author_says(
+    seeing: SandboxProcess, campaign: Any
+) -> None:
+    seeing.add_fault(kind="permission", after=1)
+    campaign.next_try("fails", audience=people(2, 2))
+    campaign.clear()
+    assert campaign.next_try(audience=people(2, 2), on_clear="resubmit")["generation"] == 1
+    assert everybody_once(seeing, 4)
+
+
+@pytest.mark.parametrize("change", [{"password": "CANARY-secret"}, {"login": "other"}])
+def test_another_app_or_secret_under_an_open_campaign_stops_before_sending(
+    seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, change: dict[str, str]
+) -> None:
+    seeing.add_fault(kind="permission", after=1)
+    campaign.next_try("fails", audience=people(2, 2))
+    right = json.dumps(seeing.connection(timeout=2))
+    monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(seeing.connection(timeout=2) | change))
+    message = campaign.next_try("fails", audience=people(2, 2))
+    assert "nothing was sent: the campaign was begun with another App" in message
+    assert "CANARY" not in message
+    assert len(sent(seeing)) == 2
+    monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", right)
+    campaign.next_try(audience=people(2, 2))
+    assert everybody_once(seeing, 4)
+
+
+def test_a_ledger_that_was_emptied_is_made_up_for_by_looking_everybody_up(
+    seeing: SandboxProcess, campaign: Any
+) -> None:
+    seeing.add_fault(kind="permission", after=1)
+    campaign.next_try("fails", audience=people(2, 2))
+    empty(campaign)
+    campaign.next_try(audience=people(2, 2))
+    assert campaign.run.counts() == {"audience": 4, "accepted": 2, "already_accepted": 2}
+    campaign.clear()
+    campaign.next_try(audience=people(2, 2))
+    assert everybody_once(seeing, 4)
+
+
+def test_a_ledger_that_was_emptied_stops_the_campaign_where_nobody_can_be_looked_up(
+    blind: SandboxProcess, campaign: Any
+) -> None:
+    blind.add_fault(kind="permission", after=1)
+    campaign.next_try("fails", audience=people(2, 2))
+    empty(campaign)
+    message = campaign.next_try("fails", audience=people(2, 2))
+    assert "the ledger knows nothing of an earlier one" in message
+    assert "settle={'*': 'not_executed'}" in message
+    assert campaign.run.counts() == {"audience": 4, "in_doubt": 4}
+    # The refusal leaves a trace in the ledger; that must not be taken for knowledge.
+    campaign.next_try("fails", audience=people(2, 2))
+    assert len(sent(blind)) == 2
+
+
+def test_the_author_can_say_that_earlier_tries_sent_nothing(blind: SandboxProcess, campaign: Any) -> None:
+    campaign.try_number = 1  # the first try never came as far as the task's own code
+    campaign.next_try("fails", audience=people(2))
+    campaign.next_try(audience=people(2), settle={"*": "not_executed"})
+    assert everybody_once(blind, 2)
+
+
+def empty(campaign: Any) -> None:
+    if campaign.store is not None:
+        campaign.store.values.clear()
+        return
+    import sqlite3
+    from contextlib import closing
+
+    from airflow.providers.common.compat.sdk import BaseHook
+
+    with closing(sqlite3.connect(BaseHook.get_connection("ledger").host)) as db:
+        for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            db.execute(f"DELETE FROM {table}")
+        db.commit()
+
+
+def test_what_is_rejected_stays_rejected(seeing: SandboxProcess, campaign: Any) -> None:
+    seeing.add_fault(kind="refuse", code="400", message="计划已暂停")
+    seeing.add_fault(kind="permission")
+    campaign.next_try("fails", audience=people(2, 2))
+    campaign.next_try(audience=people(2, 2))
+    assert campaign.run.counts() == {"audience": 4, "accepted": 2, "rejected": 2}
+    assert executions(seeing) == {"B3": 1, "B4": 1}
+
+
+@pytest.mark.parametrize("where", ["claim", "intent", "outcome"])
+def test_a_task_state_store_that_fails_loses_nothing(
+    seeing: SandboxProcess, campaign: Any, where: str
+) -> None:
+    if campaign.store is None:
+        return  # tests/ledger breaks databases
+    writes: list[str] = []
+
+    def fails(key: str) -> bool:
+        writes.append(key)
+        segments = [key for key in writes if "/w" in key]
+        return {
+            "claim": True,
+            "intent": len(segments) == 1 and "/w" in key,
+            "outcome": len(segments) > 1 and "/w" in key,
+        }[where]
+
+    campaign.store.fails = fails
+    message = campaign.next_try("stops", audience=people(2, 2))
+    assert "task state store cannot be written" in message
+    assert len(sent(seeing)) == {"claim": 0, "intent": 0, "outcome": 1}[where]
+    campaign.store.fails = lambda key: False
+    campaign.next_try(audience=people(2, 2))
+    assert everybody_once(seeing, 4)
+
+
+def test_mapped_instances_share_a_sql_ledger(seeing: SandboxProcess, campaign: Any) -> None:
+    if campaign.store is not None:
+        return
+    context = campaign.context()
+    counts = []
+    for map_index, audience in enumerate([people(2, 2), [*people(2, 2)[2:], row(5, "3")]]):
+        context["ti"].map_index, context["ti"].try_number = map_index, 1
+        counts.append(campaign.operator(audience=audience).execute(context)["counts"])
+    assert [count["accepted"] for count in counts] == [4, 1]
+    assert [count["already_accepted"] for count in counts] == [0, 2]
+    assert [count["vanished"] for count in counts] == [0, 0]
+    assert everybody_once(seeing, 5)
+
+
+def test_a_mapped_task_has_no_ledger_in_its_own_state(seeing: SandboxProcess, campaign: Any) -> None:
+    if campaign.store is None:
+        return
+    context = campaign.context()
+    context["ti"].map_index = 0
+    with pytest.raises(AirflowFailException, match="give it ledger_conn_id"):
+        campaign.operator(audience=people(2)).execute(context)
+
+
+@pytest.mark.parametrize(
+    "option", ["AIRFLOW__STATE_STORE__CLEAR_ON_SUCCESS", "AIRFLOW__WORKERS__STATE_STORE_BACKEND"]
+)
+def test_a_task_state_that_does_not_last_is_refused(
+    seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    if campaign.store is None:
+        return
+    monkeypatch.setenv(option, "True")
+    assert "is set, so the task's state is no safe place" in campaign.next_try("fails", audience=people(2))
+    assert sent(seeing) == []
+
+
+def test_an_own_campaign_key_repeats_nobody_in_another_run(seeing: SandboxProcess, campaign: Any) -> None:
+    if campaign.store is not None:
+        with pytest.raises(ArgumentError, match="an own campaign_key needs ledger_conn_id"):
+            campaign.operator(audience=[], campaign_key="autumn")
+        return
+    campaign.next_try(audience=people(2), campaign_key="autumn")
+    context = campaign.context()
+    context["ti"].run_id = "another"
+    campaign.operator(audience=people(3), campaign_key="autumn").execute(context)
+    assert campaign.run.counts() == {"audience": 3, "accepted": 1, "already_accepted": 2}
+    assert everybody_once(seeing, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"send_window": "9-20"}, "send_window must be two different times of the day"),
+        ({"send_window": "20:00-20:00"}, "send_window must be"),
+        ({"on_rejected": "x"}, "on_rejected must be one of continue, fail"),
+        ({"on_in_doubt": "x"}, "on_in_doubt must be one of stop, continue"),
+        ({"on_clear": "x"}, "on_clear must be one of reuse, resubmit"),
+        ({"settle": {"code": "yes"}}, "settle: 'code' must be 'accepted' or 'not_executed'"),
+        ({"settle": ["code"]}, "settle must be a dict"),
+        ({"max_in_flight": 0}, "max_in_flight must be"),
+    ],
+)
+def test_arguments_that_cannot_be_right_fail_while_the_dag_is_parsed(
+    arguments: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ArgumentError, match=expected):
+        LingyangSubmitBatchOperator(task_id="submit", plan_id=1, audience=[], **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"settle": "{{ nothing"}, "settle must be a dict"),
+        ({"on_clear": "{{ 'x' }}"}, "on_clear must be one of"),
+        ({"send_until": "tomorrow"}, "send_until must be a date with a time"),
+    ],
+)
+def test_arguments_that_render_to_nonsense_send_nothing(
+    seeing: SandboxProcess, campaign: Any, arguments: dict[str, Any], expected: str
+) -> None:
+    assert expected in campaign.next_try("fails", audience=people(2), **arguments)
+    assert sent(seeing) == []
+
+
+def test_settle_without_a_ledger_is_an_error(seeing: SandboxProcess, run: Any) -> None:
+    operator = LingyangSubmitBatchOperator(
+        task_id="submit", plan_id=1, audience=people(1), settle={"code": "accepted"}
+    )
+    assert "settle needs a ledger" in run.fails(operator)
+    assert sent(seeing) == []
+
+
+def test_several_requests_at_a_time_keep_batches_apart(seeing: SandboxProcess, campaign: Any) -> None:
+    seeing.add_fault(kind="slow", seconds=0.05, times=None)
+    campaign.next_try(audience=people(9, 9, 9), max_in_flight=4)
+    assert everybody_once(seeing, 27)
+    record = seeing.record()
+    assert record["order_violations"] == []
+    times = sorted((r["received_at"], r["answered_at"]) for r in record["requests"])
+    assert any(later[0] < earlier[1] for earlier, later in pairwise(times))
+
+
+def test_nothing_personal_is_in_a_ledger(seeing: SandboxProcess, campaign: Any, tmp_path: Any) -> None:
+    seeing.add_fault(**NOT_DONE, after=1, times=9)
+    audience = [
+        r
+        | {
+            "user_name": "CANARY-name",
+            "email": "canary@example.com",
+            "input_params": {"a": "CANARY"},
+            "phone_number": f"1000000999{r['biz_id'][1]}",
+        }
+        for r in people(2, 2)
+    ]
+    campaign.next_try("stops", audience=audience)
+    if campaign.store is not None:
+        text = json.dumps(campaign.store.values)
+    else:
+        text = (tmp_path / "ledger.db").read_bytes().decode(errors="replace")
+    assert "B3" in text
+    for secret in ("CANARY", "canary", "1000000999", "sandbox-secret"):
+        assert secret not in text
+
+
+@pytest.mark.parametrize("answers_in_time", [True, False])
+def test_a_task_that_is_told_to_stop_waits_four_seconds_for_answers_and_records_them(
+    blind: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, answers_in_time: bool
+) -> None:
+    connect(blind, monkeypatch, result_query=None, timeout=30)
+    blind.add_fault(kind="slow", seconds=1.5 if answers_in_time else 20, after=1)
+    operator = campaign.operator(audience=people(2, 2, 2))
+    told: list[float] = []
+
+    def tell() -> None:
+        told.append(time.monotonic())
+        operator.on_kill()
+
+    timer = threading.Timer(0.7, tell)
+    timer.start()
+    message = campaign.next_try("stops", operator=operator)
+    # Airflow kills the process 5 seconds after it told the task to stop.
+    assert time.monotonic() - told[0] < 4.6
+    assert "told to stop" in message
+    expected = (
+        {"accepted": 4, "not_sent": 2} if answers_in_time else {"accepted": 2, "in_doubt": 2, "not_sent": 2}
+    )
+    assert campaign.run.counts() == {"audience": 6} | expected
+    assert len(sent(blind)) == 2
+    blind.clear_faults()
+    if answers_in_time:
+        campaign.next_try(audience=people(2, 2, 2))
+        assert everybody_once(blind, 6)
+    else:
+        campaign.next_try("fails", audience=people(2, 2, 2))
+        assert campaign.run.counts() == {"audience": 6, "already_accepted": 2, "in_doubt": 2, "not_sent": 2}
