@@ -14,7 +14,7 @@ FIND_PYTHON = for py in $(PYTHONS); do \
 	  echo "Name one: make PYTHON=/path/to/python3.12 $@    (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; \
 	fi
 
-.PHONY: help environment demo test lint format wheel sdks clean
+.PHONY: help environment demo test chaos lint format wheel sdks clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -24,6 +24,9 @@ demo:  ## Run a campaign of 1,200 customers from a SQL table through the sandbox
 
 test: environment sdks  ## Run all tests (ARGS="-k name" for some of them)
 	@$(VENV)/bin/python -m pytest $(ARGS)
+
+chaos: environment  ## Run N campaigns (default 1000) through everything that can go wrong (SEED=7: this one)
+	@$(VENV)/bin/python tests/chaos/run.py --seeds $(or $(SEED),1000-$(shell expr 999 + $(or $(N),1000)))
 
 lint: environment  ## Check style, layering and types
 	@$(VENV)/bin/ruff check .

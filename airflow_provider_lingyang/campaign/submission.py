@@ -28,7 +28,14 @@ from airflow_provider_lingyang.gateway.errors import (
 )
 from airflow_provider_lingyang.gateway.protocol import SubmitReceipt
 from airflow_provider_lingyang.gateway.retry import LONGEST_WAIT, RetryPolicy
-from airflow_provider_lingyang.ledger.base import INTENT_LIFE, Intent, Ledger, LedgerError, Outcome
+from airflow_provider_lingyang.ledger.base import (
+    INTENT_LIFE,
+    Intent,
+    Ledger,
+    LedgerError,
+    LedgerFencedError,
+    Outcome,
+)
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +75,8 @@ class Policy:
     @property
     def intent_life(self) -> float:
         """Seconds after which an intent must be renewed: well before a look-up by another try may count."""
-        return min(INTENT_LIFE, self.lookup_settle / 2)
+        # Not 0, or every intent would be stale before its request can leave.
+        return min(INTENT_LIFE, max(0.05, self.lookup_settle / 2))
 
 
 @dataclass(slots=True)
@@ -475,9 +483,16 @@ class Submission:
         self._ready.clear()
 
     def _close_books(self) -> None:
-        """Write the outcomes that are known."""
+        """Write the outcomes that are known; a second time where the first fails, because unwritten they are doubts."""
         outcomes, self._outcomes = self._outcomes, []
-        if outcomes:
+        if not outcomes:
+            return
+        try:
+            self._ledger.write(outcomes, [])
+        except LedgerFencedError:
+            raise
+        except LedgerError as error:
+            log.warning("%s; once more", error)
             self._ledger.write(outcomes, [])
 
 

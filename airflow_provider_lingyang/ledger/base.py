@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, Self
 
@@ -228,11 +228,13 @@ class Opened:
     """A campaign as the ledger knows it.
 
     :param finished: the worker and ``max_tries`` of the submission that finished it, or None.
+    :param begun: tells whether anybody was sent to, or may have been.
     """
 
     generation: int
     header: Header
     finished: tuple[str, int | None] | None
+    begun: Callable[[], bool]
 
 
 def generation_of(found: Opened | None, header: Header, attempt: Attempt, *, resubmit: bool) -> int:
@@ -263,7 +265,8 @@ def generation_of(found: Opened | None, header: Header, attempt: Attempt, *, res
         )
         if before != now
     ]
-    if changed:
+    # A secret with a typo reached nobody: correcting it must not end the campaign.
+    if changed and found.begun():
         raise LedgerRefusedError(
             f"the campaign was begun with another {' and '.join(changed)} than the connection has now: its requests "
             "and derived ids would be others, and people would be contacted twice. Put the old one back until the "

@@ -195,10 +195,15 @@ class SqlLedger:
                     generation,
                     Header(host, app_key, plan_id, fingerprint),
                     (finished[0], finished[1]) if finished[0] else None,
+                    lambda: self._begun(run, generation),
                 )
             self._generation = generation_of(found, header, self._attempt, resubmit=resubmit)
             if found is not None and found.generation == self._generation:
                 self._set_finished(run, None, None)
+                run.count(
+                    f"UPDATE lingyang_ledger_campaign SET host=?, app_key=?, key_fingerprint=? WHERE {_THIS}",
+                    [header.host, header.app_key, header.key_fingerprint, *self._this],
+                )
             else:
                 run.insert(
                     "lingyang_ledger_campaign",
@@ -217,6 +222,13 @@ class SqlLedger:
                     ],
                 )
         return self._generation
+
+    def _begun(self, run: Statements, generation: int) -> bool:
+        ((count,),) = run.rows(
+            "SELECT count(*) FROM lingyang_ledger_recipient WHERE campaign=? AND generation=? AND state<>?",
+            [self._campaign, generation, _NOT_EXECUTED],
+        )
+        return bool(count)
 
     def past(self) -> Iterator[PastRequest]:
         """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""

@@ -12,6 +12,7 @@ million recipients need some 360 keys. A try that was replaced is fenced by Airf
 
 from __future__ import annotations
 
+import itertools
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
@@ -78,6 +79,12 @@ class TaskStateLedger:
         self._set(_ROOT, {"knows_past": knows})
         return knows
 
+    def _begun(self, generation: int) -> bool:
+        numbers = itertools.count(1)
+        segments = (self._get(f"{self._campaign}/{generation}/w{number:06}") for number in numbers)
+        entries = (entry for segment in iter(lambda: next(segments), None) for entry in segment.values())
+        return any(entry.keys() & {"a", "r", "d"} for entry in entries)
+
     def know_past(self) -> None:
         """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
         self._set(_ROOT, {"knows_past": True})
@@ -90,7 +97,10 @@ class TaskStateLedger:
         if stored is not None:
             finished = stored["finished"]
             found = Opened(
-                stored["generation"], Header(**stored["header"]), tuple(finished) if finished else None
+                stored["generation"],
+                Header(**stored["header"]),
+                tuple(finished) if finished else None,
+                lambda: self._begun(stored["generation"]),
             )
         generation = generation_of(found, header, self._attempt, resubmit=resubmit)
         self._opened = {"generation": generation, "header": header.to_json(), "finished": None}

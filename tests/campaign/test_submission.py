@@ -192,9 +192,16 @@ def test_what_the_ledger_does_not_take_does_not_leave(fails: int) -> None:
 
 
 def test_a_ledger_that_fails_after_the_last_answer_fails_the_try() -> None:
-    manifest, raised = send([None], ledger=Diary([1]))
+    manifest, raised = send([None], ledger=Diary([1, 2]))
     assert isinstance(raised, LedgerError)
     assert manifest.accepted == 2
+
+
+def test_an_outcome_is_written_a_second_time_where_the_first_fails() -> None:
+    diary = Diary([1])
+    _, raised = send([None], ledger=diary)
+    assert raised is None
+    assert diary.written[-1] == (["code0"], [])
 
 
 def test_an_old_intent_is_written_again_before_its_request_leaves() -> None:

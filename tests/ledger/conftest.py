@@ -34,11 +34,13 @@ class Ledgers:
         self._made.append(self._make(attempt(**changes), campaign_key))
         return self._made[-1]
 
-    def start(self, *, plan_id: int = 1, resubmit: bool = False, **changes: Any) -> Any:
+    def start(
+        self, *, plan_id: int = 1, resubmit: bool = False, app_secret: str = "secret", **changes: Any
+    ) -> Any:
         """A try that has claimed and opened its campaign and knows what was before."""
         ledger = self.new(**changes)
         ledger.claim()
-        ledger.open(self.header(plan_id=plan_id), resubmit=resubmit)
+        ledger.open(self.header(plan_id=plan_id, app_secret=app_secret), resubmit=resubmit)
         list(ledger.past())
         return ledger
 

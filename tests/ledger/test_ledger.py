@@ -154,12 +154,25 @@ def test_a_try_with_a_past_that_nobody_knows_stays_one_until_it_is_known(
     ],
 )
 def test_a_campaign_is_not_continued_by_another_app(ledgers: Any, changes: dict[str, str], name: str) -> None:
-    ledgers.start().finish()
+    first = ledgers.start()
+    first.write([], [ledgers.intent("code", "ab")])
     second = ledgers.new(try_number=2)
     second.claim()
     with pytest.raises(LedgerRefusedError, match=f"begun with another {name} than"):
         second.open(ledgers.header(**changes))
     assert second.open(ledgers.header()) == 1
+
+
+def test_a_secret_with_a_typo_that_reached_nobody_can_be_corrected(ledgers: Any) -> None:
+    first = ledgers.start(app_secret="typo")
+    first.write([], [ledgers.intent("code", "ab")])
+    first.write([Outcome("code", {}, not_executed="ab")], [])
+    second = ledgers.start(try_number=2)
+    second.write([], [ledgers.intent("code", "ab", again=True)])
+    third = ledgers.new(try_number=3)
+    third.claim()
+    with pytest.raises(LedgerRefusedError, match="another App secret"):
+        third.open(ledgers.header(app_secret="typo"))
 
 
 def test_two_plans_are_two_campaigns(ledgers: Any) -> None:

@@ -139,6 +139,15 @@ def test_what_the_look_up_does_not_know_is_sent_again_in_its_grouping(
     assert seeing.record()["order_violations"] == []
 
 
+def test_a_look_up_that_knows_at_once_needs_no_waiting(
+    sandbox: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(sandbox, monkeypatch, lookup_settle=0)
+    sandbox.add_fault(**NOT_DONE, after=1)
+    campaign.next_try(audience=people(2, 2))
+    assert everybody_once(sandbox, 4)
+
+
 def test_only_those_who_were_not_executed_are_sent_again(seeing: SandboxProcess, campaign: Any) -> None:
     seeing.add_fault(**NOT_DONE, after=1)
     campaign.next_try(audience=people(7))

@@ -1,0 +1,57 @@
+"""220 campaigns through everything that can go wrong; the gateway's record is the judge."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+SCHEDULES = 220
+
+
+def module(name: str) -> Any:
+    """The harness runs as a program of its own, so its modules lie beside it."""
+    spec = importlib.util.spec_from_file_location(f"chaos_{name}", HERE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = found
+    spec.loader.exec_module(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def chaos(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], float]:
+    started = time.monotonic()
+    reports = module("run").spread(0, SCHEDULES - 1, 4, tmp_path_factory.mktemp("chaos"))
+    return reports, time.monotonic() - started
+
+
+def test_no_schedule_breaks_a_promise(
+    chaos: tuple[list[dict[str, Any]], float], record_property: Any
+) -> None:
+    reports, _ = chaos
+    record_property("chaos", module("run").summary(reports))
+    assert {report["seed"]: report["violations"] for report in reports if report["violations"]} == {}
+    assert [report["seed"] for report in reports] == list(range(SCHEDULES))
+
+
+def test_every_fault_happens_often_enough_to_say_something(chaos: tuple[list[dict[str, Any]], float]) -> None:
+    reports, _ = chaos
+    fired: Counter[str] = Counter()
+    for report in reports:
+        fired.update(report["fired"])
+    faults = module("schedules").FAULTS
+    assert {name: fired[name] for name in faults if fired[name] < 5} == {}
+    assert len(reports) >= 200
+    assert sum(report["hard"] for report in reports) >= 150
+
+
+def test_it_takes_less_than_four_minutes(chaos: tuple[list[dict[str, Any]], float]) -> None:
+    assert chaos[1] < 240
