@@ -31,6 +31,23 @@ os.environ |= {
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess  # noqa: E402  # after the environment
 
+SUMMARY = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[SUMMARY] = []
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    for line in config.stash[SUMMARY]:
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def summary(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Takes a line that is shown at the end of the test run, passed or failed."""
+    return pytestconfig.stash[SUMMARY].append
+
 
 @pytest.fixture(scope="session")
 def sandbox_process() -> Iterator[SandboxProcess]:

@@ -79,16 +79,15 @@ class Inquiry:
                 "created_at_field to tell them apart"
             )
             return [Verdict(unknown=list(question.biz_ids)) for question in questions]
+        asked_at = self._monotonic()
         verdicts = self._ask(questions)
-        if any(verdict.unknown for verdict in verdicts):
-            wait = max(question.settled_at for question in questions) - self._monotonic()
-            if wait > 0:
-                log.info(
-                    "not everybody is found; asking again in %.1f s, when new tasks must be visible", wait
-                )
-                self._stop.sleep(wait)
-                if not self._stop.told():
-                    verdicts = self._ask(questions)
+        settled_at = max(question.settled_at for question in questions)
+        if asked_at < settled_at and any(verdict.unknown for verdict in verdicts):
+            wait = max(0.0, settled_at - self._monotonic())
+            log.info("not everybody is found; asking again in %.1f s, when new tasks must be visible", wait)
+            self._stop.sleep(wait)
+            if not self._stop.told():
+                verdicts = self._ask(questions)
         return verdicts
 
     def _ask(self, questions: Sequence[Question]) -> list[Verdict]:

@@ -6,6 +6,7 @@ import importlib.util
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,15 @@ def module(name: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def chaos(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], float]:
+def chaos(
+    tmp_path_factory: pytest.TempPathFactory, summary: Callable[[str], None]
+) -> tuple[list[dict[str, Any]], float]:
     started = time.monotonic()
-    reports = module("run").spread(0, SCHEDULES - 1, 4, tmp_path_factory.mktemp("chaos"))
-    return reports, time.monotonic() - started
+    run = module("run")
+    reports = run.spread(0, SCHEDULES - 1, 4, tmp_path_factory.mktemp("chaos"))
+    seconds = time.monotonic() - started
+    summary(f"chaos, {seconds:.0f} s: {run.summary(reports)}")
+    return reports, seconds
 
 
 def test_no_schedule_breaks_a_promise(
