@@ -133,7 +133,7 @@ class Manifest:
         for doubt in self.doubts:
             found.setdefault("in_doubt", Counter())[doubt.reason] += doubt.tasks
         told = sum(found.get("not_sent", Counter()).values())
-        if rest := self.not_sent - told:
+        if (rest := self.not_sent - told) > 0:
             found.setdefault("not_sent", Counter())[self.rest] += rest
         return {state: dict(reasons) for state, reasons in found.items()}
 
