@@ -75,6 +75,7 @@ class Resume:
         """
         past = self._spool.remember(self._ledger.past())
         self._manifest.vanished = past.vanished
+        self._manifest.because("not_sent", "their contact was reached under another biz_id", past.left_out)
         # Another task's request in doubt matters only if it holds people of this audience.
         doubtful = [
             (group, request) for group, request in past.in_doubt if request.mine or self._spool.group(group)

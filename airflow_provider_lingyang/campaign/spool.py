@@ -59,6 +59,8 @@ class State(IntEnum):
     ACCEPTED = 1
     REJECTED = 2
     IN_DOUBT = 3
+    LEFT_OUT = 4
+    """Not they, but another row of the same contact."""
 
 
 @dataclass(slots=True)
@@ -67,11 +69,13 @@ class Past:
 
     :param in_doubt: requests with recipients of whom nothing is known, and the number of their group.
     :param vanished: recipients of this task's earlier tries who are not in the audience any more.
+    :param left_out: recipients whose contact an earlier try has reached under another ``biz_id``.
     :param furthest: orders like ``batch_num``: the last that any request carried.
     """
 
     in_doubt: list[tuple[int, PastRequest]] = field(default_factory=list)
     vanished: int = 0
+    left_out: int = 0
     furthest: str = ""
 
 
@@ -140,10 +144,13 @@ class Spool:
     def drop_repeated_contacts(self) -> int:
         """Keep the first row of each contact, return how many others there were."""
         self._flush()
-        return self._write(
-            "DELETE FROM recipient WHERE EXISTS (SELECT 1 FROM recipient AS other "
+        repeats = (
+            "FROM recipient WHERE EXISTS (SELECT 1 FROM recipient AS other "
             "WHERE other.contact = recipient.contact AND other.row < recipient.row)"
         )
+        # Not forgotten: the next try's query may give the rows in another order.
+        self._write(f"INSERT INTO dropped SELECT contact, biz_id {repeats}")
+        return self._write(f"DELETE {repeats}")
 
     def repeated_contacts(self) -> tuple[int, list[int]]:
         """Return how many rows repeat an earlier row's contact, and the first of their numbers."""
@@ -252,8 +259,15 @@ class Spool:
             "UPDATE recipient SET state = past.state, grp = past.grp, pos = past.pos, mine = past.mine "
             "FROM past WHERE past.key = key_of(recipient.biz_id)"
         )
+        past.left_out = self._write(
+            f"UPDATE recipient SET state = {State.LEFT_OUT:d} WHERE state = {State.FREE:d} AND contact IN "
+            "(SELECT dropped.contact FROM dropped JOIN past ON past.key = key_of(dropped.biz_id) "
+            f"WHERE past.state <> {State.FREE:d})"
+        )
         (known,) = self._one(f"SELECT count(*) FROM past WHERE mine AND state <> {State.FREE:d}")
-        (seen,) = self._one(f"SELECT count(*) FROM recipient WHERE mine AND state <> {State.FREE:d}")
+        (seen,) = self._one(
+            f"SELECT count(*) FROM recipient WHERE mine AND state NOT IN ({State.FREE:d}, {State.LEFT_OUT:d})"
+        )
         past.vanished = known - seen
         past.in_doubt = list(open_requests.values())
         return past
@@ -402,6 +416,7 @@ CREATE TABLE recipient (
 CREATE INDEX by_biz_id ON recipient (biz_id, row);
 CREATE INDEX by_contact ON recipient (contact, row);
 CREATE INDEX by_group ON recipient (grp, pos) WHERE grp IS NOT NULL;
+CREATE TABLE dropped (contact TEXT NOT NULL, biz_id TEXT NOT NULL);
 CREATE TABLE past (
     key BLOB PRIMARY KEY,
     state INTEGER NOT NULL,

@@ -111,6 +111,21 @@ def test_an_audience_that_changed_in_between_repeats_nobody(seeing: SandboxProce
     assert sorted(executions(seeing)) == sorted(f"B{n}" for n in range(1, 12))
 
 
+def test_whose_contact_was_reached_is_left_out_whatever_order_the_rows_come_in(
+    seeing: SandboxProcess, campaign: Any
+) -> None:
+    one_contact = [row(1), row(2, phone_number=row(1)["phone_number"]), row(3)]
+    seeing.add_fault(kind="permission", after=1)
+    campaign.next_try("fails", audience=one_contact, on_duplicate_contact="keep_first", batch_size=1)
+    campaign.next_try(audience=one_contact[::-1], on_duplicate_contact="keep_first", batch_size=1)
+    assert executions(seeing) == {"B1": 1, "B3": 1}
+    assert campaign.run.counts() == {"audience": 3, "accepted": 1, "not_sent": 2, "vanished": 1}
+    campaign.clear()
+    campaign.next_try(audience=one_contact, on_duplicate_contact="keep_first", batch_size=1)
+    assert campaign.run.counts() == {"audience": 3, "already_accepted": 2, "not_sent": 1}
+    assert executions(seeing) == {"B1": 1, "B3": 1}
+
+
 def test_rows_that_come_after_a_later_batch_left_go_first_and_are_counted_as_late(
     seeing: SandboxProcess, campaign: Any
 ) -> None:
