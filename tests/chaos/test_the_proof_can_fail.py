@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,17 +20,23 @@ SAFEGUARDS = ["write-ahead", "skip", "lookup_settle", "fencing", "fencing sql"]
 def run(tmp_path: Path, *arguments: str) -> dict[str, Any]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_CONN")}
     env |= {"AIRFLOW_HOME": str(tmp_path / "airflow"), "NO_PROXY": "127.0.0.1"}
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, str(HERE / "broken.py"), *arguments],
         env=env,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=120,
-        check=False,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    try:
+        out, err = process.communicate(timeout=120)
+    finally:
+        # With whatever it forked or started and could not end.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, err[-3000:]
+    found: dict[str, Any] = json.loads(out.splitlines()[-1])
     return found
 
 
