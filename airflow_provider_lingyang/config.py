@@ -7,6 +7,7 @@ from airflow.providers.common.compat.sdk import conf
 from airflow_provider_lingyang.campaign.arguments import ArgumentError
 
 IDS_LIMIT = 1000
+LOOKUPS = 10
 
 
 def spool_dir() -> str:
@@ -19,7 +20,20 @@ def xcom_ids_limit() -> int:
 
     :raises ArgumentError: it is no whole number.
     """
-    text = str(conf.get("lingyang", "xcom_ids_limit", fallback=IDS_LIMIT)).strip()
-    if not (text.isascii() and text.isdigit()):
-        raise ArgumentError(f"[lingyang] xcom_ids_limit must be a whole number; it is {text!r}")
+    return _whole_number("xcom_ids_limit", IDS_LIMIT)
+
+
+def lookups_at_a_time() -> int:
+    """Return how many look-ups of one wait are under way at a time, 10 by default.
+
+    :raises ArgumentError: it is no whole number of at least 1.
+    """
+    return _whole_number("lookups_at_a_time", LOOKUPS, least=1)
+
+
+def _whole_number(option: str, fallback: int, least: int = 0) -> int:
+    text = str(conf.get("lingyang", option, fallback=fallback)).strip()
+    if not (text.isascii() and text.isdigit() and int(text) >= least):
+        bound = f" of at least {least}" if least else ""
+        raise ArgumentError(f"[lingyang] {option} must be a whole number{bound}; it is {text[:40]!r}")
     return int(text)

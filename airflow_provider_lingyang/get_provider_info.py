@@ -30,6 +30,12 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": [
             {"integration-name": "Lingyang", "python-modules": ["airflow_provider_lingyang.sensors.lingyang"]}
         ],
+        "triggers": [
+            {
+                "integration-name": "Lingyang",
+                "python-modules": ["airflow_provider_lingyang.triggers.lingyang"],
+            }
+        ],
         "connection-types": [
             {
                 "hook-class-name": "airflow_provider_lingyang.hooks.lingyang.LingyangHook",
@@ -60,6 +66,16 @@ def get_provider_info() -> dict[str, Any]:
                         "type": "integer",
                         "example": None,
                         "default": "1000",
+                    },
+                    "lookups_at_a_time": {
+                        "description": (
+                            "So many look-ups of one wait for results are under way at a time, at most. How fast they "
+                            "follow each other is held back by the connection's max_requests_per_second."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "integer",
+                        "example": None,
+                        "default": "10",
                     },
                 },
             }

@@ -84,12 +84,16 @@ class TaskInstance:
     """The part of a task instance that operators use, for runs without Airflow's database."""
 
     map_index = -1
+    first_look: Any = None
 
     def __init__(
         self, task_id: str, xcom: dict[tuple[str, str], Any], *, run_id: str = "run", try_number: int = 1
     ):
         self.dag_id, self.run_id, self.task_id, self.try_number = "dag", run_id, task_id, try_number
         self._xcom = xcom
+
+    def get_first_reschedule_date(self, context: Any) -> Any:
+        return self.first_look
 
     def xcom_push(self, key: str, value: Any) -> None:
         self._xcom[self.task_id, key] = json.loads(json.dumps(value))

@@ -72,6 +72,12 @@ def check_positive(argument: str, value: object) -> None:
         raise ArgumentError(f"{argument} must be a whole number of at least 1; it is {value!r}")
 
 
+def check_ratio(argument: str, value: object) -> None:
+    """Raise unless the argument is a number in (0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+        raise ArgumentError(f"{argument} must be in (0, 1]; it is {value!r}")
+
+
 def check_bool(argument: str, value: object) -> None:
     """Raise unless the argument is True or False: the text "false" is neither."""
     if not isinstance(value, bool):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
+
+from airflow_provider_lingyang.ledger.base import key_of
 
 _MAX_BATCHES = 100
 _MAX_REASONS = 20
@@ -62,7 +65,9 @@ class Manifest:
     batches: list[BatchTally] = field(default_factory=list)
     doubts: list[Doubt] = field(default_factory=list)
     reasons: dict[str, Counter[str]] = field(default_factory=dict)
-    _accepted_ids: list[str] = field(default_factory=list)
+    _accepted_ids: dict[str, int | None] = field(default_factory=dict)
+    _rejected_ids: list[str] = field(default_factory=list)
+    _digest: int = 0
     _started: float = field(default_factory=time.monotonic)
 
     @property
@@ -79,16 +84,46 @@ class Manifest:
     @property
     def biz_ids(self) -> list[str] | None:
         """The accepted ids, or None when there are more than may travel by XCom."""
-        return self._accepted_ids if self.accepted + self.already_accepted <= self.ids_limit else None
+        return list(self._accepted_ids) if self._few else None
 
-    def inherit(self, *, accepted: int, rejected: int, accepted_ids: Sequence[str]) -> None:
+    @property
+    def task_ids(self) -> list[int | None] | None:
+        """The platform's tasks of :attr:`biz_ids`, in the same order; None where none is known."""
+        known = any(task_id is not None for task_id in self._accepted_ids.values())
+        return list(self._accepted_ids.values()) if self._few and known else None
+
+    @property
+    def rejected_ids(self) -> list[str] | None:
+        """The rejected ids, or None when there are more than may travel by XCom."""
+        return self._rejected_ids if self.rejected <= self.ids_limit else None
+
+    @property
+    def _few(self) -> bool:
+        return self.accepted + self.already_accepted <= self.ids_limit
+
+    def inherit(self, accepted: Iterable[str], rejected: Iterable[str]) -> None:
         """Book what earlier tries did for people of this audience.
 
-        :param accepted_ids: those accepted, as many as may travel by XCom.
+        :param accepted: all ids of those accepted.
+        :param rejected: all ids of those rejected.
         """
-        self.already_accepted, self.rejected = accepted, self.rejected + rejected
-        self.because("rejected", "in an earlier try", rejected)
-        self._accepted_ids.extend(accepted_ids)
+        for biz_id in accepted:
+            self.already_accepted += 1
+            self._note_accepted(biz_id, None)
+        before = self.rejected
+        for biz_id in rejected:
+            self.rejected += 1
+            self._note_rejected(biz_id)
+        self.because("rejected", "in an earlier try", self.rejected - before)
+
+    def _note_accepted(self, biz_id: str, task_id: int | None) -> None:
+        self._digest ^= int.from_bytes(key_of(biz_id))
+        if len(self._accepted_ids) < self.ids_limit:
+            self._accepted_ids[biz_id] = task_id
+
+    def _note_rejected(self, biz_id: str) -> None:
+        if len(self._rejected_ids) < self.ids_limit:
+            self._rejected_ids.append(biz_id)
 
     def doubt(self, task_unique_code: str, batch_num: str | None, tasks: int) -> Doubt:
         """Book a request as in doubt, from before it leaves."""
@@ -101,25 +136,27 @@ class Manifest:
         doubt: Doubt,
         batch: BatchTally,
         *,
-        accepted: Sequence[str] = (),
-        rejected: int = 0,
+        accepted: Mapping[str, int | None] = MappingProxyType({}),
+        rejected: Sequence[str] = (),
         in_doubt: int = 0,
     ) -> None:
         """Book what became of a request; whom no number counts was not sent.
 
-        :param accepted: ids of the accepted.
-        :param rejected: how many were rejected, finally.
+        :param accepted: ids of the accepted, and their tasks.
+        :param rejected: ids of the rejected.
         :param in_doubt: how many of it are still in doubt.
         """
-        total = self.accepted + len(accepted), self.rejected + rejected
+        total = self.accepted + len(accepted), self.rejected + len(rejected)
         # In one statement without a call: a signal handler that raises cannot come in between.
         doubt.tasks, self.accepted, self.rejected = in_doubt, *total
         batch.accepted += len(accepted)
-        batch.rejected += rejected
+        batch.rejected += len(rejected)
         if not in_doubt:
             self.doubts.remove(doubt)
-        room = self.ids_limit - len(self._accepted_ids)
-        self._accepted_ids.extend(accepted[: max(0, room)])
+        for biz_id, task_id in accepted.items():
+            self._note_accepted(biz_id, task_id)
+        for biz_id in rejected:
+            self._note_rejected(biz_id)
 
     def because(self, state: str, reason: str, count: int) -> None:
         """Note why rows are in a state."""
@@ -189,7 +226,8 @@ class Manifest:
                 }
                 for doubt in self.doubts[:_MAX_BATCHES]
             ],
-            "biz_ids": self.source,
+            # The digest tells whether ids that are read elsewhere are the accepted ones, in whatever order.
+            "biz_ids": {**self.source, "digest": f"{self._digest:032x}"},
             "ledger": self.ledger,
             "duration_s": round(time.monotonic() - self._started, 3),
         }

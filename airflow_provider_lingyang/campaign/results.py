@@ -1,35 +1,62 @@
-"""What a set of answers means: who is finished, who is waited for, what people answered. Pure."""
+"""What an answer means, and what many mean together: who is finished, who is waited for, when that is enough. Pure."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_lingyang.gateway.result_query import ResultQuery, TaskResult
+from airflow_provider_lingyang.gateway.result_query import TaskResult
 
-ANSWERED, NOT_REACHED, WAITING, UNKNOWN = "answered", "not_reached", "waiting", "unknown"
-_MAX_VALUES = 50
-"""Different values of one slot that are told apart; free text has as many as people."""
+ANSWERED, NOT_REACHED = FINISHED = ("answered", "not_reached")
+WAITING, UNKNOWN, FOREIGN = "waiting", "unknown", "foreign"
+STATES = (*FINISHED, WAITING, UNKNOWN, FOREIGN)
+"""Of a recipient; ``foreign``: there is an answer, but another task's, so another campaign's."""
 
 
-def state_of(result: TaskResult | None, query: ResultQuery, required_slots: Collection[str]) -> str:
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When a recipient is finished.
+
+    :param required_slots: what must be filled where there is no status.
+    :param done_values: statuses that mean: answered.
+    :param failed_values: statuses that mean: it will not be answered.
+    """
+
+    required_slots: Sequence[str]
+    done_values: Sequence[str] = ()
+    failed_values: Sequence[str] = ()
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether anybody can ever be finished."""
+        return bool(self.required_slots or self.done_values or self.failed_values)
+
+
+def state_of(result: TaskResult | None, rules: Rules, task_id: str | None = None) -> str:
     """Return how far one recipient is.
 
     With a status, it decides: in ``done_values`` or ``failed_values``, or still waiting. Without one,
     every required slot must be filled; without required slots too, nothing can say "finished".
+
+    :param result: what was told; None: nothing.
+    :param task_id: the task that was accepted, where it is known: an answer with another one is not this campaign's.
     """
     if result is None:
         return UNKNOWN
+    if task_id is not None and result.task_id is not None and result.task_id != task_id:
+        return FOREIGN
     if result.status is not None:
-        if result.status in query.failed_values:
+        if result.status in rules.failed_values:
             return NOT_REACHED
-        return ANSWERED if result.status in query.done_values else WAITING
-    filled = required_slots and all(is_filled(result.output_params.get(slot)) for slot in required_slots)
-    return ANSWERED if filled else WAITING
+        return ANSWERED if result.status in rules.done_values else WAITING
+    return ANSWERED if rules.required_slots and not empty_slots(result, rules) else WAITING
+
+
+def empty_slots(result: TaskResult, rules: Rules) -> list[str]:
+    """Return the required slots that hold no answer."""
+    return [slot for slot in rules.required_slots if not is_filled(result.output_params.get(slot))]
 
 
 def is_filled(value: Any) -> bool:
@@ -41,111 +68,62 @@ def is_filled(value: Any) -> bool:
 class Verdict:
     """What the answers so far mean.
 
-    :param counts: recipients, finished (answered + not_reached), waiting, unknown.
-    :param slots: slot → value → how many people answered so.
-    :param complete: whether enough recipients are finished.
+    :param counts: recipients, finished (answered + not_reached), waiting, unknown, foreign.
+    :param empty: required slot → how many of those with an answer have not filled it yet.
+    :param unreadable: how many answers hold slots that are no JSON.
+    :param first: some of those who are waited for.
+    :param needed: how many must be finished.
     """
 
-    counts: dict[str, int]
-    slots: dict[str, dict[str, int]]
-    complete: bool
+    counts: Mapping[str, int]
+    needed: int
+    empty: Mapping[str, int] = field(default_factory=dict)
+    unreadable: int = 0
+    first: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, states: Mapping[str, int], complete_ratio: float, **details: Any) -> Verdict:
+        """Return what some states mean.
+
+        :param states: state → how many recipients are in it.
+        :param complete_ratio: share of the recipients that must be finished, in (0, 1].
+        """
+        total = sum(states.values())
+        counts = {"recipients": total, "finished": sum(states.get(state, 0) for state in FINISHED)}
+        counts |= {state: states.get(state, 0) for state in STATES}
+        # The tolerance is for 0.07 * 100 being a little more than 7.
+        return cls(counts, math.ceil(complete_ratio * total - 1e-9), **details)
+
+    @property
+    def complete(self) -> bool:
+        """Whether enough recipients are finished."""
+        return self.counts["finished"] >= self.needed
+
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether waiting longer cannot be enough: unless people become known of whom nothing is."""
+        return self.counts["finished"] + self.counts[WAITING] < self.needed
 
     def __str__(self) -> str:
         count = self.counts
-        return (
+        text = (
             f"{count['finished']} of {count['recipients']} finished: {count[ANSWERED]} answered, "
             f"{count[NOT_REACHED]} not reached; {count[WAITING]} waiting, {count[UNKNOWN]} unknown to the gateway"
         )
+        if count[FOREIGN]:
+            text += f", {count[FOREIGN]} with an answer of another task only"
+        if self.empty:
+            text += f"; not filled yet: {_listed(f'{slot} {people}' for slot, people in self.empty.items())}"
+        if self.unreadable:
+            text += f"; {self.unreadable} with slots that are no JSON"
+        return text
+
+    def who(self) -> str:
+        """Return some of those who are waited for, in words."""
+        left = self.counts["recipients"] - self.counts["finished"]
+        return _listed(self.first) + (f" and {left - len(self.first)} more" if left > len(self.first) else "")
 
 
-@dataclass(slots=True)
-class Answers:
-    """The answers of a campaign's recipients, as they come in.
-
-    :param biz_ids: whose answers are waited for; each once.
-    :param query: how statuses are read.
-    :param required_slots: what must be filled where there is no status.
-    """
-
-    biz_ids: Sequence[str]
-    query: ResultQuery
-    required_slots: Sequence[str]
-    _finished: dict[str, tuple[str, TaskResult]] = field(default_factory=dict)
-    _states: Counter[str] = field(default_factory=Counter)
-
-    def pending(self) -> list[str]:
-        """Return whose answers are still waited for."""
-        return [biz_id for biz_id in self.biz_ids if biz_id not in self._finished]
-
-    def update(self, results: Mapping[str, TaskResult]) -> None:
-        """Take the answers to a look-up of all that were pending."""
-        self._states.clear()
-        for biz_id in self.pending():
-            result = results.get(biz_id)
-            state = state_of(result, self.query, self.required_slots)
-            if result is not None and state in (ANSWERED, NOT_REACHED):
-                self._finished[biz_id] = (state, result)
-            else:
-                self._states[state] += 1
-
-    def verdict(self, complete_ratio: float) -> Verdict:
-        """Return what the answers mean.
-
-        :param complete_ratio: share of recipients that must be finished, in (0, 1].
-        """
-        finished = Counter(state for state, _ in self._finished.values())
-        total = len(self.biz_ids)
-        return Verdict(
-            {
-                "recipients": total,
-                "finished": len(self._finished),
-                ANSWERED: finished[ANSWERED],
-                NOT_REACHED: finished[NOT_REACHED],
-                WAITING: self._states[WAITING],
-                UNKNOWN: self._states[UNKNOWN],
-            },
-            {
-                slot: _tally(result.output_params.get(slot) for result in self._answered())
-                for slot in self._slots()
-            },
-            # The tolerance is for 0.07 * 100 being a little more than 7.
-            len(self._finished) >= math.ceil(complete_ratio * total - 1e-9),
-        )
-
-    def results(self) -> dict[str, dict[str, Any]]:
-        """Return each finished recipient's state and slots."""
-        return {
-            biz_id: {
-                "state": state,
-                "status": result.status,
-                "task_id": result.task_id,
-                "slots": dict(result.output_params),
-            }
-            for biz_id, (state, result) in self._finished.items()
-        }
-
-    def _answered(self) -> Iterable[TaskResult]:
-        return (result for state, result in self._finished.values() if state == ANSWERED)
-
-    def _slots(self) -> list[str]:
-        if self.required_slots:
-            return list(self.required_slots)
-        return list(dict.fromkeys(slot for result in self._answered() for slot in result.output_params))[
-            :_MAX_VALUES
-        ]
-
-
-def _tally(values: Iterable[Any]) -> dict[str, int]:
-    """Count values; beyond 50 different ones the rarest are summed up as "…"."""
-    texts = (_as_text(value) for value in values)
-    counted = Counter(texts).most_common()
-    tally = dict(counted[:_MAX_VALUES])
-    if rest := sum(count for _, count in counted[_MAX_VALUES:]):
-        tally["…"] = rest
-    return tally
-
-
-def _as_text(value: Any) -> str:
-    if not is_filled(value):
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _listed(words: Iterable[str]) -> str:
+    some = list(words)
+    return ", ".join(some[:20]) + (", …" if len(some) > 20 else "")

@@ -103,9 +103,7 @@ class Resume:
                 left = self._settle(list(zip(doubts, doubtful, strict=True)), settle, settled_at)
         finally:
             self._manifest.inherit(
-                accepted=self._spool.in_state(State.ACCEPTED),
-                rejected=self._spool.in_state(State.REJECTED),
-                accepted_ids=self._spool.accepted_ids(self._manifest.ids_limit),
+                self._spool.ids_in_state(State.ACCEPTED), self._spool.ids_in_state(State.REJECTED)
             )
         resent: dict[str, Doubt] = {}
         for doubt, group, request in left:

@@ -7,15 +7,12 @@ that deciding who is still to be sent to needs no memory either.
 
 from __future__ import annotations
 
-import os
-import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from pathlib import Path
 
 from airflow_provider_lingyang.campaign.audience import Problem, Recipient
+from airflow_provider_lingyang.campaign.private import open_private, written
 from airflow_provider_lingyang.ledger.base import PastRequest, key_of
 
 SHOWN = 20
@@ -24,10 +21,6 @@ SHOWN = 20
 
 class AudienceError(Exception):
     """The audience cannot be sent as it is. Nothing was sent."""
-
-
-class SpoolError(Exception):
-    """The private copy of the audience could not be written. Nothing was sent."""
 
 
 @dataclass(slots=True)
@@ -87,27 +80,8 @@ class Spool:
     """
 
     def __init__(self, folder: str = "") -> None:
-        try:
-            handle, path = tempfile.mkstemp(prefix="lingyang-", suffix=".spool", dir=folder or None)
-            os.close(handle)
-            try:
-                self._db = sqlite3.connect(path, isolation_level=None)
-                # Without a journal nothing but this one file is ever written.
-                for setting in (
-                    "journal_mode=OFF",
-                    "synchronous=OFF",
-                    "locking_mode=EXCLUSIVE",
-                    "cache_size=-32768",
-                ):
-                    self._db.execute(f"PRAGMA {setting}")
-                self._db.create_function("key_of", 1, key_of, deterministic=True)
-                self._db.executescript(_SCHEMA)
-            finally:
-                Path(path).unlink()
-        except (OSError, sqlite3.Error) as error:
-            raise SpoolError(
-                f"the audience's private copy cannot be made ({_why(error)}): {_ADVICE}"
-            ) from None
+        self._db = open_private(folder, _SCHEMA, _WHAT)
+        self._db.create_function("key_of", 1, key_of, deterministic=True)
         self._pending: list[tuple[object, ...]] = []
         self.last_group = 0
 
@@ -300,13 +274,12 @@ class Spool:
         (count,) = self._one(f"SELECT count(*) FROM recipient WHERE state = {state:d}")
         return int(count)
 
-    def accepted_ids(self, limit: int) -> list[str]:
-        """Return whom earlier tries had accepted, so many at most."""
-        rows = self._db.execute(
-            f"SELECT biz_id FROM recipient WHERE state = {State.ACCEPTED:d} ORDER BY place, row LIMIT ?",
-            (limit,),
-        )
-        return [biz_id for (biz_id,) in rows]
+    def ids_in_state(self, state: State) -> Iterator[str]:
+        """Yield whom of the audience earlier tries left in a state."""
+        rows = self._db.execute(f"SELECT biz_id FROM recipient WHERE state = {state:d} ORDER BY place, row")
+        # Not "yield from": see recipients().
+        for (biz_id,) in rows:
+            yield biz_id
 
     def batches(self) -> list[tuple[str | None, int]]:
         """Return (batch_num, recipients still to be sent to) in the order of sending."""
@@ -362,7 +335,7 @@ class Spool:
     def _flush(self) -> None:
         if self._pending:
             rows, self._pending = self._pending, []
-            try:
+            with written(_WHAT):
                 self._db.execute("BEGIN")
                 self._db.executemany(
                     "INSERT INTO recipient (row, place, batch_num, biz_id, derived, contact, task) "
@@ -370,33 +343,21 @@ class Spool:
                     rows,
                 )
                 self._db.execute("COMMIT")
-            except sqlite3.Error as error:
-                raise SpoolError(
-                    f"the audience's private copy cannot be written ({_why(error)}): {_ADVICE}"
-                ) from None
 
     def _write(self, sql: str) -> int:
-        try:
+        with written(_WHAT):
             return self._db.execute(sql).rowcount
-        except sqlite3.Error as error:
-            raise SpoolError(
-                f"the audience's private copy cannot be written ({_why(error)}): {_ADVICE}"
-            ) from None
 
     def _write_many(self, sql: str, rows: Sequence[Sequence[object]]) -> int:
-        try:
+        with written(_WHAT):
             return self._db.executemany(sql, rows).rowcount if rows else 0
-        except sqlite3.Error as error:
-            raise SpoolError(
-                f"the audience's private copy cannot be written ({_why(error)}): {_ADVICE}"
-            ) from None
 
     def _one(self, sql: str, parameters: Sequence[object] = ()) -> tuple[int, ...]:
         row: tuple[int, ...] = self._db.execute(sql, parameters).fetchone()
         return row
 
 
-_ADVICE = "make room, or point [lingyang] spool_dir to a disk that has some"
+_WHAT = "the audience's private copy"
 # WITHOUT ROWID: the table is its own index in the order of sending.
 _SCHEMA = """
 CREATE TABLE recipient (
@@ -433,7 +394,3 @@ def _order(batch_num: str | None) -> str:
         return ""
     digits = batch_num.lstrip("0")
     return f"{len(digits):03d}{digits}"
-
-
-def _why(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -466,8 +466,8 @@ class Submission:
         self._manifest.settle(
             _doubt_of(flight),
             batch,
-            accepted=list(outcome.accepted),
-            rejected=len(outcome.rejected),
+            accepted=outcome.accepted,
+            rejected=outcome.rejected,
             in_doubt=len(outcome.in_doubt),
         )
         flight.unknown = outcome.in_doubt

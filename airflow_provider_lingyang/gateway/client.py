@@ -13,16 +13,13 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from airflow_provider_lingyang.gateway import protocol
-from airflow_provider_lingyang.gateway.connections import POOLS, NotConnectedError, reason_of
+from airflow_provider_lingyang.gateway import protocol, transport
+from airflow_provider_lingyang.gateway.connections import POOLS, NotConnectedError
 from airflow_provider_lingyang.gateway.error_codes import LOOK_UP
 from airflow_provider_lingyang.gateway.errors import (
-    AnswerLostError,
     AnswerUnreadableError,
     LingyangConfigError,
     LingyangError,
-    NotSentError,
-    Replay,
 )
 from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, SUBMIT_PARAM, InitiativeBatchTaskRequest
 from airflow_provider_lingyang.gateway.protocol import Answer, SubmitReceipt
@@ -30,16 +27,12 @@ from airflow_provider_lingyang.gateway.result_query import ResultQuery, TaskResu
 from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
+from airflow_provider_lingyang.gateway.transport import CONNECT_TIMEOUT, IDLE_LIMIT
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT = 10.0
-"""Seconds at most for a connection to be made: a gateway that is there answers within a few."""
-IDLE_LIMIT = 5.0
-"""Seconds. A connection idle for longer may have been closed by the gateway without our knowing: a write
-on it would be lost with nobody able to say whether it was executed."""
 _CHUNK = 64 * 1024
 
 
@@ -109,10 +102,17 @@ class GatewayClient:
         """
         return self._attempts(SUBMIT_METHOD, {SUBMIT_PARAM: struct}, protocol.read_receipt, idempotent=False)
 
-    def fetch_results(self, query: ResultQuery, biz_ids: Sequence[str]) -> dict[str, TaskResult]:
+    def fetch_results(
+        self,
+        query: ResultQuery,
+        biz_ids: Sequence[str],
+        *,
+        task_ids: Mapping[str, str | None] | None = None,
+    ) -> dict[str, TaskResult]:
         """Look results up.
 
         :param biz_ids: whose; as many calls are made as ``max_biz_ids`` asks for.
+        :param task_ids: ``biz_id`` → the task that is meant, where it is known; see :meth:`ResultQuery.read`.
         :return: what the platform told, by ``biz_id``; ids it does not know and ids nobody asked for are left out.
         """
         results: dict[str, TaskResult] = {}
@@ -120,7 +120,7 @@ class GatewayClient:
             found = self._attempts(
                 query.method,
                 params,
-                lambda answer, scrub: query.read(answer.payload, scrub, answer.request_id),
+                lambda answer, scrub: query.read(answer.payload, scrub, answer.request_id, task_ids=task_ids),
                 idempotent=True,
             )
             results.update((biz_id, found[biz_id]) for biz_id in chunk if biz_id in found)
@@ -226,16 +226,11 @@ def _read_body(response: requests.Response) -> bytes:
 
 
 def _not_connected(error: NotConnectedError, timeout: float) -> LingyangError:
-    if error.certificate:
-        return NotSentError(
-            f"the TLS certificate of {error.peer} was refused ({error.reason}); nothing was sent",
-            replay=Replay.NEVER,
-            hint="Check the connection's host, this machine's clock, and REQUESTS_CA_BUNDLE where a proxy reads TLS.",
-        )
-    within = f" within {timeout:g} s" if error.timed_out else ""
-    return NotSentError(
-        f"{error.peer} was not reached{within} ({error.reason}); nothing was sent",
-        hint="Check the connection's host, the network, the firewall, and HTTPS_PROXY and NO_PROXY in the environment.",
+    return transport.not_connected(
+        error.reason,
+        peer=error.peer,
+        certificate=error.certificate,
+        within=timeout if error.timed_out else None,
     )
 
 
@@ -244,19 +239,12 @@ def _transport_error(error: Exception, timeout: float) -> LingyangError:
     if isinstance(error, _UNUSABLE):
         return LingyangConfigError("the gateway's URL, or the proxy's in the environment, cannot be used")
     if "TLS CA certificate bundle" in str(error):
-        return NotSentError(
-            "the CA bundle that the environment names is not there; nothing was sent",
-            replay=Replay.NEVER,
-            hint="Correct REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE.",
-        )
+        return transport.no_ca_bundle()
     if isinstance(error, urllib3.exceptions.DecodeError):
         return AnswerUnreadableError("the compression of the answer is damaged", hint=LOOK_UP)
     if isinstance(error, (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
-        return AnswerLostError(
-            f"the gateway did not answer in time (connected, but no complete answer within {timeout:g} s)",
-            hint=LOOK_UP,
-        )
-    return AnswerLostError(f"the connection to the gateway broke ({reason_of(error)})", hint=LOOK_UP)
+        return transport.not_in_time(timeout)
+    return transport.broken(error)
 
 
 _UNUSABLE = (

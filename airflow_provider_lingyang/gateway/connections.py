@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import io
-import re
 import socket
 import ssl
 import time
@@ -16,8 +15,9 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssl_match_hostname import CertificateError
 
+from airflow_provider_lingyang.gateway.transport import chain, reason_of
+
 _CERTIFICATE = (ssl.SSLCertVerificationError, CertificateError)
-_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 
 
 class NotConnectedError(Exception):
@@ -31,34 +31,9 @@ class NotConnectedError(Exception):
         self.reason = reason_of(cause)
         super().__init__(self.reason)
         self.peer = "the gateway (through the proxy)" if proxied else "the gateway"
-        chain = _chain(cause)
-        self.certificate = any(isinstance(item, _CERTIFICATE) for item in chain)
-        self.timed_out = any(isinstance(item, TimeoutError) for item in chain)
-
-
-def reason_of(error: BaseException) -> str:
-    """Return the innermost reason in a few words, without the URLs and headers that outer ones repeat."""
-    for item in reversed(_chain(error)):
-        if isinstance(item, ssl.SSLCertVerificationError) and item.verify_message:
-            return item.verify_message
-        if isinstance(item, CertificateError):
-            return "Hostname mismatch"
-        if found := _TUNNEL.search(str(item)):
-            return f"the proxy answered HTTP {found[1]}"
-        if isinstance(item, OSError) and item.strerror:
-            return item.strerror
-    return type(_chain(error)[-1]).__name__
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    chain: list[BaseException] = []
-    pending: list[object] = [error]
-    while pending and len(chain) < 20:
-        item = pending.pop(0)
-        if isinstance(item, BaseException) and item not in chain:
-            chain.append(item)
-            pending += [getattr(item, "reason", None), item.__cause__, item.__context__, *item.args]
-    return chain
+        causes = chain(cause)
+        self.certificate = any(isinstance(item, _CERTIFICATE) for item in causes)
+        self.timed_out = any(isinstance(item, TimeoutError) for item in causes)
 
 
 @contextmanager

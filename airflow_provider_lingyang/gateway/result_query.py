@@ -37,6 +37,7 @@ class TaskResult:
 
     :param biz_id: whose answer it is.
     :param output_params: the slots, as a dict; empty where the answer held none.
+    :param readable: whether the slots could be read: nothing at all can, text that is no JSON cannot.
     :param status: the platform's word for how far it is, if the query names a ``status_field``.
     :param task_id: the platform's task, if the query names a ``task_id_field``.
     :param created_at: the platform's text, if the query names a ``created_at_field``.
@@ -47,6 +48,7 @@ class TaskResult:
     status: str | None = None
     task_id: str | None = None
     created_at: str | None = None
+    readable: bool = True
 
 
 class ResultQuery(BaseModel):
@@ -59,7 +61,7 @@ class ResultQuery(BaseModel):
     :param max_biz_ids: the most ids in one call, 1 by default.
     :param items_path: dotted path to the list of results, below the answer's root element.
     :param biz_id_field: the result's own ``biz_id``.
-    :param output_params_field: the result's slots: a JSON object or the text of one.
+    :param output_params_field: the result's slots: see :func:`read_slots`.
     :param task_id_field: optional, the result's task id.
     :param created_at_field: optional, when the task was created.
     :param status_field: optional, how far it is.
@@ -129,30 +131,44 @@ class ResultQuery(BaseModel):
                 yield chunk, {self.biz_ids_field: ",".join(chunk)}
 
     def read(
-        self, payload: Mapping[str, Any], scrub: Scrub = lambda text: text, request_id: str | None = None
+        self,
+        payload: Mapping[str, Any],
+        scrub: Scrub = lambda text: text,
+        request_id: str | None = None,
+        *,
+        task_ids: Mapping[str, str | None] | None = None,
     ) -> dict[str, TaskResult]:
         """Return the results in an answer, by ``biz_id``.
 
         :param payload: the answer below its root element.
         :param scrub: takes the request's values out of texts.
         :param request_id: the gateway's id of the call, for errors.
+        :param task_ids: ``biz_id`` → the task that is meant, where it is known. Of several results of one ``biz_id``
+            that task's counts, else the last.
         :raises RequestRefusedError: the answer says ``success`` false. It is no list without results: people
             who are not found may be sent again.
         :raises AnswerUnreadableError: when ``items_path`` does not fit; tells the path and the keys there.
         """
-        results = {}
+        results: dict[str, TaskResult] = {}
         for item in self._items(payload, scrub, request_id):
             biz_id = item.get(self.biz_id_field) if isinstance(item, Mapping) else None
             if biz_id is None or isinstance(biz_id, (Mapping, list)):
                 raise self._misfit(
                     self.biz_id_field, f"each item of {self.items_path}", item, scrub(request_id)
                 )
-            results[str(biz_id)] = TaskResult(
-                biz_id=str(biz_id),
-                output_params=_slots(item.get(self.output_params_field)),
+            biz_id = str(biz_id)
+            task_id = _text(item, self.task_id_field)
+            meant = task_ids.get(biz_id) if task_ids else None
+            if meant is not None and biz_id in results and results[biz_id].task_id == meant:
+                continue
+            slots, readable = read_slots(item.get(self.output_params_field))
+            results[biz_id] = TaskResult(
+                biz_id=biz_id,
+                output_params=slots,
                 status=_text(item, self.status_field),
-                task_id=_text(item, self.task_id_field),
+                task_id=task_id,
                 created_at=_text(item, self.created_at_field),
+                readable=readable,
             )
         return results
 
@@ -195,6 +211,17 @@ def _check_success(node: Any, scrub: Scrub, request_id: str | None) -> None:
             request_id=scrub(request_id),
             hint="Check the result_query's request_param, biz_ids_field and max_biz_ids.",
         )
+
+
+def parse_statuses(value: Any, *, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return done_values and failed_values, out of a whole result_query or of one that holds nothing else.
+
+    :raises LingyangConfigError: they are no lists of words.
+    """
+    if isinstance(value, Mapping) and value.keys() <= {"done_values", "failed_values"}:
+        value = {"method": "-", "biz_ids_field": "-", "items_path": "-", "status_field": "-", **value}
+    query = ResultQuery.parse(value, where=where)
+    return query.done_values, query.failed_values
 
 
 def as_list(value: Any) -> list[Any]:
@@ -240,13 +267,26 @@ def _struct(value: Any) -> str:
         raise RequestInvalidError("a biz_id holds text that is not Unicode; nothing was sent") from None
 
 
-def _slots(value: Any) -> Mapping[str, Any]:
+def read_slots(value: Any) -> tuple[Mapping[str, Any], bool]:
+    """Return slot → value, and whether the value could be read.
+
+    :param value: an object, slot → value; a list of ``{"name", "value", …}``, or an object that holds such a list as
+        ``slots``, as the platform pushes results (open.fliggy.com/docs/api.htm?apiId=68994); or the JSON text of
+        any of these. Nothing, or blank text, is no slots.
+    """
     if isinstance(value, str):
+        if not value.strip():
+            return {}, True
         try:
             value = json.loads(value, strict=False)
         except (ValueError, RecursionError):
-            return {}
-    return value if isinstance(value, Mapping) else {}
+            return {}, False
+    if value is None:
+        return {}, True
+    pushed = value.get("slots") if isinstance(value, Mapping) else value
+    if isinstance(pushed, list) and all(isinstance(slot, Mapping) and "name" in slot for slot in pushed):
+        return {str(slot["name"]): slot.get("value") for slot in pushed}, True
+    return (value, True) if isinstance(value, Mapping) else ({}, False)
 
 
 def _text(item: Mapping[str, Any], field: str | None) -> str | None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
+from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
+from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient
 from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.dates import parse_date
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError, RequestInvalidError
@@ -217,6 +220,19 @@ class LingyangHook(BaseHook):
             self._client = GatewayClient(self.settings, sleep=self._sleep)
         return self._client
 
+    async def aget_conn(self) -> AsyncGatewayClient:
+        """Return a client for the running event loop, from the same settings; close it yourself.
+
+        :raises LingyangConfigError: the Airflow connection is missing or cannot be right.
+        """
+        if self._connection is None:
+            with self._missing_told():
+                conn = await get_async_connection(self.lingyang_conn_id, self)
+            self._use(conn)
+        return AsyncGatewayClient(
+            self.settings, max_requests_per_second=max_requests_per_second(self._get_connection())
+        )
+
     def close(self) -> None:
         """Give the connection to the gateway back."""
         if self._client is not None:
@@ -312,24 +328,33 @@ class LingyangHook(BaseHook):
 
     def _get_connection(self) -> Connection:
         if self._connection is None:
-            try:
+            with self._missing_told():
                 conn = self.get_connection(self.lingyang_conn_id)
-            except AirflowNotFoundException:
-                raise LingyangConfigError(
-                    f"the Airflow connection {self.lingyang_conn_id!r} is not defined, or cannot be read: "
-                    "create it with type lingyang, host = gateway URL, login = App key, password = App secret. "
-                    "(Outside a task, Airflow 3 sees only AIRFLOW_CONN_… variables and secrets backends.)"
-                ) from None
-            if conn.conn_type and conn.conn_type != self.conn_type:
-                raise LingyangConfigError(
-                    f"connection {self.lingyang_conn_id!r} is of type {conn.conn_type!r}, not {self.conn_type!r}"
-                )
-            settings = client_settings(conn)
-            for secret in settings.credentials:
-                mask_secret(secret)
-                mask_secret(quote_plus(secret))
-            self._connection = conn
+            self._use(conn)
+        assert self._connection is not None
         return self._connection
+
+    @contextmanager
+    def _missing_told(self) -> Iterator[None]:
+        try:
+            yield
+        except AirflowNotFoundException:
+            raise LingyangConfigError(
+                f"the Airflow connection {self.lingyang_conn_id!r} is not defined, or cannot be read: "
+                "create it with type lingyang, host = gateway URL, login = App key, password = App secret. "
+                "(Outside a task, Airflow 3 sees only AIRFLOW_CONN_… variables and secrets backends.)"
+            ) from None
+
+    def _use(self, conn: Connection) -> None:
+        if conn.conn_type and conn.conn_type != self.conn_type:
+            raise LingyangConfigError(
+                f"connection {self.lingyang_conn_id!r} is of type {conn.conn_type!r}, not {self.conn_type!r}"
+            )
+        settings = client_settings(conn)
+        for secret in settings.credentials:
+            mask_secret(secret)
+            mask_secret(quote_plus(secret))
+        self._connection = conn
 
 
 def _skew_seconds(told: Any, asked: datetime, answered: datetime) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from itertools import chain
@@ -133,12 +133,13 @@ class SqlLedger:
 
     @property
     def handle(self) -> dict[str, Any] | None:
-        """How others can read it: the connection, and which campaign of its tables."""
+        """How others can read it: the connection, which campaign of its tables, and who of its workers this is."""
         return {
             "ledger_conn_id": self._conn_id,
             "campaign_key": self._campaign_key,
             "plan_id": self._plan_id,
             "generation": self._generation,
+            "worker": self._worker,
         }
 
     @_repeated_after(CollisionError, GaveWayError)
@@ -445,6 +446,31 @@ class SqlLedger:
                     raise LedgerError(
                         f"the ledger's table {table} cannot be read or created: {error}"
                     ) from error
+
+
+def accepted_people(handle: Mapping[str, Any], placeholder: str, *, of_worker: bool) -> tuple[str, list[Any]]:
+    """Return the query, with its parameters, for ``biz_id`` and ``task_id`` of those whom a campaign accepted.
+
+    :param handle: see :attr:`SqlLedger.handle`.
+    :param placeholder: the database driver's mark for a parameter.
+    :param of_worker: only those whom the handle's worker sent to: one instance of a mapped task, for example.
+    """
+    sql = (
+        "SELECT person.biz_id, person.task_id FROM lingyang_ledger_recipient person WHERE person.campaign=? AND "
+        "person.generation=? AND person.state=?"
+    )
+    parameters = [
+        digest(handle["campaign_key"], handle["plan_id"]),
+        handle["generation"],
+        _ACCEPTED,
+    ]
+    if of_worker:
+        sql += (
+            " AND EXISTS (SELECT 1 FROM lingyang_ledger_request sent WHERE sent.campaign=person.campaign AND "
+            "sent.generation=person.generation AND sent.task_unique_code=person.task_unique_code AND sent.worker=?)"
+        )
+        parameters.append(handle["worker"])
+    return sql.replace("?", placeholder), parameters
 
 
 def _keys(pairs: Sequence[tuple[str, str]]) -> list[bytes]:

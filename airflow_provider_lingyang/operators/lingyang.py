@@ -121,7 +121,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
     :return: the manifest, plain JSON of a few KB: ``campaign_key``, ``plan_id``, ``output_slots``,
         ``counts``, ``batches``, ``reasons``, ``duration_s`` … It is also XCom ``manifest``, pushed before
         every raise too. XCom ``biz_ids`` holds the accepted ids, null when more than
-        ``[lingyang] xcom_ids_limit``.
+        ``[lingyang] xcom_ids_limit``; XCom ``task_ids`` the platform's tasks of these, where known.
     :raises ArgumentError: at parse time, for arguments that cannot be right.
     :raises AirflowFailException: the audience or a setting is wrong, or a person must act first; no retry helps.
     :raises AirflowException: sending broke off, and a retry goes on from there.
@@ -214,6 +214,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         self.lingyang_conn_id = lingyang_conn_id
         self._killed = False
         self._ledger: Any = None
+        self._biz_ids_query: dict[str, Any] | None = None
         self._check_arguments()
 
     @property
@@ -400,7 +401,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
             if self.validate_only:
                 campaign.show_plan(spool)
                 return
-            self._hand_over_ids(ti, spool, manifest)
+            self._hand_over_ids(spool, manifest)
             campaign.send(
                 spool,
                 new_wire=lambda: hook.new_client(max_attempts=1),
@@ -441,24 +442,34 @@ class LingyangSubmitBatchOperator(BaseOperator):
             read = reader.header(names)
             yield (read(number, values) for number, values in enumerate(rows, 1))
 
-    def _hand_over_ids(self, ti: Any, spool: Spool, manifest: Manifest) -> None:
-        """Make sure, before anything is sent, that a result sensor can get at the ids."""
+    def _hand_over_ids(self, spool: Spool, manifest: Manifest) -> None:
+        """Find out, before anything is sent, how a result sensor will get at the ids; say so where it cannot."""
         if len(spool) <= manifest.ids_limit:
             return
-        if self.sql is not None and not spool.derived():
-            query = {
+        left_out = manifest.audience - len(spool)
+        derived = spool.derived()
+        if self.sql is not None and not derived and not (left_out and manifest.ledger is None):
+            self._biz_ids_query = {
                 "sql": self.sql,
                 "conn_id": self.sql_conn_id,
                 "parameters": self.parameters,
                 "column": self.columns.get("biz_id", "biz_id"),
             }
-            ti.xcom_push(key="biz_ids_query", value=query)
+        if self._biz_ids_query is not None or manifest.ledger is not None:
             return
+        if self.sql is None:
+            why = "the audience came without a query"
+        elif derived:
+            why = "its query selects no biz_id"
+        else:
+            why = f"its query gives {left_out} more, who are left out"
         log.warning(
-            "%d recipients are more than [lingyang] xcom_ids_limit=%d, and no query of this task selects their biz_id: "
-            "a LingyangResultSensor needs ids_sql (or biz_ids) of its own, or a higher limit",
+            "%d recipients are more than XCom carries ([lingyang] xcom_ids_limit=%d), and %s: a LingyangResultSensor "
+            "with campaign=… cannot find them. Give this task a ledger_conn_id, the sensor an ids_sql, or raise the "
+            "limit",
             len(spool),
             manifest.ids_limit,
+            why,
         )
 
     @contextmanager
@@ -469,7 +480,8 @@ class LingyangSubmitBatchOperator(BaseOperator):
         """
         from airflow_provider_lingyang.campaign.campaign import NobodyToSendTo
         from airflow_provider_lingyang.campaign.gate import Later
-        from airflow_provider_lingyang.campaign.spool import AudienceError, SpoolError
+        from airflow_provider_lingyang.campaign.private import SpoolError
+        from airflow_provider_lingyang.campaign.spool import AudienceError
         from airflow_provider_lingyang.campaign.submission import SubmissionStopped
         from airflow_provider_lingyang.gateway.errors import LingyangError
         from airflow_provider_lingyang.hooks.rows import QueryError
@@ -542,7 +554,13 @@ class LingyangSubmitBatchOperator(BaseOperator):
         """Push the manifest and the ids, and log the manifest last; return what went wrong, without raising it."""
         account |= manifest.to_json()
         problem = None
-        for key, value in (("manifest", account), ("biz_ids", manifest.biz_ids)):
+        xcoms: dict[str, Any] = {"manifest": account, "biz_ids": manifest.biz_ids}
+        if manifest.task_ids is not None:
+            xcoms["task_ids"] = manifest.task_ids
+        without = manifest.rejected_ids
+        if manifest.biz_ids is None and self._biz_ids_query is not None and without is not None:
+            xcoms["biz_ids_query"] = {**self._biz_ids_query, "without": without}
+        for key, value in xcoms.items():
             try:
                 ti.xcom_push(key=key, value=value)
             except Exception as error:

@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
+    AirflowException,
     AirflowFailException,
+    AirflowSensorTimeout,
     AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
+    conf,
 )
 
-from airflow_provider_lingyang import config
+from airflow_provider_lingyang import wanted
 from airflow_provider_lingyang.campaign import arguments
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_lingyang.campaign.results import Answers
-    from airflow_provider_lingyang.gateway.result_query import ResultQuery
-    from airflow_provider_lingyang.hooks.lingyang import LingyangHook
+    from airflow_provider_lingyang.campaign.looking import Look
+    from airflow_provider_lingyang.campaign.results import Verdict
+    from airflow_provider_lingyang.hooks.answers import Wait
 
 log = logging.getLogger(__name__)
+
+_TRIGGER_ROOM = 30_000
+"""Bytes of a trigger's arguments: they are one text in Airflow's database, and MySQL's ends at 64 KB."""
+_BACKSTOP = 300.0
+"""Seconds after the deadline when Airflow itself ends the wait: until then the trigger may be at its last look."""
 
 
 class LingyangResultSensor(BaseSensorOperator):
     """Wait until enough of a campaign's people are finished, and return what they answered.
 
     A recipient is finished when its status is in the ``result_query``'s ``done_values`` or
-    ``failed_values`` or, where the look-up gives no status, when every required slot is filled. People
-    who were not reached are finished: counted, not an error. The platform has no public look-up for these
-    tasks, so yours is described as data, in ``result_query``.
+    ``failed_values`` or, where there is no status, when every required slot is filled. People
+    who were not reached are finished: counted, not an error. Answers of another task than the accepted one, where
+    both are known, are not this campaign's. The platform has no public look-up for these
+    tasks, so yours is described as data, in ``result_query``; where answers are pushed to you, they are read from
+    your table with ``results_sql``.
 
     *Whose answers*: one source
 
@@ -43,47 +56,68 @@ class LingyangResultSensor(BaseSensorOperator):
     :param ids_conn_id: connection of the database that ``ids_sql`` runs on. Templated.
     :param ids_parameters: bound to ``ids_sql``. Templated.
 
-    *What counts*
+    *Where they are*
+
+    :param result_query: how to look up; default: the connection's. Templated.
+    :param results_sql: instead of a look-up, a SELECT of ``biz_id``, ``output_params`` and perhaps ``status`` and
+        ``task_id`` from your own table, or the path of a ``.sql`` file. Rows of people nobody waits for are left alone.
+        What a status means, the ``done_values`` and ``failed_values`` of ``result_query`` say, which need hold nothing
+        else then. Templated.
+    :param results_conn_id: connection of the database that ``results_sql`` runs on. Templated.
+    :param results_parameters: bound to ``results_sql``. Templated.
+
+    *What is enough*
 
     :param required_slots: slots that must be filled where there is no status. Default: the manifest's
         ``output_slots``.
     :param complete_ratio: share of the recipients that must be finished, in (0, 1]; 1.0 by default.
-    :param result_query: how to look up; default: the connection's. Templated.
-    :param lingyang_conn_id: the gateway's connection, ``lingyang_default`` by default. Templated.
-    :param kwargs: Airflow's own: ``poke_interval``, ``timeout``, ``mode``, ``soft_fail`` …
+    :param on_incomplete: ``timeout`` has passed and too few are finished: ``fail`` (default), ``skip``, or ``succeed``
+        with what there is.
 
-    :return: ``counts`` (recipients, finished, answered, not_reached, waiting, unknown), ``slots`` (slot →
+    *How*
+
+    :param deferrable: wait in the triggerer, without holding a worker. Default: ``[operators] default_deferrable``.
+    :param lingyang_conn_id: the gateway's connection, ``lingyang_default`` by default. Templated.
+    :param kwargs: Airflow's own: ``poke_interval``, ``timeout`` (both in seconds, or timedeltas), ``mode``,
+        ``soft_fail`` … They mean the same in every mode. A deferred wait looks less often while nothing changes: at
+        most four times ``poke_interval`` apart, or ``max_wait``.
+
+    :return: ``counts`` (recipients, finished, answered, not_reached, waiting, unknown, foreign), ``slots`` (slot →
         value → number of people), and ``results`` (biz_id → state, status, task_id, slots) while they are
         at most ``[lingyang] xcom_ids_limit``, else null.
     :raises ArgumentError: at parse time, for arguments that cannot be right.
-    :raises AirflowSkipException: the campaign was only validated.
-    :raises AirflowFailException: nobody to wait for, or a look-up that no repetition can cure.
+    :raises AirflowSkipException: the campaign was only validated; or it is incomplete, and ``on_incomplete`` says so.
+    :raises AirflowSensorTimeout: too few were finished in time.
+    :raises AirflowFailException: nobody to wait for, a look-up that no repetition can cure, or ids that the gateway
+        does not know ``lookup_settle`` seconds after the wait began.
+    :raises WaitError: a query did not work the first time, or a disk is full; another try may do better.
     """
 
-    template_fields: Sequence[str] = (
-        "campaign",
-        "biz_ids",
-        "ids_sql",
-        "ids_conn_id",
-        "ids_parameters",
-        "result_query",
-        "lingyang_conn_id",
-    )
+    template_fields: Sequence[str] = wanted.TEMPLATE_FIELDS
     template_ext: Sequence[str] = (".sql",)
-    template_fields_renderers = {"ids_sql": "sql", "result_query": "json", "campaign": "json"}  # noqa: RUF012
+    template_fields_renderers = wanted.TEMPLATE_FIELDS_RENDERERS
     ui_color = "#d6f0ff"
 
     def __init__(
         self,
         *,
+        # whose answers
         campaign: Any = None,
         biz_ids: Any = None,
         ids_sql: str | None = None,
         ids_conn_id: str | None = None,
         ids_parameters: Iterable[Any] | Mapping[str, Any] | None = None,
+        # where they are
+        result_query: Mapping[str, Any] | str | None = None,
+        results_sql: str | None = None,
+        results_conn_id: str | None = None,
+        results_parameters: Iterable[Any] | Mapping[str, Any] | None = None,
+        # what is enough
         required_slots: Sequence[str] | None = None,
         complete_ratio: float = 1.0,
-        result_query: Mapping[str, Any] | str | None = None,
+        on_incomplete: str = "fail",
+        # how
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         lingyang_conn_id: str = "lingyang_default",
         **kwargs: Any,
     ) -> None:
@@ -93,183 +127,216 @@ class LingyangResultSensor(BaseSensorOperator):
         self.ids_sql = ids_sql
         self.ids_conn_id = ids_conn_id
         self.ids_parameters = ids_parameters
+        self.result_query = result_query
+        self.results_sql = results_sql
+        self.results_conn_id = results_conn_id
+        self.results_parameters = results_parameters
         self.required_slots = required_slots
         self.complete_ratio = complete_ratio
-        self.result_query = result_query
+        self.on_incomplete = on_incomplete
+        self.deferrable = deferrable
         self.lingyang_conn_id = lingyang_conn_id
-        self._answers: Answers | None = None
+        self._wait: Wait | None = None
+        self._started: float | None = None
+        self._has_looked = False
+        self._incomplete: tuple[Verdict | None, Look] | None = None
+        wanted.check(self)
         # What a source renders to may be nothing; which one it is was said here.
-        self._has_campaign = campaign is not None
-        self._check_arguments()
+        self._source = wanted.source_of(self)
+        arguments.check_ratio("complete_ratio", complete_ratio)
+        arguments.check_choice("on_incomplete", on_incomplete, ("fail", "skip", "succeed"))
+        arguments.check_bool("deferrable", deferrable)
 
-    def _check_arguments(self) -> None:
-        if sum(source is not None for source in (self.campaign, self.biz_ids, self.ids_sql)) != 1:
-            raise arguments.ArgumentError(
-                "give one source of ids: campaign=submit.output, biz_ids, or ids_sql (with ids_conn_id)"
-            )
-        if (self.ids_sql is None) != (self.ids_conn_id is None):
-            raise arguments.ArgumentError("ids_sql and ids_conn_id belong together")
-        ratio = self.complete_ratio
-        if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
-            raise arguments.ArgumentError(f"complete_ratio must be in (0, 1]; it is {ratio!r}")
-        if self.required_slots is not None:
-            arguments.check_names("required_slots", self.required_slots)
+    def execute(self, context: Context) -> Any:
+        """Look until enough are finished: here, rescheduled, or deferred."""
+        try:
+            if self.deferrable:
+                started = time.time()
+                try:
+                    return self._look_or_defer(context, started, started + self.timeout)
+                except AirflowFailException as error:
+                    raise self._softened(error) from None
+            try:
+                return super().execute(context)
+            except (AirflowSensorTimeout, AirflowSkipException):
+                if self._incomplete is None:
+                    raise
+            # Airflow's clock ran out after a look that was not enough.
+            return self._out_of_time()
+        finally:
+            self._close()
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
-        """Look up everybody who is not finished, and say whether that is enough."""
-        from airflow_provider_lingyang.gateway.errors import LingyangError, Replay
-        from airflow_provider_lingyang.hooks.lingyang import LingyangHook
+        """Look at everybody who is not finished, and say whether that is enough."""
+        self._incomplete = None
+        verdict, look = self._look(context)
+        if verdict is not None:
+            log.info("%s", verdict)
+            if verdict.complete:
+                assert self._wait is not None
+                return PokeReturnValue(is_done=True, xcom_value=self._wait.value(verdict))
+        if look.failed:
+            log.warning(
+                "%d look-up(s) failed, the next look asks again. The last: %s", look.failed, look.reason
+            )
+        self._incomplete = verdict, look
+        return False
 
-        hook = LingyangHook(self.lingyang_conn_id)
+    def execute_complete(self, context: Context, event: Any, started: float, deadline: float) -> Any:
+        """Look once more, after the trigger has fired, and end as a poke would."""
+        from airflow_provider_lingyang.hooks.answers import WaitError
+        from airflow_provider_lingyang.triggers.lingyang import BROKEN, FAILED, read_event
+
         try:
-            if self._answers is None:
-                self._answers = self._new_answers(context, self._query(hook))
-            answers = self._answers
-            answers.update(hook.fetch_results(answers.pending(), result_query=answers.query))
-        except arguments.ArgumentError as error:
-            raise AirflowFailException(str(error)) from None
-        except LingyangError as error:
-            if error.replay is Replay.NEVER:
-                raise AirflowFailException(f"the look-up cannot work: {error}") from None
-            # The campaign goes on whatever happens to a look-up: the next poke asks again.
-            log.warning("this look-up failed, the next poke asks again: %s", error)
-            return False
+            status, reason = read_event(event)
+        except ValueError as error:
+            raise WaitError(str(error)) from None
+        if status == FAILED:
+            raise AirflowFailException(reason)
+        if status == BROKEN:
+            raise WaitError(reason)
+        return self._resumed(context, started, deadline)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a deferral. Where Airflow itself ended it, in time's name, look once more, too."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except AirflowException as error:
+            if isinstance(error, AirflowSkipException) and isinstance(error.__cause__, AirflowSkipException):
+                # With soft_fail Airflow puts a word of its own over the reason, of a skip too.
+                raise error.__cause__ from None
+            if not _is_deferral_timeout(error):
+                raise
+        now = time.time()
+        return self._resumed(context, now - self.timeout, now)
+
+    def _resumed(self, context: Context, started: float, deadline: float) -> Any:
+        try:
+            return self._look_or_defer(context, started, deadline)
         finally:
-            hook.close()
-        verdict = answers.verdict(self.complete_ratio)
-        log.info("%s", verdict)
-        if not verdict.complete:
-            return False
-        few = len(answers.biz_ids) <= config.xcom_ids_limit()
-        value = {
-            "counts": verdict.counts,
-            "slots": verdict.slots,
-            "results": answers.results() if few else None,
-        }
-        return PokeReturnValue(is_done=True, xcom_value=value)
+            self._close()
 
-    def _query(self, hook: LingyangHook) -> ResultQuery:
-        from airflow_provider_lingyang.gateway.result_query import ResultQuery
+    def _look_or_defer(self, context: Context, started: float, deadline: float) -> Any:
+        self._started = started
+        poked = self.poke(context)
+        if isinstance(poked, PokeReturnValue):
+            return poked.xcom_value
+        left = deadline - time.time()
+        if left <= 0:
+            return self._out_of_time()
+        trigger = self._trigger(context, started, deadline)
+        log.info("waiting in the triggerer, for %.0f s at most", left)
+        self.defer(
+            trigger=trigger,
+            method_name="execute_complete",
+            kwargs={"started": started, "deadline": deadline},
+            timeout=timedelta(seconds=left + _BACKSTOP),
+        )
+        return None
 
-        if self.result_query is not None:
-            return ResultQuery.parse(self.result_query, where=f"task {self.task_id!r}")
-        query = hook.result_query
-        if query is None:
-            raise arguments.ArgumentError(
-                f"no look-up is described: give the sensor or connection {self.lingyang_conn_id!r} a result_query "
-                "(the platform has no public look-up for these tasks)"
+    def _trigger(self, context: Context, started: float, deadline: float) -> Any:
+        from airflow_provider_lingyang.triggers.lingyang import LingyangResultTrigger
+
+        assert self._wait is not None
+        arguments_of_wait = self._wait.wanted.to_json()
+        trigger = LingyangResultTrigger(
+            wanted=arguments_of_wait,
+            complete_ratio=self.complete_ratio,
+            poke_interval=self.poke_interval,
+            max_wait=self.max_wait.total_seconds() if self.max_wait else None,
+            started=started,
+            deadline=deadline,
+        )
+        if _size(trigger) > _TRIGGER_ROOM and "campaign" not in arguments_of_wait["source"]:
+            # They are in this task's arguments already, or in somebody's XCom. A trigger carries a pointer instead.
+            ti = context["ti"]
+            ti.xcom_push(key="biz_ids", value=self._wait.people.all_ids())
+            place = -1 if ti.map_index is None else ti.map_index
+            pointer = {
+                "dag_id": ti.dag_id,
+                "run_id": ti.run_id,
+                "task_id": ti.task_id,
+                "map_index": place,
+            }
+            trigger.wanted = arguments_of_wait | {"source": {"xcom": pointer}}
+        if _size(trigger) > _TRIGGER_ROOM:
+            raise AirflowFailException(
+                f"a deferred wait's arguments may be {_TRIGGER_ROOM} bytes long, and these are {_size(trigger)}: "
+                "shorten results_sql, its parameters or result_query, or set deferrable=False with mode='reschedule'"
             )
-        return query
+        return trigger
 
-    def _new_answers(self, context: Context, query: ResultQuery) -> Answers:
-        from airflow_provider_lingyang.campaign.results import Answers
+    def _look(self, context: Context) -> tuple[Verdict | None, Look]:
+        from airflow_provider_lingyang.hooks.answers import Wait, WaitFailed
+        from airflow_provider_lingyang.hooks.recipients import NothingToWaitForError
 
-        ids = self._ids(context)
-        slots = self.required_slots
-        if slots is None:
-            slots = self.campaign["output_slots"] if self._has_campaign else []
-        if query.status_field and not (query.done_values or query.failed_values):
-            raise arguments.ArgumentError(
-                "result_query: a status_field needs done_values or failed_values, or nobody ever finishes"
-            )
-        if not slots and not query.status_field:
-            raise arguments.ArgumentError(
-                "nothing can tell who is finished: give required_slots, or the result_query a status_field"
-            )
-        if len(set(ids)) < len(ids):
-            raise arguments.ArgumentError(
-                f"{len(ids) - len(set(ids))} of the {len(ids)} biz_ids are there twice"
-            )
-        return Answers(ids, query, slots)
-
-    def _ids(self, context: Context) -> list[str]:
-        from pydantic import TypeAdapter, ValidationError
-
-        from airflow_provider_lingyang.gateway.field_types import Text
-
+        started = self._when_started(context)
         try:
-            # As the operator reads them: a NUMERIC 7.00 is the biz_id "7".
-            return TypeAdapter(list[Text]).validate_python(list(self._raw_ids(context)))
-        except ValidationError:
-            raise arguments.ArgumentError(
-                "a biz_id is missing, blank, or neither text nor a whole number"
-            ) from None
+            if self._wait is None:
+                whose = wanted.wanted_by(self, context, source=self._source)
+                self._wait = Wait(whose, wanted.pull_of(context))
+            look = self._wait.look_now(first=not self._has_looked)
+            self._has_looked = True
+            if not self._wait.is_open:
+                return None, look
+            return self._wait.verdict(self.complete_ratio, look, time.time() - started), look
+        except (arguments.ArgumentError, WaitFailed) as error:
+            raise AirflowFailException(str(error)) from None
+        except NothingToWaitForError as error:
+            raise AirflowSkipException(str(error)) from None
 
-    def _raw_ids(self, context: Context) -> Iterable[Any]:
-        if self._has_campaign:
-            return self._ids_of_campaign(context["ti"])
-        if self.ids_sql is not None:
-            ids = self._ids_by_sql(str(self.ids_conn_id), self.ids_sql, self.ids_parameters, None)
-        elif isinstance(self.biz_ids, (str, bytes, Mapping)) or not isinstance(self.biz_ids, Iterable):
-            raise arguments.ArgumentError(f"biz_ids must be a list; it is a {type(self.biz_ids).__name__}")
-        else:
-            ids = list(self.biz_ids)
-        if not ids:
-            raise arguments.ArgumentError("nothing to look up: the list of biz_ids is empty")
-        return ids
+    def _when_started(self, context: Context) -> float:
+        """Return when the wait began: in reschedule mode, which is a new process each time, Airflow knows."""
+        if self._started is None:
+            ti, first = context["ti"], None
+            if self.mode == "reschedule":
+                # Airflow 2 keeps the first start as that of the task.
+                reader = getattr(ti, "get_first_reschedule_date", None)
+                first = reader(context) if reader else ti.start_date
+                self._has_looked = first is not None
+            self._started = first.timestamp() if first else time.time()
+        return self._started
 
-    def _ids_of_campaign(self, ti: Any) -> Sequence[Any]:
-        manifest = self.campaign
-        if not _is_manifest(manifest):
-            raise arguments.ArgumentError(
-                "campaign must be the manifest of a LingyangSubmitBatchOperator: campaign=submit.output"
-            )
-        accepted = manifest["counts"]["accepted"] + manifest["counts"].get("already_accepted", 0)
-        if not manifest["counts"]["audience"]:
-            return []  # on_empty="succeed": nobody was asked, so everybody has answered
-        if "validate_only" in manifest.get("reasons", {}).get("not_sent", {}):
-            raise AirflowSkipException(
-                f"campaign {manifest['campaign_key']!r} was validated only: nobody was asked"
-            )
-        if not accepted:
-            raise arguments.ArgumentError(
-                f"nothing to look up: campaign {manifest['campaign_key']!r} accepted nobody"
-            )
-        where = manifest["biz_ids"]
-        if where["run_id"] != ti.run_id:
-            raise arguments.ArgumentError(
-                "the campaign is of another run, whose ids XCom cannot give: use ids_sql"
-            )
-
-        def pull(key: str) -> Any:
-            return ti.xcom_pull(
-                task_ids=where["task_id"], dag_id=where["dag_id"], key=key, map_indexes=where["map_index"]
-            )
-
-        ids = pull("biz_ids")
-        if ids is None:
-            query = pull("biz_ids_query")
-            if query is None:
-                raise arguments.ArgumentError(
-                    f"{accepted} ids are more than XCom carries ([lingyang] xcom_ids_limit) and the submit task has "
-                    "no query that gives them: use ids_sql, or raise the limit"
+    def _out_of_time(self) -> Any:
+        """End a wait that was not enough, as ``on_incomplete`` says."""
+        assert self._incomplete is not None
+        verdict, look = self._incomplete
+        if verdict is None or look.failed:
+            raise self._softened(
+                AirflowSensorTimeout(
+                    f"timed out after {self.timeout:g} s, and the last look failed, so nobody can tell who is "
+                    f"finished: {look.reason}. Before it: {verdict or 'nothing was found out'}"
                 )
-            ids = self._ids_by_sql(query["conn_id"], query["sql"], query["parameters"], query["column"])
-        if len(ids) != accepted:
-            raise arguments.ArgumentError(
-                f"the campaign accepted {accepted} people, but the submit task's query now gives {len(ids)} ids: "
-                "use ids_sql with a query for those who were accepted, or raise [lingyang] xcom_ids_limit"
             )
-        return list(ids)
+        message = (
+            f"timed out after {self.timeout:g} s: {verdict}; {verdict.needed} had to be finished. "
+            f"Waited for: {verdict.who()}"
+        )
+        if self.on_incomplete == "succeed":
+            log.warning("%s; on_incomplete='succeed' goes on with what there is", message)
+            assert self._wait is not None
+            return self._wait.value(verdict)
+        if self.on_incomplete == "skip":
+            raise AirflowSkipException(message)
+        raise self._softened(AirflowSensorTimeout(message))
 
-    def _ids_by_sql(self, conn_id: str, sql: str, parameters: Any, column: str | None) -> list[Any]:
-        from airflow_provider_lingyang.hooks.rows import stream_rows
+    def _softened(self, error: AirflowException) -> AirflowException:
+        """Return what an error becomes where Airflow's own flags ask for a skipped task instead of a failed one."""
+        soft = self.soft_fail or getattr(self, "never_fail", False)
+        return AirflowSkipException(str(error)) if soft else error
 
-        with stream_rows(conn_id, sql, parameters) as (names, rows):
-            if column is None and len(names) != 1:
-                raise arguments.ArgumentError(
-                    f"ids_sql must select one column, the biz_id; it selects {', '.join(names)}"
-                )
-            position = 0 if column is None else [name.lower() for name in names].index(column.lower())
-            return [row[position] for row in rows if row[position] is not None]
+    def _close(self) -> None:
+        waiting, self._wait = self._wait, None
+        if waiting is not None:
+            waiting.close()
 
 
-def _is_manifest(value: Any) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and isinstance(value.get("counts"), Mapping)
-        and all(isinstance(value["counts"].get(state), int) for state in ("audience", "accepted"))
-        and isinstance(value.get("biz_ids"), Mapping)
-        and {"dag_id", "run_id", "task_id", "map_index"} <= value["biz_ids"].keys()
-        and isinstance(value.get("output_slots"), list)
-    )
+def _size(trigger: Any) -> int:
+    return len(json.dumps(trigger.serialize()[1], ensure_ascii=False, default=str).encode())
+
+
+def _is_deferral_timeout(error: BaseException | None) -> bool:
+    # By its name: where it lives differs between versions.
+    while error is not None and type(error).__name__ != "TaskDeferralTimeout":
+        error = error.__cause__ or error.__context__
+    return error is not None

@@ -6,22 +6,15 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.campaign.results import Answers, state_of
-from airflow_provider_lingyang.gateway.result_query import ResultQuery, TaskResult
+from airflow_provider_lingyang.campaign.results import Rules, Verdict, empty_slots, state_of
+from airflow_provider_lingyang.gateway.result_query import TaskResult
 
-STATUS = ResultQuery(
-    method="m",
-    biz_ids_field="ids",
-    items_path="items",
-    status_field="status",
-    done_values=("DONE",),
-    failed_values=("GONE",),
-)
-PLAIN = ResultQuery(method="m", biz_ids_field="ids", items_path="items")
+STATUS = (("DONE",), ("GONE",))
+PLAIN: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
 
 @pytest.mark.parametrize(
-    ("query", "status", "slots", "required", "expected"),
+    ("statuses", "status", "slots", "required", "expected"),
     [
         (STATUS, "DONE", {}, ["a"], "answered"),
         (STATUS, "GONE", {"a": "x"}, ["a"], "not_reached"),
@@ -37,49 +30,65 @@ PLAIN = ResultQuery(method="m", biz_ids_field="ids", items_path="items")
     ],
 )
 def test_how_far_a_recipient_is(
-    query: ResultQuery, status: str | None, slots: dict[str, Any], required: list[str], expected: str
+    statuses: Any, status: str | None, slots: dict[str, Any], required: list[str], expected: str
 ) -> None:
-    assert state_of(TaskResult("1", slots, status), query, required) == expected
+    assert state_of(TaskResult("1", slots, status), Rules(required, *statuses)) == expected
 
 
 def test_a_recipient_that_the_gateway_does_not_know_is_unknown() -> None:
-    assert state_of(None, PLAIN, ["a"]) == "unknown"
-
-
-def test_answers_are_counted_and_finished_people_are_not_asked_again() -> None:
-    answers = Answers(["1", "2", "3", "4"], STATUS, ["a"])
-    answers.update({"1": TaskResult("1", {"a": "yes"}, "DONE"), "2": TaskResult("2", {"a": ""}, "RUNNING")})
-    assert answers.pending() == ["2", "3", "4"]
-    assert answers.verdict(1.0).counts == {
-        "recipients": 4,
-        "finished": 1,
-        "answered": 1,
-        "not_reached": 0,
-        "waiting": 1,
-        "unknown": 2,
-    }
-    answers.update({"2": TaskResult("2", {"a": "no"}, "DONE"), "3": TaskResult("3", {"a": ""}, "GONE")})
-    verdict = answers.verdict(0.75)
-    assert verdict.complete
-    assert not answers.verdict(0.76).complete
-    assert verdict.slots == {"a": {"yes": 1, "no": 1}}
-    assert set(answers.results()) == {"1", "2", "3"}
+    assert state_of(None, Rules(["a"])) == "unknown"
 
 
 @pytest.mark.parametrize(
-    ("ratio", "finished", "complete"), [(0.07, 7, True), (0.07, 6, False), (1.0, 99, False)]
+    ("accepted", "told", "expected"),
+    [("7", "7", "answered"), ("7", "8", "foreign"), (None, "8", "answered"), ("7", None, "answered")],
+)
+def test_an_answer_of_another_task_is_another_campaigns(
+    accepted: str | None, told: str | None, expected: str
+) -> None:
+    assert state_of(TaskResult("1", {"a": "x"}, task_id=told), Rules(["a"]), accepted) == expected
+
+
+def test_which_slots_are_waited_for() -> None:
+    assert empty_slots(TaskResult("1", {"a": "x", "b": " "}), Rules(["a", "b", "c"])) == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "finished", "complete"), [(0.07, 7, True), (0.07, 6, False), (1.0, 99, False), (1.0, 100, True)]
 )
 def test_the_ratio_is_exact(ratio: float, finished: int, complete: bool) -> None:
-    ids = [str(number) for number in range(100)]
-    answers = Answers(ids, PLAIN, ["a"])
-    answers.update({biz_id: TaskResult(biz_id, {"a": "x"}) for biz_id in ids[:finished]})
-    assert answers.verdict(ratio).complete is complete
+    states = {"answered": finished - 1, "not_reached": 1, "waiting": 100 - finished}
+    verdict = Verdict.of(states, ratio)
+    assert verdict.complete is complete
+    assert verdict.counts["recipients"] == 100
+    assert verdict.counts["finished"] == finished
 
 
-def test_many_different_values_are_summed_up() -> None:
-    ids = [str(number) for number in range(100)]
-    answers = Answers(ids, PLAIN, ["a"])
-    answers.update({biz_id: TaskResult(biz_id, {"a": f"text {biz_id}"}) for biz_id in ids})
-    values = answers.verdict(1.0).slots["a"]
-    assert len(values) == 51
-    assert sum(values.values()) == 100
+@pytest.mark.parametrize(
+    ("waiting", "unknown", "foreign", "out_of_reach"),
+    [(5, 0, 0, False), (4, 1, 0, False), (3, 2, 0, True), (3, 1, 1, True), (0, 5, 0, True)],
+)
+def test_enough_is_out_of_reach_when_too_many_are_unknown(
+    waiting: int, unknown: int, foreign: int, out_of_reach: bool
+) -> None:
+    states = {"answered": 5, "waiting": waiting, "unknown": unknown, "foreign": foreign}
+    assert Verdict.of(states, 0.9).out_of_reach is out_of_reach
+
+
+def test_nobody_to_wait_for_is_enough() -> None:
+    assert Verdict.of({}, 1.0).complete
+
+
+def test_it_says_who_and_which_slots_are_waited_for() -> None:
+    verdict = Verdict.of(
+        {"answered": 1, "not_reached": 2, "waiting": 3, "unknown": 4, "foreign": 5},
+        1.0,
+        empty={"a": 2, "b": 1},
+        unreadable=1,
+        first=["x", "y"],
+    )
+    assert str(verdict) == (
+        "3 of 15 finished: 1 answered, 2 not reached; 3 waiting, 4 unknown to the gateway, 5 with an answer of another "
+        "task only; not filled yet: a 2, b 1; 1 with slots that are no JSON"
+    )
+    assert verdict.who() == "x, y and 10 more"

@@ -287,10 +287,10 @@ def test_no_later_refusal_proves_that_a_request_in_doubt_was_not_executed(second
 
 def test_more_ids_than_may_travel_are_not_handed_over() -> None:
     manifest = Manifest("key", [], {}, ids_limit=3, audience=4)
-    manifest.settle(manifest.doubt("c", "1", 2), BatchTally("1", 2), accepted=["1", "2"])
-    assert manifest.biz_ids == ["1", "2"]
-    manifest.settle(manifest.doubt("d", "2", 2), BatchTally("2", 2), accepted=["3", "4"])
-    assert manifest.biz_ids is None
+    manifest.settle(manifest.doubt("c", "1", 2), BatchTally("1", 2), accepted={"1": 7, "2": None})
+    assert (manifest.biz_ids, manifest.task_ids) == (["1", "2"], [7, None])
+    manifest.settle(manifest.doubt("d", "2", 2), BatchTally("2", 2), accepted={"3": 8, "4": 9})
+    assert (manifest.biz_ids, manifest.task_ids) == (None, None)
     assert len(manifest._accepted_ids) == 3
 
 
@@ -299,7 +299,7 @@ def test_the_manifest_stays_small_whatever_happens() -> None:
     for number in range(1000):
         tally = BatchTally(str(number), 10)
         manifest.batches.append(tally)
-        manifest.settle(manifest.doubt("c", str(number), 10), tally, rejected=10)
+        manifest.settle(manifest.doubt("c", str(number), 10), tally, rejected=[str(number)] * 10)
         manifest.because("rejected", f"reason {number}", 10)
     account = manifest.to_json()
     assert (len(account["batches"]), account["batches_left_out"]) == (100, 900)

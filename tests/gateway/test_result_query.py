@@ -281,18 +281,41 @@ def test_names_that_may_be_data_are_not_shown() -> None:
         ({"a": None}, {"a": None}),
         ('{"a":"raw\ncontrol"}', {"a": "raw\ncontrol"}),
         ("", {}),
+        (" ", {}),
         ("[]", {}),
-        ("{", {}),
-        ("[" * 100_000, {}),
         (None, {}),
-        (7, {}),
-        ([1], {}),
+        # As the platform pushes them.
+        ('[{"name":"a","action":"x","value":"b","required":true},{"name":"c"}]', {"a": "b", "c": None}),
+        ({"slots": [{"name": "a", "value": "b"}], "intentions": [], "info": {"duration": 3}}, {"a": "b"}),
+        ('{"slots":[{"name":7,"value":8}]}', {"7": 8}),
+        # A slot may be called slots.
+        ({"slots": "two"}, {"slots": "two"}),
+        ({"slots": [{"size": "two"}]}, {"slots": [{"size": "two"}]}),
     ],
-    ids=range(10),
+    ids=range(12),
 )
-def test_slots_are_an_object_or_its_text_or_none(slots: Any, read: dict[str, Any]) -> None:
+def test_slots_are_an_object_or_a_list_of_slots_or_the_text_of_these(
+    slots: Any, read: dict[str, Any]
+) -> None:
     found = query().read({"result": {"data": [{"biz_id": 7, "output_params": slots}]}})
     assert found == {"7": TaskResult("7", read)}
+
+
+@pytest.mark.parametrize("slots", ["{", "[" * 100_000, "7", 7, [1], [{"value": 1}]], ids=range(6))
+def test_slots_that_are_none_are_told_apart_from_empty_ones(slots: Any) -> None:
+    found = query().read({"result": {"data": [{"biz_id": 7, "output_params": slots}]}})
+    assert found == {"7": TaskResult("7", {}, readable=False)}
+
+
+@pytest.mark.parametrize(
+    ("task_ids", "number"), [(None, 3), ({"b": "20"}, 2), ({"b": None}, 3), ({"b": "99"}, 3), ({}, 3)]
+)
+def test_of_several_results_that_of_the_task_which_is_meant_counts(
+    task_ids: dict[str, str | None] | None, number: int
+) -> None:
+    items = [{"biz_id": "b", "task_id": 10 * n, "output_params": {"n": n}} for n in (1, 2, 3)]
+    found = query(task_id_field="task_id").read({"result": {"data": items}}, task_ids=task_ids)
+    assert found["b"].output_params == {"n": number}
 
 
 def test_of_two_results_of_one_recipient_the_last_counts() -> None:

@@ -498,7 +498,10 @@ def test_where_nothing_can_give_the_ids_it_says_so_before_it_sends(
     monkeypatch.setenv("AIRFLOW__LINGYANG__XCOM_IDS_LIMIT", "1")
     with caplog.at_level(logging.WARNING):
         run.execute(submit(audience=STOPPED))
-    assert "4 recipients are more than [lingyang] xcom_ids_limit=1" in caplog.text
+    assert (
+        "4 recipients are more than XCom carries ([lingyang] xcom_ids_limit=1), and the audience came without a query"
+        in caplog.text
+    )
     assert ("submit", "biz_ids_query") not in run.xcom
 
 

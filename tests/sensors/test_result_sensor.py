@@ -88,7 +88,7 @@ def test_ids_beyond_what_xcom_carries_come_from_the_submit_tasks_query(
     assert value["counts"]["finished"] == 60
     assert value["results"] is None
     audience_db(["id", "tel"], [("B1", "x")])
-    assert "accepted 60 people, but the submit task's query now gives 1 ids" in run.fails(
+    assert "accepted 60 people, but the submit task's query gives 1 ids, which are not those" in run.fails(
         wait(campaign=manifest)
     )
 
@@ -119,7 +119,7 @@ def test_people_the_gateway_does_not_know_are_waited_for(sandbox: SandboxProcess
 
 def test_a_failing_look_up_is_tried_again_by_the_next_poke(sandbox: SandboxProcess, run: Any) -> None:
     one = wait(campaign=submitted(run), lingyang_conn_id="lingyang_default")
-    sandbox.add_fault(kind="http", status=502, method=RESULT_QUERY["method"], times=3)
+    sandbox.add_fault(kind="http", status=502, method=RESULT_QUERY["method"], times=6)
     assert one.poke(run.context("wait")) is False
     check(run.execute(one))
 
@@ -162,7 +162,7 @@ def test_arguments_that_cannot_be_right_fail_while_the_dag_is_parsed(
         ({"campaign": None, "ids_sql": "SELECT 1 AS a, 2 AS b", "ids_conn_id": "audience_db"}, "one column, the biz_id; it selects a, b"),
         ({"campaign": None, "ids_sql": "SELECT 1 WHERE 0", "ids_conn_id": "audience_db"}, "the list of biz_ids is empty"),
         ({"biz_ids": ["1"], "result_query": RESULT_QUERY | {"done_value": []}}, r"done_value is not a field .*did you mean done_values\?"),
-        ({"biz_ids": ["1"], "result_query": "{"}, "task 'wait': result_query is not JSON"),
+        ({"biz_ids": ["1"], "result_query": "{"}, "the task's own result_query: result_query is not JSON"),
         ({"biz_ids": ["1"], "result_query": NO_STATUS}, "nothing can tell who is finished"),
         ({"biz_ids": ["1"], "result_query": RESULT_QUERY | {"method": "no.such.method"}}, "does not know the method"),
         ({"biz_ids": ["1"], "result_query": RESULT_QUERY | {"items_path": "answer.data"}}, "no 'answer' in the answer's root element, which holds: request_id, result"),

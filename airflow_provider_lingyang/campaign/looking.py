@@ -1,0 +1,153 @@
+"""One look at everybody who is not finished: asked of the platform, a few calls at a time, or read from a table."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from airflow_provider_lingyang.campaign.results import FINISHED, state_of
+from airflow_provider_lingyang.campaign.waiting import PAGE, Person, WaitingList
+from airflow_provider_lingyang.gateway.errors import LingyangError, Replay
+from airflow_provider_lingyang.gateway.result_query import TaskResult
+
+Ask = Callable[[Sequence[Person]], Awaitable[Mapping[str, TaskResult]]]
+"""Asks the platform for the results of some people, by ``biz_id``, in one call."""
+Offload = Callable[..., Awaitable[Any]]
+"""Runs a function where it does not hold the event loop up, one at a time."""
+
+
+@dataclass(slots=True)
+class Look:
+    """How a look went.
+
+    :param calls: answered calls.
+    :param failed: calls that failed for the moment.
+    :param reason: of the last of them.
+    :param retry_after: seconds until the platform may be asked again, where it told.
+    """
+
+    calls: int = 0
+    failed: int = 0
+    reason: str | None = None
+    retry_after: float = 0.0
+
+    @property
+    def whole(self) -> bool:
+        """Whether everybody was asked."""
+        return not self.failed
+
+
+async def look_up(
+    waiting: WaitingList, ask: Ask, *, people_per_call: int, calls_at_a_time: int, offload: Offload
+) -> Look:
+    """Ask the platform for everybody who is not finished.
+
+    A call that fails for the moment leaves its people as they are; when as many as are under way fail in a row, or the
+    platform wants a longer rest, the look ends early.
+
+    :raises LingyangError: a failure that no repetition can cure.
+    """
+    look = _LookUp(waiting, ask, people_per_call, calls_at_a_time, offload)
+    await offload(waiting.begin)
+    failure: BaseException | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(calls_at_a_time):
+                group.create_task(look.work())
+    except* LingyangError as errors:
+        # What is raised here would come out as a group.
+        failure = errors.exceptions[0]
+    if failure is not None:
+        raise failure from None
+    await look.flush()
+    return look.look
+
+
+class _LookUp:
+    def __init__(
+        self, waiting: WaitingList, ask: Ask, people_per_call: int, calls_at_a_time: int, offload: Offload
+    ) -> None:
+        self.look = Look()
+        self._waiting = waiting
+        self._ask = ask
+        self._people_per_call = people_per_call
+        self._calls_at_a_time = calls_at_a_time
+        self._offload = offload
+        self._page_size = max(PAGE, people_per_call * calls_at_a_time)
+        self._chunks: deque[Sequence[Person]] = deque()
+        self._after: int | None = 0
+        self._loading = asyncio.Lock()
+        self._answers: list[tuple[Sequence[Person], Mapping[str, TaskResult]]] = []
+        self._people = 0
+        self._failed_in_a_row = 0
+
+    async def work(self) -> None:
+        while (people := await self._next()) is not None:
+            try:
+                results = await self._ask(people)
+            except LingyangError as error:
+                if error.replay is Replay.NEVER:
+                    raise
+                self.look.failed += 1
+                self.look.reason = str(error)
+                self.look.retry_after = max(self.look.retry_after, error.retry_after or 0.0)
+                self._failed_in_a_row += 1
+                if error.retry_after or self._failed_in_a_row >= self._calls_at_a_time:
+                    self._after = None
+                    self._chunks.clear()
+                continue
+            self._failed_in_a_row = 0
+            self.look.calls += 1
+            self._answers.append((people, results))
+            self._people += len(people)
+            if self._people >= self._page_size:
+                await self.flush()
+
+    async def flush(self) -> None:
+        answers, self._answers, self._people = self._answers, [], 0
+        await self._offload(_take, self._waiting, answers)
+
+    async def _next(self) -> Sequence[Person] | None:
+        if not self._chunks and self._after is not None:
+            async with self._loading:
+                if not self._chunks and self._after is not None:
+                    page = await self._offload(self._waiting.page, self._after, self._page_size)
+                    self._after = page[-1].number if page else None
+                    size = self._people_per_call
+                    self._chunks.extend(page[start : start + size] for start in range(0, len(page), size))
+        return self._chunks.popleft() if self._chunks else None
+
+
+def _take(waiting: WaitingList, answers: Iterable[tuple[Sequence[Person], Mapping[str, TaskResult]]]) -> None:
+    people: list[Person] = []
+    results: dict[str, TaskResult] = {}
+    for some, told in answers:
+        people += some
+        results |= told
+    waiting.take(people, results)
+
+
+def read_table(waiting: WaitingList, rows: Iterable[TaskResult]) -> Look:
+    """Take the answers that are in a table; rows of people nobody waits for are left alone.
+
+    Of several rows of one person the first that finishes them counts, else the last.
+    """
+    waiting.begin()
+    rows = iter(rows)
+    while some := list(islice(rows, PAGE)):
+        people = waiting.find(list({row.biz_id for row in some}))
+        task_ids = {person.biz_id: person.task_id for person in people}
+        results: dict[str, TaskResult] = {}
+        for row in some:
+            if row.biz_id not in task_ids:
+                continue
+            before = results.get(row.biz_id)
+            task_id = task_ids[row.biz_id]
+            if before is None or state_of(before, waiting.rules, task_id) not in FINISHED:
+                results[row.biz_id] = row
+        waiting.take(people, results)
+    return Look(calls=1)

@@ -1,0 +1,258 @@
+"""Who is waited for, and what they have answered so far: a private file, because there may be a million of them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+from airflow_provider_lingyang.campaign.private import open_private, written
+from airflow_provider_lingyang.campaign.results import (
+    ANSWERED,
+    FINISHED,
+    UNKNOWN,
+    Rules,
+    Verdict,
+    empty_slots,
+    is_filled,
+    state_of,
+)
+from airflow_provider_lingyang.gateway.result_query import TaskResult
+from airflow_provider_lingyang.ledger.base import key_of
+
+PAGE = 1000
+_MAX_VALUES = 50
+"""Different values of one slot that are told apart, and slots that are; free text has as many as people."""
+_SHOWN = 10
+_WHAT = "the private list of who is waited for"
+
+
+class Person(NamedTuple):
+    """Somebody who is not finished.
+
+    :param number: from 1, in the order of the source.
+    :param task_id: the task that was accepted, where it is known.
+    :param state: what the last answer meant.
+    """
+
+    number: int
+    biz_id: str
+    task_id: str | None
+    state: str
+
+
+Take = Callable[[Sequence[Person], Mapping[str, TaskResult]], None]
+"""Takes what was told about some people, by ``biz_id``."""
+
+
+class WaitingList:
+    """Holds the recipients of a campaign until each is finished. For one thread at a time.
+
+    :param rules: when somebody is finished.
+    :param folder: where its file lies; empty: the system's folder for temporary files.
+    :param tally: whether to count and keep answers; not, where only the number of finished people matters.
+    :param keep: single answers are kept while there are no more recipients than this.
+    :param absent: the state of those of whom nothing was ever told.
+    :param also: is given everything that is taken, too.
+    :raises SpoolError: the file cannot be made.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        folder: str = "",
+        *,
+        tally: bool = True,
+        keep: int = 0,
+        absent: str = UNKNOWN,
+        also: Take | None = None,
+    ) -> None:
+        self.rules = rules
+        self._tally = tally
+        self._keep = keep
+        self._keeps = False
+        self._absent = absent
+        self._also = also
+        self._db = open_private(folder, _SCHEMA, _WHAT)
+        self._empty: Counter[str] = Counter()
+        self._unreadable = 0
+        self._slots: dict[str, None] = dict.fromkeys(rules.required_slots)
+        self.digest = 0
+
+    def close(self) -> None:
+        """Give the file's space back."""
+        self._db.close()
+
+    def __len__(self) -> int:
+        (count,) = self._db.execute("SELECT count(*) FROM person").fetchone()
+        return int(count)
+
+    def add(self, people: Iterable[tuple[str, str | None]]) -> int:
+        """Take recipients, and return how many of them were there already.
+
+        :param people: ``biz_id`` and, where it is known, the task that was accepted.
+        :raises SpoolError: the disk is full.
+        """
+        repeated = 0
+        people = iter(people)
+        while rows := [(biz_id, task_id, self._absent) for biz_id, task_id in islice(people, PAGE)]:
+            sql = "INSERT OR IGNORE INTO person (biz_id, task_id, state) VALUES (?, ?, ?)"
+            repeated += len(rows) - self._write(sql, rows)
+            for biz_id, _, _ in rows:
+                self.digest ^= int.from_bytes(key_of(biz_id))
+        return repeated
+
+    def clear(self) -> None:
+        """Forget everybody."""
+        self._db.execute("DELETE FROM person")
+        self.digest = 0
+
+    def begin(self) -> None:
+        """Begin a new look at everybody who is not finished."""
+        self._empty.clear()
+        self._unreadable = 0
+        self._keeps = len(self) <= self._keep
+
+    def all_ids(self) -> list[str]:
+        """Return everybody's ``biz_id``."""
+        return [biz_id for (biz_id,) in self._db.execute("SELECT biz_id FROM person ORDER BY number")]
+
+    def page(self, after: int = 0, size: int = PAGE) -> list[Person]:
+        """Return so many of those who are not finished, by their number.
+
+        :param after: only with a higher number.
+        """
+        found = self._db.execute(
+            "SELECT number, biz_id, task_id, state FROM person WHERE NOT finished AND number > ? "
+            "ORDER BY number LIMIT ?",
+            (after, size),
+        )
+        return list(map(Person._make, found))
+
+    def find(self, biz_ids: Sequence[str]) -> list[Person]:
+        """Return those of some people who are waited for; :data:`PAGE` people at most."""
+        found = self._db.execute(
+            "SELECT number, biz_id, task_id, state FROM person WHERE NOT finished AND biz_id IN "
+            f"({','.join('?' * len(biz_ids))})",
+            tuple(biz_ids),
+        )
+        return list(map(Person._make, found))
+
+    def take(self, people: Sequence[Person], results: Mapping[str, TaskResult]) -> None:
+        """Take what was told about some people; of those who are in no result nothing was.
+
+        :raises SpoolError: the disk is full.
+        """
+        finished: list[tuple[Any, ...]] = []
+        changed: list[tuple[Any, ...]] = []
+        tally: Counter[tuple[str, str]] = Counter()
+        for person in people:
+            result = results.get(person.biz_id)
+            state = state_of(result, self.rules, person.task_id) if result else self._absent
+            if result and not result.readable:
+                self._unreadable += 1
+            if result and state in FINISHED:
+                kept = self._kept(result) if self._keeps else (None, None, None)
+                finished.append((state, *kept, person.number))
+                if self._tally and state == ANSWERED:
+                    tally.update(self._values(result))
+                continue
+            if result:
+                self._empty.update(empty_slots(result, self.rules))
+            if state != person.state:
+                changed.append((state, person.number))
+        self._write("UPDATE person SET state = ? WHERE number = ?", changed)
+        self._write(
+            "UPDATE person SET state = ?, status = ?, told_task_id = ?, slots = ?, finished = 1 WHERE number = ?",
+            finished,
+        )
+        self._write(
+            "INSERT INTO tally VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET people = people + excluded.people",
+            [(slot, value, count) for (slot, value), count in tally.items()],
+        )
+        if self._also is not None:
+            self._also(people, results)
+
+    def verdict(self, complete_ratio: float) -> Verdict:
+        """Return what the answers so far mean."""
+        states = dict(self._db.execute("SELECT state, count(*) FROM person GROUP BY state").fetchall())
+        first = self._db.execute(
+            "SELECT biz_id FROM person WHERE NOT finished ORDER BY state = 'waiting', number LIMIT ?",
+            (_SHOWN,),
+        )
+        return Verdict.of(
+            states,
+            complete_ratio,
+            empty=dict(self._empty),
+            unreadable=self._unreadable,
+            first=[biz_id for (biz_id,) in first],
+        )
+
+    def slots(self) -> dict[str, dict[str, int]]:
+        """Return slot → value → how many people answered so; of more than 50 values the rarest together as "…"."""
+        told: dict[str, dict[str, int]] = {}
+        for slot in self._slots:
+            # The most frequent first; of equally frequent ones that which came first.
+            rows = self._db.execute(
+                "SELECT value, people FROM tally WHERE slot = ? ORDER BY people DESC, rowid", (slot,)
+            )
+            told[slot] = dict(islice(rows, _MAX_VALUES))
+            if rest := sum(people for _, people in rows):
+                told[slot]["…"] = rest
+        return told
+
+    def results(self) -> dict[str, dict[str, Any]] | None:
+        """Return each finished recipient's state, status, task and slots; None where they are too many."""
+        if len(self) > self._keep:
+            return None
+        rows = self._db.execute(
+            "SELECT biz_id, state, status, told_task_id, slots FROM person WHERE finished ORDER BY number"
+        )
+        return {
+            biz_id: {"state": state, "status": status, "task_id": task_id, "slots": json.loads(slots)}
+            for biz_id, state, status, task_id, slots in rows
+        }
+
+    def _kept(self, result: TaskResult) -> tuple[str | None, str | None, str]:
+        return result.status, result.task_id, json.dumps(dict(result.output_params), ensure_ascii=False)
+
+    def _values(self, result: TaskResult) -> Iterator[tuple[str, str]]:
+        if not self.rules.required_slots:
+            for slot in result.output_params:
+                if len(self._slots) < _MAX_VALUES:
+                    self._slots.setdefault(slot)
+        return ((slot, as_text(result.output_params.get(slot))) for slot in self._slots)
+
+    def _write(self, sql: str, rows: Sequence[Sequence[object]]) -> int:
+        if not rows:
+            return 0
+        with written(_WHAT):
+            self._db.execute("BEGIN")
+            count = self._db.executemany(sql, rows).rowcount
+            self._db.execute("COMMIT")
+        return count
+
+
+def as_text(value: Any) -> str:
+    """Return what a slot holds as text; blank where it holds no answer."""
+    if not is_filled(value):
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+_SCHEMA = """
+CREATE TABLE person (
+    number INTEGER PRIMARY KEY,
+    biz_id TEXT NOT NULL UNIQUE,
+    task_id TEXT,
+    state TEXT NOT NULL,
+    status TEXT,
+    told_task_id TEXT,
+    slots TEXT,
+    finished INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX by_number ON person (number) WHERE NOT finished;
+CREATE TABLE tally (slot TEXT NOT NULL, value TEXT NOT NULL, people INTEGER NOT NULL, UNIQUE (slot, value));
+"""

@@ -1,0 +1,117 @@
+"""The arguments that say whose answers are wanted and where they are: of the sensor and of what writes to a table.
+
+Imported while DAG files are parsed, so nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_lingyang.campaign import arguments
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_lingyang.hooks.answers import Wanted
+
+TEMPLATE_FIELDS = (
+    "campaign",
+    "biz_ids",
+    "ids_sql",
+    "ids_conn_id",
+    "ids_parameters",
+    "results_sql",
+    "results_conn_id",
+    "results_parameters",
+    "result_query",
+    "lingyang_conn_id",
+)
+TEMPLATE_FIELDS_RENDERERS = {
+    "ids_sql": "sql",
+    "results_sql": "sql",
+    "result_query": "json",
+    "campaign": "json",
+}
+
+
+def check(task: Any) -> None:
+    """Raise where the arguments cannot be right whatever they render to.
+
+    :param task: an operator with all of :data:`TEMPLATE_FIELDS` and ``required_slots``.
+    :raises ArgumentError: naming the argument and the way out.
+    """
+    if sum(source is not None for source in (task.campaign, task.biz_ids, task.ids_sql)) != 1:
+        raise arguments.ArgumentError(
+            "give one source of ids: campaign=submit.output, biz_ids, or ids_sql (with ids_conn_id)"
+        )
+    for sql, conn_id, parameters in (
+        ("ids_sql", "ids_conn_id", "ids_parameters"),
+        ("results_sql", "results_conn_id", "results_parameters"),
+    ):
+        if (getattr(task, sql) is None) != (getattr(task, conn_id) is None):
+            raise arguments.ArgumentError(f"{sql} and {conn_id} belong together")
+        if getattr(task, parameters) is not None and getattr(task, sql) is None:
+            raise arguments.ArgumentError(f"{parameters} belong to {sql}")
+    if task.required_slots is not None:
+        arguments.check_names("required_slots", task.required_slots)
+
+
+def wanted_by(task: Any, context: Context, *, source: str) -> Wanted:
+    """Return what a task's rendered arguments say.
+
+    :param source: which of the arguments names the ids; what it renders to may be nothing.
+    :raises ArgumentError: the campaign is none, of another run, or accepted nobody.
+    :raises NothingToWaitForError: it was validated only.
+    """
+    from airflow_provider_lingyang.hooks.answers import Wanted
+    from airflow_provider_lingyang.hooks.recipients import essence
+
+    slots = task.required_slots
+    if source == "campaign":
+        campaign = essence(task.campaign)
+        if campaign["biz_ids"]["run_id"] != context["ti"].run_id:
+            raise arguments.ArgumentError(
+                "the campaign is of another run, whose ids XCom cannot give: use ids_sql"
+            )
+        ids: dict[str, Any] = {"campaign": campaign}
+        slots = campaign["output_slots"] if slots is None else slots
+    elif source == "ids_sql":
+        ids = {"query": _query(task.ids_sql, task.ids_conn_id, task.ids_parameters)}
+    else:
+        ids = {"biz_ids": task.biz_ids}
+    return Wanted(
+        lingyang_conn_id=task.lingyang_conn_id,
+        source=ids,
+        required_slots=list(slots or []),
+        result_query=task.result_query,
+        results=None
+        if task.results_sql is None
+        else _query(task.results_sql, task.results_conn_id, task.results_parameters),
+    )
+
+
+def source_of(task: Any) -> str:
+    """Return which argument names the ids."""
+    return next(name for name in ("campaign", "biz_ids", "ids_sql") if getattr(task, name) is not None)
+
+
+def pull_of(context: Context) -> Any:
+    """Return what reads XComs of a task's own run."""
+    ti = context["ti"]
+
+    def pull(pointer: Mapping[str, Any], key: str) -> Any:
+        return ti.xcom_pull(
+            task_ids=pointer["task_id"],
+            dag_id=pointer["dag_id"],
+            key=key,
+            map_indexes=pointer["map_index"],
+        )
+
+    return pull
+
+
+def _query(sql: str, conn_id: Any, parameters: Any) -> dict[str, Any]:
+    if parameters is not None and not isinstance(parameters, Mapping):
+        parameters = list(parameters)
+    return {"sql": sql, "conn_id": str(conn_id), "parameters": parameters}

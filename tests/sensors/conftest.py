@@ -1,0 +1,118 @@
+"""Three ways to wait, driven to their end without Airflow's database."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import itertools
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from airflow.exceptions import AirflowRescheduleException
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
+from airflow_provider_lingyang.triggers import lingyang as triggers
+
+
+def revived(trigger: Any) -> Any:
+    """The trigger as the triggerer makes it: from what is stored of it."""
+    path, kwargs = trigger.serialize()
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)(**json.loads(json.dumps(kwargs)))
+
+
+async def fired(trigger: Any) -> Any:
+    """The payload of the one event that a trigger must yield."""
+    events = [event.payload async for event in trigger.run()]
+    (payload,) = json.loads(json.dumps(events))
+    return payload
+
+
+class Waiting:
+    """Waits as Airflow would, and returns what the task ends with: its value, or the exception that it raises.
+
+    :param mode: ``poke``, ``reschedule`` or ``deferred``.
+    """
+
+    def __init__(self, run: Any, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.run = run
+        self.mode = mode
+        self.deferrals: list[TaskDeferred] = []
+        self.events: list[Any] = []
+        monkeypatch.setattr(triggers, "pull_xcom", self._pull)
+
+    def _pull(self, pointer: Any, key: str) -> Any:
+        assert (pointer["dag_id"], pointer["run_id"], pointer["map_index"]) == ("dag", "run", -1)
+        return self.run.xcom.get((pointer["task_id"], key))
+
+    def sensor(self, **arguments: Any) -> LingyangResultSensor:
+        base: dict[str, Any] = {"task_id": "wait", "poke_interval": 0.05, "timeout": 0.6}
+        how: dict[str, Any] = (
+            {"deferrable": True} if self.mode == "deferred" else {"mode": self.mode, "deferrable": False}
+        )
+        return LingyangResultSensor(**(base | how | arguments))
+
+    def __call__(self, meanwhile: Callable[[], None] | None = None, **arguments: Any) -> Any:
+        """Wait to the end.
+
+        :param meanwhile: happens after the first look.
+        """
+        try:
+            return self._wait(meanwhile, arguments)
+        except Exception as error:
+            return error
+
+    def _wait(self, meanwhile: Callable[[], None] | None, arguments: dict[str, Any]) -> Any:
+        started, give_up = datetime.now(UTC), time.monotonic() + 60
+        again: tuple[str, dict[str, Any]] | None = None
+        for look in itertools.takewhile(lambda _: time.monotonic() < give_up, itertools.count()):
+            # Each time a worker begins anew, from the DAG file.
+            sensor = self.sensor(**arguments)
+            context = self.run.context("wait")
+            context["ti"].first_look = started if look else None
+            if look == 1 and meanwhile:
+                meanwhile()
+            if self.mode == "poke" and meanwhile:
+                sensor.poke = _then(sensor.poke, meanwhile)  # type: ignore[method-assign]
+            try:
+                if again:
+                    return sensor.resume_execution(*again, context)
+                return sensor.execute(context)
+            except AirflowRescheduleException:
+                continue
+            except TaskDeferred as deferred:
+                if look == 0 and meanwhile:
+                    meanwhile()
+                    meanwhile = None
+                self.deferrals.append(deferred)
+                event = asyncio.run(fired(revived(deferred.trigger)))
+                self.events.append(event)
+                again = deferred.method_name, json.loads(json.dumps(deferred.kwargs)) | {"event": event}
+        raise AssertionError("it never ends")
+
+
+def _then(poke: Any, meanwhile: Callable[[], None]) -> Any:
+    todo = [meanwhile]
+
+    def wrapped(context: Any) -> Any:
+        found = poke(context)
+        if todo:
+            todo.pop()()
+        return found
+
+    return wrapped
+
+
+@pytest.fixture(params=["poke", "reschedule", "deferred"])
+def waiting(request: pytest.FixtureRequest, run: Any, monkeypatch: pytest.MonkeyPatch) -> Waiting:
+    return Waiting(run, request.param, monkeypatch)
+
+
+@pytest.fixture
+def deferred(run: Any, monkeypatch: pytest.MonkeyPatch) -> Waiting:
+    return Waiting(run, "deferred", monkeypatch)

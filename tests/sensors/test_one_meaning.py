@@ -1,0 +1,307 @@
+"""One table of waits, in every mode: the same value or the same exception."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+)
+
+from airflow_provider_lingyang.hooks.answers import WaitError
+from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
+from airflow_provider_lingyang.sandbox import LOOKUP
+from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
+
+FillDb = Callable[..., None]
+NO_STATUS = {
+    key: value
+    for key, value in RESULT_QUERY.items()
+    if key not in ("status_field", "done_values", "failed_values")
+}
+
+
+def submitted(run: Any, count: int = 60, **changes: Any) -> dict[str, Any]:
+    audience = [
+        {"biz_id": f"B{n}", "phone_number": f"1000000{n:04}", "input_params": {}} for n in range(count)
+    ]
+    arguments: dict[str, Any] = {
+        "task_id": "submit",
+        "plan_id": 1,
+        "audience": audience,
+        "output_slots": ["a"],
+    }
+    manifest: dict[str, Any] = run.execute(LingyangSubmitBatchOperator(**(arguments | changes)))
+    return manifest
+
+
+@pytest.fixture
+def settle(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets the connection's ``lookup_settle``, the seconds after which the look-up knows everybody."""
+
+    def set_to(seconds: float) -> None:
+        connection = sandbox.connection(timeout=5, lookup_settle=seconds)
+        monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(connection))
+
+    return set_to
+
+
+def counts(value: Any) -> dict[str, int]:
+    assert not isinstance(value, Exception), value
+    return {state: count for state, count in value["counts"].items() if count}
+
+
+# --- ends well ---------------------------------------------------------------------------------------------------
+
+
+def test_everybody_is_finished(waiting: Any, sandbox: SandboxProcess, run: Any) -> None:
+    value = waiting(campaign=submitted(run))
+    assert counts(value) == {"recipients": 60, "finished": 60, "answered": 58, "not_reached": 2}
+    assert sum(value["slots"]["a"].values()) == 58
+    assert len(value["results"]) == 60
+    assert value["results"]["B1"]["slots"].keys() == {"a"}
+
+
+def test_enough_are_finished(waiting: Any, sandbox: SandboxProcess, run: Any) -> None:
+    value = waiting(campaign=submitted(run), result_query=NO_STATUS, complete_ratio=0.9)
+    assert counts(value) == {"recipients": 60, "finished": 58, "answered": 58, "waiting": 2}
+
+
+def test_the_answers_come_after_the_first_look(waiting: Any, sandbox: SandboxProcess, run: Any) -> None:
+    manifest = submitted(run, 3)
+    fault = {"kind": "http", "status": 503, "method": LOOKUP, "times": None}
+    sandbox.add_fault(**fault)
+    value = waiting(meanwhile=sandbox.clear_faults, campaign=manifest, timeout=10)
+    assert counts(value)["finished"] == 3
+
+
+def test_nobody_was_asked(waiting: Any, sandbox: SandboxProcess, run: Any) -> None:
+    assert counts(waiting(campaign=submitted(run, 0, on_empty="succeed"))) == {}
+
+
+# --- does not end well: what is raised, and what with soft_fail --------------------------------------------------
+
+BOTH = [(False, AirflowFailException), (True, AirflowSkipException)]
+
+
+@pytest.mark.parametrize(
+    ("soft_fail", "expected"), [(False, AirflowSensorTimeout), (True, AirflowSkipException)]
+)
+def test_too_few_in_time(
+    waiting: Any, sandbox: SandboxProcess, run: Any, soft_fail: bool, expected: type
+) -> None:
+    error = waiting(campaign=submitted(run), result_query=NO_STATUS, soft_fail=soft_fail)
+    assert type(error) is expected
+    assert str(error) == (
+        "timed out after 0.6 s: 58 of 60 finished: 58 answered, 0 not reached; 2 waiting, 0 unknown to the gateway; "
+        "not filled yet: a 2; 60 had to be finished. Waited for: B17, B20"
+    )
+
+
+@pytest.mark.parametrize("soft_fail", [False, True])
+def test_too_few_in_time_may_be_a_success_or_a_skip(
+    waiting: Any, sandbox: SandboxProcess, run: Any, soft_fail: bool
+) -> None:
+    manifest = submitted(run)
+    value = waiting(campaign=manifest, result_query=NO_STATUS, on_incomplete="succeed", soft_fail=soft_fail)
+    assert counts(value) == {"recipients": 60, "finished": 58, "answered": 58, "waiting": 2}
+    error = waiting(campaign=manifest, result_query=NO_STATUS, on_incomplete="skip", soft_fail=soft_fail)
+    assert type(error) is AirflowSkipException
+    assert "58 of 60 finished" in str(error)
+
+
+@pytest.mark.parametrize("on_incomplete", ["fail", "skip", "succeed"])
+def test_where_the_last_look_failed_nobody_can_tell(
+    waiting: Any, sandbox: SandboxProcess, run: Any, on_incomplete: str
+) -> None:
+    manifest = submitted(run, 3)
+    sandbox.add_fault(kind="http", status=503, method=LOOKUP, times=None)
+    error = waiting(campaign=manifest, on_incomplete=on_incomplete)
+    assert type(error) is AirflowSensorTimeout
+    assert "the last look failed, so nobody can tell who is finished" in str(error)
+    assert "HTTP 503" in str(error)
+
+
+@pytest.mark.parametrize(("soft_fail", "expected"), BOTH)
+def test_ids_that_the_gateway_does_not_know_end_the_wait_after_lookup_settle(
+    waiting: Any, sandbox: SandboxProcess, run: Any, settle: Any, soft_fail: bool, expected: type
+) -> None:
+    settle(0.2)
+    submitted(run, 3)
+    error = waiting(biz_ids=["B1", "B2", "nobody"], required_slots=["a"], timeout=30, soft_fail=soft_fail)
+    assert type(error) is expected
+    if not soft_fail:
+        assert "1 unknown to the gateway" in str(error)
+        assert "after 0.2 s (lookup_settle) it never will: nobody." in str(error)
+    value = waiting(biz_ids=["B1", "B2", "nobody"], required_slots=["a"], complete_ratio=0.5, timeout=30)
+    assert counts(value) == {"recipients": 3, "finished": 2, "answered": 2, "unknown": 1}
+
+
+@pytest.mark.parametrize(("soft_fail", "expected"), BOTH)
+def test_answers_of_another_campaign_are_none(
+    waiting: Any, sandbox: SandboxProcess, run: Any, settle: Any, soft_fail: bool, expected: type
+) -> None:
+    settle(0.2)
+    manifest = submitted(run, 3)
+    # The same ids, sent once more by somebody else: each look-up answers with both tasks.
+    submitted(run, 2)
+    run.xcom["submit", "biz_ids"] = ["B0", "B1", "B2"]
+    run.xcom["submit", "task_ids"] = [1, 2, 3]
+    error = waiting(campaign=manifest, timeout=30, soft_fail=soft_fail)
+    assert type(error) is expected
+    if not soft_fail:
+        assert "3 with an answer of another task only" in str(error)
+
+
+@pytest.mark.parametrize(("soft_fail", "expected"), BOTH)
+@pytest.mark.parametrize(
+    ("changes", "expected_text"),
+    [
+        ({"biz_ids": []}, "nothing to look up: the list of biz_ids is empty"),
+        ({"biz_ids": ["1", "1"]}, "1 of the 2 biz_ids are there twice"),
+        ({"biz_ids": ["1"], "required_slots": [], "result_query": NO_STATUS}, "nothing can tell who is finished"),
+        ({"biz_ids": ["1"], "result_query": RESULT_QUERY | {"items_path": "result.dta"}}, "no 'dta' in result"),
+        ({"biz_ids": ["1"], "result_query": RESULT_QUERY | {"method": "no.such"}}, "the look-up cannot work"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work(
+    waiting: Any,
+    sandbox: SandboxProcess,
+    run: Any,
+    soft_fail: bool,
+    expected: type,
+    changes: dict[str, Any],
+    expected_text: str,
+) -> None:
+    submitted(run, 3)
+    changes = (
+        changes if "biz_ids" not in changes or changes["biz_ids"] != ["1"] else changes | {"biz_ids": ["B1"]}
+    )
+    error = waiting(**({"required_slots": ["a"]} | changes), soft_fail=soft_fail)
+    assert type(error) is expected
+    if not soft_fail:
+        assert expected_text in str(error)
+
+
+@pytest.mark.parametrize(("soft_fail", "expected"), BOTH)
+def test_a_failure_for_good_after_the_first_look(
+    waiting: Any, sandbox: SandboxProcess, run: Any, soft_fail: bool, expected: type
+) -> None:
+    manifest = submitted(run)
+    error = waiting(
+        meanwhile=lambda: (
+            sandbox.add_fault(kind="error", code=27, sub_code=None, method=LOOKUP, times=None) and None
+        ),
+        campaign=manifest,
+        result_query=NO_STATUS,
+        timeout=30,
+        soft_fail=soft_fail,
+    )
+    assert type(error) is expected
+    if not soft_fail:
+        assert "the look-up cannot work" in str(error)
+        assert "code 27" in str(error)
+
+
+@pytest.mark.parametrize("soft_fail", [False, True])
+def test_a_query_that_does_not_work_the_first_time(
+    waiting: Any, sandbox: SandboxProcess, audience_db: FillDb, soft_fail: bool
+) -> None:
+    audience_db(["a"], [])
+    error = waiting(
+        ids_sql="SELECT biz_id FROM nowhere",
+        ids_conn_id="audience_db",
+        required_slots=["a"],
+        soft_fail=soft_fail,
+    )
+    assert type(error) is WaitError
+    assert "no such table: nowhere" in str(error)
+
+
+def test_a_campaign_that_was_only_validated_is_skipped(
+    waiting: Any, sandbox: SandboxProcess, run: Any
+) -> None:
+    error = waiting(campaign=submitted(run, 3, validate_only=True))
+    assert type(error) is AirflowSkipException
+    assert "validated only" in str(error)
+
+
+# --- answers that are pushed -------------------------------------------------------------------------------------
+
+PUSHED = {"results_sql": "SELECT biz_id, output_params FROM pushed", "results_conn_id": "audience_db"}
+TOLD = json.dumps({"slots": [{"name": "a", "action": "ask", "value": "yes", "required": True}]})
+
+
+def test_pushed_answers_are_waited_for(
+    waiting: Any, sandbox: SandboxProcess, run: Any, audience_db: FillDb
+) -> None:
+    manifest = submitted(run, 3)
+    audience_db(["biz_id", "output_params"], [("B0", TOLD), ("other", TOLD)], table="pushed")
+    everybody = [("B0", TOLD), ("B1", '{"a": "no"}'), ("B1", '{"a": "later"}'), ("B2", TOLD)]
+    value = waiting(
+        meanwhile=lambda: audience_db(["biz_id", "output_params"], everybody, table="pushed"),
+        campaign=manifest,
+        timeout=30,
+        **PUSHED,
+    )
+    assert counts(value) == {"recipients": 3, "finished": 3, "answered": 3}
+    assert value["slots"] == {"a": {"yes": 2, "no": 1}}
+    assert not [r for r in sandbox.record()["requests"] if r["method"] == LOOKUP]
+
+
+def test_pushed_answers_may_bring_a_status_and_a_task(
+    waiting: Any, sandbox: SandboxProcess, run: Any, audience_db: FillDb
+) -> None:
+    manifest = submitted(run, 3)
+    tasks = run.xcom["submit", "task_ids"]
+    rows = [
+        ("B0", "", "HUNG_UP", tasks[0]),
+        ("B1", TOLD, "OK", tasks[1]),
+        ("B2", TOLD, "OK", 1),
+        ("B2", "x", "ON", tasks[2]),
+    ]
+    audience_db(["BIZ_ID", "output_params", "status", "task_id"], rows, table="pushed")
+    error = waiting(
+        campaign=manifest,
+        results_sql="SELECT * FROM pushed",
+        results_conn_id="audience_db",
+        result_query={"done_values": ["OK"], "failed_values": ["HUNG_UP"]},
+    )
+    assert type(error) is AirflowSensorTimeout
+    assert "2 of 3 finished: 1 answered, 1 not reached; 1 waiting" in str(error)
+    assert "1 with slots that are no JSON" in str(error)
+
+
+def test_people_of_whom_nothing_was_pushed_are_waited_for_however_long_it_takes(
+    waiting: Any, sandbox: SandboxProcess, run: Any, audience_db: FillDb, settle: Any
+) -> None:
+    settle(0)
+    audience_db(["biz_id", "output_params"], [], table="pushed")
+    error = waiting(campaign=submitted(run, 3), **PUSHED)
+    assert type(error) is AirflowSensorTimeout
+    assert "0 of 3 finished: 0 answered, 0 not reached; 3 waiting, 0 unknown" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (["biz_id", "output_parms"], r"selects 'output_parms'; .*did you mean 'output_params'"),
+        (["biz_id"], "must select output_params, too"),
+        (["biz_id", "output_params", "status"], "nothing says what it means"),
+    ],
+)
+def test_results_sql_that_cannot_be_right(
+    waiting: Any, sandbox: SandboxProcess, audience_db: FillDb, columns: list[str], expected: str
+) -> None:
+    audience_db(columns, [], table="pushed")
+    error = waiting(
+        biz_ids=["1"], required_slots=["a"], results_sql="SELECT * FROM pushed", results_conn_id="audience_db"
+    )
+    assert type(error) is AirflowFailException
+    with pytest.raises(AirflowFailException, match=expected):
+        raise error
