@@ -35,6 +35,9 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+_TLS_GOODBYE = 0.25
+_UNUSABLE = "the gateway's URL, or the proxy's in the environment, cannot be used"
+
 
 class AsyncGatewayClient:
     """Calls the gateway from an event loop: signs, sends, reads the answer, repeats what may be repeated.
@@ -85,6 +88,9 @@ class AsyncGatewayClient:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+            if not self.settings.plain_http:
+                # TLS ends with an exchange that aiohttp does not wait for (its documentation: "Graceful Shutdown").
+                await asyncio.sleep(_TLS_GOODBYE)
 
     async def call(self, method: str, params: Mapping[str, str], *, idempotent: bool = False) -> Answer:
         """Call any method of the platform.
@@ -192,7 +198,8 @@ class AsyncGatewayClient:
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
-            timeout=aiohttp.ClientTimeout(total=connect + timeout, sock_connect=connect),
+            # A little more for all of it, so that a connection that is not made is told as what it is.
+            timeout=aiohttp.ClientTimeout(total=timeout + 0.1, sock_connect=connect),
             cookie_jar=aiohttp.DummyCookieJar(),
             # It would send a password of ~/.netrc, too.
             trust_env=False,
@@ -222,9 +229,17 @@ def proxy_of(url: str) -> str | None:
     if proxy_bypass(parts.netloc):
         return None
     proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if proxy and urlsplit(proxy if "://" in proxy else f"//{proxy}").scheme not in ("", "http", "https"):
-        raise LingyangConfigError("the environment's proxy must be an HTTP one for a deferred task")
-    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
+    if not proxy:
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    try:
+        usable = urlsplit(proxy).scheme in ("http", "https") and bool(urlsplit(proxy).hostname)
+        _ = urlsplit(proxy).port
+    except ValueError:
+        usable = False
+    if not usable:
+        raise LingyangConfigError(_UNUSABLE)
+    return proxy
 
 
 async def _read_body(response: aiohttp.ClientResponse) -> bytes:
@@ -243,8 +258,8 @@ async def _read_body(response: aiohttp.ClientResponse) -> bytes:
 
 def _transport_error(error: Exception, timeout: float) -> LingyangError:
     """Say what a failed exchange means; whatever is not provably before the request counts as after it."""
-    if isinstance(error, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)) or type(error) is ValueError:
-        return LingyangConfigError("the gateway's URL, or the proxy's in the environment, cannot be used")
+    if isinstance(error, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError)):
+        return LingyangConfigError(_UNUSABLE)
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return transport.not_connected(transport.reason_of(error.certificate_error), certificate=True)
     if isinstance(error, aiohttp.ConnectionTimeoutError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 
@@ -70,7 +71,8 @@ def reason_of(error: BaseException) -> str:
         if found := _TUNNEL.search(str(item)):
             return f"the proxy answered HTTP {found[1]}"
         if isinstance(item, OSError) and item.strerror:
-            return item.strerror
+            # asyncio's own words hold the address instead of the reason.
+            return os.strerror(item.errno) if item.strerror.startswith("Connect call") else item.strerror
     return type(chain(error)[-1]).__name__
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import socket
 import threading
@@ -14,6 +15,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
+from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient
 from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
@@ -72,21 +74,67 @@ def time_machine() -> Time:
     return Time()
 
 
+class OnALoop:
+    """An ``AsyncGatewayClient`` that is called like a ``GatewayClient``, so that one test serves both."""
+
+    def __init__(self, settings: GatewaySettings, time_machine: Time, **options: Any) -> None:
+        async def sleep(seconds: float) -> None:
+            self._sleep(seconds)
+
+        self._sleep = time_machine.sleep
+        self._runner = asyncio.Runner()
+        self._closed = False
+        self.client = AsyncGatewayClient(settings, sleep=sleep, **options)
+        self.settings = settings
+
+    def __enter__(self) -> OnALoop:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if not self._closed:
+            self._runner.run(self.client.close())
+            self._runner.close()
+        self._closed = True
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        return self._runner.run(self.client.call(*args, **kwargs))
+
+    def fetch_results(self, *args: Any, **kwargs: Any) -> Any:
+        return self._runner.run(self.client.fetch_results(*args, **kwargs))
+
+
+BOTH_CLIENTS = ("test_transport", "test_tls_and_proxies")
+"""Modules whose tests hold for the client for tasks and for the one for event loops."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    name = metafunc.module.__name__.rpartition(".")[2]
+    only = metafunc.definition.get_closest_marker("requests_only")
+    if "connect" in metafunc.fixturenames and name in BOTH_CLIENTS and not only:
+        metafunc.parametrize("connect", ["requests", "aiohttp"], indirect=True)
+
+
 @pytest.fixture
-def connect(time_machine: Time) -> Iterator[Callable[..., GatewayClient]]:
+def connect(request: pytest.FixtureRequest, time_machine: Time) -> Iterator[Callable[..., Any]]:
     """Make clients: ``connect(url, timeout=2, clock=...)``. They sleep on the time machine."""
+    kind = getattr(request, "param", "requests")
     with ExitStack() as stack:
 
-        def make(url: str, clock: Callable[[], datetime] | None = None, **settings: Any) -> GatewayClient:
+        def make(url: str, clock: Callable[[], datetime] | None = None, **settings: Any) -> Any:
             chosen = {"app_key": "sandbox", "app_secret": "sandbox-secret", "timeout": 5.0, **settings}
-            client = GatewayClient(
-                GatewaySettings(url=url, **chosen),
-                clock=clock or (lambda: datetime.now(UTC)),
-                monotonic=lambda: time_machine.seconds,
-                sleep=time_machine.sleep,
-                rng=random.Random(1),
-            )
-            return stack.enter_context(client)
+            options: dict[str, Any] = {
+                "clock": clock or (lambda: datetime.now(UTC)),
+                "monotonic": lambda: time_machine.seconds,
+                "rng": random.Random(1),
+            }
+            if kind == "aiohttp":
+                made: Any = OnALoop(GatewaySettings(url=url, **chosen), time_machine, **options)
+            else:
+                made = GatewayClient(GatewaySettings(url=url, **chosen), sleep=time_machine.sleep, **options)
+            return stack.enter_context(made)
 
         yield make
 

@@ -105,6 +105,7 @@ def test_repetitions_use_the_same_connection(serve: Serve, connect: Connect) -> 
     assert server.connections == 1
 
 
+@pytest.mark.requests_only
 @pytest.mark.parametrize(
     ("idle", "connections"), [(0.0, 1), (IDLE_LIMIT, 1), (IDLE_LIMIT + 0.01, 2), (3600.0, 2)]
 )
@@ -119,6 +120,7 @@ def test_a_connection_that_was_idle_for_long_is_not_used_again(
     assert server.connections == connections
 
 
+@pytest.mark.requests_only
 def test_waiting_out_a_ban_counts_as_idle(serve: Serve, connect: Connect) -> None:
     ban = b'{"error_response":{"code":7,"sub_msg":"This ban will last for 30 more seconds"}}'
     server = serve(says(reply(ban)), says(reply()))
@@ -126,6 +128,7 @@ def test_waiting_out_a_ban_counts_as_idle(serve: Serve, connect: Connect) -> Non
     assert server.connections == 2
 
 
+@pytest.mark.requests_only
 def test_a_connection_that_the_gateway_closed_meanwhile_is_not_used_again(
     serve: Serve, connect: Connect
 ) -> None:
@@ -277,6 +280,7 @@ def test_a_host_that_cannot_be_one_is_never_sent_to(connect: Connect, url: str) 
         connect(url, max_attempts=1).call("a.method", {})
 
 
+@pytest.mark.requests_only
 def test_a_signal_while_connecting_is_not_taken_for_a_failed_connection(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
