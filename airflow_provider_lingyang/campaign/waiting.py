@@ -79,7 +79,6 @@ class WaitingList:
         self._empty: Counter[str] = Counter()
         self._unreadable = 0
         self._slots: dict[str, None] = dict.fromkeys(rules.required_slots)
-        self.digest = 0
 
     def close(self) -> None:
         """Give the file's space back."""
@@ -97,17 +96,22 @@ class WaitingList:
         """
         repeated = 0
         people = iter(people)
-        while rows := [(biz_id, task_id, self._absent) for biz_id, task_id in islice(people, PAGE)]:
-            sql = "INSERT OR IGNORE INTO person (biz_id, task_id, state) VALUES (?, ?, ?)"
-            repeated += len(rows) - self._write(sql, rows)
-            for biz_id, _, _ in rows:
-                self.digest ^= int.from_bytes(key_of(biz_id))
+        while rows := list(islice(people, PAGE)):
+            repeated += len(rows) - self._write(
+                f"INSERT OR IGNORE INTO person (biz_id, task_id, state) VALUES (?, ?, '{self._absent}')", rows
+            )
         return repeated
+
+    def digest(self) -> int:
+        """Return a number that tells one set of people from another, in whatever order they came."""
+        found = 0
+        for (biz_id,) in self._db.execute("SELECT biz_id FROM person"):
+            found ^= int.from_bytes(key_of(biz_id))
+        return found
 
     def clear(self) -> None:
         """Forget everybody."""
         self._db.execute("DELETE FROM person")
-        self.digest = 0
 
     def begin(self) -> None:
         """Begin a new look at everybody who is not finished."""
@@ -148,26 +152,30 @@ class WaitingList:
         finished: list[tuple[Any, ...]] = []
         changed: list[tuple[Any, ...]] = []
         tally: Counter[tuple[str, str]] = Counter()
+        kept: list[tuple[Any, ...]] = []
         for person in people:
             result = results.get(person.biz_id)
-            state = state_of(result, self.rules, person.task_id) if result else self._absent
-            if result and not result.readable:
-                self._unreadable += 1
-            if result and state in FINISHED:
-                kept = self._kept(result) if self._keeps else (None, None, None)
-                finished.append((state, *kept, person.number))
+            if result is None:
+                if person.state != self._absent:
+                    changed.append((self._absent, person.number))
+                continue
+            state = state_of(result, self.rules, person.task_id)
+            if state in FINISHED:
+                finished.append((state, person.number))
+                if self._keeps:
+                    kept.append((*_kept(result), person.number))
                 if self._tally and state == ANSWERED:
                     tally.update(self._values(result))
+                if self._tally and not result.readable:
+                    self._unreadable += 1
                 continue
-            if result:
-                self._empty.update(empty_slots(result, self.rules))
+            self._empty.update(empty_slots(result, self.rules))
+            self._unreadable += not result.readable
             if state != person.state:
                 changed.append((state, person.number))
         self._write("UPDATE person SET state = ? WHERE number = ?", changed)
-        self._write(
-            "UPDATE person SET state = ?, status = ?, told_task_id = ?, slots = ?, finished = 1 WHERE number = ?",
-            finished,
-        )
+        self._write("UPDATE person SET state = ?, finished = 1 WHERE number = ?", finished)
+        self._write("UPDATE person SET status = ?, told_task_id = ?, slots = ? WHERE number = ?", kept)
         self._write(
             "INSERT INTO tally VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET people = people + excluded.people",
             [(slot, value, count) for (slot, value), count in tally.items()],
@@ -215,9 +223,6 @@ class WaitingList:
             for biz_id, state, status, task_id, slots in rows
         }
 
-    def _kept(self, result: TaskResult) -> tuple[str | None, str | None, str]:
-        return result.status, result.task_id, json.dumps(dict(result.output_params), ensure_ascii=False)
-
     def _values(self, result: TaskResult) -> Iterator[tuple[str, str]]:
         if not self.rules.required_slots:
             for slot in result.output_params:
@@ -233,6 +238,10 @@ class WaitingList:
             count = self._db.executemany(sql, rows).rowcount
             self._db.execute("COMMIT")
         return count
+
+
+def _kept(result: TaskResult) -> tuple[str | None, str | None, str]:
+    return result.status, result.task_id, json.dumps(dict(result.output_params), ensure_ascii=False)
 
 
 def as_text(value: Any) -> str:

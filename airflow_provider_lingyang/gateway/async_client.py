@@ -36,6 +36,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _TLS_GOODBYE = 0.25
+_LONG = 4096
+"""Bytes of an answer that takes so long to read that the loop must get its turn after it."""
 _UNUSABLE = "the gateway's URL, or the proxy's in the environment, cannot be used"
 
 
@@ -73,6 +75,8 @@ class AsyncGatewayClient:
         self._sleep = sleep
         self._retry = RetryPolicy(settings.max_attempts, rng or random.Random())
         self._next = 0.0
+        # Answers that come at the same moment are read one by one, with whatever else waits on the loop in between.
+        self._reading = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
         # Without TLS a proxy of the environment would be handed the session and the audience in the open.
         self._proxy = None if settings.plain_http else proxy_of(settings.url)
@@ -178,6 +182,18 @@ class AsyncGatewayClient:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # from None: the original carries the whole request, and Airflow prints what it is chained to.
             raise _transport_error(error, self.settings.timeout) from None
+        if len(body) < _LONG:
+            return self._read(response, body, scrub, read)
+        async with self._reading:
+            return self._read(response, body, scrub, read)
+
+    def _read(
+        self,
+        response: aiohttp.ClientResponse,
+        body: bytes,
+        scrub: Scrubber,
+        read: Callable[[Answer, Scrubber], T],
+    ) -> T:
         answer = protocol.read_answer(
             status=response.status,
             content_type=response.headers.get("Content-Type", ""),

@@ -9,7 +9,6 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -28,27 +27,67 @@ from airflow_provider_lingyang.gateway.models import explain
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+_DECODER = json.JSONDecoder(strict=False)
+"""Made once: ``json.loads`` makes one for each text where it is not to be strict."""
 Scrub = Callable[[str | None], str | None]
 
 
-@dataclass(frozen=True, slots=True)
 class TaskResult:
     """What a look-up told about one recipient.
 
     :param biz_id: whose answer it is.
-    :param output_params: the slots, as a dict; empty where the answer held none.
-    :param readable: whether the slots could be read: nothing at all can, text that is no JSON cannot.
+    :param output_params: the slots as they came, see :func:`read_slots`; read when they are asked for, because of many
+        people only the status matters.
     :param status: the platform's word for how far it is, if the query names a ``status_field``.
     :param task_id: the platform's task, if the query names a ``task_id_field``.
     :param created_at: the platform's text, if the query names a ``created_at_field``.
     """
 
-    biz_id: str
-    output_params: Mapping[str, Any] = field(repr=False)
-    status: str | None = None
-    task_id: str | None = None
-    created_at: str | None = None
-    readable: bool = True
+    __slots__ = ("_came", "_read", "biz_id", "created_at", "status", "task_id")
+
+    def __init__(
+        self,
+        biz_id: str,
+        output_params: Any = None,
+        status: str | None = None,
+        task_id: str | None = None,
+        created_at: str | None = None,
+    ) -> None:
+        self.biz_id = biz_id
+        self.status = status
+        self.task_id = task_id
+        self.created_at = created_at
+        self._came = output_params
+        self._read: tuple[Mapping[str, Any], bool] | None = None
+
+    @property
+    def output_params(self) -> Mapping[str, Any]:
+        """The slots, as a dict; empty where the answer held none."""
+        return self._slots[0]
+
+    @property
+    def readable(self) -> bool:
+        """Whether the slots could be read: nothing at all can, text that is no JSON cannot."""
+        return self._slots[1]
+
+    @property
+    def _slots(self) -> tuple[Mapping[str, Any], bool]:
+        if self._read is None:
+            self._read = read_slots(self._came)
+        return self._read
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TaskResult) and self._facts == other._facts
+
+    def __repr__(self) -> str:
+        # Without the slots: what people answered belongs into no log.
+        return f"TaskResult({self.biz_id!r}, status={self.status!r}, task_id={self.task_id!r})"
+
+    @property
+    def _facts(self) -> tuple[Any, ...]:
+        return self.biz_id, *self._slots, self.status, self.task_id, self.created_at
+
+    __hash__ = None  # type: ignore[assignment]  # as any other record that holds a dict
 
 
 class ResultQuery(BaseModel):
@@ -150,25 +189,24 @@ class ResultQuery(BaseModel):
         :raises AnswerUnreadableError: when ``items_path`` does not fit; tells the path and the keys there.
         """
         results: dict[str, TaskResult] = {}
+        # Looked up once: every field of a pydantic model that is read in the loop is felt with a million people.
+        biz_id_field, slots_field = self.biz_id_field, self.output_params_field
+        status_field, task_id_field = self.status_field, self.task_id_field
+        created_at_field = self.created_at_field
         for item in self._items(payload, scrub, request_id):
-            biz_id = item.get(self.biz_id_field) if isinstance(item, Mapping) else None
-            if biz_id is None or isinstance(biz_id, (Mapping, list)):
-                raise self._misfit(
-                    self.biz_id_field, f"each item of {self.items_path}", item, scrub(request_id)
-                )
-            biz_id = str(biz_id)
-            task_id = _text(item, self.task_id_field)
+            biz_id = plain_text(item.get(biz_id_field)) if isinstance(item, dict) else None
+            if biz_id is None:
+                raise self._misfit(biz_id_field, f"each item of {self.items_path}", item, scrub(request_id))
+            task_id = plain_text(item.get(task_id_field)) if task_id_field else None
             meant = task_ids.get(biz_id) if task_ids else None
             if meant is not None and biz_id in results and results[biz_id].task_id == meant:
                 continue
-            slots, readable = read_slots(item.get(self.output_params_field))
             results[biz_id] = TaskResult(
-                biz_id=biz_id,
-                output_params=slots,
-                status=_text(item, self.status_field),
-                task_id=task_id,
-                created_at=_text(item, self.created_at_field),
-                readable=readable,
+                biz_id,
+                item.get(slots_field),
+                plain_text(item.get(status_field)) if status_field else None,
+                task_id,
+                plain_text(item.get(created_at_field)) if created_at_field else None,
             )
         return results
 
@@ -250,6 +288,8 @@ def _could_be_items(value: Any) -> bool:
 
 def plain_text(value: Any) -> str | None:
     """Return a value of an answer as text; None for what is none, a list or a struct."""
+    if isinstance(value, str):
+        return value
     return None if value is None or isinstance(value, (Mapping, list)) else str(value)
 
 
@@ -278,19 +318,16 @@ def read_slots(value: Any) -> tuple[Mapping[str, Any], bool]:
         if not value.strip():
             return {}, True
         try:
-            value = json.loads(value, strict=False)
+            value = _DECODER.decode(value)
         except (ValueError, RecursionError):
             return {}, False
     if value is None:
         return {}, True
-    pushed = value.get("slots") if isinstance(value, Mapping) else value
-    if isinstance(pushed, list) and all(isinstance(slot, Mapping) and "name" in slot for slot in pushed):
+    is_object = isinstance(value, dict)
+    pushed = value.get("slots") if is_object else value
+    if isinstance(pushed, list) and all(isinstance(slot, dict) and "name" in slot for slot in pushed):
         return {str(slot["name"]): slot.get("value") for slot in pushed}, True
-    return (value, True) if isinstance(value, Mapping) else ({}, False)
-
-
-def _text(item: Mapping[str, Any], field: str | None) -> str | None:
-    return plain_text(item.get(field)) if field else None
+    return (value, True) if is_object else ({}, False)
 
 
 def _problem(field: str, reason: str) -> str:

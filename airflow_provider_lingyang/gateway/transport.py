@@ -72,7 +72,8 @@ def reason_of(error: BaseException) -> str:
             return f"the proxy answered HTTP {found[1]}"
         if isinstance(item, OSError) and item.strerror:
             # asyncio's own words hold the address instead of the reason.
-            return os.strerror(item.errno) if item.strerror.startswith("Connect call") else item.strerror
+            own_words = item.errno and item.strerror.startswith("Connect call")
+            return os.strerror(item.errno or 0) if own_words else item.strerror
     return type(chain(error)[-1]).__name__
 
 

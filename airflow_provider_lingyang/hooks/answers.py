@@ -25,7 +25,6 @@ from airflow_provider_lingyang.gateway.result_query import (
     TaskResult,
     parse_statuses,
     plain_text,
-    read_slots,
 )
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 from airflow_provider_lingyang.hooks.recipients import Pull, fill
@@ -275,8 +274,7 @@ def _answers_in(names: Sequence[str], rows: Iterator[Sequence[Any]], rules: Rule
     for row in rows:
         biz_id = text(row, "biz_id")
         if biz_id is not None:
-            slots, readable = read_slots(row[places["output_params"]])
-            yield TaskResult(biz_id, slots, text(row, "status"), text(row, "task_id"), readable=readable)
+            yield TaskResult(biz_id, row[places["output_params"]], text(row, "status"), text(row, "task_id"))
 
 
 def _statuses_of_connection(hook: LingyangHook) -> tuple[Sequence[str], Sequence[str]]:

@@ -100,7 +100,7 @@ def _fill_from_campaign(waiting: WaitingList, manifest: Mapping[str, Any], pull:
         waiting.clear()
         waiting.add(people)
         # The digest tells apart what a number cannot: the same number of other people.
-        if (len(waiting), f"{waiting.digest:032x}") == (accepted, where.get("digest")):
+        if len(waiting) == accepted and f"{waiting.digest():032x}" == where.get("digest"):
             return
         tried.append(f"{name} gives {len(waiting)} ids")
     waiting.clear()

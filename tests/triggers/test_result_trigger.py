@@ -1,0 +1,369 @@
+"""What is the trigger's own: its arguments, its one event, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+
+from airflow_provider_lingyang.hooks.answers import Wait, WaitError
+from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
+from airflow_provider_lingyang.sandbox import LOOKUP
+from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
+from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
+from airflow_provider_lingyang.triggers import lingyang as triggers
+from airflow_provider_lingyang.triggers.lingyang import LingyangResultTrigger, read_event
+
+
+def trigger(**changes: Any) -> LingyangResultTrigger:
+    wanted = {
+        "lingyang_conn_id": "lingyang_default",
+        "source": {"biz_ids": ["B1", "B2"]},
+        "required_slots": ["a"],
+        "result_query": None,
+        "results": None,
+    }
+    now = time.time()
+    base: dict[str, Any] = {
+        "wanted": wanted | changes.pop("wanted", {}),
+        "complete_ratio": 1.0,
+        "poke_interval": 0.02,
+        "max_wait": None,
+        "started": now,
+        "deadline": now + 20,
+    }
+    return LingyangResultTrigger(**(base | changes))
+
+
+async def event_of(one: LingyangResultTrigger) -> dict[str, Any]:
+    (event,) = [event.payload async for event in one.run()]
+    payload: dict[str, Any] = event
+    return payload
+
+
+def submit(run: Any, *numbers: int) -> Any:
+    rows = [
+        {"biz_id": f"B{n}", "phone_number": f"1000000{n:04}", "user_name": "张三", "input_params": {}}
+        for n in numbers
+    ]
+    operator = LingyangSubmitBatchOperator(task_id="submit", plan_id=1, audience=rows, output_slots=["a"])
+    return run.execute(operator)
+
+
+def sensor(**arguments: Any) -> LingyangResultSensor:
+    base: dict[str, Any] = {"task_id": "wait", "deferrable": True, "poke_interval": 1, "timeout": 60}
+    return LingyangResultSensor(**(base | arguments))
+
+
+def deferred(run: Any, **arguments: Any) -> TaskDeferred:
+    with pytest.raises(TaskDeferred) as caught:
+        run.execute(sensor(**arguments))
+    return caught.value
+
+
+# --- one event for every end -------------------------------------------------------------------------------------
+
+
+def test_enough_are_finished(sandbox: SandboxProcess, run: Any) -> None:
+    submit(run, 1, 2)
+    event = asyncio.run(event_of(trigger()))
+    assert event == {
+        "version": 1,
+        "status": "complete",
+        "counts": {"recipients": 2, "finished": 2, "answered": 2, "not_reached": 0}
+        | {"waiting": 0, "unknown": 0, "foreign": 0},
+        "reason": None,
+        "failed_look_ups": 0,
+    }
+
+
+def test_the_deadline_passes(sandbox: SandboxProcess, run: Any) -> None:
+    submit(run, 1)
+    event = asyncio.run(event_of(trigger(deadline=time.time() + 0.1)))
+    assert (event["status"], event["counts"]["unknown"]) == ("timeout", 1)
+
+
+def test_after_a_restart_of_the_triggerer_the_deadline_is_the_same(sandbox: SandboxProcess) -> None:
+    one = trigger(deadline=time.time() + 0.3)
+    path, kwargs = one.serialize()
+
+    async def killed() -> None:
+        running = asyncio.ensure_future(event_of(one))
+        await asyncio.sleep(0.1)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(killed())
+    assert path == "airflow_provider_lingyang.triggers.lingyang.LingyangResultTrigger"
+    again = LingyangResultTrigger(**json.loads(json.dumps(kwargs)))
+    assert again.serialize() == (path, kwargs)
+    begun = time.time()
+    assert asyncio.run(event_of(again))["status"] == "timeout"
+    assert time.time() - begun < 5
+
+
+def test_failures_for_the_moment_are_survived_counted_and_told(sandbox: SandboxProcess, run: Any) -> None:
+    submit(run, 1, 2)
+    sandbox.add_fault(kind="http", status=502, method=LOOKUP, times=4)
+    event = asyncio.run(event_of(trigger()))
+    assert (event["status"], event["failed_look_ups"]) == ("complete", 1)
+    sandbox.add_fault(kind="http", status=502, method=LOOKUP, times=None)
+    event = asyncio.run(event_of(trigger(deadline=time.time() + 0.1)))
+    assert event["status"] == "timeout"
+    assert "HTTP 502" in event["reason"]
+
+
+def test_a_ban_is_waited_for_and_not_asked_through(sandbox: SandboxProcess, run: Any) -> None:
+    submit(run, 1, 2)
+    sandbox.add_fault(kind="throttle", seconds=31_062, method=LOOKUP)
+    event = asyncio.run(event_of(trigger(deadline=time.time() + 0.5)))
+    assert event["status"] == "timeout"
+    # One look before the ban was known, one at the deadline.
+    assert len([r for r in sandbox.record()["requests"] if r["method"] == LOOKUP]) == 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [
+        ({"result_query": RESULT_QUERY | {"method": "no.such"}}, "the look-up cannot work"),
+        ({"result_query": RESULT_QUERY | {"items_path": "result.x"}}, "no 'x' in result"),
+        ({"result_query": "{"}, "is not JSON"),
+        ({"source": {"biz_ids": []}}, "the list of biz_ids is empty"),
+        ({"lingyang_conn_id": "nowhere"}, "'nowhere' is not defined"),
+    ],
+)
+def test_what_no_repetition_can_cure_ends_it_with_the_reason(
+    sandbox: SandboxProcess, run: Any, wanted: dict[str, Any], reason: str
+) -> None:
+    submit(run, 1, 2)
+    event = asyncio.run(event_of(trigger(wanted=wanted)))
+    assert event["status"] == "failed"
+    assert reason in event["reason"]
+
+
+def test_a_bug_ends_it_with_an_event_too_and_says_nothing_of_the_data(
+    sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> None:
+        # Put together here, because a traceback shows the line.
+        raise RuntimeError("".join(["CAN", "ARY"]))
+
+    monkeypatch.setattr(Wait, "_open", broken)
+    event = asyncio.run(event_of(trigger()))
+    assert (event["status"], event["reason"]) == (
+        "broken",
+        "unforeseen RuntimeError, see the triggerer's log",
+    )
+    assert "CANARY" not in caplog.text + json.dumps(event)
+    assert "_open" in caplog.text or "broken" in caplog.text
+
+
+def test_a_full_disk_ends_it(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__LINGYANG__SPOOL_DIR", "/nowhere")
+    event = asyncio.run(event_of(trigger()))
+    assert event["status"] == "broken"
+    assert "[lingyang] spool_dir" in event["reason"]
+
+
+def test_a_database_that_is_away_for_the_moment_is_survived(
+    sandbox: SandboxProcess, run: Any, audience_db: Callable[..., None]
+) -> None:
+    submit(run, 1, 2)
+    audience_db(["x"], [])
+    query = {"sql": "SELECT biz_id FROM later", "conn_id": "audience_db", "parameters": None}
+
+    async def work() -> dict[str, Any]:
+        running = asyncio.ensure_future(event_of(trigger(wanted={"source": {"query": query}})))
+        await asyncio.sleep(0.2)
+        audience_db(["biz_id"], [("B1",), ("B2",)], table="later")
+        return await running
+
+    event = asyncio.run(work())
+    assert event["status"] == "complete"
+    assert event["failed_look_ups"] >= 1
+
+
+def test_when_it_is_cancelled_nothing_is_left_behind(sandbox: SandboxProcess, run: Any) -> None:
+    submit(run, 1, 2)
+    sandbox.add_fault(kind="slow", seconds=5, method=LOOKUP, times=None)
+
+    async def work() -> None:
+        running = asyncio.ensure_future(event_of(trigger()))
+        await asyncio.sleep(0.3)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(work())
+    for thread in threading.enumerate():
+        if thread.name.startswith("lingyang-wait"):
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+# --- looks apart -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("max_wait", "expected"), [(None, [10, 15, 22.5, 33.75, 40, 40]), (20, [10, 15, 20, 20, 20, 20])]
+)
+def test_looks_grow_apart_while_nothing_changes(max_wait: float | None, expected: list[float]) -> None:
+    one = trigger(poke_interval=10, max_wait=max_wait)
+    intervals = [10.0]
+    for _ in range(5):
+        intervals.append(one._interval(intervals[-1], changed=False))
+    assert intervals == expected
+    assert one._interval(intervals[-1], changed=True) == 10
+
+
+# --- its arguments -----------------------------------------------------------------------------------------------
+
+
+def test_arguments_and_events_hold_no_answer_and_no_contact(sandbox: SandboxProcess, run: Any) -> None:
+    sandbox.add_fault(kind="late_index", seconds=3600)
+    manifest = submit(run, 1, 2)
+    caught = deferred(run, campaign=manifest)
+    event = asyncio.run(event_of(trigger(deadline=time.time() + 0.05)))
+    stored = json.dumps([caught.trigger.serialize(), caught.kwargs, event], ensure_ascii=False)
+    for canary in ("1000000", "张三", "sandbox-secret", "愿意", "再考虑"):
+        assert canary not in stored
+    assert "B1" not in stored.replace('"biz_ids": ["B1", "B2"]', "")
+
+
+@pytest.mark.parametrize("count", [10, 20_000])
+def test_they_are_small_however_many_ids_there_are(
+    sandbox: SandboxProcess,
+    run: Any,
+    audience_db: Callable[..., None],
+    count: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = [f"campaign-of-the-spring-sale-2026-{number:08}" for number in range(count)]
+    audience_db(["biz_id"], [(name,) for name in names])
+    sources: list[dict[str, Any]] = [
+        {"biz_ids": names},
+        {"ids_sql": "SELECT biz_id FROM audience", "ids_conn_id": "audience_db"},
+        {"ids_sql": "SELECT biz_id FROM audience -- " + "x" * 40_000, "ids_conn_id": "audience_db"},
+    ]
+    for source in sources:
+        caught = deferred(run, **source, required_slots=["a"])
+        assert len(json.dumps(caught.trigger.serialize()[1])) < 32_000
+        if count > 10 and "biz_ids" in source:
+            pointer = caught.trigger.serialize()[1]["wanted"]["source"]["xcom"]
+            assert pointer == {"dag_id": "dag", "run_id": "run", "task_id": "wait", "map_index": -1}
+            assert run.xcom["wait", "biz_ids"] == names
+
+
+def test_what_can_be_no_smaller_fails_before_the_wait(sandbox: SandboxProcess, run: Any) -> None:
+    error = run.fails(
+        sensor(
+            biz_ids=["B1"],
+            required_slots=["a"],
+            result_query=RESULT_QUERY | {"done_values": [str(number) * 10 for number in range(9999)]},
+        )
+    )
+    assert "a deferred wait's arguments may be 30000 bytes long" in error
+
+
+@pytest.mark.parametrize("default", ["True", "False"])
+def test_whether_it_is_deferred_is_airflows_to_say(default: str) -> None:
+    code = (
+        "from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor as S;"
+        "print(S(task_id='wait', biz_ids=['1']).deferrable)"
+    )
+    env = os.environ | {"AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": default}
+    ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert ran.stdout.split()[-1] == default
+
+
+# --- back in the worker ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        None,
+        "complete",
+        {},
+        {"status": "complete"},
+        {"version": 2, "status": "complete", "reason": None},
+        {"version": 1, "status": "success", "reason": None},
+        {"version": 1, "status": "complete"},
+        {"version": 1, "status": ["complete"], "reason": None},
+        {"version": 1, "status": "failed", "reason": 7},
+        [1],
+    ],
+)
+def test_an_event_that_is_not_understood_is_no_end_of_any_kind(event: Any, run: Any) -> None:
+    with pytest.raises(ValueError, match="does not understand"):
+        read_event(event)
+    one = sensor(biz_ids=["B1"], soft_fail=True)
+    with pytest.raises(WaitError, match="does not understand"):
+        one.resume_execution(
+            "execute_complete", {"event": event, "started": 0.0, "deadline": 0.0}, run.context("wait")
+        )
+
+
+def test_a_failed_trigger_fails_the_task_with_its_reason(run: Any) -> None:
+    event = {"version": 1, "status": "failed", "counts": None, "reason": "because", "failed_look_ups": 0}
+    with pytest.raises(AirflowFailException, match="because"):
+        sensor(biz_ids=["B1"]).execute_complete(run.context("wait"), event, 0.0, 0.0)
+    with pytest.raises(WaitError, match="because"):
+        sensor(biz_ids=["B1"]).execute_complete(run.context("wait"), event | {"status": "broken"}, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("on_incomplete", ["fail", "succeed"])
+def test_where_airflow_itself_ends_the_deferral_it_ends_as_at_the_deadline(
+    sandbox: SandboxProcess, run: Any, on_incomplete: str
+) -> None:
+    from airflow.providers.common.compat.sdk import AirflowSensorTimeout
+
+    submit(run, 1)
+    one = sensor(biz_ids=["B1", "B2"], required_slots=["a"], on_incomplete=on_incomplete, timeout=5)
+    try:
+        from airflow.sdk.execution_time.task_runner import TriggerFailureReason  # type: ignore[attr-defined]
+    except ImportError:
+        from airflow.models.trigger import TriggerFailureReason
+
+    how = "__fail__", {"error": TriggerFailureReason.TRIGGER_TIMEOUT}
+    if on_incomplete == "succeed":
+        value = one.resume_execution(*how, run.context("wait"))
+        assert value["counts"]["finished"] == 1
+    else:
+        with pytest.raises(AirflowSensorTimeout, match="timed out after 5 s: 1 of 2 finished"):
+            one.resume_execution(*how, run.context("wait"))
+
+
+def test_an_answer_that_goes_away_after_the_trigger_fired_is_waited_for_again(
+    sandbox: SandboxProcess, run: Any
+) -> None:
+    submit(run, 1)
+    complete = {"version": 1, "status": "complete", "counts": {}, "reason": None, "failed_look_ups": 0}
+    sandbox.reset()
+    deadline = time.time() + 60
+    with pytest.raises(TaskDeferred) as caught:
+        sensor(biz_ids=["B1"], required_slots=["a"]).execute_complete(
+            run.context("wait"), complete, time.time(), deadline
+        )
+    assert caught.value.kwargs["deadline"] == deadline
+    assert caught.value.trigger.deadline == deadline
+
+
+def test_it_reads_xcoms_by_their_pointer(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.providers.common.compat.sdk import XCom
+
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(XCom, "get_one", lambda **names: asked.append(names))
+    pointer = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "digest": "0"}
+    triggers.pull_xcom(pointer, "biz_ids")
+    assert asked == [{"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "key": "biz_ids"}]
