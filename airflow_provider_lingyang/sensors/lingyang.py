@@ -182,20 +182,20 @@ class LingyangResultSensor(BaseSensorOperator):
         self._incomplete = verdict, look
         return False
 
-    def execute_complete(self, context: Context, event: Any, started: float, deadline: float) -> Any:
+    def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Look once more, after the trigger has fired, and end as a poke would."""
         from airflow_provider_lingyang.hooks.answers import WaitError
         from airflow_provider_lingyang.triggers.lingyang import BROKEN, FAILED, read_event
 
         try:
-            status, reason = read_event(event)
+            ending = read_event(event)
         except ValueError as error:
             raise WaitError(str(error)) from None
-        if status == FAILED:
-            raise AirflowFailException(reason)
-        if status == BROKEN:
-            raise WaitError(reason)
-        return self._resumed(context, started, deadline)
+        if ending.status == FAILED:
+            raise AirflowFailException(ending.reason)
+        if ending.status == BROKEN:
+            raise WaitError(ending.reason)
+        return self._resumed(context, ending.started, ending.deadline)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral. Where Airflow itself ended it, in time's name, look once more, too."""
@@ -229,7 +229,6 @@ class LingyangResultSensor(BaseSensorOperator):
         self.defer(
             trigger=trigger,
             method_name="execute_complete",
-            kwargs={"started": started, "deadline": deadline},
             timeout=timedelta(seconds=left + _BACKSTOP),
         )
         return None

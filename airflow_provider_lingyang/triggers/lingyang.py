@@ -11,11 +11,11 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
+from pydantic import BaseModel, ValidationError
 
 if TYPE_CHECKING:
     from airflow_provider_lingyang.campaign.looking import Look
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
-COMPLETE, TIMEOUT, FAILED, BROKEN = STATUSES = ("complete", "timeout", "failed", "broken")
+COMPLETE, TIMEOUT, FAILED, BROKEN = "complete", "timeout", "failed", "broken"
 """Of an event: enough people are finished; the deadline has passed; no repetition helps; another try may help."""
 _GROWTH, _LONGEST, _JITTER = 1.5, 4.0, 0.1
 
@@ -92,7 +91,7 @@ class LingyangResultTrigger(BaseTrigger):
             # Without its text: what an unforeseen error repeats of the data is unknown.
             trace = "".join(traceback.format_tb(error.__traceback__))
             log.error("unforeseen %s:\n%s", type(error).__name__, trace)
-            event = _event(BROKEN, None, f"unforeseen {type(error).__name__}, see the triggerer's log")
+            event = self._event(BROKEN, None, f"unforeseen {type(error).__name__}, see the triggerer's log")
         finally:
             # Not waited for: whatever runs there yet must not hold the loop up.
             executor.shutdown(wait=False)
@@ -105,9 +104,9 @@ class LingyangResultTrigger(BaseTrigger):
         try:
             return await self._look_again(wait, offload)
         except answers.WaitFailed as error:
-            return _event(FAILED, None, str(error))
+            return self._event(FAILED, None, str(error))
         except answers.WaitError as error:
-            return _event(BROKEN, None, str(error))
+            return self._event(BROKEN, None, str(error))
         finally:
             executor.submit(wait.close)
 
@@ -133,11 +132,25 @@ class LingyangResultTrigger(BaseTrigger):
                 verdict = await offload(wait.verdict, self.complete_ratio, look, time.time() - self.started)
                 log.info("%s", verdict)
                 if verdict.complete:
-                    return _event(COMPLETE, verdict, None, failed)
+                    return self._event(COMPLETE, verdict, None, failed)
                 interval = self._interval(interval, changed=verdict.counts != before)
                 before = verdict.counts
             if time.time() >= self.deadline:
-                return _event(TIMEOUT, verdict, look.reason, failed)
+                return self._event(TIMEOUT, verdict, look.reason, failed)
+
+    def _event(
+        self, status: str, verdict: Verdict | None, reason: str | None, failed: int = 0
+    ) -> dict[str, Any]:
+        # With the times: airflow dags test hands over the event and nothing else.
+        ending = Ending(
+            status=status,
+            counts=dict(verdict.counts) if verdict else None,
+            reason=reason,
+            failed_look_ups=failed,
+            started=self.started,
+            deadline=self.deadline,
+        )
+        return ending.model_dump()
 
     def _interval(self, interval: float, *, changed: bool) -> float:
         longest = self.poke_interval * _LONGEST if self.max_wait is None else self.max_wait
@@ -145,31 +158,38 @@ class LingyangResultTrigger(BaseTrigger):
         return max(self.poke_interval, min(grown, longest))
 
 
-def _event(status: str, verdict: Verdict | None, reason: str | None, failed: int = 0) -> dict[str, Any]:
-    return {
-        "version": VERSION,
-        "status": status,
-        "counts": dict(verdict.counts) if verdict else None,
-        "reason": reason,
-        "failed_look_ups": failed,
-    }
+class Ending(BaseModel):
+    """What an event says.
+
+    :param reason: why it failed; of a timeout, what the last look-up failed with.
+    :param started: epoch seconds at which the wait began.
+    :param deadline: epoch seconds at which it ends.
+    """
+
+    version: Literal[1] = 1
+    status: Literal["complete", "timeout", "failed", "broken"]
+    counts: dict[str, int] | None
+    reason: str | None
+    failed_look_ups: int
+    started: float
+    deadline: float
 
 
-def read_event(event: Any) -> tuple[str, str | None]:
-    """Return an event's status and its reason.
+def read_event(event: Any) -> Ending:
+    """Return what an event says.
 
     :raises ValueError: it is not one that this version understands: whoever takes it for an end in success or in
         failure would be guessing.
     """
-    with suppress(AttributeError, KeyError, TypeError):
-        if event["version"] == VERSION and event["status"] in STATUSES:
-            reason = event["reason"]
-            if reason is None or isinstance(reason, str):
-                return event["status"], reason
-    raise ValueError(
-        f"the wait's trigger ended with an event that this version of the package does not understand "
-        f"(a {type(event).__name__}): are worker and triggerer of the same version? Clear the task to wait again"
-    )
+    try:
+        # All of it: a default would stand for what another version did not say.
+        assert set(event) == set(Ending.model_fields)
+        return Ending.model_validate(event)
+    except (AssertionError, TypeError, ValidationError):
+        raise ValueError(
+            "the wait's trigger ended with an event that this version of the package does not understand "
+            f"(a {type(event).__name__}): are worker and triggerer of the same version? Clear the task to wait again"
+        ) from None
 
 
 def pull_xcom(pointer: Mapping[str, Any], key: str) -> Any:

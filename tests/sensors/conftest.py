@@ -92,7 +92,7 @@ class Waiting:
                 self.deferrals.append(deferred)
                 event = asyncio.run(fired(revived(deferred.trigger)))
                 self.events.append(event)
-                again = deferred.method_name, json.loads(json.dumps(deferred.kwargs)) | {"event": event}
+                again = deferred.method_name, (deferred.kwargs or {}) | {"event": event}
         raise AssertionError("it never ends")
 
 
