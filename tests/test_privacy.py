@@ -49,6 +49,10 @@ with DAG("canary", schedule=None) as dag:
     LingyangResultSensor(
         task_id="wait_rescheduled", campaign=accepted.output, mode="reschedule", poke_interval=1, timeout=60
     )
+    late = submit("late", 7)
+    LingyangResultSensor(
+        task_id="wait_deferred", campaign=late.output, deferrable=True, poke_interval=1, timeout=60
+    )
     submit("refused", 2)
     submit("refused_wholly", 3)
     submit("lost", 4, lingyang_conn_id="blind")
@@ -74,13 +78,14 @@ def test_no_log_xcom_rendered_field_or_table_holds_a_person_or_a_credential(
             f"CANARYuid{wave}{n}",
             f'CANARYgift "{n}" \\',
         )
-        for wave in range(1, 5)
+        for wave in (1, 2, 3, 4, 7)
         for n in range(3)
     ]
     people.append(("B50", "CANARYnotaphone", "CANARYnomail", "CANARYinvalid", "5", "CANARYuid", "CANARYgift"))
     audience_db(["no", "tel", "mail", "who", "wave", "uid", "gift"], people)
-    # So that both sensors have to wait.
+    # So that the sensors have to wait.
     sandbox.add_fault(kind="late_index", seconds=2, match={"batch_num": "1"})
+    sandbox.add_fault(kind="late_index", seconds=12, match={"batch_num": "7"})
     sandbox.add_fault(kind="echo_values", match={"batch_num": "2"}, times=None)
     sandbox.add_fault(
         kind="refuse", match={"batch_num": "3"}, times=None, message=f"{people[6][1]} {people[6][3]}"
@@ -106,6 +111,8 @@ def test_no_log_xcom_rendered_field_or_table_holds_a_person_or_a_credential(
     assert airflow_cli.xcom("canary", "accepted", "manifest")["counts"]["accepted"] == 3
     assert airflow_cli.xcom("canary", "wait", "return_value")["counts"]["finished"] == 3
     assert airflow_cli.xcom("canary", "wait_rescheduled", "return_value")["counts"]["finished"] == 3
+    assert airflow_cli.xcom("canary", "wait_deferred", "return_value")["counts"]["finished"] == 3
+    assert "waiting in the triggerer" in ran.stdout
     assert "3 unknown to the gateway" in ran.stdout
     assert airflow_cli.xcom("canary", "refused", "manifest")["counts"]["rejected"] == 3
     reasons = airflow_cli.xcom("canary", "refused_wholly", "manifest")["reasons"]
