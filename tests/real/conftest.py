@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -22,6 +23,7 @@ from typing import Any, TypeVar
 import psutil
 import psycopg
 import pytest
+from cryptography.fernet import Fernet
 
 from airflow_provider_lingyang.sandbox import SUBMIT
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
@@ -62,7 +64,9 @@ class AirflowProcesses:
         self.home = home
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.env = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")} | {
+        # Compiling everything anew in every process, as some containers ask for, takes several times as long.
+        left_out = ("AIRFLOW", "PYTHONDONTWRITEBYTECODE")
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith(left_out)} | {
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
@@ -71,6 +75,7 @@ class AirflowProcesses:
             "AIRFLOW__CORE__DAGS_FOLDER": str(HERE / "dags"),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__FERNET_KEY": Fernet.generate_key().decode(),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__PARALLELISM": "6",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
@@ -79,6 +84,9 @@ class AirflowProcesses:
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": str(HEARTBEAT_TIMEOUT),
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "0.5",
+            "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "1",
+            "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "4",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
             "NO_PROXY": "127.0.0.1,localhost",
@@ -119,8 +127,19 @@ class AirflowProcesses:
             process.wait(10)
         assert not left, "processes of Airflow are left over"
 
+    def start_triggerer(self) -> None:
+        """Start the triggerer; only few tests need it."""
+        self._launch("triggerer", "--skip-serve-logs")
+
+    def kill_triggerer(self) -> None:
+        """End the triggerer and the process that runs its triggers (SIGKILL), as a crash of the machine would."""
+        process = self._running.pop("triggerer", None)
+        if process is not None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+
     def _launch(self, name: str, *args: str) -> subprocess.Popen[bytes]:
-        with (self.home / f"{name}.txt").open("wb") as output:
+        with (self.home / f"{name}.txt").open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "airflow", name, *args],
                 env=self.env,
@@ -167,8 +186,12 @@ class AirflowProcesses:
             return False
         return True
 
+    def output(self, name: str) -> str:
+        """Everything that a process wrote, and those before it of the same name."""
+        return (self.home / f"{name}.txt").read_text(errors="replace")
+
     def _tail(self, name: str, size: int = 8000) -> str:
-        return (self.home / f"{name}.txt").read_text(errors="replace")[-size:]
+        return self.output(name)[-size:]
 
     def logs(self) -> list[tuple[str, str]]:
         """Title and end of every log."""

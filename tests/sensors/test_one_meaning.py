@@ -305,3 +305,14 @@ def test_results_sql_that_cannot_be_right(
     assert type(error) is AirflowFailException
     with pytest.raises(AirflowFailException, match=expected):
         raise error
+
+
+def test_what_does_not_fit_into_a_trigger_as_it_is_stored_goes_by_xcom(
+    deferred: Any, sandbox: SandboxProcess, run: Any
+) -> None:
+    # 28 KB as UTF-8, and 55 KB as Airflow writes it, before it is encrypted: MySQL's column ends at 64 KB.
+    ids = [f"{number:03}" + "客" * 30 for number in range(300)]
+    deferred(biz_ids=ids, required_slots=["a"], timeout=3)
+    (deferral,) = deferred.deferrals
+    assert len(json.dumps(deferral.trigger.serialize()[1])) < 30_000
+    assert run.xcom["wait", "biz_ids"] == ids
