@@ -2,6 +2,8 @@
 # PYTHON=/path/to/python chooses another interpreter.
 
 VENV := .venv
+# Where it is set, as some containers do, every process of Airflow compiles everything anew, which takes seconds each.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The first interpreter that really runs (the names a version manager puts on PATH need not), is new enough
 # and can make virtual environments.

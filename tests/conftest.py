@@ -20,7 +20,9 @@ import pytest
 
 AIRFLOW_HOME = tempfile.mkdtemp(prefix="lingyang-tests-")
 atexit.register(shutil.rmtree, AIRFLOW_HOME, ignore_errors=True)
-for name in [name for name in os.environ if name.startswith(("AIRFLOW_", "http_proxy", "https_proxy"))]:
+# With the last, every process of Airflow that a test starts would compile everything anew.
+unwanted = ("AIRFLOW_", "http_proxy", "https_proxy", "PYTHONDONTWRITEBYTECODE")
+for name in [name for name in os.environ if name.startswith(unwanted)]:
     del os.environ[name]
 os.environ |= {
     "AIRFLOW_HOME": AIRFLOW_HOME,

@@ -64,9 +64,7 @@ class AirflowProcesses:
         self.home = home
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        # Compiling everything anew in every process, as some containers ask for, takes several times as long.
-        left_out = ("AIRFLOW", "PYTHONDONTWRITEBYTECODE")
-        self.env = {k: v for k, v in os.environ.items() if not k.startswith(left_out)} | {
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")} | {
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
