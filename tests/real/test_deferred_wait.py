@@ -521,7 +521,7 @@ def test_a_killed_triggerer_s_waits_go_on_in_the_next_one_until_the_same_deadlin
         "late",
         "killed",
         held=False,
-        timeout=20.0,
+        timeout=30.0,
         result_query=STILL_WAITED_FOR,
         on_incomplete="succeed",
     )
@@ -549,9 +549,11 @@ def test_a_killed_triggerer_s_waits_go_on_in_the_next_one_until_the_same_deadlin
     deadline = late_before["arguments"]["deadline"]
     assert resume["next_kwargs"]["event"]["status"] == "timeout"
     assert resume["next_kwargs"]["deadline"] == deadline
-    assert went_on - late_before["at"] > 7, "too soon to tell a deadline that has moved"
     # At once where the next triggerer came only after it.
     assert 0 <= resume["at"] - max(deadline, went_on) < 5
+    # One that began anew would come later than this; a machine that needs as long to start a triggerer cannot tell.
+    if went_on < killed_at + 25:
+        assert resume["at"] < killed_at + 30
     check_partial(late.value(), late.people)
     met_after = resume["at"] - late_before["arguments"]["started"]
 
@@ -562,7 +564,7 @@ def test_a_killed_triggerer_s_waits_go_on_in_the_next_one_until_the_same_deadlin
     assert resume["next_kwargs"]["deadline"] == deferral["arguments"]["deadline"]
     summary(
         f"Deferred waits: the triggerer killed with kill -9, the next one looked {went_on - killed_at:.0f} s later; "
-        f"a deadline 20 s after the wait began was met {met_after:.1f} s after it began"
+        f"a deadline 30 s after the wait began was met {met_after:.1f} s after it began"
     )
 
 
