@@ -175,5 +175,9 @@ def _state(error: Exception) -> str | None:
 
 
 def _kind(error: Exception) -> str:
-    state = _state(error)
-    return f"{type(error).__name__} (SQLSTATE {state})" if state else type(error).__name__
+    """Return what kind of error it is. Not its text, which may quote rows."""
+    state, number = _state(error), error.args[0] if error.args else None
+    facts = [f"SQLSTATE {state}"] if state else []
+    # MySQL's own number says more than HY000, under which it files most.
+    facts += [f"error {number}"] if type(number) is int else []
+    return f"{type(error).__name__} ({', '.join(facts)})" if facts else type(error).__name__
