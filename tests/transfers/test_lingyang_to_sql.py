@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -210,9 +211,9 @@ def test_what_databases_refuse_in_a_text_does_not_hold_everybody_up(
 
 
 def test_many_slots_fit_into_one_statement(warehouse: Any, run: Any, transfer: Any, pushed: Any) -> None:
-    # SQLite takes 32,766 parameters; MariaDB's rows have no room for as many columns.
-    slots = [f"slot{number}" for number in range(350 if warehouse.kind == "sqlite" else 150)]
-    push = pushed([(f"A{n:03}", json.dumps(dict.fromkeys(slots, "x" * 20))) for n in range(120)])
+    # PostgreSQL takes 65,535 parameters; MariaDB's rows have no room for as many columns.
+    slots = [f"slot{number}" for number in range(150 if warehouse.kind == "mariadb" else 700)]
+    push = pushed([(f"A{n:03}", json.dumps({"slot149": "x" * 20})) for n in range(120)])
     for _ in range(2):
         run.execute(transfer(biz_ids=[f"A{n:03}" for n in range(120)], slots=slots, **push))
     assert set(warehouse.rows("slot149").values()) == {"x" * 20}
@@ -266,6 +267,8 @@ def test_thousands_are_written_page_by_page(
 
     monkeypatch.setattr(AnswerTable, "write", watched)
     manifest = submit(2500)
+    # A look hands over 1,500 people at a time then.
+    monkeypatch.setenv("AIRFLOW__LINGYANG__LOOKUPS_AT_A_TIME", "30")
     with caplog.at_level(logging.INFO, logger="airflow_provider_lingyang"):
         value = run.execute(transfer(campaign=manifest))
     assert counts(value)["inserted"] == 2500
@@ -407,8 +410,12 @@ def test_a_column_of_the_user_that_must_be_filled_is_an_error_without_values(
         "CREATE TABLE answers (biz_id VARCHAR(9), task_id VARCHAR(9), plan_id BIGINT, campaign_key VARCHAR(9), "
         "status VARCHAR(9), output_params TEXT, fetched_at VARCHAR(99), note VARCHAR(9) NOT NULL)"
     )
+    warehouse.sql("INSERT INTO answers VALUES ('A', NULL, 0, '', 'old', '{}', '', 'mine')")
+    answers = pushed([("A", '{"x": "CANARY"}', "OK"), ("B", '{"x": "CANARY"}', "OK")])
     with caplog.at_level(logging.DEBUG):
-        text = run.stops(transfer(biz_ids=["A"], **pushed([("A", '{"x": "CANARY"}')])))
+        text = run.stops(transfer(biz_ids=["A", "B"], **answers))
+    # All of a page or nothing.
+    assert warehouse.rows("status", "output_params") == {"A": ("old", "{}")}
     # MariaDB tells this apart from a key by its number only.
     assert "error 1364" in text or "columns of your own must allow NULL or have a default" in text
     assert "CANARY" not in text + caplog.text
@@ -423,8 +430,11 @@ def test_a_value_that_a_column_cannot_hold_is_an_error_without_values(
         "CREATE TABLE answers (biz_id VARCHAR(9), task_id VARCHAR(9), plan_id BIGINT, campaign_key VARCHAR(9), "
         "status VARCHAR(9), output_params VARCHAR(5), fetched_at VARCHAR(99))"
     )
-    with caplog.at_level(logging.DEBUG):
-        text = run.stops(transfer(biz_ids=["A"], **pushed([("A", '{"x": "CANARY"}')])))
+    one = transfer(biz_ids=["A"], **pushed([("A", '{"x": "CANARY"}')]))
+    with caplog.at_level(logging.DEBUG), pytest.raises(AirflowException) as caught:
+        run.execute(one)
+    # As it is logged, with every error that led to it.
+    text = "".join(traceback.format_exception(caught.value))
     assert "the database of the answers (connection 'warehouse') failed: " in text
     assert "Of 1 people 0 were written, 1 were not asked. A retry goes on" in text
     assert "CANARY" not in text + caplog.text
