@@ -36,6 +36,14 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["airflow_provider_lingyang.triggers.lingyang"],
             }
         ],
+        "transfers": [
+            {
+                "source-integration-name": "Lingyang",
+                # Of apache-airflow-providers-common-sql, which this package needs anyhow.
+                "target-integration-name": "Common SQL",
+                "python-module": "airflow_provider_lingyang.transfers.lingyang_to_sql",
+            }
+        ],
         "connection-types": [
             {
                 "hook-class-name": "airflow_provider_lingyang.hooks.lingyang.LingyangHook",

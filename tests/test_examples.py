@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import sqlite3
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -64,3 +66,42 @@ def test_a_campaign_with_a_key_of_its_own_repeats_nobody_when_it_is_triggered_ag
     command = ["-m", "airflow_provider_lingyang.ledger", "list", "--conn-id", "ledger_db", "--json"]
     listed = airflow_cli.command([airflow_cli.python, *command], airflow_cli.env | env)
     assert "spring-sale-2026" in listed.stdout
+
+
+def test_the_answers_of_a_campaign_are_in_the_warehouse_afterwards(
+    sandbox: SandboxProcess, airflow_cli: Any, audience_db: Any
+) -> None:
+    (airflow_cli.home / "dags").mkdir()
+    text = next(file for file in EXAMPLES if file.stem == "campaign_to_warehouse").read_text()
+    (airflow_cli.home / "dags" / "campaign_to_warehouse.py").write_text(text)
+    warehouse = airflow_cli.home / "warehouse.db"
+    columns = ["order_no", "wave", "mobile", "customer", "gift", "shop"]
+    rows = [(f"A{n}", n % 3, f"100007770{n:02}", f"CANARY{n}", "gift", "shop") for n in range(30)]
+    audience_db([f"{column} TEXT" for column in columns], rows, table="customers")
+    # So that it has to wait.
+    sandbox.add_fault(kind="late_index", seconds=3, match={"batch_num": "2"})
+    ran = airflow_cli(
+        *("dags", "test", "campaign_to_warehouse"),
+        AIRFLOW_CONN_LINGYANG_DEFAULT=json.dumps(sandbox.connection()),
+        AIRFLOW_CONN_WAREHOUSE=json.dumps({"conn_type": "sqlite", "host": str(warehouse)}),
+        AIRFLOW_CONN_AUDIENCE_DB=os.environ["AIRFLOW_CONN_AUDIENCE_DB"],
+    )
+    assert ran.returncode == 0, ran.stdout[-5000:]
+    assert "waiting in the triggerer" in ran.stdout
+
+    value = airflow_cli.xcom("campaign_to_warehouse", "answers_to_warehouse", "return_value")
+    manifest = airflow_cli.xcom("campaign_to_warehouse", "submit", "manifest")
+    counts = value["counts"]
+    assert value["table"] == "campaign_answers"
+    assert (counts["recipients"], counts["rows"], counts["inserted"]) == (30, 30, 30)
+    with closing(sqlite3.connect(warehouse)) as db:
+        query = "SELECT biz_id, campaign_key, plan_id, status, intention, callback_time FROM campaign_answers"
+        found = db.execute(query).fetchall()
+    assert sorted(row[0] for row in found) == sorted(sandbox.record()["executions"]["by_biz_id"])
+    assert {(row[1], row[2]) for row in found} == {(manifest["campaign_key"], 10001)}
+    filled = [row for row in found if row[4] is not None and row[5] is not None]
+    assert {row[3] for row in filled} == {"ANSWERED"}
+    assert len(filled) == counts["filled"] > 0
+    written = ran.stdout + airflow_cli.everything_written()
+    assert "CANARY" not in written
+    assert "100007770" not in written

@@ -26,7 +26,7 @@ def test_it_fits_airflows_own_schema_and_has_no_key_that_airflow_does_not_know()
     (schema,) = [json.loads(path.read_text()) for path in SCHEMAS if path.exists()]
     jsonschema.validate(INFO, schema)
     # The schema lets misspelt keys pass. Airflow 2.11's names only what Airflow itself reads.
-    assert set(INFO) <= {*schema["properties"], "integrations", "hooks", "operators", "sensors"}
+    assert set(INFO) <= {*schema["properties"], "integrations", "hooks", "operators", "sensors", "transfers"}
 
 
 def test_the_distribution_is_named_as_its_metadata_says() -> None:
@@ -37,15 +37,27 @@ def test_the_distribution_is_named_as_its_metadata_says() -> None:
     assert entry.load()() == INFO
 
 
-@pytest.mark.parametrize("kind", ["hooks", "operators", "sensors"])
+@pytest.mark.parametrize("kind", ["hooks", "operators", "sensors", "transfers", "triggers"])
 def test_every_module_on_disk_is_listed_and_the_other_way_round(kind: str) -> None:
-    listed = {module for item in INFO[kind] for module in item["python-modules"]}
+    listed = {
+        module
+        for item in INFO[kind]
+        for module in ([item["python-module"]] if kind == "transfers" else item["python-modules"])
+    }
     on_disk = {
         f"airflow_provider_lingyang.{kind}.{path.stem}" for path in (PACKAGE / kind).glob("lingyang*.py")
     }
     assert listed == on_disk
     for module in listed:
         importlib.import_module(module)
+
+
+def test_transfers_lead_between_integrations_that_there_are() -> None:
+    from airflow.providers.common.sql.get_provider_info import get_provider_info as common_sql
+
+    names = {item["integration-name"] for info in (INFO, common_sql()) for item in info["integrations"]}
+    for item in INFO["transfers"]:
+        assert {item["source-integration-name"], item["target-integration-name"]} <= names
 
 
 def test_connection_types_name_their_hooks() -> None:

@@ -1,4 +1,7 @@
-"""Transactions in a database behind a ``DbApiHook``, with errors that say what they mean to a ledger."""
+"""Transactions in a database behind a ``DbApiHook``, with errors that say what they mean to a ledger.
+
+The table of answers of ``transfers/`` is written through it, too.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from typing import Any, TypeVar
 from airflow_provider_lingyang.ledger.base import LedgerError, LedgerFencedError
 
 _ROWS = 100
-"""Rows, or values of a list, in one statement at most: databases limit how many parameters they take."""
+"""Rows, or values of a list, in one statement at most."""
+_PARAMETERS = 2000
+"""Parameters of one statement, unless a single row has more: SQL Server takes 2,100, others ten times as many."""
 _GAVE_WAY = {"40001", "40P01", 1213}
 """SQLSTATEs, and MySQL's own number, of a transaction that was rolled back in favour of another one."""
 T = TypeVar("T")
@@ -45,9 +50,23 @@ class Statements:
         self._cursor.execute(sql.replace("?", self._placeholder), tuple(parameters))
         return list(self._cursor.fetchall())
 
+    def many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run a statement once for each row of parameters, as fast as the driver can."""
+        if rows:
+            self._cursor.executemany(sql.replace("?", self._placeholder), [tuple(row) for row in rows])
+
+    def columns(self, table: str) -> list[str]:
+        """Return the names of a table's columns."""
+        self._cursor.execute(f"SELECT * FROM {table} WHERE 1=0")
+        names = [column[0] for column in self._cursor.description]
+        self._cursor.fetchall()
+        return names
+
     def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
         """Insert rows, many in one statement: a round trip for each would be slow."""
-        for some in chunks(rows):
+        if not rows:
+            return
+        for some in chunks(rows, max(1, min(_ROWS, _PARAMETERS // len(rows[0])))):
             values = ",".join(f"({marks(row)})" for row in some)
             self.count(f"INSERT INTO {table} ({columns}) VALUES {values}", list(chain.from_iterable(some)))
 
@@ -57,11 +76,25 @@ class Database:
 
     :param hook: any ``DbApiHook``.
     :param conn_id: its connection's name, for errors.
+    :param what: what it is, for errors.
+    :param collision: what it means that the database refuses a row because of one that is there, for errors.
+    :param on_connect: statements for each new connection.
     """
 
-    def __init__(self, hook: Any, conn_id: str) -> None:
+    def __init__(
+        self,
+        hook: Any,
+        conn_id: str,
+        *,
+        what: str = "the ledger's database",
+        collision: str = "another worker of the same campaign has written one of these recipients to the ledger",
+        on_connect: Sequence[str] = (),
+    ) -> None:
         self._hook = hook
         self._conn_id = conn_id
+        self._name = f"{what} (connection {conn_id!r})"
+        self._collision = f"{collision} (connection {conn_id!r})"
+        self._on_connect = on_connect
         self._connection: Any = None
 
     @contextmanager
@@ -78,11 +111,12 @@ class Database:
                 self._connection = self._hook.get_conn()
                 if self._hook.supports_autocommit:
                     self._hook.set_autocommit(self._connection, False)
+                with closing(self._connection.cursor()) as cursor:
+                    for sql in self._on_connect:
+                        cursor.execute(sql)
         except Exception as error:
             self.close()
-            raise UnreachableError(
-                f"the ledger's database (connection {self._conn_id!r}) cannot be reached: {_kind(error)}"
-            ) from error
+            raise UnreachableError(f"{self._name} cannot be reached: {_kind(error)}") from error
         try:
             with closing(self._connection.cursor()) as cursor:
                 yield Statements(cursor, self._hook.placeholder)
@@ -97,13 +131,10 @@ class Database:
             if not isinstance(error, Exception):
                 raise
             if any(parent.__name__ == "IntegrityError" for parent in type(error).__mro__):
-                raise CollisionError(
-                    "another worker of the same campaign has written one of these recipients to the ledger "
-                    f"(connection {self._conn_id!r})"
-                ) from error
+                raise CollisionError(f"{self._collision}: {_kind(error)}") from error
             gave_way = not _GAVE_WAY.isdisjoint([_state(error), *error.args[:1]])
             raise (GaveWayError if gave_way else LedgerError)(
-                f"the ledger's database (connection {self._conn_id!r}) failed: {_kind(error)}"
+                f"{self._name} failed: {_kind(error)}"
             ) from error
 
     def has(self, table: str) -> bool:
@@ -128,10 +159,10 @@ class Database:
                 connection.close()
 
 
-def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+def chunks(items: Sequence[T], size: int = _ROWS) -> Iterator[Sequence[T]]:
     """Yield as many items at a time as one statement takes."""
-    for start in range(0, len(items), _ROWS):
-        yield items[start : start + _ROWS]
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def marks(items: Sequence[Any]) -> str:
@@ -144,5 +175,9 @@ def _state(error: Exception) -> str | None:
 
 
 def _kind(error: Exception) -> str:
-    state = _state(error)
-    return f"{type(error).__name__} (SQLSTATE {state})" if state else type(error).__name__
+    """Return what kind of error it is. Not its text, which may quote rows."""
+    state, number = _state(error), error.args[0] if error.args else None
+    facts = [f"SQLSTATE {state}"] if state else []
+    # MySQL's own number says more than HY000, under which it files most.
+    facts += [f"error {number}"] if type(number) is int else []
+    return f"{type(error).__name__} ({', '.join(facts)})" if facts else type(error).__name__
