@@ -95,7 +95,7 @@ class Resume:
         left: list[tuple[Doubt, int, PastRequest]] = []
         try:
             if unknown_past:
-                if LOST not in settle:
+                if settle.get(LOST) != NOT_EXECUTED:
                     self._look_everybody_up(settled_at)
                 self._ledger.know_past()
             if doubtful:

@@ -411,6 +411,8 @@ def test_an_own_campaign_key_repeats_nobody_in_another_run(seeing: SandboxProces
         ({"on_clear": "x"}, "on_clear must be one of reuse, resubmit"),
         ({"settle": {"code": "yes"}}, "settle: 'code' must be 'accepted' or 'not_executed'"),
         ({"settle": ["code"]}, "settle must be a dict"),
+        ({"settle": {"*": "accepted"}}, "can only be 'not_executed'"),
+        ({"settle": {"Code": "accepted", "code ": "not_executed"}}, "settle says both"),
         ({"max_in_flight": 0}, "max_in_flight must be"),
     ],
 )
@@ -425,6 +427,11 @@ def test_arguments_that_cannot_be_right_fail_while_the_dag_is_parsed(
     ("arguments", "expected"),
     [
         ({"settle": "{{ nothing"}, "settle must be a dict"),
+        ({"settle": "[" * 100_000}, "settle must be a dict"),
+        ({"settle": '[["code", "accepted"]]'}, "settle must be a dict"),
+        ({"settle": '{" * ": "accepted"}'}, "can only be 'not_executed'"),
+        ({"settle": '{"code": "accepted", "code": "not_executed"}'}, "settle says both"),
+        ({"settle": '{"code": "not_executed", "CODE": "accepted"}'}, "settle says both"),
         ({"on_clear": "{{ 'x' }}"}, "on_clear must be one of"),
         ({"send_until": "tomorrow"}, "send_until must be a date with a time"),
     ],
@@ -434,6 +441,20 @@ def test_arguments_that_render_to_nonsense_send_nothing(
 ) -> None:
     assert expected in campaign.next_try("fails", audience=people(2), **arguments)
     assert sent(seeing) == []
+
+
+def test_only_the_word_not_executed_lets_a_lost_ledger_s_people_be_sent_to(
+    blind: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign.next_try(audience=people(2, 2))
+    empty(campaign)
+    message = campaign.next_try("fails", audience=people(2, 2), settle='{"*": "accepted"}')
+    assert "can only be 'not_executed'" in message
+    # The second lock, where the first would let the word pass.
+    monkeypatch.setattr("airflow_provider_lingyang.campaign.arguments.parse_settle", lambda value: value)
+    message = campaign.next_try("fails", audience=people(2, 2), settle={"*": "accepted"})
+    assert "the ledger knows nothing of an earlier one" in message
+    assert everybody_once(blind, 4)
 
 
 def test_settle_without_a_ledger_is_an_error(seeing: SandboxProcess, run: Any) -> None:
