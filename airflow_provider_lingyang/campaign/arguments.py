@@ -120,6 +120,14 @@ def check_columns(argument: str, columns: Mapping[str, str]) -> None:
         raise ArgumentError(f"{argument}: {bad[0]!r} must name a column of the rows")
 
 
+def check_rendered(argument: str, value: object) -> None:
+    """Raise if an argument that was given has rendered to nothing, or to what Python calls nothing."""
+    if str("" if value is None else value).strip() in ("", "None"):
+        raise ArgumentError(
+            f"{argument} was given, but has rendered to nothing: correct its template, or leave the argument out"
+        )
+
+
 def check_window(argument: str, value: object) -> None:
     """Raise unless the argument is None or two times of the day, such as ``09:00-20:30``."""
     if value is None:

@@ -216,6 +216,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         self._ledger: Any = None
         self._biz_ids_query: dict[str, Any] | None = None
         self._check_arguments()
+        self._given = [name for name, value in self._templated() if value is not None]
 
     @property
     def audience(self) -> Any:
@@ -266,6 +267,15 @@ class LingyangSubmitBatchOperator(BaseOperator):
         if not isinstance(self.settle, str):
             arguments.parse_settle(self.settle)
 
+    def _templated(self) -> Iterator[tuple[str, Any]]:
+        """Yield the arguments that mean something else when they are missing, and their values as they are now."""
+        for name in self.template_fields:
+            value = getattr(self, name)
+            if name not in ("settle", "on_clear"):  # blank is nothing to settle; on_clear has its choices
+                yield name, value
+            if name in ("use_book_info", "task_defaults") and isinstance(value, Mapping):
+                yield from ((f"{name}[{key!r}]", inner) for key, inner in value.items())
+
     def execute(self, context: Context) -> dict[str, Any]:
         """Read, validate, decide, send, account."""
         return self._submit(context, resumed=False)
@@ -293,11 +303,17 @@ class LingyangSubmitBatchOperator(BaseOperator):
             max_tries=getattr(ti, "max_tries", None),
             resumed=resumed,
         )
+        own_key = self.campaign_key is not None
         manifest = Manifest(
-            self.campaign_key or f"{ti.dag_id}/{ti.run_id}/{ti.task_id}", self.output_slots, source
+            str(self.campaign_key) if own_key else f"{ti.dag_id}/{ti.run_id}/{ti.task_id}",
+            self.output_slots,
+            source,
         )
         self._ledger = NoLedger()
         with self._accounted(ti, manifest) as account:
+            for name, value in self._templated():
+                if name in self._given:
+                    arguments.check_rendered(name, value)
             manifest.ids_limit = config.xcom_ids_limit()
             if not self.validate_only:
                 self._ledger = self._find_ledger(context, manifest.campaign_key, attempt)
@@ -313,7 +329,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         from airflow_provider_lingyang.hooks.rows import sql_hook
         from airflow_provider_lingyang.ledger.base import NoLedger
 
-        if self.ledger_conn_id:
+        if self.ledger_conn_id is not None:
             from airflow_provider_lingyang.ledger.sql import SqlLedger
 
             log.info("The ledger is on connection %r, campaign_key %r", self.ledger_conn_id, campaign_key)

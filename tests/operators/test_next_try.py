@@ -443,6 +443,56 @@ def test_arguments_that_render_to_nonsense_send_nothing(
     assert sent(seeing) == []
 
 
+@pytest.mark.parametrize("nothing", ["", " \n", "None"])
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("plan_id", "{{ nothing }}"),
+        ("campaign_key", "{{ nothing }}"),
+        ("ledger_conn_id", "{{ nothing }}"),
+        ("lingyang_conn_id", "{{ nothing }}"),
+        ("send_until", "{{ nothing }}"),
+        ("task_defaults['policy_id']", {"policy_id": "{{ nothing }}"}),
+        (
+            "use_book_info['book_code']",
+            {"use_platform": "P", "book_code": "{{ nothing }}", "book_owner_id": 1},
+        ),
+    ],
+)
+def test_a_given_argument_that_renders_to_nothing_is_not_taken_for_one_that_was_left_out(
+    seeing: SandboxProcess, campaign: Any, argument: str, value: Any, nothing: str
+) -> None:
+    arguments = {argument.split("[")[0]: value}
+    ledger = {"ledger_conn_id": "ledger"} if argument == "campaign_key" else {}
+    operator = campaign.operator(audience=people(2), **(ledger | arguments))
+    operator.render_template_fields({"nothing": nothing})
+    message = campaign.next_try("fails", operator=operator)
+    assert f"nothing was sent: {argument} was given, but has rendered to nothing" in message
+    assert sent(seeing) == []
+
+
+def test_a_given_argument_that_renders_to_python_s_none_is_not_taken_for_one_that_was_left_out(
+    seeing: SandboxProcess, campaign: Any
+) -> None:
+    operator = campaign.operator(audience=people(2), ledger_conn_id="{{ none }}", campaign_key="spring")
+    operator.ledger_conn_id = None  # what a DAG with render_template_as_native_obj makes of it
+    message = campaign.next_try("fails", operator=operator)
+    assert "ledger_conn_id was given, but has rendered to nothing" in message
+    assert sent(seeing) == []
+
+
+def test_a_campaign_key_that_renders_to_a_number_is_a_campaign_key(
+    seeing: SandboxProcess, campaign: Any
+) -> None:
+    if campaign.store is not None:
+        return
+    for _ in range(2):
+        operator = campaign.operator(audience=people(2), campaign_key="{{ 0 }}")
+        operator.campaign_key = 0  # likewise
+        assert campaign.next_try(operator=operator)["campaign_key"] == "0"
+    assert everybody_once(seeing, 2)
+
+
 def test_only_the_word_not_executed_lets_a_lost_ledger_s_people_be_sent_to(
     blind: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
