@@ -159,7 +159,8 @@ class Ledger(Protocol):
         """Open a campaign and return its generation.
 
         :param resubmit: after a Clear of a finished submission, start the next generation.
-        :raises LedgerRefusedError: it is open with another host, app key or secret.
+        :raises LedgerRefusedError: it is open with another host, app key or secret, or others share what is to be
+            sent again.
         :raises LedgerError: it cannot be written.
         """
 
@@ -229,12 +230,14 @@ class Opened:
 
     :param finished: the worker and ``max_tries`` of the submission that finished it, or None.
     :param begun: tells whether anybody was sent to, or may have been.
+    :param shared: tells whether another worker has sent, or may have, or is about to.
     """
 
     generation: int
     header: Header
     finished: tuple[str, int | None] | None
     begun: Callable[[], bool]
+    shared: Callable[[], bool] = lambda: False
 
 
 def generation_of(found: Opened | None, header: Header, attempt: Attempt, *, resubmit: bool) -> int:
@@ -242,7 +245,8 @@ def generation_of(found: Opened | None, header: Header, attempt: Attempt, *, res
 
     :param found: the latest generation in the ledger.
     :param resubmit: the author wants a Clear of a finished submission to send everybody again.
-    :raises LedgerRefusedError: the campaign is another app's, or was sent with another secret.
+    :raises LedgerRefusedError: the campaign is another app's, was sent with another secret, or is not this worker's
+        alone to send again.
     """
     if found is None:
         return 1
@@ -255,6 +259,13 @@ def generation_of(found: Opened | None, header: Header, attempt: Attempt, *, res
         and max_tries != attempt.max_tries
     )
     if resubmit and cleared:
+        # The next generation knows nothing of this one: those workers' next tries would repeat their people.
+        if found.shared():
+            raise LedgerRefusedError(
+                "on_clear='resubmit' would start the campaign anew for everybody, and other tasks or runs with this "
+                "campaign_key have sent to people of their own, whom their next try would then contact again. Clear "
+                "with on_clear='reuse', or send to these people again under another campaign_key"
+            )
         return found.generation + 1
     changed = [
         name

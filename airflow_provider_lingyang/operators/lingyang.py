@@ -110,7 +110,8 @@ class LingyangSubmitBatchOperator(BaseOperator):
     :param on_in_doubt: nobody can tell whether a request was executed: ``stop`` (default), or ``continue`` without it.
     :param on_empty: no rows: ``skip`` (default), ``fail`` or ``succeed``.
     :param on_clear: a finished submission is cleared: ``reuse`` (default) what it did and send to new rows only, or
-        ``resubmit`` everybody. An unfinished one always goes on. Templated.
+        ``resubmit`` everybody, which is refused where others with this ``campaign_key`` have sent too. An unfinished
+        one always goes on. Templated.
     :param settle: what you found out about requests in doubt: task_unique_code → ``accepted`` or ``not_executed``, as
         a dict or its JSON. Default None. Templated.
     :param ledger_conn_id: a database (any ``DbApiHook``) that keeps the ledger, in tables created on first use.
