@@ -12,7 +12,7 @@ from airflow_provider_lingyang.campaign.doubts import Inquiry, Question, Verdict
 from airflow_provider_lingyang.campaign.manifest import Doubt, Manifest
 from airflow_provider_lingyang.campaign.spool import State
 from airflow_provider_lingyang.campaign.stop import Stop
-from airflow_provider_lingyang.campaign.submission import Policy, SubmissionStopped
+from airflow_provider_lingyang.campaign.submission import Policy, Resent, SubmissionStopped
 from airflow_provider_lingyang.ledger.base import (
     LOST,
     Intent,
@@ -62,13 +62,13 @@ class Resume:
 
     def go_on(
         self, settle: Mapping[str, str], settled_at: float, *, unknown_past: bool = False
-    ) -> dict[str, Doubt]:
+    ) -> dict[str, Resent]:
         """Book what earlier tries did, and settle their doubts.
 
         :param settle: the author's word: code → ``accepted`` or ``not_executed``.
         :param settled_at: monotonic seconds from when a look-up knows of everything that earlier tries sent.
         :param unknown_past: there were earlier tries, and the ledger knows nothing of them: everybody is in doubt.
-        :return: requests in doubt that are to be sent again under their code, as they are booked.
+        :return: requests in doubt that are to be sent again under their code.
         :raises SubmissionStopped: somebody stays in doubt.
         :raises LedgerRefusedError: nothing can tell whom earlier tries reached.
         :raises LedgerError: the ledger cannot be read or written.
@@ -105,12 +105,12 @@ class Resume:
             self._manifest.inherit(
                 self._spool.ids_in_state(State.ACCEPTED), self._spool.ids_in_state(State.REJECTED)
             )
-        resent: dict[str, Doubt] = {}
+        resent: dict[str, Resent] = {}
         for doubt, group, request in left:
             if self._may_be_resent(group, request):
                 log.info("%s is sent again: the gateway executes it only once", request.task_unique_code)
                 self._spool.settle(request.in_doubt, State.FREE)
-                resent[request.task_unique_code] = doubt
+                resent[request.task_unique_code] = Resent(doubt, request.written_at)
         self._manifest.late = self._spool.late(past.furthest)
         if len(resent) < len(left) and self._policy.on_in_doubt == "stop":
             raise SubmissionStopped(

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol, Self
 
 INTENT_LIFE = 30.0
-"""Seconds. An intent that is older is rewritten before its request leaves: that fails for a try that was replaced."""
+"""Seconds. An older intent is written again before its request leaves: that fails for a try that was replaced."""
 
 
 class LedgerError(Exception):
@@ -86,7 +86,7 @@ class Intent:
     :param batch_num: as the rows have it, or None.
     :param biz_ids: its recipients, in order.
     :param struct_digest: SHA-256 of what the code stands for, in hex.
-    :param written_at: epoch seconds.
+    :param written_at: epoch seconds: not later than any request with this code that may have been executed left.
     :param again: whether its recipients were in a request before, which was not executed.
     """
 
@@ -175,7 +175,7 @@ class Ledger(Protocol):
         """
 
     def renew(self, intents: Sequence[Intent]) -> None:
-        """Write intents again that were written before; raises as :meth:`write` does."""
+        """Write intents again as they are, to find out whether they are still ours; raises as :meth:`write` does."""
 
     def take_over(self, task_unique_codes: Sequence[str]) -> None:
         """Take requests in doubt over from whoever wrote them; raises as :meth:`write` does."""

@@ -304,10 +304,6 @@ class SqlLedger:
             for intent in intents:
                 if not self._owns(run, intent.task_unique_code):
                     raise self._taken_over(intent.task_unique_code)
-                run.count(
-                    f"UPDATE lingyang_ledger_request SET written_at=? WHERE {_THIS} AND task_unique_code=?",
-                    [intent.written_at, *self._this, intent.task_unique_code],
-                )
 
     @_repeated_after(GaveWayError)
     def take_over(self, task_unique_codes: Sequence[str]) -> None:

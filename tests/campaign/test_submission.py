@@ -205,11 +205,15 @@ def test_an_outcome_is_written_a_second_time_where_the_first_fails() -> None:
 
 
 def test_an_old_intent_is_written_again_before_its_request_leaves() -> None:
-    renewed: list[str] = []
+    written: list[Intent] = []
+    renewed: list[Intent] = []
 
     class Renewing(NoLedger):
+        def write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
+            written.extend(intents)
+
         def renew(self, intents: Sequence[Intent]) -> None:
-            renewed.extend(intent.task_unique_code for intent in intents)
+            renewed.extend(intents)
 
     # An intent lives for half of lookup_settle: here for no time at all until it is renewed.
     lives = iter([0.0, *[60.0] * 20])
@@ -219,7 +223,8 @@ def test_an_old_intent_is_written_again_before_its_request_leaves() -> None:
 
     manifest, raised = send([None], ledger=Renewing(), policy_class=Short)
     assert raised is None
-    assert renewed == ["code0"]
+    # As it was, its time too: what a look-up finds may be of a request that left before.
+    assert renewed == written
     assert manifest.accepted == 2
 
 

@@ -13,6 +13,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_lingyang.campaign.arguments import ArgumentError
+from airflow_provider_lingyang.campaign.campaign import Campaign
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.operators.people import (
@@ -189,6 +190,23 @@ def test_a_gateway_that_dedupes_is_sent_the_same_request_again(
         assert campaign.run.counts() == {"audience": 6, "accepted": 4, "already_accepted": 2}
         assert everybody_once(sandbox, 6)
         assert len({tuple(ids) for ids in sent(sandbox)}) == 3
+
+
+def test_a_request_that_is_sent_again_keeps_the_time_when_it_first_left(
+    campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited = people(2)
+    edited[0]["user_name"] = "edited"  # so that only a look-up can help
+    with SandboxProcess("--dedupe", "--answer-after", "0") as sandbox:
+        connect(sandbox, monkeypatch, result_query=None, dedupes_by_code=True, max_attempts=1)
+        sandbox.add_fault(**LOST, times=2)
+        campaign.next_try("stops", audience=people(2))
+        monkeypatch.setitem(Campaign.send.__kwdefaults__, "clock", lambda: time.time() + 3600)
+        campaign.next_try("stops", audience=people(2))
+        connect(sandbox, monkeypatch, dedupes_by_code=True)
+        campaign.next_try(audience=edited)
+        assert campaign.run.counts() == {"audience": 2, "already_accepted": 2}
+        assert everybody_once(sandbox, 2)
 
 
 def test_a_request_that_would_not_be_the_same_is_not_sent_again_on_the_word_that_the_gateway_dedupes(
