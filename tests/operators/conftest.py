@@ -97,6 +97,6 @@ def blind(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> SandboxPr
 
 @pytest.fixture
 def seeing(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> SandboxProcess:
-    """A gateway with a look-up that knows after 0.3 s."""
+    """A gateway with a look-up that knows after 0.5 s."""
     connect(sandbox, monkeypatch)
     return sandbox

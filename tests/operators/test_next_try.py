@@ -114,15 +114,6 @@ def test_what_the_look_up_does_not_know_is_sent_again_in_its_grouping(
     assert seeing.record()["order_violations"] == []
 
 
-def test_a_look_up_that_knows_at_once_needs_no_waiting(
-    sandbox: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    connect(sandbox, monkeypatch, lookup_settle=0)
-    sandbox.add_fault(**NOT_DONE, after=1)
-    campaign.next_try(audience=people(2, 2))
-    assert everybody_once(sandbox, 4)
-
-
 def test_only_those_who_were_not_executed_are_sent_again(seeing: SandboxProcess, campaign: Any) -> None:
     seeing.add_fault(**NOT_DONE, after=1)
     campaign.next_try(audience=people(7))
@@ -523,6 +514,15 @@ def test_only_the_word_not_executed_lets_a_lost_ledger_s_people_be_sent_to(
     message = campaign.next_try("fails", audience=people(2, 2), settle={"*": "accepted"})
     assert "the ledger knows nothing of an earlier one" in message
     assert everybody_once(blind, 4)
+
+
+def test_a_look_up_that_would_count_too_early_stops_the_campaign_before_it_sends(
+    sandbox: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(sandbox, monkeypatch, timeout=5, lookup_settle=1)
+    message = campaign.next_try("fails", audience=people(2))
+    assert "nothing was sent: connection 'lingyang_default': lookup_settle (1) must be at least" in message
+    assert sent(sandbox) == []
 
 
 def test_settle_without_a_ledger_is_an_error(seeing: SandboxProcess, run: Any) -> None:
