@@ -271,7 +271,8 @@ class Submission:
         """Let requests leave, as many as may."""
         self._wait = 0.0
         while self._ready and len(self._flying) < self._policy.max_in_flight:
-            if self._ending is not None or self._doubtful:
+            # The task may have been told to stop while the intents were written.
+            if self._ending is not None or self._doubtful or self._stop.told():
                 return
             try:
                 self._wait = self._gate.delay()

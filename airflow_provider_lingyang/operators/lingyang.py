@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -213,7 +214,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         self.settle = settle
         self.ledger_conn_id = ledger_conn_id
         self.lingyang_conn_id = lingyang_conn_id
-        self._killed = False
+        self._killed_at: float | None = None
         self._ledger: Any = None
         self._biz_ids_query: dict[str, Any] | None = None
         self._check_arguments()
@@ -286,8 +287,9 @@ class LingyangSubmitBatchOperator(BaseOperator):
         return self._submit(context, resumed=True)
 
     def on_kill(self) -> None:
-        """Let no further request leave. Runs in a signal handler: sets a flag and nothing else."""
-        self._killed = True
+        """Let no further request leave. Runs in a signal handler: notes the time and does nothing else."""
+        if self._killed_at is None:
+            self._killed_at = time.monotonic()
 
     def _submit(self, context: Context, *, resumed: bool) -> dict[str, Any]:
         from airflow_provider_lingyang.campaign.manifest import Manifest
@@ -386,7 +388,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
                 "on_clear='resubmit' is not for mapped tasks: their instances share one campaign"
             )
         knows_past = self._ledger.claim()
-        stop = Stop(lambda: self._killed)
+        stop = Stop(lambda: self._killed_at)
         hook = LingyangHook(self.lingyang_conn_id, sleep=stop.sleep)
         settings = hook.settings
         result_query = hook.result_query

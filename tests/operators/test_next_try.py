@@ -565,6 +565,30 @@ def test_nothing_personal_is_in_a_ledger(seeing: SandboxProcess, campaign: Any, 
         assert secret not in text
 
 
+def test_patience_counts_from_the_signal_and_not_from_when_a_slow_ledger_lets_it_be_noticed(
+    blind: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if campaign.store is None:
+        return
+    connect(blind, monkeypatch, result_query=None, timeout=30)
+    blind.add_fault(kind="slow", seconds=20, after=1)
+    operator = campaign.operator(audience=people(16), max_in_flight=2)
+    written: list[float] = []
+    write = campaign.store.set
+
+    def slow(key: str, value: Any, **kwargs: Any) -> None:
+        if "/w" in key:
+            written.append(time.monotonic())
+            if len(written) == 2:  # while the slow request is under way
+                operator.on_kill()
+                time.sleep(2)
+        write(key, value, **kwargs)
+
+    monkeypatch.setattr(campaign.store, "set", slow)
+    assert "while request" in campaign.next_try("stops", operator=operator)
+    assert time.monotonic() - written[1] < 4.6
+
+
 @pytest.mark.parametrize("answers_in_time", [True, False])
 def test_a_task_that_is_told_to_stop_waits_four_seconds_for_answers_and_records_them(
     blind: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, answers_in_time: bool
