@@ -312,22 +312,42 @@ class LingyangSubmitBatchOperator(BaseOperator):
             self.output_slots,
             source,
         )
+        manifest.past_counted = not (attempt.has_past or own_key)
         self._ledger = NoLedger()
-        with self._accounted(ti, manifest) as account:
-            for name, value in self._templated():
-                if name in self._given:
-                    arguments.check_rendered(name, value)
-            manifest.ids_limit = config.xcom_ids_limit()
-            if not self.validate_only:
-                self._ledger = self._find_ledger(context, manifest.campaign_key, attempt)
-            with closing(self._ledger):
-                self._run(ti, manifest, attempt)
+        finished = False
+        try:
+            with self._accounted(ti, manifest, attempt) as account:
+                for name, value in self._templated():
+                    if name in self._given:
+                        arguments.check_rendered(name, value)
+                manifest.ids_limit = config.xcom_ids_limit()
+                if not self.validate_only:
+                    self._ledger = self._find_ledger(context, manifest.campaign_key, attempt)
+                finished = self._run(manifest, attempt)
+            if finished:
+                # Only now: a submission whose account was not published is not finished for a Clear.
+                self._finish()
+        finally:
+            self._ledger.close()
         return account
+
+    def _finish(self) -> None:
+        from airflow_provider_lingyang.ledger.base import LedgerError
+
+        try:
+            self._ledger.finish()
+        except LedgerError as error:
+            failure = self._broken_off(
+                f"{error}. Nobody is left to be sent to, but the ledger does not know that the submission is finished: "
+                "the next try notes it"
+            )
+            raise failure from None
 
     def _find_ledger(self, context: Context, campaign_key: str, attempt: Attempt) -> Ledger:
         """Return where tries leave what later ones need.
 
-        :raises AirflowFailException: there is no ledger that could hold, and one is needed.
+        :raises ArgumentError: the ledger that there is could not hold.
+        :raises AirflowFailException: there is none, and one is needed.
         """
         from airflow_provider_lingyang.hooks.rows import sql_hook
         from airflow_provider_lingyang.ledger.base import NoLedger
@@ -338,9 +358,9 @@ class LingyangSubmitBatchOperator(BaseOperator):
             log.info("The ledger is on connection %r, campaign_key %r", self.ledger_conn_id, campaign_key)
             return SqlLedger(sql_hook(self.ledger_conn_id), self.ledger_conn_id, campaign_key, attempt)
         if attempt.map_index >= 0:
-            raise AirflowFailException(
-                "nothing was sent: a mapped task needs a ledger that its instances share, so that no two of them "
-                "send to one person: give it ledger_conn_id, or use one task"
+            raise arguments.ArgumentError(
+                "a mapped task needs a ledger that its instances share, so that no two of them send to one person: "
+                "give it ledger_conn_id, or use one task"
             )
         store = context.get("task_state_store")
         if store is None:
@@ -362,14 +382,15 @@ class LingyangSubmitBatchOperator(BaseOperator):
         for section, option in (("state_store", "clear_on_success"), ("workers", "state_store_backend")):
             value = conf.get(section, option, fallback="")
             if str(value).strip().lower() not in ("", "false"):
-                raise AirflowFailException(
-                    f"nothing was sent: [{section}] {option} is set, so the task's state is no safe place for the "
+                raise arguments.ArgumentError(
+                    f"[{section}] {option} is set, so the task's state is no safe place for the "
                     "ledger: give the task ledger_conn_id"
                 )
         log.info("The ledger is in the task's own state")
         return TaskStateLedger(store, attempt, NEVER_EXPIRE)
 
-    def _run(self, ti: Any, manifest: Manifest, attempt: Attempt) -> None:
+    def _run(self, manifest: Manifest, attempt: Attempt) -> bool:
+        """Read and send; return whether everybody is in a final state."""
         from airflow_provider_lingyang.campaign.campaign import Campaign
         from airflow_provider_lingyang.campaign.gate import Gate, SendWindow, parse_until
         from airflow_provider_lingyang.campaign.spool import Spool
@@ -416,10 +437,10 @@ class LingyangSubmitBatchOperator(BaseOperator):
         with Spool(config.spool_dir()) as spool, closing(hook):
             if not self.validate_only:
                 campaign.open(resubmit=self.on_clear == "resubmit")
-            campaign.read(self._rows, spool, stop)
+            campaign.read(self._rows, spool, stop, unknown_past=not knows_past)
             if self.validate_only:
                 campaign.show_plan(spool)
-                return
+                return False
             self._hand_over_ids(spool, manifest)
             campaign.send(
                 spool,
@@ -432,6 +453,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
                 settle=settle,
                 unknown_past=not knows_past,
             )
+        return not manifest.doubts
 
     def _spec(self) -> CampaignSpec:
         from airflow_provider_lingyang.campaign.campaign import CampaignSpec, parse_book, parse_plan_id
@@ -492,7 +514,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         )
 
     @contextmanager
-    def _accounted(self, ti: Any, manifest: Manifest) -> Iterator[dict[str, Any]]:
+    def _accounted(self, ti: Any, manifest: Manifest, attempt: Attempt) -> Iterator[dict[str, Any]]:
         """Publish the manifest however it ends, and say in one sentence what happened.
 
         Gives the manifest as plain JSON, filled at the end.
@@ -506,6 +528,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         from airflow_provider_lingyang.hooks.rows import QueryError
         from airflow_provider_lingyang.ledger.base import LedgerError, LedgerRefusedError
 
+        nothing = "nothing was sent" + (" by this try" if attempt.has_past else "")
         account: dict[str, Any] = {}
         failure: AirflowException | None = None
         later: Later | None = None
@@ -519,9 +542,9 @@ class LingyangSubmitBatchOperator(BaseOperator):
                     str(error)
                 )
         except (AudienceError, arguments.ArgumentError, LingyangError, LedgerRefusedError) as error:
-            failure = AirflowFailException(f"nothing was sent: {error}. {manifest.in_words()}")
+            failure = AirflowFailException(f"{nothing}: {error}. {manifest.in_words()}")
         except (SpoolError, QueryError) as error:
-            failure = self._broken_off(f"nothing was sent: {error}. {manifest.in_words()}")
+            failure = self._broken_off(f"{nothing}: {error}. {manifest.in_words()}")
         except LedgerError as error:
             failure = self._broken_off(f"{error}, so nothing more was sent. {manifest.in_words()}")
         except SubmissionStopped as error:

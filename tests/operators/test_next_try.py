@@ -14,8 +14,13 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_lingyang.campaign.arguments import ArgumentError
 from airflow_provider_lingyang.campaign.campaign import Campaign
+from airflow_provider_lingyang.hooks.rows import QueryError
+from airflow_provider_lingyang.ledger.base import LedgerError
+from airflow_provider_lingyang.ledger.sql import SqlLedger
+from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.conftest import TaskInstance
 from tests.operators.people import (
     LOST,
     NOT_DONE,
@@ -283,7 +288,7 @@ def test_another_app_or_secret_under_an_open_campaign_stops_before_sending(
     right = json.dumps(seeing.connection(timeout=2))
     monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(seeing.connection(timeout=2) | change))
     message = campaign.next_try("fails", audience=people(2, 2))
-    assert "nothing was sent: the campaign was begun with another App" in message
+    assert "nothing was sent by this try: the campaign was begun with another App" in message
     assert "CANARY" not in message
     assert len(sent(seeing)) == 2
     monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", right)
@@ -563,6 +568,147 @@ def test_nothing_personal_is_in_a_ledger(seeing: SandboxProcess, campaign: Any, 
     assert "B3" in text
     for secret in ("CANARY", "canary", "1000000999", "sandbox-secret"):
         assert secret not in text
+
+
+NOT_COUNTED = "What was sent before is not in these counts"
+
+
+def test_a_try_whose_audience_is_not_valid_knows_what_earlier_ones_did(
+    blind: SandboxProcess, campaign: Any
+) -> None:
+    blind.add_fault(**LOST, after=1)
+    campaign.next_try("fails", audience=people(2, 2, 2))
+    message = campaign.next_try("fails", audience=[*people(2, 2, 2), row(9, "3", phone_number="x")])
+    assert "nothing was sent by this try: 1 of 7 row(s) are not valid" in message
+    assert NOT_COUNTED not in message
+    assert campaign.run.counts() == {
+        "audience": 7,
+        "already_accepted": 2,
+        "invalid": 1,
+        "in_doubt": 2,
+        "not_sent": 2,
+    }
+    assert campaign.run.xcom["submit", "biz_ids"] == ["B1", "B2"]
+
+
+def test_a_try_whose_query_breaks_off_counts_what_earlier_ones_did_for_the_rows_that_it_read(
+    seeing: SandboxProcess, campaign: Any
+) -> None:
+    seeing.add_fault(kind="permission", after=2)
+    campaign.next_try("fails", audience=people(3, 3, 3))
+
+    def breaks_off() -> Any:
+        yield from people(3)
+        raise QueryError("connection 'shop': gone")
+
+    message = campaign.next_try("stops", audience=breaks_off())
+    assert "nothing was sent by this try: connection 'shop': gone" in message
+    assert campaign.run.counts() == {"audience": 3, "already_accepted": 3}
+
+
+@pytest.mark.parametrize("audience", [people(2, 2), [*people(2, 2), row(9, "3", phone_number="x")]])
+def test_a_try_that_cannot_read_what_earlier_ones_did_says_so(
+    seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, audience: Any
+) -> None:
+    seeing.add_fault(kind="permission", after=1)
+    campaign.next_try("fails", audience=people(2, 2))
+
+    def unreadable(*_: Any) -> Any:
+        raise LedgerError("the ledger is away")
+
+    ledger = SqlLedger if campaign.store is None else TaskStateLedger
+    monkeypatch.setattr(ledger, "past", unreadable)
+    message = campaign.next_try("fails" if len(audience) == 5 else "stops", audience=audience)
+    assert NOT_COUNTED in message
+    assert "nothing was sent:" not in message
+    reasons = campaign.run.manifest()["reasons"]["not_sent"]
+    assert reasons == {"not attempted by this try; earlier ones are not counted": 4}
+
+
+def test_a_try_that_ends_before_it_opens_the_ledger_says_that_earlier_ones_are_not_counted(
+    seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeing.add_fault(kind="permission", after=1)
+    campaign.next_try("fails", audience=people(2, 2))
+    monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(seeing.connection(timeout="soon")))
+    message = campaign.next_try("fails", audience=people(2, 2))
+    assert message.startswith("nothing was sent by this try: connection 'lingyang_default': timeout must be")
+    assert NOT_COUNTED in message
+
+
+def test_an_emptied_ledger_counts_nothing(blind: SandboxProcess, campaign: Any) -> None:
+    campaign.next_try(audience=people(2))
+    empty(campaign)
+    message = campaign.next_try("fails", audience=[*people(2), row(9, "3", phone_number="x")])
+    assert NOT_COUNTED in message
+
+
+def test_a_stop_while_the_audience_is_read_leaves_the_rest_to_the_next_try(
+    seeing: SandboxProcess, campaign: Any
+) -> None:
+    operator: LingyangSubmitBatchOperator
+
+    def rows() -> Any:
+        yield from people(2)
+        operator.on_kill()
+        yield from people(2, 2)[2:]
+
+    operator = campaign.operator(audience=rows())
+    message = campaign.next_try("stops", operator=operator)
+    assert "told to stop while it read the audience; this try sent nothing" in message
+    assert sent(seeing) == []
+    campaign.next_try(audience=people(2, 2))
+    assert everybody_once(seeing, 4)
+
+
+def test_a_stop_while_everybody_is_looked_up_leaves_the_rest_to_the_next_try(
+    seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign.next_try(audience=people(2))
+    empty(campaign)
+    connect(seeing, monkeypatch, lookup_settle=20)
+    operator = campaign.operator(audience=people(2, 2))
+    threading.Timer(1.0, operator.on_kill).start()
+    message = campaign.next_try("stops", operator=operator)
+    assert "told to stop while it looked up whom earlier tries reached" in message
+    assert "this try sent nothing" in message
+    connect(seeing, monkeypatch)
+    campaign.next_try(audience=people(2, 2))
+    assert everybody_once(seeing, 4)
+
+
+def test_a_submission_whose_account_was_not_published_is_not_finished(
+    seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push = TaskInstance.xcom_push
+
+    def breaks(self: Any, key: str, value: Any) -> None:
+        if key == "biz_ids":
+            raise RuntimeError("the XCom backend is down")
+        push(self, key, value)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(TaskInstance, "xcom_push", breaks)
+        campaign.next_try("stops", audience=people(2), on_clear="resubmit")
+    campaign.clear()
+    campaign.next_try(audience=people(2), on_clear="resubmit")
+    assert campaign.run.counts() == {"audience": 2, "already_accepted": 2}
+    assert everybody_once(seeing, 2)
+
+
+def test_a_ledger_that_cannot_be_told_of_the_end_is_told_by_the_next_try(
+    seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: Any) -> None:
+        raise LedgerError("the ledger is away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(SqlLedger if campaign.store is None else TaskStateLedger, "finish", breaks)
+        message = campaign.next_try("stops", audience=people(2))
+    assert "the ledger is away. Nobody is left to be sent to" in message
+    assert campaign.run.counts() == {"audience": 2, "accepted": 2}
+    campaign.next_try(audience=people(2))
+    assert everybody_once(seeing, 2)
 
 
 def test_patience_counts_from_the_signal_and_not_from_when_a_slow_ledger_lets_it_be_noticed(
