@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import chain
@@ -11,6 +12,8 @@ from airflow_provider_lingyang.ledger.base import LedgerError, LedgerFencedError
 
 _ROWS = 100
 """Rows, or values of a list, in one statement at most: databases limit how many parameters they take."""
+_IDLE = 5.0
+"""Seconds after which a connection is not used again."""
 _GAVE_WAY = {"40001", "40P01", 1213}
 """SQLSTATEs, and MySQL's own number, of a transaction that was rolled back in favour of another one."""
 T = TypeVar("T")
@@ -63,6 +66,7 @@ class Database:
         self._hook = hook
         self._conn_id = conn_id
         self._connection: Any = None
+        self._used_at = 0.0
 
     @contextmanager
     def transaction(self) -> Iterator[Statements]:
@@ -73,6 +77,9 @@ class Database:
         :raises GaveWayError: another transaction was preferred.
         :raises LedgerError: anything else of the database. Its text holds no values of rows.
         """
+        # Servers and firewalls cut a connection that is idle for long, and it looks well until it is used.
+        if time.monotonic() - self._used_at > _IDLE:
+            self.close()
         try:
             if self._connection is None:
                 self._connection = self._hook.get_conn()
@@ -87,6 +94,7 @@ class Database:
             with closing(self._connection.cursor()) as cursor:
                 yield Statements(cursor, self._hook.placeholder)
             self._connection.commit()
+            self._used_at = time.monotonic()
         except BaseException as error:
             with suppress(Exception):
                 self._connection.rollback()

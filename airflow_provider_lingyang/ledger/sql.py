@@ -87,6 +87,8 @@ _MYSQL_OPTIONS = " ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4"
 
 STATES = _ACCEPTED, _REJECTED, _NOT_EXECUTED, _IN_DOUBT = "accepted", "rejected", "not_executed", "in_doubt"
 """Of a recipient."""
+_ENFORCES_KEYS: set[str] = set()
+"""Connections of which this process knows that."""
 _THIS = "campaign=? AND generation=?"
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -147,6 +149,7 @@ class SqlLedger:
     def claim(self) -> bool:
         """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
         self._create_tables()
+        self._check_keys()
         with self._database.transaction() as run:
             known = run.count(
                 "UPDATE lingyang_ledger_worker SET owner=?, writes=writes+1, claimed_at=? WHERE worker=?",
@@ -398,7 +401,12 @@ class SqlLedger:
                     f"UPDATE lingyang_ledger_recipient SET state=? {of_code} ({marks(some)}){still}",
                     [state, *self._this, code, *some, *only],
                 )
-        told = [(key_of(biz_id).hex(), str(number)) for biz_id, number in outcome.accepted.items() if number]
+        told = [
+            (key_of(biz_id).hex(), str(number))
+            for biz_id, number in outcome.accepted.items()
+            # Whatever the gateway says must not keep the outcome from being written.
+            if number and -(2**63) <= number < 2**63
+        ]
         for pairs in chunks(told):
             run.count(
                 f"UPDATE lingyang_ledger_recipient SET task_id=CASE recipient {'WHEN ? THEN ? ' * len(pairs)}END "
@@ -464,6 +472,29 @@ class SqlLedger:
                 [*self._this, code],
             )
         return str(mine[0][0]) if mine else self._worker
+
+    def _check_keys(self) -> None:
+        """Find out, once in a process, whether the database refuses a key that is there already.
+
+        :raises LedgerRefusedError: it takes keys and does not enforce them: two workers could have one recipient.
+        """
+        if self._conn_id in _ENFORCES_KEYS:
+            return
+        probe = uuid.uuid4().hex  # nobody else's, and rolled back
+        with suppress(CollisionError), self._database.transaction() as run:
+            for place in range(2):
+                run.insert(
+                    "lingyang_ledger_recipient",
+                    "campaign, generation, recipient, biz_id, task_unique_code, place, state",
+                    [(probe, 0, probe, "probe", probe, place, _NOT_EXECUTED)],
+                )
+            raise LedgerRefusedError(
+                f"the ledger's database (connection {self._conn_id!r}) took one primary key twice: it does not "
+                "enforce keys (Snowflake, Redshift and BigQuery do not), or its tables lost theirs, so it cannot "
+                "decide between two workers. Keep the ledger in PostgreSQL, MySQL, MariaDB or another database "
+                "that does"
+            )
+        _ENFORCES_KEYS.add(self._conn_id)
 
     def _create_tables(self) -> None:
         for table, columns in _TABLES.items():

@@ -271,6 +271,61 @@ def test_task_ids_are_kept_where_they_were_told(database: Any) -> None:
     assert kept == {biz_id: str(10**18 + n) if n else None for n, biz_id in enumerate(people)}
 
 
+@pytest.mark.parametrize("number", [2**63, 10**25, -(2**63) - 1])
+def test_a_task_id_that_no_number_of_the_platform_can_be_does_not_lose_the_outcome(
+    database: Any, number: int
+) -> None:
+    ledger = database.start()
+    ledger.write([], [database.intent("code", "ab")])
+    ledger.write([Outcome("code", {"a": number, "b": 2})], [])
+    kept = dict(database.sql("SELECT biz_id, task_id FROM lingyang_ledger_recipient"))
+    assert kept == {"a": None, "b": "2"}
+    assert database.states(ledger, "ab") == "aa"
+
+
+def test_a_database_that_does_not_enforce_keys_is_refused(make_sql: Any, monkeypatch: Any) -> None:
+    database = make_sql("sqlite")
+    # What Snowflake, Redshift and BigQuery make of a key.
+    for table, columns in sql._TABLES.items():
+        database.sql(f"CREATE TABLE {table} ({columns.split('PRIMARY KEY')[0].rstrip().rstrip(',')})")
+    monkeypatch.setattr(sql, "_ENFORCES_KEYS", set())
+    for _ in range(2):
+        with pytest.raises(LedgerRefusedError, match="took one primary key twice"):
+            database.new().claim()
+    assert database.everything() == []
+
+
+def test_whether_keys_are_enforced_is_asked_once_and_leaves_nothing(database: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(sql, "_ENFORCES_KEYS", set())
+    asked: list[str] = []
+    insert = Statements.insert
+
+    def counted(self: Any, table: str, *args: Any) -> None:
+        asked.append(table)
+        insert(self, table, *args)
+
+    monkeypatch.setattr(Statements, "insert", counted)
+
+    def claim(number: int) -> None:
+        ledger = database.new(map_index=number)
+        ledger.claim()
+        ledger.close()
+
+    assert at_once([partial(claim, number) for number in range(4)]) == [None] * 4
+    asked.clear()
+    claim(5)
+    assert asked == ["lingyang_ledger_worker"]
+    assert database.sql("SELECT * FROM lingyang_ledger_recipient") == []
+
+
+def test_a_connection_that_was_cut_while_it_was_idle_is_replaced(database: Any, monkeypatch: Any) -> None:
+    ledger = database.start()
+    database.interrupt()()
+    monkeypatch.setattr("airflow_provider_lingyang.ledger.database._IDLE", -1.0)
+    assert list(ledger.past()) == []
+    ledger.write([], [database.intent("code", "ab")])
+
+
 def test_a_broken_connection_is_an_error_of_the_ledger_and_is_replaced(database: Any) -> None:
     ledger = database.start()
     ledger.write([], [database.intent("code", ["a1"])])
