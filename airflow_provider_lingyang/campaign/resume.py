@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from airflow_provider_lingyang.campaign.batches import RequestBuilder
@@ -20,12 +21,15 @@ from airflow_provider_lingyang.ledger.base import (
     LedgerRefusedError,
     Outcome,
     PastRequest,
+    digest,
 )
 
 log = logging.getLogger(__name__)
 
 ACCEPTED, NOT_EXECUTED = "accepted", "not_executed"
 _LOOKED_UP = 1000
+_PORTION, _OF_AN_ID = 40_000, 24
+"""Bytes of ids in one entry of a ledger, and what one id needs beside itself or as a key instead of itself."""
 _InDoubt = tuple[Doubt, int, PastRequest]
 """A request as it is booked, its group in the spool, and as the ledger remembers it."""
 _UNKNOWN_PAST = (
@@ -64,6 +68,21 @@ def _here(spool: Spool, group: int, request: PastRequest) -> int:
     """Return how many of those in doubt are in today's audience."""
     in_doubt = set(request.in_doubt)
     return sum(biz_id in in_doubt for _, biz_id, _ in spool.group(group))
+
+
+def _portions(biz_ids: Iterable[str]) -> Iterator[list[str]]:
+    """Yield as many ids at a time as fit into one value of the task state store, however long they are."""
+    portion: list[str] = []
+    size = 0
+    for biz_id in biz_ids:
+        length = len(json.dumps(biz_id)) + _OF_AN_ID
+        if portion and size + length > _PORTION:
+            yield portion
+            portion, size = [], 0
+        portion.append(biz_id)
+        size += length
+    if portion:
+        yield portion
 
 
 class Resume:
@@ -146,7 +165,7 @@ class Resume:
         if self._inquiry is None:
             raise LedgerRefusedError(_UNKNOWN_PAST)
         log.warning("the ledger knows nothing of earlier tries of this task, so everybody is looked up first")
-        for place, biz_ids in enumerate(self._spool.free_ids(_LOOKED_UP)):
+        for biz_ids in self._spool.free_ids(_LOOKED_UP):
             (verdict,) = self._ask([Question(biz_ids, 0.0, settled_at)])
             if verdict.unknown and self._stop.told():
                 raise SubmissionStopped(
@@ -156,9 +175,15 @@ class Resume:
             if verdict.unknown:
                 raise LedgerRefusedError(f"{_UNKNOWN_PAST}. (The look-up gave no answer that counts.)")
             if verdict.executed:
-                code = self._builder.identity.code(f"found {place}")
-                self._ledger.write([], [Intent(code, None, list(verdict.executed), "", 0.0)])
-                self._ledger.write([Outcome(code, verdict.executed)], [])
+                for found in _portions(verdict.executed):
+                    # Not another try's or worker's code: what that one found must not be written over.
+                    code = self._builder.identity.code(
+                        digest("found", *self._manifest.source.values(), *found)
+                    )
+                    self._ledger.write([], [Intent(code, None, found, "", 0.0)])
+                    self._ledger.write(
+                        [Outcome(code, {biz_id: verdict.executed[biz_id] for biz_id in found})], []
+                    )
                 self._spool.settle(verdict.executed, State.ACCEPTED)
                 doubt.tasks -= len(verdict.executed)
         self._manifest.doubts.remove(doubt)

@@ -14,6 +14,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_lingyang.campaign.arguments import ArgumentError
 from airflow_provider_lingyang.campaign.campaign import Campaign
+from airflow_provider_lingyang.gateway.errors import AnswerLostError
+from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 from airflow_provider_lingyang.hooks.rows import QueryError
 from airflow_provider_lingyang.ledger.base import LedgerError
 from airflow_provider_lingyang.ledger.sql import SqlLedger
@@ -329,6 +331,49 @@ def test_the_author_can_say_that_earlier_tries_sent_nothing(blind: SandboxProces
     campaign.next_try("fails", audience=people(2))
     campaign.next_try(audience=people(2), settle={"*": "not_executed"})
     assert everybody_once(blind, 2)
+
+
+@pytest.mark.parametrize("length", [1, 60, 20_000])
+def test_a_lost_ledger_is_made_up_for_whatever_the_length_of_the_ids(
+    seeing: SandboxProcess, campaign: Any, length: int
+) -> None:
+    count = 600 if length < 100 else 6
+    audience = [row(n, "1", biz_id=f"B{n}" + "x" * length) for n in range(count)]
+    campaign.next_try(audience=audience, batch_size=200 if length < 100 else 2)
+    empty(campaign)
+    campaign.next_try(audience=audience)
+    assert campaign.run.counts() == {"audience": count, "already_accepted": count}
+    campaign.next_try(audience=audience)
+    assert set(executions(seeing).values()) == {1}
+
+
+def test_making_up_for_a_lost_ledger_goes_on_where_it_broke_off(
+    seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_lingyang.campaign.resume._LOOKED_UP", 2)
+    campaign.next_try(audience=people(6))
+    empty(campaign)
+    look_up, asked = LingyangHook.fetch_results, []
+
+    def breaks_off(self: Any, biz_ids: Any, **kwargs: Any) -> Any:
+        asked.append(biz_ids)
+        if len(asked) > 1:
+            raise AnswerLostError("gone")
+        return look_up(self, biz_ids, **kwargs)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(LingyangHook, "fetch_results", breaks_off)
+        campaign.next_try("fails", audience=people(6))
+    campaign.next_try(audience=people(6))
+    assert campaign.run.counts() == {"audience": 6, "already_accepted": 6}
+    campaign.next_try(audience=people(6))
+    assert everybody_once(seeing, 6)
+
+
+def test_a_biz_id_with_a_nul_is_an_invalid_row(seeing: SandboxProcess, campaign: Any) -> None:
+    message = campaign.next_try("fails", audience=[row(1), row(2, biz_id="B2\0")])
+    assert "row 2: biz_id holds a NUL character" in message
+    assert sent(seeing) == []
 
 
 def test_what_is_rejected_stays_rejected(seeing: SandboxProcess, campaign: Any) -> None:
