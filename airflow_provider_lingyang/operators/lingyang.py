@@ -616,10 +616,12 @@ class LingyangSubmitBatchOperator(BaseOperator):
 
 
 def _way_out(manifest: Manifest, ledger: Ledger) -> str:
+    from airflow_provider_lingyang.ledger.base import LOST
+
     if not ledger.remembers:
         return _way_out_without_ledger(manifest)
-    if manifest.doubts:
-        codes = [doubt.task_unique_code for doubt in manifest.doubts]
+    # What a lost ledger held is no request that anybody could find in the console.
+    if codes := [doubt.task_unique_code for doubt in manifest.doubts if doubt.task_unique_code != LOST]:
         line = ", ".join(f'"{code}": "accepted"' for code in codes[:_SHOWN])
         more = f" and {len(codes) - _SHOWN} more, see in_doubt in the manifest" if len(codes) > _SHOWN else ""
         return (

@@ -717,6 +717,8 @@ def test_a_stop_while_everybody_is_looked_up_leaves_the_rest_to_the_next_try(
     message = campaign.next_try("stops", operator=operator)
     assert "told to stop while it looked up whom earlier tries reached" in message
     assert "this try sent nothing" in message
+    assert "the next try, or Clear, goes on with the others" in message
+    assert "settle" not in message
     connect(seeing, monkeypatch)
     campaign.next_try(audience=people(2, 2))
     assert everybody_once(seeing, 4)
