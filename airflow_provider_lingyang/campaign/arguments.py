@@ -8,6 +8,8 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from airflow_provider_lingyang.ledger.base import LOST
+
 TASK_FIELDS = (
     "biz_id",
     "phone_number",
@@ -118,6 +120,14 @@ def check_columns(argument: str, columns: Mapping[str, str]) -> None:
         raise ArgumentError(f"{argument}: {bad[0]!r} must name a column of the rows")
 
 
+def check_rendered(argument: str, value: object) -> None:
+    """Raise if an argument that was given has rendered to nothing, or to what Python calls nothing."""
+    if str("" if value is None else value).strip() in ("", "None"):
+        raise ArgumentError(
+            f"{argument} was given, but has rendered to nothing: correct its template, or leave the argument out"
+        )
+
+
 def check_window(argument: str, value: object) -> None:
     """Raise unless the argument is None or two times of the day, such as ``09:00-20:30``."""
     if value is None:
@@ -133,20 +143,35 @@ def parse_settle(value: object) -> dict[str, str]:
     """Return what the author says about requests in doubt: task_unique_code → ``accepted`` or ``not_executed``.
 
     :param value: a mapping, the JSON text of one, or nothing.
-    :raises ArgumentError: it is none of these, or says something else.
+    :raises ArgumentError: it is none of these, says something else, or contradicts itself.
     """
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value.strip()):
         return {}
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except ValueError:
+            value = json.loads(value, object_pairs_hook=_Pairs)
+        except (ValueError, RecursionError):
             value = None
-    if not isinstance(value, Mapping):
+    elif isinstance(value, Mapping):
+        value = _Pairs(value.items())
+    if not isinstance(value, _Pairs):
         raise ArgumentError(
             "settle must be a dict (or its JSON): task_unique_code → 'accepted' or 'not_executed'"
         )
-    for code, said in value.items():
+    settled: dict[str, str] = {}
+    for name, said in value:
+        code = str(name).strip().lower()
         if said not in ("accepted", "not_executed"):
-            raise ArgumentError(f"settle: {str(code)[:40]!r} must be 'accepted' or 'not_executed'")
-    return {str(code).strip().lower(): said for code, said in value.items()}
+            raise ArgumentError(f"settle: {code[:40]!r} must be 'accepted' or 'not_executed'")
+        if code == LOST and said != "not_executed":
+            raise ArgumentError(
+                f"settle: {LOST!r} stands for all that a lost ledger may have held, and can only be 'not_executed': "
+                "who was accepted must be left out of the audience of a new run"
+            )
+        if settled.setdefault(code, said) != said:
+            raise ArgumentError(f"settle says both 'accepted' and 'not_executed' of {code[:40]!r}")
+    return settled
+
+
+class _Pairs(list[tuple[Any, Any]]):
+    """What a dict or a JSON object holds, before the last of two equal names wins."""

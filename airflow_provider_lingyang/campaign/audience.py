@@ -214,6 +214,9 @@ class AudienceReader:
         if problems or contact is None:
             return problems
         biz_id = task.biz_id
+        if biz_id is not None and "\0" in biz_id:
+            problems.append(Problem(number, shape.label("biz_id"), "holds a NUL character"))
+            return problems
         derived = biz_id is None
         if biz_id is None:
             biz_id = self._derived(task)

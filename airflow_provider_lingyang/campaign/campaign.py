@@ -20,7 +20,7 @@ from airflow_provider_lingyang.campaign.doubts import Inquiry, LookUp
 from airflow_provider_lingyang.campaign.gate import Gate
 from airflow_provider_lingyang.campaign.manifest import BatchTally, Manifest
 from airflow_provider_lingyang.campaign.reading import Reading
-from airflow_provider_lingyang.campaign.resume import Resume
+from airflow_provider_lingyang.campaign.resume import Resume, inherit, recall
 from airflow_provider_lingyang.campaign.spool import AudienceError, Spool
 from airflow_provider_lingyang.campaign.stop import Stop
 from airflow_provider_lingyang.campaign.submission import Policy, Submission
@@ -125,15 +125,36 @@ class Campaign:
         self._manifest.generation = self._ledger.open(header, resubmit=resubmit)
         self._manifest.ledger = self._ledger.handle
 
-    def read(self, source: RowSource, spool: Spool, stop: Stop) -> None:
+    def read(self, source: RowSource, spool: Spool, stop: Stop, *, unknown_past: bool = False) -> None:
         """Read the whole audience and decide whether it may be sent.
 
         :param stop: ends the reading when the task is told to stop.
+        :param unknown_past: there were earlier tries, and the ledger knows nothing of them.
         :raises ArgumentError: a column is unknown, missing or twice there.
         :raises AudienceError: the audience may not be sent.
         :raises SpoolError: no room for its private copy.
         :raises NobodyToSendTo: it is empty.
+        :raises SubmissionStopped: the task was told to stop.
         """
+        try:
+            self._read(source, spool, stop)
+        except Exception:
+            if self._ledger.remembers and not stop.told():
+                self._account_for_past(spool, unknown_past=unknown_past)
+            raise
+
+    def _account_for_past(self, spool: Spool, *, unknown_past: bool) -> None:
+        """Book what earlier tries did, as far as that is possible: this one ends without knowing."""
+        try:
+            recall(spool, self._ledger, self._manifest)
+            inherit(spool, self._manifest)
+        except Exception as error:
+            # What ended this try is what has to be told.
+            log.warning("what earlier tries did cannot be counted: %s", type(error).__name__)
+        else:
+            self._manifest.past_counted = not unknown_past
+
+    def _read(self, source: RowSource, spool: Spool, stop: Stop) -> None:
         spec = self._spec
         reader = AudienceReader(
             columns=spec.columns,
@@ -239,5 +260,3 @@ class Campaign:
                     return itertools.chain(builder.again(batch_num), builder.new(batch_num))
 
                 submission.send_batch(BatchTally(batch_num, count), requests)
-        if not manifest.doubts:
-            self._ledger.finish()

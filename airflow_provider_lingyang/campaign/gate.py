@@ -68,12 +68,12 @@ class SendWindow:
 
 
 def parse_until(value: Any) -> datetime | None:
-    """Return the moment that ``send_until`` means; None for nothing.
+    """Return the moment that ``send_until`` means; None for None.
 
     :param value: a datetime, or text of one; without a time zone it is China's time.
     :raises ArgumentError: it is none.
     """
-    if value is None or value == "":
+    if value is None:
         return None
     if isinstance(value, datetime):
         return in_china(value)

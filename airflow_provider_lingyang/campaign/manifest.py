@@ -61,6 +61,8 @@ class Manifest:
     vanished: int = 0
     rest: str = "not attempted"
     """Why those were not sent whom no other reason names."""
+    past_counted: bool = True
+    """Whether these counts know what was sent before."""
     ledger: dict[str, Any] | None = None
     batches: list[BatchTally] = field(default_factory=list)
     doubts: list[Doubt] = field(default_factory=list)
@@ -171,7 +173,8 @@ class Manifest:
             found.setdefault("in_doubt", Counter())[doubt.reason] += doubt.tasks
         told = sum(found.get("not_sent", Counter()).values())
         if (rest := self.not_sent - told) > 0:
-            found.setdefault("not_sent", Counter())[self.rest] += rest
+            why = self.rest if self.past_counted else f"{self.rest} by this try; earlier ones are not counted"
+            found.setdefault("not_sent", Counter())[why] += rest
         return {state: dict(reasons) for state, reasons in found.items()}
 
     def counts(self) -> dict[str, int]:
@@ -190,11 +193,13 @@ class Manifest:
 
     def in_words(self) -> str:
         """Return the counts as one sentence."""
+        before = "" if self.past_counted else ". What was sent before is not in these counts"
         if not self.audience:
-            return "No row of the audience was read"
+            return f"No row of the audience was read{before}"
         return (
             f"audience {self.audience} = accepted {self.accepted} + already accepted {self.already_accepted} + "
             f"rejected {self.rejected} + invalid {self.invalid} + not sent {self.not_sent} + in doubt {self.in_doubt}"
+            f"{before}"
         )
 
     def to_json(self) -> dict[str, Any]:

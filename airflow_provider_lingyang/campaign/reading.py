@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from airflow_provider_lingyang.campaign.audience import Problem, Recipient
 from airflow_provider_lingyang.campaign.spool import SHOWN, AudienceError, Invalid, Spool
+from airflow_provider_lingyang.campaign.submission import SubmissionStopped
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +34,14 @@ class Reading:
         """Read every row into the spool.
 
         :param stopped: whether the task was told to stop.
-        :raises AudienceError: it was.
+        :raises SubmissionStopped: it was.
         :raises SpoolError: the disk is full.
         """
         for row in rows:
             if stopped():
-                raise AudienceError("the task was told to stop while it read the audience")
+                raise SubmissionStopped(
+                    "the task was told to stop while it read the audience; this try sent nothing"
+                )
             self.audience += 1
             if isinstance(row, Recipient):
                 self.spool.add(row)

@@ -81,7 +81,6 @@ class Spool:
 
     def __init__(self, folder: str = "") -> None:
         self._db = open_private(folder, _SCHEMA, _WHAT)
-        self._db.create_function("key_of", 1, key_of, deterministic=True)
         self._pending: list[tuple[object, ...]] = []
         self.last_group = 0
 
@@ -107,6 +106,8 @@ class Spool:
                 _order(batch_num),
                 batch_num,
                 recipient.biz_id,
+                # Here and not by a function in SQL: SQLite swallows what a signal raises in one.
+                key_of(recipient.biz_id),
                 recipient.derived,
                 recipient.contact,
                 recipient.task,
@@ -123,7 +124,7 @@ class Spool:
             "WHERE other.contact = recipient.contact AND other.row < recipient.row)"
         )
         # Not forgotten: the next try's query may give the rows in another order.
-        self._write(f"INSERT INTO dropped SELECT contact, biz_id {repeats}")
+        self._write(f"INSERT INTO dropped SELECT contact, key {repeats}")
         return self._write(f"DELETE {repeats}")
 
     def repeated_contacts(self) -> tuple[int, list[int]]:
@@ -231,11 +232,11 @@ class Spool:
             return past
         self._write(
             "UPDATE recipient SET state = past.state, grp = past.grp, pos = past.pos, mine = past.mine "
-            "FROM past WHERE past.key = key_of(recipient.biz_id)"
+            "FROM past WHERE past.key = recipient.key"
         )
         past.left_out = self._write(
             f"UPDATE recipient SET state = {State.LEFT_OUT:d} WHERE state = {State.FREE:d} AND contact IN "
-            "(SELECT dropped.contact FROM dropped JOIN past ON past.key = key_of(dropped.biz_id) "
+            "(SELECT dropped.contact FROM dropped JOIN past ON past.key = dropped.key "
             f"WHERE past.state <> {State.FREE:d})"
         )
         (known,) = self._one(f"SELECT count(*) FROM past WHERE mine AND state <> {State.FREE:d}")
@@ -338,8 +339,8 @@ class Spool:
             with written(_WHAT):
                 self._db.execute("BEGIN")
                 self._db.executemany(
-                    "INSERT INTO recipient (row, place, batch_num, biz_id, derived, contact, task) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO recipient (row, place, batch_num, biz_id, key, derived, contact, task) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                     rows,
                 )
                 self._db.execute("COMMIT")
@@ -365,6 +366,7 @@ CREATE TABLE recipient (
     place TEXT NOT NULL,
     batch_num TEXT,
     biz_id TEXT NOT NULL,
+    key BLOB NOT NULL,
     derived INTEGER NOT NULL,
     contact TEXT NOT NULL,
     task TEXT NOT NULL,
@@ -377,7 +379,7 @@ CREATE TABLE recipient (
 CREATE INDEX by_biz_id ON recipient (biz_id, row);
 CREATE INDEX by_contact ON recipient (contact, row);
 CREATE INDEX by_group ON recipient (grp, pos) WHERE grp IS NOT NULL;
-CREATE TABLE dropped (contact TEXT NOT NULL, biz_id TEXT NOT NULL);
+CREATE TABLE dropped (contact TEXT NOT NULL, key BLOB NOT NULL);
 CREATE TABLE past (
     key BLOB PRIMARY KEY,
     state INTEGER NOT NULL,

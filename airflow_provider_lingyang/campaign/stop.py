@@ -12,30 +12,28 @@ PATIENCE = 4.0
 class Stop:
     """Whether the task was told to stop, and waits that end then.
 
-    :param told: whether it was: reads a flag that a signal handler sets.
+    :param told_at: when it was, in monotonic seconds, or None: reads what a signal handler notes.
     """
 
     def __init__(
         self,
-        told: Callable[[], bool],
+        told_at: Callable[[], float | None],
         *,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._told = told
+        self._told_at = told_at
         self._monotonic = monotonic
         self._sleep = sleep
-        self._since: float | None = None
 
     def told(self) -> bool:
         """Whether the task was told to stop."""
-        if self._since is None and self._told():
-            self._since = self._monotonic()
-        return self._since is not None
+        return self._told_at() is not None
 
     def out_of_time(self) -> bool:
         """Whether it was, so long ago that no answer can be waited for any more."""
-        return self.told() and self._monotonic() - (self._since or 0.0) >= PATIENCE
+        told_at = self._told_at()
+        return told_at is not None and self._monotonic() - told_at >= PATIENCE
 
     def sleep(self, seconds: float) -> None:
         """Wait, but not on after the task was told to stop."""

@@ -6,7 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 from airflow_provider_lingyang.campaign.batches import BatchRequest
@@ -79,6 +79,19 @@ class Policy:
         return min(INTENT_LIFE, max(0.05, self.lookup_settle / 2))
 
 
+@dataclass(frozen=True, slots=True)
+class Resent:
+    """A request in doubt of an earlier try that is sent again under its code.
+
+    :param doubt: as it is booked.
+    :param written_at: epoch seconds of its first intent: a look-up must not take what it did then for another
+        campaign's.
+    """
+
+    doubt: Doubt
+    written_at: float
+
+
 @dataclass(slots=True)
 class _Flight:
     """A request from its intent to its outcome."""
@@ -108,7 +121,7 @@ class Submission:
     :param spool: knows who was not executed and has to be sent to again.
     :param manifest: where every outcome is booked, before anything else happens.
     :param inquiry: settles doubts; None: no look-up is configured.
-    :param resent: requests in doubt of earlier tries that the gateway knows by their code, as they are booked.
+    :param resent: requests in doubt of earlier tries that the gateway knows by their code.
     """
 
     def __init__(
@@ -123,7 +136,7 @@ class Submission:
         policy: Policy,
         stop: Stop,
         inquiry: Inquiry | None = None,
-        resent: Mapping[str, Doubt] | None = None,
+        resent: Mapping[str, Resent] | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -231,15 +244,15 @@ class Submission:
         now, fresh_until = self._clock(), self._monotonic() + self._policy.intent_life
         flights = []
         for request in islice(source, room):
-            doubt = self._resent.get(request.task_unique_code)
+            before = self._resent.get(request.task_unique_code)
             flights.append(
                 _Flight(
                     request,
-                    _intent(request, now),
+                    _intent(request, min(now, before.written_at) if before else now),
                     fresh_until,
-                    doubt=doubt,
+                    doubt=before.doubt if before else None,
                     unknown=request.biz_ids,
-                    ambiguous=doubt is not None,
+                    ambiguous=before is not None,
                 )
             )
         if flights:
@@ -258,7 +271,8 @@ class Submission:
         """Let requests leave, as many as may."""
         self._wait = 0.0
         while self._ready and len(self._flying) < self._policy.max_in_flight:
-            if self._ending is not None or self._doubtful:
+            # The task may have been told to stop while the intents were written.
+            if self._ending is not None or self._doubtful or self._stop.told():
                 return
             try:
                 self._wait = self._gate.delay()
@@ -298,9 +312,7 @@ class Submission:
         return wire.submit_struct(flight.request.struct)
 
     def _renew(self) -> None:
-        now, fresh_until = self._clock(), self._monotonic() + self._policy.intent_life
-        for flight in self._ready:
-            flight.intent = replace(flight.intent, written_at=now)
+        fresh_until = self._monotonic() + self._policy.intent_life
         self._ledger.renew([flight.intent for flight in self._ready])
         for flight in self._ready:
             flight.fresh_until = fresh_until

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -16,6 +18,12 @@ _MAX_TEXT = 500
 _MAX_READ = 256 * 1024
 """Characters. No gateway writes more than it was sent; looking for values in more would take too long."""
 _CALL_ID = re.compile(r"[0-9A-Za-z._:-]{1,64}")
+_MIN_DIGITS, _MIN_SPACED = 7, 10
+"""A value is looked for as digits from this length on; one that is spaced out itself only where it is no date."""
+_SPACED = r"[\s.()\u2010-\u2015-]"
+_BETWEEN_DIGITS = re.compile(rf"(?<=[0-9]){_SPACED}+(?=[0-9])")
+_COUNTRY = re.compile(r"^(?:(?:\+|00)86|86(?=1[0-9]{10}$)|\+)")
+_ENTITY = re.compile("&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[0-9A-Za-z]{1,32});?")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -49,27 +57,31 @@ class Scrubber:
 
     def call_id(self, text: str | None) -> str | None:
         """Return the gateway's id of a call; like a text, but at no cost for one that is none of the request's."""
-        held = (*self._params.values(), *self._credentials)
-        if text and _CALL_ID.fullmatch(text) and not any(text in value for value in held):
-            return text
+        if text and _CALL_ID.fullmatch(text):
+            spellings = {text.casefold(), re.sub(r"[._:-]", "", text)}
+            held = [value.casefold() for value in (*self._params.values(), *self._credentials)]
+            if not any(spelling in value for spelling in spellings for value in held):
+                return text
         return self(text)
 
     def _found(self, text: str) -> Iterator[tuple[int, int, str]]:
         """Yield where values stand in the text; they may overlap."""
+        views = [_View(text, range(len(text)), range(1, len(text) + 1))]
+        while (decoded := views[-1].respelled(_ENTITY, html.unescape)).text != views[-1].text and len(
+            views
+        ) < 3:
+            views.append(decoded)
+        views = [view.folded() for view in views]
+        digits = [view.respelled(_BETWEEN_DIGITS, lambda _: "") for view in views]
         for value, name in self._values:
-            if len(value) > len(text):
-                continue
             for spelling in _spellings(value):
-                if spelling not in text:
-                    continue
                 # "15" and "no" stand inside other words, where they are not the request's.
-                short = len(spelling) < 4 and spelling.isascii()
-                word = re.escape(spelling)
-                if short:
-                    word = rf"(?<![0-9A-Za-z]){word}(?![0-9A-Za-z])"
-                # As a lookahead it finds a value that overlaps itself, too.
-                for found in re.finditer(f"(?={word})", text):
-                    yield found.start(), found.start() + len(spelling), name
+                alone = len(spelling) < 4 and spelling.isascii()
+                for view in views:
+                    yield from view.find(spelling, name, alone=alone)
+            if number := _digits(value):
+                for view in digits:
+                    yield from view.find(number, name)
 
     @cached_property
     def _values(self) -> list[tuple[str, str]]:
@@ -95,18 +107,80 @@ def _merged(spans: Iterator[tuple[int, int, str]]) -> Iterator[tuple[int, int, s
         yield current
 
 
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A text, read in one way, and from where to where each of its characters stands in what was written."""
+
+    text: str
+    starts: Sequence[int]
+    ends: Sequence[int]
+
+    def respelled(self, pattern: re.Pattern[str], spell: Callable[[str], str]) -> _View:
+        """Return it with other words for what matches."""
+        pieces: list[str] = []
+        starts: list[int] = []
+        ends: list[int] = []
+        done = 0
+        for found in pattern.finditer(self.text):
+            begin, end = found.span()
+            word = spell(found[0])
+            pieces += self.text[done:begin], word
+            starts += self.starts[done:begin]
+            ends += self.ends[done:begin]
+            starts += [self.starts[begin]] * len(word)
+            ends += [self.ends[end - 1]] * len(word)
+            done = end
+        if not pieces:
+            return self
+        return _View(
+            "".join(pieces) + self.text[done:], [*starts, *self.starts[done:]], [*ends, *self.ends[done:]]
+        )
+
+    def folded(self) -> _View:
+        """Return it without the difference between upper and lower case."""
+        folded = self.text.casefold()
+        if len(folded) == len(self.text):
+            return _View(folded, self.starts, self.ends)
+        return self.respelled(_ANY, str.casefold)
+
+    def find(self, word: str, name: str, *, alone: bool = False) -> Iterator[tuple[int, int, str]]:
+        """Yield where a word was written.
+
+        :param alone: only where it is no part of a longer one.
+        """
+        if word not in self.text:
+            return
+        pattern = re.escape(word)
+        if alone:
+            pattern = rf"(?<![0-9A-Za-z]){pattern}(?![0-9A-Za-z])"
+        # As a lookahead it finds a value that overlaps itself, too.
+        for found in re.finditer(f"(?={pattern})", self.text):
+            yield self.starts[found.start()], self.ends[found.start() + len(word) - 1], name
+
+
+_ANY = re.compile("(?s:.)")
+
+
+def _digits(value: str) -> str | None:
+    """Return a phone number, or what may be one, as nothing but its digits, without the country's."""
+    digits = re.sub(_SPACED, "", value)
+    spaced = digits != value
+    digits = _COUNTRY.sub("", digits)
+    least = _MIN_SPACED if spaced else _MIN_DIGITS
+    return digits if digits.isascii() and digits.isdigit() and len(digits) >= least else None
+
+
 def _spellings(value: str) -> set[str]:
-    """Return a value raw and as it looks inside JSON, inside JSON inside JSON, and inside a form."""
+    """Return a value, in lower case, raw and as it looks inside JSON, inside JSON inside JSON, and inside a form."""
     found = {value}
-    if value.isascii() and value.isalnum():
-        return found
-    for ascii_only in (True, False):
-        escaped = value
-        for _ in range(2):
-            escaped = json.dumps(escaped, ensure_ascii=ascii_only)[1:-1]
-            # Java writes \u5F20 where Python writes \u5f20.
-            found |= {escaped, re.sub(r"(?<=\\u)[0-9a-f]{4}", lambda code: code[0].upper(), escaped)}
-    return found | {quote(value, safe="", errors="replace"), quote_plus(value, errors="replace")}
+    if not (value.isascii() and value.isalnum()):
+        for ascii_only in (True, False):
+            escaped = value
+            for _ in range(2):
+                escaped = json.dumps(escaped, ensure_ascii=ascii_only)[1:-1]
+                found.add(escaped)
+        found |= {quote(value, safe="", errors="replace"), quote_plus(value, errors="replace")}
+    return {spelling.casefold() for spelling in found}
 
 
 def _leaves(name: str, text: str) -> Iterator[tuple[str, str]]:

@@ -77,7 +77,7 @@ def client_settings(conn: Connection) -> GatewaySettings:
 def max_requests_per_second(conn: Connection) -> float | None:
     """Return how fast a connection allows requests to leave, or None. Pure.
 
-    :raises LingyangConfigError: it is not a positive number.
+    :raises LingyangConfigError: it is no number, or less than one request an hour.
     """
     value = _extra(conn).get("max_requests_per_second")
     if value in (None, ""):
@@ -86,26 +86,34 @@ def max_requests_per_second(conn: Connection) -> float | None:
         rate = float(str(value))
     except ValueError:
         rate = 0.0
-    if not 0 < rate < float("inf"):
-        raise LingyangConfigError(f"connection {conn.conn_id!r}: max_requests_per_second must be more than 0")
+    if not 1 / 3600 <= rate < float("inf"):
+        raise LingyangConfigError(
+            f"connection {conn.conn_id!r}: max_requests_per_second must be at least 1/3600, one request an hour"
+        )
     return rate
 
 
 def lookup_settle(conn: Connection) -> float:
     """Return after how many seconds a look-up knows of every executed request: by default 30, or twice the timeout.
 
-    :raises LingyangConfigError: it is not a number of at least 0.
+    :raises LingyangConfigError: it is no number, or less than the timeout.
     """
+    timeout = client_settings(conn).timeout
     value = _extra(conn).get("lookup_settle")
     if value in (None, ""):
-        return max(30.0, 2 * client_settings(conn).timeout)
+        return max(30.0, 2 * timeout)
     try:
         seconds = float(str(value))
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= 86_400:
         raise LingyangConfigError(
-            f"connection {conn.conn_id!r}: lookup_settle must be a number of seconds from 0 to 86400"
+            f"connection {conn.conn_id!r}: lookup_settle must be a number of seconds up to 86400"
+        )
+    if seconds < timeout:
+        raise LingyangConfigError(
+            f"connection {conn.conn_id!r}: lookup_settle ({seconds:g}) must be at least timeout ({timeout:g}): a "
+            "request may be under way for that long, and who is not found before it arrives would be contacted twice"
         )
     return seconds
 

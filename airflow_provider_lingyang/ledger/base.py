@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol, Self
 
 INTENT_LIFE = 30.0
-"""Seconds. An intent that is older is rewritten before its request leaves: that fails for a try that was replaced."""
+"""Seconds. An older intent is written again before its request leaves: that fails for a try that was replaced."""
 
 
 class LedgerError(Exception):
@@ -86,7 +86,7 @@ class Intent:
     :param batch_num: as the rows have it, or None.
     :param biz_ids: its recipients, in order.
     :param struct_digest: SHA-256 of what the code stands for, in hex.
-    :param written_at: epoch seconds.
+    :param written_at: epoch seconds: not later than any request with this code that may have been executed left.
     :param again: whether its recipients were in a request before, which was not executed.
     """
 
@@ -159,7 +159,8 @@ class Ledger(Protocol):
         """Open a campaign and return its generation.
 
         :param resubmit: after a Clear of a finished submission, start the next generation.
-        :raises LedgerRefusedError: it is open with another host, app key or secret.
+        :raises LedgerRefusedError: it is open with another host, app key or secret, or others share what is to be
+            sent again.
         :raises LedgerError: it cannot be written.
         """
 
@@ -174,7 +175,7 @@ class Ledger(Protocol):
         """
 
     def renew(self, intents: Sequence[Intent]) -> None:
-        """Write intents again that were written before; raises as :meth:`write` does."""
+        """Write intents again as they are, to find out whether they are still ours; raises as :meth:`write` does."""
 
     def take_over(self, task_unique_codes: Sequence[str]) -> None:
         """Take requests in doubt over from whoever wrote them; raises as :meth:`write` does."""
@@ -229,12 +230,14 @@ class Opened:
 
     :param finished: the worker and ``max_tries`` of the submission that finished it, or None.
     :param begun: tells whether anybody was sent to, or may have been.
+    :param shared: tells whether another worker has sent, or may have, or is about to.
     """
 
     generation: int
     header: Header
     finished: tuple[str, int | None] | None
     begun: Callable[[], bool]
+    shared: Callable[[], bool] = lambda: False
 
 
 def generation_of(found: Opened | None, header: Header, attempt: Attempt, *, resubmit: bool) -> int:
@@ -242,7 +245,8 @@ def generation_of(found: Opened | None, header: Header, attempt: Attempt, *, res
 
     :param found: the latest generation in the ledger.
     :param resubmit: the author wants a Clear of a finished submission to send everybody again.
-    :raises LedgerRefusedError: the campaign is another app's, or was sent with another secret.
+    :raises LedgerRefusedError: the campaign is another app's, was sent with another secret, or is not this worker's
+        alone to send again.
     """
     if found is None:
         return 1
@@ -255,6 +259,13 @@ def generation_of(found: Opened | None, header: Header, attempt: Attempt, *, res
         and max_tries != attempt.max_tries
     )
     if resubmit and cleared:
+        # The next generation knows nothing of this one: those workers' next tries would repeat their people.
+        if found.shared():
+            raise LedgerRefusedError(
+                "on_clear='resubmit' would start the campaign anew for everybody, and other tasks or runs with this "
+                "campaign_key have sent to people of their own, whom their next try would then contact again. Clear "
+                "with on_clear='reuse', or send to these people again under another campaign_key"
+            )
         return found.generation + 1
     changed = [
         name

@@ -5,6 +5,7 @@ The table of answers of ``transfers/`` is written through it, too.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import chain
@@ -16,6 +17,8 @@ _ROWS = 100
 """Rows, or values of a list, in one statement at most."""
 _PARAMETERS = 2000
 """Parameters of one statement, unless a single row has more: SQL Server takes 2,100, others ten times as many."""
+_IDLE = 5.0
+"""Seconds after which a connection is not used again."""
 _GAVE_WAY = {"40001", "40P01", 1213}
 """SQLSTATEs, and MySQL's own number, of a transaction that was rolled back in favour of another one."""
 T = TypeVar("T")
@@ -96,6 +99,7 @@ class Database:
         self._collision = f"{collision} (connection {conn_id!r})"
         self._on_connect = on_connect
         self._connection: Any = None
+        self._used_at = 0.0
 
     @contextmanager
     def transaction(self) -> Iterator[Statements]:
@@ -106,6 +110,9 @@ class Database:
         :raises GaveWayError: another transaction was preferred.
         :raises LedgerError: anything else of the database. Its text holds no values of rows.
         """
+        # Servers and firewalls cut a connection that is idle for long, and it looks well until it is used.
+        if time.monotonic() - self._used_at > _IDLE:
+            self.close()
         try:
             if self._connection is None:
                 self._connection = self._hook.get_conn()
@@ -121,6 +128,7 @@ class Database:
             with closing(self._connection.cursor()) as cursor:
                 yield Statements(cursor, self._hook.placeholder)
             self._connection.commit()
+            self._used_at = time.monotonic()
         except BaseException as error:
             with suppress(Exception):
                 self._connection.rollback()

@@ -87,6 +87,8 @@ _MYSQL_OPTIONS = " ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4"
 
 STATES = _ACCEPTED, _REJECTED, _NOT_EXECUTED, _IN_DOUBT = "accepted", "rejected", "not_executed", "in_doubt"
 """Of a recipient."""
+_ENFORCES_KEYS: set[str] = set()
+"""Connections of which this process knows that."""
 _THIS = "campaign=? AND generation=?"
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -130,6 +132,7 @@ class SqlLedger:
         self._campaign = ""
         self._generation = 1
         self._plan_id = 0
+        self._has_written = False
 
     @property
     def handle(self) -> dict[str, Any] | None:
@@ -146,6 +149,7 @@ class SqlLedger:
     def claim(self) -> bool:
         """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
         self._create_tables()
+        self._check_keys()
         with self._database.transaction() as run:
             known = run.count(
                 "UPDATE lingyang_ledger_worker SET owner=?, writes=writes+1, claimed_at=? WHERE worker=?",
@@ -184,6 +188,9 @@ class SqlLedger:
         self._plan_id = header.plan_id
         with self._database.transaction() as run:
             self._check_owner(run)
+            if resubmit:
+                # Before the first SELECT: some databases show the whole transaction what was there at that time.
+                self._hold(run)
             rows = run.rows(
                 "SELECT generation, host, app_key, plan_id, key_fingerprint, finished_by, finished_max_tries "
                 "FROM lingyang_ledger_campaign WHERE campaign=? ORDER BY generation",
@@ -197,6 +204,7 @@ class SqlLedger:
                     Header(host, app_key, plan_id, fingerprint),
                     (finished[0], finished[1]) if finished[0] else None,
                     lambda: self._begun(run, generation),
+                    lambda: self._shared(run, generation),
                 )
             self._generation = generation_of(found, header, self._attempt, resubmit=resubmit)
             if found is not None and found.generation == self._generation:
@@ -230,6 +238,19 @@ class SqlLedger:
             [self._campaign, generation, _NOT_EXECUTED],
         )
         return bool(count)
+
+    def _shared(self, run: Statements, generation: int) -> bool:
+        ((count,),) = run.rows(
+            "SELECT count(*) FROM lingyang_ledger_request WHERE campaign=? AND generation=? AND worker<>?",
+            [self._campaign, generation, self._worker],
+        )
+        return bool(count)
+
+    def _hold(self, run: Statements) -> None:
+        """Let no other worker begin with a generation, or end it, until the transaction ends."""
+        run.count(
+            "UPDATE lingyang_ledger_campaign SET opened_at=opened_at WHERE campaign=?", [self._campaign]
+        )
 
     def past(self) -> Iterator[PastRequest]:
         """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
@@ -270,10 +291,13 @@ class SqlLedger:
             return
         with self._database.transaction() as run:
             self._check_owner(run)
+            if intents and not self._has_written:
+                self._check_generation(run)
             for outcome in outcomes:
                 self._write_outcome(run, outcome)
             for intent in intents:
                 self._write_intent(run, intent)
+        self._has_written = self._has_written or bool(intents)
 
     @_repeated_after(GaveWayError)
     def renew(self, intents: Sequence[Intent]) -> None:
@@ -283,10 +307,6 @@ class SqlLedger:
             for intent in intents:
                 if not self._owns(run, intent.task_unique_code):
                     raise self._taken_over(intent.task_unique_code)
-                run.count(
-                    f"UPDATE lingyang_ledger_request SET written_at=? WHERE {_THIS} AND task_unique_code=?",
-                    [intent.written_at, *self._this, intent.task_unique_code],
-                )
 
     @_repeated_after(GaveWayError)
     def take_over(self, task_unique_codes: Sequence[str]) -> None:
@@ -295,8 +315,9 @@ class SqlLedger:
             self._check_owner(run)
             for code in task_unique_codes:
                 run.count(
-                    f"UPDATE lingyang_ledger_request SET owner=?, worker=? WHERE {_THIS} AND task_unique_code=?",
-                    [self._owner, self._worker, *self._this, code],
+                    # Not its worker, who sent it: the people are that one's, too.
+                    f"UPDATE lingyang_ledger_request SET owner=? WHERE {_THIS} AND task_unique_code=?",
+                    [self._owner, *self._this, code],
                 )
 
     @_repeated_after(GaveWayError)
@@ -338,6 +359,17 @@ class SqlLedger:
                 f"the ledger on connection {self._conn_id!r} was taken over by another try of this task, or emptied"
             )
 
+    def _check_generation(self, run: Statements) -> None:
+        self._hold(run)
+        ((latest,),) = run.rows(
+            "SELECT max(generation) FROM lingyang_ledger_campaign WHERE campaign=?", [self._campaign]
+        )
+        if latest != self._generation:
+            raise LedgerFencedError(
+                f"the campaign on connection {self._conn_id!r} was started anew meanwhile (on_clear='resubmit' of "
+                "another task)"
+            )
+
     def _owns(self, run: Statements, code: str) -> bool:
         return bool(
             run.count(
@@ -369,7 +401,12 @@ class SqlLedger:
                     f"UPDATE lingyang_ledger_recipient SET state=? {of_code} ({marks(some)}){still}",
                     [state, *self._this, code, *some, *only],
                 )
-        told = [(key_of(biz_id).hex(), str(number)) for biz_id, number in outcome.accepted.items() if number]
+        told = [
+            (key_of(biz_id).hex(), str(number))
+            for biz_id, number in outcome.accepted.items()
+            # Whatever the gateway says must not keep the outcome from being written.
+            if number and -(2**63) <= number < 2**63
+        ]
         for pairs in chunks(told):
             run.count(
                 f"UPDATE lingyang_ledger_recipient SET task_id=CASE recipient {'WHEN ? THEN ? ' * len(pairs)}END "
@@ -380,8 +417,7 @@ class SqlLedger:
     def _write_intent(self, run: Statements, intent: Intent) -> None:
         code = intent.task_unique_code
         keys = [key_of(biz_id).hex() for biz_id in intent.biz_ids]
-        if intent.again:
-            self._free(run, code, keys)
+        worker = self._free(run, code, keys) if intent.again else self._worker
         run.insert(
             "lingyang_ledger_request",
             "campaign, generation, task_unique_code, batch_num, struct_digest, written_at, worker, owner, writes",
@@ -392,7 +428,7 @@ class SqlLedger:
                     intent.batch_num,
                     intent.struct_digest,
                     intent.written_at,
-                    self._worker,
+                    worker,
                     self._owner,
                     1,
                 )
@@ -407,15 +443,18 @@ class SqlLedger:
             ],
         )
 
-    def _free(self, run: Statements, code: str, keys: Sequence[str]) -> None:
-        """Make room for recipients that are sent again: nobody was executed, or the gateway knows the code."""
+    def _free(self, run: Statements, code: str, keys: Sequence[str]) -> str:
+        """Make room for recipients that are sent again: nobody was executed, or the gateway knows the code.
+
+        :return: whose request it is.
+        """
         for some in chunks(keys):
             run.count(
                 f"DELETE FROM lingyang_ledger_recipient WHERE {_THIS} AND state=? AND recipient IN ({marks(some)})",
                 [*self._this, _NOT_EXECUTED, *some],
             )
         mine = run.rows(
-            f"SELECT owner FROM lingyang_ledger_request WHERE {_THIS} AND task_unique_code=? AND owner=?",
+            f"SELECT worker FROM lingyang_ledger_request WHERE {_THIS} AND task_unique_code=? AND owner=?",
             [*self._this, code, self._owner],
         )
         if mine:
@@ -432,6 +471,30 @@ class SqlLedger:
                 f"DELETE FROM lingyang_ledger_request WHERE {_THIS} AND task_unique_code=?",
                 [*self._this, code],
             )
+        return str(mine[0][0]) if mine else self._worker
+
+    def _check_keys(self) -> None:
+        """Find out, once in a process, whether the database refuses a key that is there already.
+
+        :raises LedgerRefusedError: it takes keys and does not enforce them: two workers could have one recipient.
+        """
+        if self._conn_id in _ENFORCES_KEYS:
+            return
+        probe = uuid.uuid4().hex  # nobody else's, and rolled back
+        with suppress(CollisionError), self._database.transaction() as run:
+            for place in range(2):
+                run.insert(
+                    "lingyang_ledger_recipient",
+                    "campaign, generation, recipient, biz_id, task_unique_code, place, state",
+                    [(probe, 0, probe, "probe", probe, place, _NOT_EXECUTED)],
+                )
+            raise LedgerRefusedError(
+                f"the ledger's database (connection {self._conn_id!r}) took one primary key twice: it does not "
+                "enforce keys (Snowflake, Redshift and BigQuery do not), or its tables lost theirs, so it cannot "
+                "decide between two workers. Keep the ledger in PostgreSQL, MySQL, MariaDB or another database "
+                "that does"
+            )
+        _ENFORCES_KEYS.add(self._conn_id)
 
     def _create_tables(self) -> None:
         for table, columns in _TABLES.items():

@@ -16,6 +16,7 @@ import itertools
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from airflow_provider_lingyang.ledger.base import (
@@ -23,6 +24,7 @@ from airflow_provider_lingyang.ledger.base import (
     Header,
     Intent,
     LedgerError,
+    LedgerRefusedError,
     Opened,
     Outcome,
     PastRequest,
@@ -75,7 +77,10 @@ class TaskStateLedger:
     def claim(self) -> bool:
         """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
         mark = self._get(_ROOT)
-        knows = not self._attempt.has_past if mark is None else bool(mark["knows_past"])
+        with _ours(_ROOT):
+            knows = (
+                not self._attempt.has_past if mark is None else {True: True, False: False}[mark["knows_past"]]
+            )
         self._set(_ROOT, {"knows_past": knows})
         return knows
 
@@ -95,13 +100,14 @@ class TaskStateLedger:
         stored = self._get(self._campaign)
         found = None
         if stored is not None:
-            finished = stored["finished"]
-            found = Opened(
-                stored["generation"],
-                Header(**stored["header"]),
-                tuple(finished) if finished else None,
-                lambda: self._begun(stored["generation"]),
-            )
+            with _ours(self._campaign):
+                finished = stored["finished"]
+                found = Opened(
+                    stored["generation"],
+                    Header(**stored["header"]),
+                    tuple(finished) if finished else None,
+                    lambda: self._begun(stored["generation"]),
+                )
         generation = generation_of(found, header, self._attempt, resubmit=resubmit)
         self._opened = {"generation": generation, "header": header.to_json(), "finished": None}
         self._number, self._open = 0, {}
@@ -112,10 +118,12 @@ class TaskStateLedger:
         """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
         number = 1
         while (segment := self._get(self._key(number))) is not None:
+            with _ours(self._key(number)):
+                requests = [_past_request(code, entry) for code, entry in segment.items()]
             number += 1
             for code, entry in segment.items():
                 self._remember(code, entry)
-                yield _past_request(code, entry)
+            yield from requests
         self._number, self._segment, self._sizes = number, {}, {}
 
     def write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
@@ -216,6 +224,17 @@ class TaskStateLedger:
                 f"the task state store cannot be written ({type(error).__name__}): either the API server is not to "
                 "be reached, or Airflow has replaced this try by another one"
             ) from error
+
+
+@contextmanager
+def _ours(key: str) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise LedgerRefusedError(
+            f"the task state store holds something under {key!r} that is no ledger's: nobody can tell whom earlier "
+            "tries reached. Find out who wrote it there; to start over, send the remaining people in a new run"
+        ) from error
 
 
 def _entry(intent: Intent) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -110,7 +111,8 @@ class LingyangSubmitBatchOperator(BaseOperator):
     :param on_in_doubt: nobody can tell whether a request was executed: ``stop`` (default), or ``continue`` without it.
     :param on_empty: no rows: ``skip`` (default), ``fail`` or ``succeed``.
     :param on_clear: a finished submission is cleared: ``reuse`` (default) what it did and send to new rows only, or
-        ``resubmit`` everybody. An unfinished one always goes on. Templated.
+        ``resubmit`` everybody, which is refused where others with this ``campaign_key`` have sent too. An unfinished
+        one always goes on. Templated.
     :param settle: what you found out about requests in doubt: task_unique_code → ``accepted`` or ``not_executed``, as
         a dict or its JSON. Default None. Templated.
     :param ledger_conn_id: a database (any ``DbApiHook``) that keeps the ledger, in tables created on first use.
@@ -212,10 +214,11 @@ class LingyangSubmitBatchOperator(BaseOperator):
         self.settle = settle
         self.ledger_conn_id = ledger_conn_id
         self.lingyang_conn_id = lingyang_conn_id
-        self._killed = False
+        self._killed_at: float | None = None
         self._ledger: Any = None
         self._biz_ids_query: dict[str, Any] | None = None
         self._check_arguments()
+        self._given = [name for name, value in self._templated() if value is not None]
 
     @property
     def audience(self) -> Any:
@@ -266,6 +269,15 @@ class LingyangSubmitBatchOperator(BaseOperator):
         if not isinstance(self.settle, str):
             arguments.parse_settle(self.settle)
 
+    def _templated(self) -> Iterator[tuple[str, Any]]:
+        """Yield the arguments that mean something else when they are missing, and their values as they are now."""
+        for name in self.template_fields:
+            value = getattr(self, name)
+            if name not in ("settle", "on_clear"):  # blank is nothing to settle; on_clear has its choices
+                yield name, value
+            if name in ("use_book_info", "task_defaults") and isinstance(value, Mapping):
+                yield from ((f"{name}[{key!r}]", inner) for key, inner in value.items())
+
     def execute(self, context: Context) -> dict[str, Any]:
         """Read, validate, decide, send, account."""
         return self._submit(context, resumed=False)
@@ -275,8 +287,9 @@ class LingyangSubmitBatchOperator(BaseOperator):
         return self._submit(context, resumed=True)
 
     def on_kill(self) -> None:
-        """Let no further request leave. Runs in a signal handler: sets a flag and nothing else."""
-        self._killed = True
+        """Let no further request leave. Runs in a signal handler: notes the time and does nothing else."""
+        if self._killed_at is None:
+            self._killed_at = time.monotonic()
 
     def _submit(self, context: Context, *, resumed: bool) -> dict[str, Any]:
         from airflow_provider_lingyang.campaign.manifest import Manifest
@@ -293,35 +306,61 @@ class LingyangSubmitBatchOperator(BaseOperator):
             max_tries=getattr(ti, "max_tries", None),
             resumed=resumed,
         )
+        own_key = self.campaign_key is not None
         manifest = Manifest(
-            self.campaign_key or f"{ti.dag_id}/{ti.run_id}/{ti.task_id}", self.output_slots, source
+            str(self.campaign_key) if own_key else f"{ti.dag_id}/{ti.run_id}/{ti.task_id}",
+            self.output_slots,
+            source,
         )
+        manifest.past_counted = not (attempt.has_past or own_key)
         self._ledger = NoLedger()
-        with self._accounted(ti, manifest) as account:
-            manifest.ids_limit = config.xcom_ids_limit()
-            if not self.validate_only:
-                self._ledger = self._find_ledger(context, manifest.campaign_key, attempt)
-            with closing(self._ledger):
-                self._run(ti, manifest, attempt)
+        finished = False
+        try:
+            with self._accounted(ti, manifest, attempt) as account:
+                for name, value in self._templated():
+                    if name in self._given:
+                        arguments.check_rendered(name, value)
+                manifest.ids_limit = config.xcom_ids_limit()
+                if not self.validate_only:
+                    self._ledger = self._find_ledger(context, manifest.campaign_key, attempt)
+                finished = self._run(manifest, attempt)
+            if finished:
+                # Only now: a submission whose account was not published is not finished for a Clear.
+                self._finish()
+        finally:
+            self._ledger.close()
         return account
+
+    def _finish(self) -> None:
+        from airflow_provider_lingyang.ledger.base import LedgerError
+
+        try:
+            self._ledger.finish()
+        except LedgerError as error:
+            failure = self._broken_off(
+                f"{error}. Nobody is left to be sent to, but the ledger does not know that the submission is finished: "
+                "the next try notes it"
+            )
+            raise failure from None
 
     def _find_ledger(self, context: Context, campaign_key: str, attempt: Attempt) -> Ledger:
         """Return where tries leave what later ones need.
 
-        :raises AirflowFailException: there is no ledger that could hold, and one is needed.
+        :raises ArgumentError: the ledger that there is could not hold.
+        :raises AirflowFailException: there is none, and one is needed.
         """
         from airflow_provider_lingyang.hooks.rows import sql_hook
         from airflow_provider_lingyang.ledger.base import NoLedger
 
-        if self.ledger_conn_id:
+        if self.ledger_conn_id is not None:
             from airflow_provider_lingyang.ledger.sql import SqlLedger
 
             log.info("The ledger is on connection %r, campaign_key %r", self.ledger_conn_id, campaign_key)
             return SqlLedger(sql_hook(self.ledger_conn_id), self.ledger_conn_id, campaign_key, attempt)
         if attempt.map_index >= 0:
-            raise AirflowFailException(
-                "nothing was sent: a mapped task needs a ledger that its instances share, so that no two of them "
-                "send to one person: give it ledger_conn_id, or use one task"
+            raise arguments.ArgumentError(
+                "a mapped task needs a ledger that its instances share, so that no two of them send to one person: "
+                "give it ledger_conn_id, or use one task"
             )
         store = context.get("task_state_store")
         if store is None:
@@ -343,14 +382,15 @@ class LingyangSubmitBatchOperator(BaseOperator):
         for section, option in (("state_store", "clear_on_success"), ("workers", "state_store_backend")):
             value = conf.get(section, option, fallback="")
             if str(value).strip().lower() not in ("", "false"):
-                raise AirflowFailException(
-                    f"nothing was sent: [{section}] {option} is set, so the task's state is no safe place for the "
+                raise arguments.ArgumentError(
+                    f"[{section}] {option} is set, so the task's state is no safe place for the "
                     "ledger: give the task ledger_conn_id"
                 )
         log.info("The ledger is in the task's own state")
         return TaskStateLedger(store, attempt, NEVER_EXPIRE)
 
-    def _run(self, ti: Any, manifest: Manifest, attempt: Attempt) -> None:
+    def _run(self, manifest: Manifest, attempt: Attempt) -> bool:
+        """Read and send; return whether everybody is in a final state."""
         from airflow_provider_lingyang.campaign.campaign import Campaign
         from airflow_provider_lingyang.campaign.gate import Gate, SendWindow, parse_until
         from airflow_provider_lingyang.campaign.spool import Spool
@@ -369,7 +409,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
                 "on_clear='resubmit' is not for mapped tasks: their instances share one campaign"
             )
         knows_past = self._ledger.claim()
-        stop = Stop(lambda: self._killed)
+        stop = Stop(lambda: self._killed_at)
         hook = LingyangHook(self.lingyang_conn_id, sleep=stop.sleep)
         settings = hook.settings
         result_query = hook.result_query
@@ -397,10 +437,10 @@ class LingyangSubmitBatchOperator(BaseOperator):
         with Spool(config.spool_dir()) as spool, closing(hook):
             if not self.validate_only:
                 campaign.open(resubmit=self.on_clear == "resubmit")
-            campaign.read(self._rows, spool, stop)
+            campaign.read(self._rows, spool, stop, unknown_past=not knows_past)
             if self.validate_only:
                 campaign.show_plan(spool)
-                return
+                return False
             self._hand_over_ids(spool, manifest)
             campaign.send(
                 spool,
@@ -413,6 +453,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
                 settle=settle,
                 unknown_past=not knows_past,
             )
+        return not manifest.doubts
 
     def _spec(self) -> CampaignSpec:
         from airflow_provider_lingyang.campaign.campaign import CampaignSpec, parse_book, parse_plan_id
@@ -473,7 +514,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         )
 
     @contextmanager
-    def _accounted(self, ti: Any, manifest: Manifest) -> Iterator[dict[str, Any]]:
+    def _accounted(self, ti: Any, manifest: Manifest, attempt: Attempt) -> Iterator[dict[str, Any]]:
         """Publish the manifest however it ends, and say in one sentence what happened.
 
         Gives the manifest as plain JSON, filled at the end.
@@ -487,6 +528,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         from airflow_provider_lingyang.hooks.rows import QueryError
         from airflow_provider_lingyang.ledger.base import LedgerError, LedgerRefusedError
 
+        nothing = "nothing was sent" + (" by this try" if attempt.has_past else "")
         account: dict[str, Any] = {}
         failure: AirflowException | None = None
         later: Later | None = None
@@ -500,9 +542,9 @@ class LingyangSubmitBatchOperator(BaseOperator):
                     str(error)
                 )
         except (AudienceError, arguments.ArgumentError, LingyangError, LedgerRefusedError) as error:
-            failure = AirflowFailException(f"nothing was sent: {error}. {manifest.in_words()}")
+            failure = AirflowFailException(f"{nothing}: {error}. {manifest.in_words()}")
         except (SpoolError, QueryError) as error:
-            failure = self._broken_off(f"nothing was sent: {error}. {manifest.in_words()}")
+            failure = self._broken_off(f"{nothing}: {error}. {manifest.in_words()}")
         except LedgerError as error:
             failure = self._broken_off(f"{error}, so nothing more was sent. {manifest.in_words()}")
         except SubmissionStopped as error:
@@ -574,10 +616,12 @@ class LingyangSubmitBatchOperator(BaseOperator):
 
 
 def _way_out(manifest: Manifest, ledger: Ledger) -> str:
+    from airflow_provider_lingyang.ledger.base import LOST
+
     if not ledger.remembers:
         return _way_out_without_ledger(manifest)
-    if manifest.doubts:
-        codes = [doubt.task_unique_code for doubt in manifest.doubts]
+    # What a lost ledger held is no request that anybody could find in the console.
+    if codes := [doubt.task_unique_code for doubt in manifest.doubts if doubt.task_unique_code != LOST]:
         line = ", ".join(f'"{code}": "accepted"' for code in codes[:_SHOWN])
         more = f" and {len(codes) - _SHOWN} more, see in_doubt in the manifest" if len(codes) > _SHOWN else ""
         return (

@@ -44,7 +44,7 @@ def ask(gateway: Gateway, *, dated: bool = False, reused: bool = False, told: bo
     def monotonic() -> float:
         return gateway.now
 
-    stop = Stop(lambda: told, monotonic=monotonic, sleep=gateway.sleep)
+    stop = Stop(lambda: 0.0 if told else None, monotonic=monotonic, sleep=gateway.sleep)
     inquiry = Inquiry(gateway.look_up, stop, dated=dated, reused=reused, monotonic=monotonic)
     (verdict,) = inquiry.ask([Question(["a", "b"], INTENT, 10.0)])
     return verdict.executed, verdict.not_executed, verdict.unknown

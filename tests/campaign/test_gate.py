@@ -103,7 +103,6 @@ def test_nothing_leaves_after_send_until_nor_waits_for_a_window_that_opens_after
     ("value", "expected"),
     [
         (None, None),
-        ("", None),
         ("2026-01-31 20:00:00", "2026-01-31T20:00:00+08:00"),
         ("2026-01-31T12:00:00+00:00", "2026-01-31T20:00:00+08:00"),
         (datetime(2026, 1, 31, 12, tzinfo=UTC), "2026-01-31T20:00:00+08:00"),
@@ -117,7 +116,7 @@ def test_send_until_is_a_moment_in_china_unless_it_says_otherwise(
     assert (found.isoformat() if found else None) == expected
 
 
-@pytest.mark.parametrize("value", ["tomorrow", "20:30", "2026-01-31", 5, "{{ x }}"])
+@pytest.mark.parametrize("value", ["tomorrow", "20:30", "2026-01-31", 5, "{{ x }}", "", " "])
 def test_what_is_no_moment_is_refused(value: object) -> None:
     with pytest.raises(ArgumentError, match="send_until must be a date with a time"):
         parse_until(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import stat
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from airflow_provider_lingyang.campaign.private import SpoolError
 from airflow_provider_lingyang.campaign.reading import Reading
 from airflow_provider_lingyang.campaign.spool import AudienceError, Spool
 from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest, UseBookInfo
+from airflow_provider_lingyang.ledger.base import PastRequest, key_of
 
 
 def person(
@@ -231,3 +233,31 @@ def test_a_request_keeps_its_code_over_readings_and_changes_it_with_what_it_is(t
         codes(people, use_book_info=UseBookInfo(use_platform="P", book_code="B", book_owner_id=5)),
     ]
     assert len({first[0], *(found[0] for found in different)}) == 7
+
+
+class TimedOut(BaseException):
+    """As Airflow's, which its signal handler raises."""
+
+
+def test_a_time_out_while_the_past_is_laid_beside_the_audience_is_not_swallowed() -> None:
+    def time_out(*_: Any) -> None:
+        raise TimedOut
+
+    before = signal.signal(signal.SIGALRM, time_out)
+    with Spool() as spool:
+        for number in range(50_000):
+            spool.add(Recipient(number, f"B{number}", False, None, f"phone {number}", "{}"))
+        assert len(spool) == 50_000
+        past = PastRequest("code", None, "", 0.0, accepted=[key_of(f"B{number}") for number in range(50_000)])
+        try:
+            with pytest.raises(TimedOut):
+                spool.remember(armed(past))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+def armed(past: PastRequest) -> Iterator[PastRequest]:
+    """Give the past, and let the time run out soon after it was taken."""
+    yield past
+    signal.setitimer(signal.ITIMER_REAL, 0.02)

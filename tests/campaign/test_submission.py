@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from airflow_provider_lingyang.campaign.couriers import Couriers
 from airflow_provider_lingyang.campaign.gate import Gate, Later
 from airflow_provider_lingyang.campaign.manifest import BatchTally, Manifest
 from airflow_provider_lingyang.campaign.spool import Spool
-from airflow_provider_lingyang.campaign.stop import Stop
+from airflow_provider_lingyang.campaign.stop import PATIENCE, Stop
 from airflow_provider_lingyang.campaign.submission import Policy, Submission, SubmissionStopped
 from airflow_provider_lingyang.gateway import errors
 from airflow_provider_lingyang.gateway.errors import Replay
@@ -62,7 +63,7 @@ class Diary(NoLedger):
 
 def send(
     outcomes: list[Any],
-    stopped: Callable[[], bool] = lambda: False,
+    told_at: Callable[[], float | None] = lambda: None,
     ledger: NoLedger | None = None,
     new_wire: Callable[[list[Any]], Wire] = Wire,
     requests: int | None = None,
@@ -84,7 +85,7 @@ def send(
             gate=Gate(),
             retry=RetryPolicy(max_attempts, random.Random(1)),
             policy=policy_class(max_attempts=max_attempts, **policy),
-            stop=Stop(stopped),
+            stop=Stop(told_at),
         )
         try:
             submission.send_batch(BatchTally("1", manifest.audience), lambda _: to_send)
@@ -144,17 +145,46 @@ def test_a_task_that_is_not_echoed_is_rejected_and_an_echo_of_nobody_changes_not
 
 
 def test_no_request_leaves_once_the_task_was_told_to_stop() -> None:
-    told: list[bool] = []
+    told: list[float] = []
 
     class Telling(Wire):
         def submit_struct(self, struct: str) -> SubmitReceipt:
-            told.append(True)
+            told.append(time.monotonic())
             return super().submit_struct(struct)
 
-    manifest, raised = send([None, None, None], lambda: bool(told), new_wire=Telling)
+    manifest, raised = send([None, None, None], lambda: told[0] if told else None, new_wire=Telling)
     assert isinstance(raised, SubmissionStopped)
     assert not raised.final
     assert (manifest.accepted, manifest.not_sent) == (2, 4)
+
+
+def test_no_request_leaves_once_the_task_was_told_to_stop_while_its_intent_was_written() -> None:
+    told: list[float] = []
+
+    class Telling(Diary):
+        def write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
+            super().write(outcomes, intents)
+            told.append(time.monotonic())
+
+    diary = Telling()
+    manifest, raised = send([None, None], lambda: told[0] if told else None, diary)
+    assert isinstance(raised, SubmissionStopped)
+    assert (manifest.accepted, manifest.in_doubt, manifest.not_sent) == (0, 0, 4)
+    assert diary.written == [([], ["code0", "code1"]), (["code0", "code1"], [])]
+
+
+def test_patience_counts_from_the_moment_when_the_task_was_told_to_stop() -> None:
+    told: list[float] = []
+
+    class Deaf(Wire):
+        def submit_struct(self, struct: str) -> SubmitReceipt:
+            told.append(time.monotonic() - PATIENCE)  # only noticed now
+            time.sleep(1)
+            return super().submit_struct(struct)
+
+    manifest, raised = send([None], lambda: told[0] if told else None, new_wire=Deaf)
+    assert "told to stop while request code0" in str(raised)
+    assert manifest.in_doubt == 2
 
 
 def test_intents_are_written_before_requests_leave_and_outcomes_with_the_next_intents() -> None:
@@ -205,11 +235,15 @@ def test_an_outcome_is_written_a_second_time_where_the_first_fails() -> None:
 
 
 def test_an_old_intent_is_written_again_before_its_request_leaves() -> None:
-    renewed: list[str] = []
+    written: list[Intent] = []
+    renewed: list[Intent] = []
 
     class Renewing(NoLedger):
+        def write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
+            written.extend(intents)
+
         def renew(self, intents: Sequence[Intent]) -> None:
-            renewed.extend(intent.task_unique_code for intent in intents)
+            renewed.extend(intents)
 
     # An intent lives for half of lookup_settle: here for no time at all until it is renewed.
     lives = iter([0.0, *[60.0] * 20])
@@ -219,7 +253,8 @@ def test_an_old_intent_is_written_again_before_its_request_leaves() -> None:
 
     manifest, raised = send([None], ledger=Renewing(), policy_class=Short)
     assert raised is None
-    assert renewed == ["code0"]
+    # As it was, its time too: what a look-up finds may be of a request that left before.
+    assert renewed == written
     assert manifest.accepted == 2
 
 

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-TIMEOUT = 0.4
+TIMEOUT = 0.35
 """Seconds a client waits for an answer."""
 SETTLE = 0.35
 """Seconds after which a look-up knows everything; more than a late index needs."""

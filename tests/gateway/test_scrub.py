@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -236,6 +238,80 @@ def test_nothing_is_done_before_there_is_a_text_to_scrub(monkeypatch: pytest.Mon
     monkeypatch.setattr("airflow_provider_lingyang.gateway.scrub.json.loads", never)
     assert Scrubber({"p": STRUCT}, {})(None) is None
     assert Scrubber({"p": STRUCT}, {})("") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("email zhang.san+1@EXAMPLE.com bad", "email <email> bad"),
+        ("TB/张三", "<outer_user_id>"),
+        ("tb&#x2F;&#24352;&#x4e09;", "<outer_user_id>"),
+        ("tb&sol;张三", "<outer_user_id>"),
+        ("张&quot;三\\", "<user_name>"),
+        ("张&#34;三&#92;", "<user_name>"),
+        ("张&amp;quot;三\\", "<user_name>"),
+        ("SAY &QUOT;hi&quot; &amp; &lt;bye&gt;\n", "<note>"),
+        ("zhang.san&#43;1&#x40;example.com", "<email>"),
+        ("İ ŉ ZHANG.SAN+1@example.com ß!", "İ ŉ <email> ß!"),
+    ],
+)
+def test_case_and_entities_do_not_help_a_value_through(scrub: Scrubber, text: str, expected: str) -> None:
+    assert scrub(text) == expected
+
+
+PHONES = [
+    "13812345678",
+    "138 1234 5678",
+    "138-1234-5678",
+    "138.1234.5678",
+    "(138) 1234-5678",
+    "138\u00a01234\u20115678",
+    "1 3 8 1 2 3 4 5 6 7 8",
+    "8613812345678",
+    "+86 138 1234 5678",
+    "0086-13812345678",
+    "+86 (138) 1234-5678",
+    "138&#45;1234&#45;5678",
+]
+
+
+@pytest.mark.parametrize("written", PHONES)
+@pytest.mark.parametrize("sent", ["13812345678", "138 1234 5678", "+8613812345678", "0086-138-1234-5678"])
+def test_a_phone_number_is_found_however_it_is_spaced_out(sent: str, written: str) -> None:
+    for about in ("bad phone {}!", "7 {} 1"):
+        found = scrubbed(about.format(written), phone_number=sent)
+        assert "<phone_number>" in found
+        assert not {"138", "1234", "5678", "13812345678"} & set(re.findall("[0-9]+", found))
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "biz_id order-20240312-001 of 2024-03-12",
+        "request_id 0ba9b2d5-1710-2307-1212",
+        "task 79326d4a-7fcd-4670-87e3-0b853d15dd6b",
+    ],
+)
+def test_identifiers_stay_where_dates_and_short_numbers_were_sent(kept: str) -> None:
+    values = {"birthday": "2024.03.12", "phone_number": "13812345678"}
+    assert scrubbed(kept, **values) == kept
+
+
+@pytest.mark.parametrize("call_id", ["138-1234-5678", "ZHANGSAN", "138.1234.5678"])
+def test_an_id_of_a_call_is_no_way_to_respell_a_value(call_id: str) -> None:
+    scrub = Scrubber({"p": json.dumps({"phone_number": "13812345678", "user": "ZhangSan"})}, {})
+    assert scrub.call_id(call_id) in ("<phone_number>", "<user>")
+    assert scrub.call_id("sb55e89351b95b") == "sb55e89351b95b"
+
+
+def test_a_large_text_about_a_large_request_takes_no_time_to_speak_of() -> None:
+    tasks = [TASK | {"phone_number": f"1380000{n:04}", "user_name": f"客户 {n}"} for n in range(100)]
+    scrub = Scrubber({"p": json.dumps(BATCH | {"task_list": tasks})}, {})
+    text = ("138-0000-0007 &#24352; İ x" * 10_000)[: 256 * 1024]
+    started = time.process_time()
+    found = scrub(text) or ""
+    assert time.process_time() - started < 5
+    assert found.startswith("<phone_number> &#24352; İ x")
 
 
 LETTERS = st.text(st.characters(exclude_categories=["Cs"]), min_size=4, max_size=12)

@@ -126,10 +126,44 @@ def test_one_id_is_a_list_too(sandbox: SandboxProcess) -> None:
         LingyangHook().fetch_results("B1")
 
 
-@pytest.mark.parametrize("rate", [0, True, -1, "fast", "inf", "nan"])
+@pytest.mark.parametrize("rate", [0, True, -1, "fast", "inf", "nan", 1e-9, 1 / 3601])
 def test_a_rate_that_cannot_be_right_is_an_error(monkeypatch: pytest.MonkeyPatch, rate: Any) -> None:
-    with pytest.raises(LingyangConfigError, match="max_requests_per_second must be more than 0"):
+    with pytest.raises(LingyangConfigError, match="max_requests_per_second must be at least 1/3600"):
         _ = connect(monkeypatch, extra={"max_requests_per_second": rate}).max_requests_per_second
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        (
+            {"lookup_settle": 0},
+            r"lookup_settle \(0\) must be at least timeout \(30\): a request may be under way",
+        ),
+        ({"lookup_settle": 5, "timeout": 5.5}, r"lookup_settle \(5\) must be at least timeout \(5.5\)"),
+        ({"lookup_settle": -1}, "lookup_settle must be a number of seconds up to 86400"),
+        ({"lookup_settle": "nan"}, "lookup_settle must be a number"),
+    ],
+)
+def test_a_look_up_that_counts_while_a_request_may_still_arrive_is_refused(
+    monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(LingyangConfigError, match=expected):
+        _ = connect(monkeypatch, extra=extra).lookup_settle
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        ({}, 60),
+        ({"timeout": 5}, 30),
+        ({"timeout": 5, "lookup_settle": ""}, 30),
+        ({"timeout": 5, "lookup_settle": "5"}, 5),
+    ],
+)
+def test_a_look_up_knows_everybody_after_30_seconds_or_twice_the_timeout_unless_it_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any], expected: float
+) -> None:
+    assert connect(monkeypatch, extra=extra).lookup_settle == expected
 
 
 def test_a_missing_connection_is_an_error_that_says_how_to_make_one() -> None:

@@ -63,12 +63,13 @@ def test_outcomes_and_the_next_intents_are_written_together(ledgers: Any) -> Non
     assert ledgers.states(ledgers.next_try(), "abcdefg") == "aarrdd-"
 
 
-def test_a_renewed_intent_is_as_young_as_its_renewal(ledgers: Any) -> None:
+def test_a_renewed_intent_is_as_old_as_it_was(ledgers: Any) -> None:
     ledger = ledgers.start()
-    ledger.write([], [ledgers.intent("code", "ab", written_at=1)])
-    ledger.renew([ledgers.intent("code", "ab", written_at=50)])
+    intent = ledgers.intent("code", "ab", written_at=1)
+    ledger.write([], [intent])
+    ledger.renew([intent])
     (request,) = ledgers.next_try().past()
-    assert request.written_at == 50
+    assert request.written_at == 1
     assert list(request.in_doubt) == ["a", "b"]
 
 

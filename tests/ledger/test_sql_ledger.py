@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,9 +18,11 @@ from airflow_provider_lingyang.ledger.base import (
     LedgerFencedError,
     LedgerRefusedError,
     Outcome,
+    digest,
     key_of,
 )
 from airflow_provider_lingyang.ledger.database import Statements
+from tests.ledger.conftest import SqlLedgers
 
 
 def free_port() -> int:
@@ -164,6 +167,68 @@ def test_a_request_that_was_taken_over_is_out_of_its_first_workers_hands(databas
     assert database.states(second, "abc") == "dda"
 
 
+def finish(ledger: Any) -> None:
+    ledger.write([], [SqlLedgers.intent("mine", ["m"])])
+    ledger.write([Outcome("mine", {"m": 1})], [])
+    ledger.finish()
+
+
+def test_a_campaign_that_others_share_is_not_started_anew(database: Any) -> None:
+    other, own = database.start(run_id="other"), database.start()
+    other.write([], [database.intent("code", "ab")])
+    finish(own)
+    # Also where the other one's request in doubt was taken over, and sent again by who knows its code.
+    for _ in range(3):
+        own = database.new(try_number=2, max_tries=5)
+        own.claim()
+        with pytest.raises(LedgerRefusedError, match="other tasks or runs"):
+            own.open(database.header(), resubmit=True)
+        own = database.start(try_number=2)
+        own.take_over(["code"])
+        own.write([], [database.intent("code", "ab", again=True)])
+        own.finish()
+    assert {request.task_unique_code: request.mine for request in own.past()} == {"code": False, "mine": True}
+
+
+def test_a_worker_without_requests_does_not_begin_with_a_generation_that_was_replaced(database: Any) -> None:
+    other, own = database.start(run_id="other"), database.start()
+    finish(own)
+    assert database.start(try_number=2, max_tries=5, resubmit=True).handle["generation"] == 2
+    with pytest.raises(LedgerFencedError, match="started anew meanwhile"):
+        other.write([], [database.intent("code", "ab")])
+    other = database.start(run_id="other", try_number=2)
+    other.write([], [database.intent("code", "ab")])
+    assert database.states(other, "abm") == "dd-"
+
+
+def test_either_a_worker_begins_with_a_generation_or_another_one_ends_it(database: Any) -> None:
+    def alone(ledger: Any, action: Callable[[], Any]) -> Any:
+        # A connection of SQLite belongs to the thread that made it.
+        try:
+            return action()
+        finally:
+            ledger.close()
+
+    for number in range(5):
+        key = f"campaign-{number}"
+        other = database.start(campaign_key=key, run_id="other")
+        finish(database.start(campaign_key=key))
+        again = database.new(campaign_key=key, try_number=2, max_tries=5)
+        again.claim()
+        again.close()
+        other.close()
+        results = at_once(
+            [
+                partial(alone, again, partial(again.open, database.header(), resubmit=True)),
+                partial(alone, other, partial(other.write, [], [database.intent("code", "ab")])),
+            ]
+        )
+        assert [type(result) for result in results] in (
+            [int, LedgerFencedError],
+            [LedgerRefusedError, type(None)],
+        )
+
+
 def test_who_was_accepted_meanwhile_is_not_freed_by_who_takes_over_too_late(database: Any) -> None:
     first, second = database.start(map_index=0), database.start(map_index=1)
     first.write([], [database.intent("code", "ab")])
@@ -189,7 +254,8 @@ def test_campaigns_with_keys_of_their_own_do_not_meet(database: Any) -> None:
     first, second = database.start(campaign_key="one"), database.start(campaign_key="two")
     first.write([], [database.intent("code", "ab")])
     second.write([], [database.intent("code", "ab")])
-    assert first.handle == {"ledger_conn_id": "ledger", "campaign_key": "one", "plan_id": 1, "generation": 1}
+    where = {"ledger_conn_id": "ledger", "campaign_key": "one", "plan_id": 1, "generation": 1}
+    assert first.handle == where | {"worker": digest("one", first._attempt.worker)}
     first.write([Outcome("code", {"a": 1, "b": 2})], [])
     assert database.states(second, "ab") == "dd"
 
@@ -203,6 +269,61 @@ def test_task_ids_are_kept_where_they_were_told(database: Any) -> None:
     )
     kept = dict(database.sql("SELECT biz_id, task_id FROM lingyang_ledger_recipient"))
     assert kept == {biz_id: str(10**18 + n) if n else None for n, biz_id in enumerate(people)}
+
+
+@pytest.mark.parametrize("number", [2**63, 10**25, -(2**63) - 1])
+def test_a_task_id_that_no_number_of_the_platform_can_be_does_not_lose_the_outcome(
+    database: Any, number: int
+) -> None:
+    ledger = database.start()
+    ledger.write([], [database.intent("code", "ab")])
+    ledger.write([Outcome("code", {"a": number, "b": 2})], [])
+    kept = dict(database.sql("SELECT biz_id, task_id FROM lingyang_ledger_recipient"))
+    assert kept == {"a": None, "b": "2"}
+    assert database.states(ledger, "ab") == "aa"
+
+
+def test_a_database_that_does_not_enforce_keys_is_refused(make_sql: Any, monkeypatch: Any) -> None:
+    database = make_sql("sqlite")
+    # What Snowflake, Redshift and BigQuery make of a key.
+    for table, columns in sql._TABLES.items():
+        database.sql(f"CREATE TABLE {table} ({columns.split('PRIMARY KEY')[0].rstrip().rstrip(',')})")
+    monkeypatch.setattr(sql, "_ENFORCES_KEYS", set())
+    for _ in range(2):
+        with pytest.raises(LedgerRefusedError, match="took one primary key twice"):
+            database.new().claim()
+    assert database.everything() == []
+
+
+def test_whether_keys_are_enforced_is_asked_once_and_leaves_nothing(database: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(sql, "_ENFORCES_KEYS", set())
+    asked: list[str] = []
+    insert = Statements.insert
+
+    def counted(self: Any, table: str, *args: Any) -> None:
+        asked.append(table)
+        insert(self, table, *args)
+
+    monkeypatch.setattr(Statements, "insert", counted)
+
+    def claim(number: int) -> None:
+        ledger = database.new(map_index=number)
+        ledger.claim()
+        ledger.close()
+
+    assert at_once([partial(claim, number) for number in range(4)]) == [None] * 4
+    asked.clear()
+    claim(5)
+    assert asked == ["lingyang_ledger_worker"]
+    assert database.sql("SELECT * FROM lingyang_ledger_recipient") == []
+
+
+def test_a_connection_that_was_cut_while_it_was_idle_is_replaced(database: Any, monkeypatch: Any) -> None:
+    ledger = database.start()
+    database.interrupt()()
+    monkeypatch.setattr("airflow_provider_lingyang.ledger.database._IDLE", -1.0)
+    assert list(ledger.past()) == []
+    ledger.write([], [database.intent("code", "ab")])
 
 
 def test_a_broken_connection_is_an_error_of_the_ledger_and_is_replaced(database: Any) -> None:

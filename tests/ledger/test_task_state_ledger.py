@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from airflow_provider_lingyang.ledger.base import Attempt, LedgerError, Outcome
+from airflow_provider_lingyang.ledger.base import Attempt, LedgerError, LedgerRefusedError, Outcome
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
 
 
@@ -208,3 +208,15 @@ def test_the_store_of_airflow_takes_what_the_ledger_gives(ledgers: Any, monkeypa
     assert sorted(said) == ["lingyang", "lingyang/1", "lingyang/1/1/w000001"]
     assert [message.expires_at for message in said.values()] == [None] * 3
     assert ledgers.states(ledger, "ab") == "dd"
+
+
+@pytest.mark.parametrize("foreign", ["x", [], 5, {}, {"knows_past": "no"}, {"code": "x"}])
+@pytest.mark.parametrize("key", ["lingyang", "lingyang/1", "lingyang/1/1/w000001"])
+def test_what_is_no_ledger_s_is_refused(task_state_ledgers: Any, store: Any, key: str, foreign: Any) -> None:
+    ledger = task_state_ledgers.start()
+    ledger.write([], [task_state_ledgers.intent("code", "ab")])
+    store.values[key] = json.dumps(foreign)
+    if "/w" in key and foreign == {}:
+        return  # as good as empty
+    with pytest.raises(LedgerRefusedError, match=f"under '{key}' that is no ledger's"):
+        task_state_ledgers.next_try()

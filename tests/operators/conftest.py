@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
+from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.operators.people import connect
 
 
 class StoreGone(Exception):
@@ -84,3 +86,17 @@ def campaign(
     path = tmp_path / "ledger.db"
     monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps({"conn_type": "sqlite", "host": str(path)}))
     return Campaign(run, {"ledger_conn_id": "ledger"}, None)
+
+
+@pytest.fixture
+def blind(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> SandboxProcess:
+    """A gateway without a look-up."""
+    connect(sandbox, monkeypatch, result_query=None)
+    return sandbox
+
+
+@pytest.fixture
+def seeing(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> SandboxProcess:
+    """A gateway with a look-up that knows after 0.5 s."""
+    connect(sandbox, monkeypatch)
+    return sandbox

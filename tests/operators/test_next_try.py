@@ -13,60 +13,27 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_lingyang.campaign.arguments import ArgumentError
+from airflow_provider_lingyang.campaign.campaign import Campaign
+from airflow_provider_lingyang.gateway.errors import AnswerLostError
+from airflow_provider_lingyang.hooks.lingyang import LingyangHook
+from airflow_provider_lingyang.hooks.rows import QueryError
+from airflow_provider_lingyang.ledger.base import LedgerError
+from airflow_provider_lingyang.ledger.sql import SqlLedger
+from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
-
-LOST = {"kind": "reset_after"}
-NOT_DONE = {"kind": "reset_before"}
-
-
-def row(number: int, batch_num: str | None = None, **changes: Any) -> dict[str, Any]:
-    batch = {} if batch_num is None else {"batch_num": batch_num}
-    base = {
-        "biz_id": f"B{number}",
-        "phone_number": f"1000000{number:04}",
-        "input_params": {},
-        "output_params": {},
-    }
-    return base | batch | changes
-
-
-def people(*batches: int) -> list[dict[str, Any]]:
-    """So many people in batch 1, 2 …"""
-    numbers = [str(batch) for batch, count in enumerate(batches, 1) for _ in range(count)]
-    return [row(number, batch_num) for number, batch_num in enumerate(numbers, 1)]
-
-
-def connect(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch, **extra: Any) -> None:
-    options = {"timeout": 2, "lookup_settle": 0.3, "max_attempts": 2} | extra
-    monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(sandbox.connection(**options)))
-
-
-@pytest.fixture
-def blind(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> SandboxProcess:
-    """A gateway without a look-up."""
-    connect(sandbox, monkeypatch, result_query=None)
-    return sandbox
-
-
-@pytest.fixture
-def seeing(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> SandboxProcess:
-    """A gateway with a look-up that knows after 0.3 s."""
-    connect(sandbox, monkeypatch)
-    return sandbox
-
-
-def executions(sandbox: SandboxProcess) -> dict[str, int]:
-    found: dict[str, int] = sandbox.record()["executions"]["by_biz_id"]
-    return found
-
-
-def everybody_once(sandbox: SandboxProcess, count: int) -> bool:
-    return executions(sandbox) == {f"B{number}": 1 for number in range(1, count + 1)}
-
-
-def sent(sandbox: SandboxProcess) -> list[list[str]]:
-    return [r["biz_ids"] for r in sandbox.record()["requests"] if r["method"].endswith("batch.task")]
+from tests.conftest import TaskInstance
+from tests.operators.people import (
+    LOST,
+    NOT_DONE,
+    connect,
+    empty,
+    everybody_once,
+    executions,
+    people,
+    row,
+    sent,
+)
 
 
 def test_a_retry_goes_on_where_the_gateway_went_away(
@@ -154,15 +121,6 @@ def test_what_the_look_up_does_not_know_is_sent_again_in_its_grouping(
     assert seeing.record()["order_violations"] == []
 
 
-def test_a_look_up_that_knows_at_once_needs_no_waiting(
-    sandbox: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    connect(sandbox, monkeypatch, lookup_settle=0)
-    sandbox.add_fault(**NOT_DONE, after=1)
-    campaign.next_try(audience=people(2, 2))
-    assert everybody_once(sandbox, 4)
-
-
 def test_only_those_who_were_not_executed_are_sent_again(seeing: SandboxProcess, campaign: Any) -> None:
     seeing.add_fault(**NOT_DONE, after=1)
     campaign.next_try(audience=people(7))
@@ -230,6 +188,23 @@ def test_a_gateway_that_dedupes_is_sent_the_same_request_again(
         assert campaign.run.counts() == {"audience": 6, "accepted": 4, "already_accepted": 2}
         assert everybody_once(sandbox, 6)
         assert len({tuple(ids) for ids in sent(sandbox)}) == 3
+
+
+def test_a_request_that_is_sent_again_keeps_the_time_when_it_first_left(
+    campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited = people(2)
+    edited[0]["user_name"] = "edited"  # so that only a look-up can help
+    with SandboxProcess("--dedupe", "--answer-after", "0") as sandbox:
+        connect(sandbox, monkeypatch, result_query=None, dedupes_by_code=True, max_attempts=1)
+        sandbox.add_fault(**LOST, times=2)
+        campaign.next_try("stops", audience=people(2))
+        monkeypatch.setitem(Campaign.send.__kwdefaults__, "clock", lambda: time.time() + 3600)
+        campaign.next_try("stops", audience=people(2))
+        connect(sandbox, monkeypatch, dedupes_by_code=True)
+        campaign.next_try(audience=edited)
+        assert campaign.run.counts() == {"audience": 2, "already_accepted": 2}
+        assert everybody_once(sandbox, 2)
 
 
 def test_a_request_that_would_not_be_the_same_is_not_sent_again_on_the_word_that_the_gateway_dedupes(
@@ -315,7 +290,7 @@ def test_another_app_or_secret_under_an_open_campaign_stops_before_sending(
     right = json.dumps(seeing.connection(timeout=2))
     monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(seeing.connection(timeout=2) | change))
     message = campaign.next_try("fails", audience=people(2, 2))
-    assert "nothing was sent: the campaign was begun with another App" in message
+    assert "nothing was sent by this try: the campaign was begun with another App" in message
     assert "CANARY" not in message
     assert len(sent(seeing)) == 2
     monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", right)
@@ -358,19 +333,47 @@ def test_the_author_can_say_that_earlier_tries_sent_nothing(blind: SandboxProces
     assert everybody_once(blind, 2)
 
 
-def empty(campaign: Any) -> None:
-    if campaign.store is not None:
-        campaign.store.values.clear()
-        return
-    import sqlite3
-    from contextlib import closing
+@pytest.mark.parametrize("length", [1, 60, 20_000])
+def test_a_lost_ledger_is_made_up_for_whatever_the_length_of_the_ids(
+    seeing: SandboxProcess, campaign: Any, length: int
+) -> None:
+    count = 600 if length < 100 else 6
+    audience = [row(n, "1", biz_id=f"B{n}" + "x" * length) for n in range(count)]
+    campaign.next_try(audience=audience, batch_size=200 if length < 100 else 2)
+    empty(campaign)
+    campaign.next_try(audience=audience)
+    assert campaign.run.counts() == {"audience": count, "already_accepted": count}
+    campaign.next_try(audience=audience)
+    assert set(executions(seeing).values()) == {1}
 
-    from airflow.providers.common.compat.sdk import BaseHook
 
-    with closing(sqlite3.connect(BaseHook.get_connection("ledger").host)) as db:
-        for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-            db.execute(f"DELETE FROM {table}")
-        db.commit()
+def test_making_up_for_a_lost_ledger_goes_on_where_it_broke_off(
+    seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_lingyang.campaign.resume._LOOKED_UP", 2)
+    campaign.next_try(audience=people(6))
+    empty(campaign)
+    look_up, asked = LingyangHook.fetch_results, []
+
+    def breaks_off(self: Any, biz_ids: Any, **kwargs: Any) -> Any:
+        asked.append(biz_ids)
+        if len(asked) > 1:
+            raise AnswerLostError("gone")
+        return look_up(self, biz_ids, **kwargs)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(LingyangHook, "fetch_results", breaks_off)
+        campaign.next_try("fails", audience=people(6))
+    campaign.next_try(audience=people(6))
+    assert campaign.run.counts() == {"audience": 6, "already_accepted": 6}
+    campaign.next_try(audience=people(6))
+    assert everybody_once(seeing, 6)
+
+
+def test_a_biz_id_with_a_nul_is_an_invalid_row(seeing: SandboxProcess, campaign: Any) -> None:
+    message = campaign.next_try("fails", audience=[row(1), row(2, biz_id="B2\0")])
+    assert "row 2: biz_id holds a NUL character" in message
+    assert sent(seeing) == []
 
 
 def test_what_is_rejected_stays_rejected(seeing: SandboxProcess, campaign: Any) -> None:
@@ -467,6 +470,8 @@ def test_an_own_campaign_key_repeats_nobody_in_another_run(seeing: SandboxProces
         ({"on_clear": "x"}, "on_clear must be one of reuse, resubmit"),
         ({"settle": {"code": "yes"}}, "settle: 'code' must be 'accepted' or 'not_executed'"),
         ({"settle": ["code"]}, "settle must be a dict"),
+        ({"settle": {"*": "accepted"}}, "can only be 'not_executed'"),
+        ({"settle": {"Code": "accepted", "code ": "not_executed"}}, "settle says both"),
         ({"max_in_flight": 0}, "max_in_flight must be"),
     ],
 )
@@ -481,6 +486,11 @@ def test_arguments_that_cannot_be_right_fail_while_the_dag_is_parsed(
     ("arguments", "expected"),
     [
         ({"settle": "{{ nothing"}, "settle must be a dict"),
+        ({"settle": "[" * 100_000}, "settle must be a dict"),
+        ({"settle": '[["code", "accepted"]]'}, "settle must be a dict"),
+        ({"settle": '{" * ": "accepted"}'}, "can only be 'not_executed'"),
+        ({"settle": '{"code": "accepted", "code": "not_executed"}'}, "settle says both"),
+        ({"settle": '{"code": "not_executed", "CODE": "accepted"}'}, "settle says both"),
         ({"on_clear": "{{ 'x' }}"}, "on_clear must be one of"),
         ({"send_until": "tomorrow"}, "send_until must be a date with a time"),
     ],
@@ -490,6 +500,79 @@ def test_arguments_that_render_to_nonsense_send_nothing(
 ) -> None:
     assert expected in campaign.next_try("fails", audience=people(2), **arguments)
     assert sent(seeing) == []
+
+
+@pytest.mark.parametrize("nothing", ["", " \n", "None"])
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("plan_id", "{{ nothing }}"),
+        ("campaign_key", "{{ nothing }}"),
+        ("ledger_conn_id", "{{ nothing }}"),
+        ("lingyang_conn_id", "{{ nothing }}"),
+        ("send_until", "{{ nothing }}"),
+        ("task_defaults['policy_id']", {"policy_id": "{{ nothing }}"}),
+        (
+            "use_book_info['book_code']",
+            {"use_platform": "P", "book_code": "{{ nothing }}", "book_owner_id": 1},
+        ),
+    ],
+)
+def test_a_given_argument_that_renders_to_nothing_is_not_taken_for_one_that_was_left_out(
+    seeing: SandboxProcess, campaign: Any, argument: str, value: Any, nothing: str
+) -> None:
+    arguments = {argument.split("[")[0]: value}
+    ledger = {"ledger_conn_id": "ledger"} if argument == "campaign_key" else {}
+    operator = campaign.operator(audience=people(2), **(ledger | arguments))
+    operator.render_template_fields({"nothing": nothing})
+    message = campaign.next_try("fails", operator=operator)
+    assert f"nothing was sent: {argument} was given, but has rendered to nothing" in message
+    assert sent(seeing) == []
+
+
+def test_a_given_argument_that_renders_to_python_s_none_is_not_taken_for_one_that_was_left_out(
+    seeing: SandboxProcess, campaign: Any
+) -> None:
+    operator = campaign.operator(audience=people(2), ledger_conn_id="{{ none }}", campaign_key="spring")
+    operator.ledger_conn_id = None  # what a DAG with render_template_as_native_obj makes of it
+    message = campaign.next_try("fails", operator=operator)
+    assert "ledger_conn_id was given, but has rendered to nothing" in message
+    assert sent(seeing) == []
+
+
+def test_a_campaign_key_that_renders_to_a_number_is_a_campaign_key(
+    seeing: SandboxProcess, campaign: Any
+) -> None:
+    if campaign.store is not None:
+        return
+    for _ in range(2):
+        operator = campaign.operator(audience=people(2), campaign_key="{{ 0 }}")
+        operator.campaign_key = 0  # likewise
+        assert campaign.next_try(operator=operator)["campaign_key"] == "0"
+    assert everybody_once(seeing, 2)
+
+
+def test_only_the_word_not_executed_lets_a_lost_ledger_s_people_be_sent_to(
+    blind: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign.next_try(audience=people(2, 2))
+    empty(campaign)
+    message = campaign.next_try("fails", audience=people(2, 2), settle='{"*": "accepted"}')
+    assert "can only be 'not_executed'" in message
+    # The second lock, where the first would let the word pass.
+    monkeypatch.setattr("airflow_provider_lingyang.campaign.arguments.parse_settle", lambda value: value)
+    message = campaign.next_try("fails", audience=people(2, 2), settle={"*": "accepted"})
+    assert "the ledger knows nothing of an earlier one" in message
+    assert everybody_once(blind, 4)
+
+
+def test_a_look_up_that_would_count_too_early_stops_the_campaign_before_it_sends(
+    sandbox: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(sandbox, monkeypatch, timeout=5, lookup_settle=1)
+    message = campaign.next_try("fails", audience=people(2))
+    assert "nothing was sent: connection 'lingyang_default': lookup_settle (1) must be at least" in message
+    assert sent(sandbox) == []
 
 
 def test_settle_without_a_ledger_is_an_error(seeing: SandboxProcess, run: Any) -> None:
@@ -530,6 +613,173 @@ def test_nothing_personal_is_in_a_ledger(seeing: SandboxProcess, campaign: Any, 
     assert "B3" in text
     for secret in ("CANARY", "canary", "1000000999", "sandbox-secret"):
         assert secret not in text
+
+
+NOT_COUNTED = "What was sent before is not in these counts"
+
+
+def test_a_try_whose_audience_is_not_valid_knows_what_earlier_ones_did(
+    blind: SandboxProcess, campaign: Any
+) -> None:
+    blind.add_fault(**LOST, after=1)
+    campaign.next_try("fails", audience=people(2, 2, 2))
+    message = campaign.next_try("fails", audience=[*people(2, 2, 2), row(9, "3", phone_number="x")])
+    assert "nothing was sent by this try: 1 of 7 row(s) are not valid" in message
+    assert NOT_COUNTED not in message
+    assert campaign.run.counts() == {
+        "audience": 7,
+        "already_accepted": 2,
+        "invalid": 1,
+        "in_doubt": 2,
+        "not_sent": 2,
+    }
+    assert campaign.run.xcom["submit", "biz_ids"] == ["B1", "B2"]
+
+
+def test_a_try_whose_query_breaks_off_counts_what_earlier_ones_did_for_the_rows_that_it_read(
+    seeing: SandboxProcess, campaign: Any
+) -> None:
+    seeing.add_fault(kind="permission", after=2)
+    campaign.next_try("fails", audience=people(3, 3, 3))
+
+    def breaks_off() -> Any:
+        yield from people(3)
+        raise QueryError("connection 'shop': gone")
+
+    message = campaign.next_try("stops", audience=breaks_off())
+    assert "nothing was sent by this try: connection 'shop': gone" in message
+    assert campaign.run.counts() == {"audience": 3, "already_accepted": 3}
+
+
+@pytest.mark.parametrize("audience", [people(2, 2), [*people(2, 2), row(9, "3", phone_number="x")]])
+def test_a_try_that_cannot_read_what_earlier_ones_did_says_so(
+    seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, audience: Any
+) -> None:
+    seeing.add_fault(kind="permission", after=1)
+    campaign.next_try("fails", audience=people(2, 2))
+
+    def unreadable(*_: Any) -> Any:
+        raise LedgerError("the ledger is away")
+
+    ledger = SqlLedger if campaign.store is None else TaskStateLedger
+    monkeypatch.setattr(ledger, "past", unreadable)
+    message = campaign.next_try("fails" if len(audience) == 5 else "stops", audience=audience)
+    assert NOT_COUNTED in message
+    assert "nothing was sent:" not in message
+    reasons = campaign.run.manifest()["reasons"]["not_sent"]
+    assert reasons == {"not attempted by this try; earlier ones are not counted": 4}
+
+
+def test_a_try_that_ends_before_it_opens_the_ledger_says_that_earlier_ones_are_not_counted(
+    seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeing.add_fault(kind="permission", after=1)
+    campaign.next_try("fails", audience=people(2, 2))
+    monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(seeing.connection(timeout="soon")))
+    message = campaign.next_try("fails", audience=people(2, 2))
+    assert message.startswith("nothing was sent by this try: connection 'lingyang_default': timeout must be")
+    assert NOT_COUNTED in message
+
+
+def test_an_emptied_ledger_counts_nothing(blind: SandboxProcess, campaign: Any) -> None:
+    campaign.next_try(audience=people(2))
+    empty(campaign)
+    message = campaign.next_try("fails", audience=[*people(2), row(9, "3", phone_number="x")])
+    assert NOT_COUNTED in message
+
+
+def test_a_stop_while_the_audience_is_read_leaves_the_rest_to_the_next_try(
+    seeing: SandboxProcess, campaign: Any
+) -> None:
+    operator: LingyangSubmitBatchOperator
+
+    def rows() -> Any:
+        yield from people(2)
+        operator.on_kill()
+        yield from people(2, 2)[2:]
+
+    operator = campaign.operator(audience=rows())
+    message = campaign.next_try("stops", operator=operator)
+    assert "told to stop while it read the audience; this try sent nothing" in message
+    assert sent(seeing) == []
+    campaign.next_try(audience=people(2, 2))
+    assert everybody_once(seeing, 4)
+
+
+def test_a_stop_while_everybody_is_looked_up_leaves_the_rest_to_the_next_try(
+    seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign.next_try(audience=people(2))
+    empty(campaign)
+    connect(seeing, monkeypatch, lookup_settle=20)
+    operator = campaign.operator(audience=people(2, 2))
+    threading.Timer(1.0, operator.on_kill).start()
+    message = campaign.next_try("stops", operator=operator)
+    assert "told to stop while it looked up whom earlier tries reached" in message
+    assert "this try sent nothing" in message
+    assert "the next try, or Clear, goes on with the others" in message
+    assert "settle" not in message
+    connect(seeing, monkeypatch)
+    campaign.next_try(audience=people(2, 2))
+    assert everybody_once(seeing, 4)
+
+
+def test_a_submission_whose_account_was_not_published_is_not_finished(
+    seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push = TaskInstance.xcom_push
+
+    def breaks(self: Any, key: str, value: Any) -> None:
+        if key == "biz_ids":
+            raise RuntimeError("the XCom backend is down")
+        push(self, key, value)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(TaskInstance, "xcom_push", breaks)
+        campaign.next_try("stops", audience=people(2), on_clear="resubmit")
+    campaign.clear()
+    campaign.next_try(audience=people(2), on_clear="resubmit")
+    assert campaign.run.counts() == {"audience": 2, "already_accepted": 2}
+    assert everybody_once(seeing, 2)
+
+
+def test_a_ledger_that_cannot_be_told_of_the_end_is_told_by_the_next_try(
+    seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: Any) -> None:
+        raise LedgerError("the ledger is away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(SqlLedger if campaign.store is None else TaskStateLedger, "finish", breaks)
+        message = campaign.next_try("stops", audience=people(2))
+    assert "the ledger is away. Nobody is left to be sent to" in message
+    assert campaign.run.counts() == {"audience": 2, "accepted": 2}
+    campaign.next_try(audience=people(2))
+    assert everybody_once(seeing, 2)
+
+
+def test_patience_counts_from_the_signal_and_not_from_when_a_slow_ledger_lets_it_be_noticed(
+    blind: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if campaign.store is None:
+        return
+    connect(blind, monkeypatch, result_query=None, timeout=30)
+    blind.add_fault(kind="slow", seconds=20, after=1)
+    operator = campaign.operator(audience=people(16), max_in_flight=2)
+    written: list[float] = []
+    write = campaign.store.set
+
+    def slow(key: str, value: Any, **kwargs: Any) -> None:
+        if "/w" in key:
+            written.append(time.monotonic())
+            if len(written) == 2:  # while the slow request is under way
+                operator.on_kill()
+                time.sleep(2)
+        write(key, value, **kwargs)
+
+    monkeypatch.setattr(campaign.store, "set", slow)
+    assert "while request" in campaign.next_try("stops", operator=operator)
+    assert time.monotonic() - written[1] < 4.6
 
 
 @pytest.mark.parametrize("answers_in_time", [True, False])

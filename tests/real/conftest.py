@@ -435,7 +435,7 @@ def airflow(
             db.executemany("INSERT INTO audience VALUES (?, ?, ?, ?)", rows)
     db.close()
     connections: dict[str, dict[str, Any]] = {
-        f"gateway_{number}": gateway.connection(timeout=5, lookup_settle=LOOKUP_SETTLE)
+        f"gateway_{number}": gateway.connection(timeout=LOOKUP_SETTLE, lookup_settle=LOOKUP_SETTLE)
         for number, gateway in enumerate(gateways)
     }
     connections["mute"] = gateways[0].connection(timeout=5)

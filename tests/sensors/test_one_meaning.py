@@ -45,7 +45,9 @@ def settle(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> Callable
     """Sets the connection's ``lookup_settle``, the seconds after which the look-up knows everybody."""
 
     def set_to(seconds: float) -> None:
-        connection = sandbox.connection(timeout=5, lookup_settle=seconds)
+        # Never less than a request may be under way.
+        seconds = max(seconds, 0.1)
+        connection = sandbox.connection(timeout=seconds, lookup_settle=seconds)
         monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(connection))
 
     return set_to
