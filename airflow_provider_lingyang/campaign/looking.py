@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from airflow_provider_lingyang.campaign.results import FINISHED, state_of
+from airflow_provider_lingyang.campaign.results import FINISHED, FOREIGN, Rules, state_of
 from airflow_provider_lingyang.campaign.waiting import PAGE, Person, WaitingList
 from airflow_provider_lingyang.gateway.errors import LingyangError, Replay
 from airflow_provider_lingyang.gateway.result_query import TaskResult
@@ -50,6 +50,7 @@ async def look_up(
     platform wants a longer rest, the look ends early.
 
     :raises LingyangError: a failure that no repetition can cure.
+    :raises SpoolError: the disk is full.
     """
     look = _LookUp(waiting, ask, people_per_call, calls_at_a_time, offload)
     await offload(waiting.begin)
@@ -58,7 +59,7 @@ async def look_up(
         async with asyncio.TaskGroup() as group:
             for _ in range(calls_at_a_time):
                 group.create_task(look.work())
-    except* LingyangError as errors:
+    except* Exception as errors:
         # What is raised here would come out as a group.
         failure = errors.exceptions[0]
     if failure is not None:
@@ -93,7 +94,8 @@ class _LookUp:
                 if error.replay is Replay.NEVER:
                     raise
                 self.look.failed += 1
-                self.look.reason = str(error)
+                # Without its hint, which is for those who send.
+                self.look.reason = error.facts
                 self.look.retry_after = max(self.look.retry_after, error.retry_after or 0.0)
                 self._failed_in_a_row += 1
                 if error.retry_after or self._failed_in_a_row >= self._calls_at_a_time:
@@ -134,7 +136,7 @@ def _take(waiting: WaitingList, answers: Iterable[tuple[Sequence[Person], Mappin
 def read_table(waiting: WaitingList, rows: Iterable[TaskResult]) -> Look:
     """Take the answers that are in a table; rows of people nobody waits for are left alone.
 
-    Of several rows of one person the first that finishes them counts, else the last.
+    Of several rows of one person the first that finishes them counts, else the last that is of the accepted task.
     """
     waiting.begin()
     rows = iter(rows)
@@ -147,7 +149,12 @@ def read_table(waiting: WaitingList, rows: Iterable[TaskResult]) -> Look:
                 continue
             before = results.get(row.biz_id)
             task_id = task_ids[row.biz_id]
-            if before is None or state_of(before, waiting.rules, task_id) not in FINISHED:
+            if before is None or _counts_more(row, before, waiting.rules, task_id):
                 results[row.biz_id] = row
         waiting.take(people, results)
     return Look(calls=1)
+
+
+def _counts_more(later: TaskResult, earlier: TaskResult, rules: Rules, task_id: str | None) -> bool:
+    before = state_of(earlier, rules, task_id)
+    return before not in FINISHED and (before == FOREIGN or state_of(later, rules, task_id) != FOREIGN)

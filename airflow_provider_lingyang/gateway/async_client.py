@@ -149,7 +149,7 @@ class AsyncGatewayClient:
                 delay = self._retry.delay(error, attempt, idempotent=idempotent)
                 if delay is None:
                     raise
-                log.warning("%s: attempt %d: %s; again in %.1f s", method, attempt, error, delay)
+                log.warning("%s: attempt %d: %s; again in %.1f s", method, attempt, error.facts, delay)
                 if isinstance(error, ThrottledError):
                     # Everybody waits, so that the first one back does not meet the same answer as the last.
                     self._next = max(self._next, self._monotonic() + delay)

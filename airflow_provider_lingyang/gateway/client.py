@@ -143,7 +143,7 @@ class GatewayClient:
                 delay = self._retry.delay(error, attempt, idempotent=idempotent)
                 if delay is None:
                     raise
-                log.warning("%s: attempt %d: %s; again in %.1f s", method, attempt, error, delay)
+                log.warning("%s: attempt %d: %s; again in %.1f s", method, attempt, error.facts, delay)
             self._sleep(delay)
 
     def _attempt(self, method: str, params: Mapping[str, str], read: Callable[[Answer, Scrubber], T]) -> T:

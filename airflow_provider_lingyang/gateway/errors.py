@@ -72,7 +72,9 @@ class LingyangError(Exception):
         self.retry_after = retry_after
         self.hint = hint
 
-    def __str__(self) -> str:
+    @property
+    def facts(self) -> str:
+        """What happened, with the gateway's own words, and without the hint."""
         facts = [
             f"{name} {value}"
             for name, value in (
@@ -84,8 +86,10 @@ class LingyangError(Exception):
             )
             if value
         ]
-        text = self.message + (f" [{', '.join(facts)}]" if facts else "")
-        return f"{text}. {self.hint.rstrip('.')}" if self.hint else text
+        return self.message + (f" [{', '.join(facts)}]" if facts else "")
+
+    def __str__(self) -> str:
+        return f"{self.facts}. {self.hint.rstrip('.')}" if self.hint else self.facts
 
 
 class LingyangConfigError(LingyangError, ValueError):

@@ -5,12 +5,10 @@ The same for a task that pokes, for the trigger of a deferred one, and for what 
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from airflow_provider_lingyang import config
 from airflow_provider_lingyang.campaign.arguments import ArgumentError, did_you_mean
@@ -26,11 +24,11 @@ from airflow_provider_lingyang.gateway.result_query import (
     parse_statuses,
     plain_text,
 )
+from airflow_provider_lingyang.hooks.here import Here
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 from airflow_provider_lingyang.hooks.recipients import Pull, fill
 from airflow_provider_lingyang.hooks.rows import QueryError, stream_rows
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _COLUMNS = ("biz_id", "output_params", "status", "task_id")
@@ -71,7 +69,7 @@ class Wait:
 
     :param wanted: whose answers, and where they are.
     :param pull: reads an XCom.
-    :param offload: runs a function where it may block. Default: at once.
+    :param offload: runs a function where it may block. Default None: :meth:`look_now` runs it in its own thread.
     :param tally: whether to count and keep answers.
     :param also: is given all answers, too; then nobody needs to be able to finish.
     """
@@ -87,7 +85,7 @@ class Wait:
     ) -> None:
         self.wanted = wanted
         self._pull = pull
-        self._offload = offload or _at_once
+        self._offload = offload
         self._tally = tally
         self._also = also
         self._people: WaitingList | None = None
@@ -121,6 +119,7 @@ class Wait:
         :raises WaitFailed: no repetition can cure it.
         :raises WaitError: it cannot go on here.
         """
+        assert self._offload is not None
         try:
             if self._people is None:
                 await self._offload(self._open)
@@ -135,7 +134,7 @@ class Wait:
         except LingyangError as error:
             if error.replay is Replay.NEVER:
                 raise WaitFailed(f"the look-up cannot work: {error}") from None
-            return Look(failed=1, reason=str(error))
+            return Look(failed=1, reason=error.facts)
         except QueryError as error:
             if first:
                 raise WaitError(str(error)) from None
@@ -145,7 +144,9 @@ class Wait:
 
     def look_now(self, *, first: bool) -> Look:
         """Look, from a thread without an event loop; raises as :meth:`look` does."""
-        return _run(self.look(first=first))
+        here: Here[Look] = Here()
+        self._offload = here.offload
+        return here.run(self.look(first=first))
 
     def verdict(self, complete_ratio: float, look: Look, waited: float) -> Verdict:
         """Return what the answers so far mean.
@@ -230,6 +231,7 @@ class Wait:
     async def _look_up(self, client: AsyncGatewayClient) -> Look:
         query = self._query
         assert query is not None
+        assert self._offload is not None
 
         async def ask(people: Sequence[Person]) -> Mapping[str, TaskResult]:
             task_ids = {person.biz_id: person.task_id for person in people} if query.task_id_field else None
@@ -284,33 +286,3 @@ def _statuses_of_connection(hook: LingyangHook) -> tuple[Sequence[str], Sequence
         # Answers that are in a table need no gateway, and so no connection to one.
         return (), ()
     return (query.done_values, query.failed_values) if query else ((), ())
-
-
-async def _at_once(function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
-
-
-def _run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in a thread of its own, and wait for it.
-
-    Airflow's execution_timeout raises in the main thread, wherever it is: in an event loop's innards that would be
-    logged and lost.
-    """
-    outcome: list[Any] = []
-
-    def work() -> None:
-        try:
-            outcome.append((asyncio.run(coroutine), None))
-        except BaseException as error:
-            outcome.append((None, error))
-
-    thread = threading.Thread(target=work, name="lingyang-look", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        # In slices, so that a signal is heeded.
-        thread.join(0.2)
-    value, error = outcome[0]
-    if error is not None:
-        raise error
-    result: T = value
-    return result

@@ -216,7 +216,6 @@ class _Transfer:
         from airflow_provider_lingyang import config
         from airflow_provider_lingyang.campaign.private import SpoolError
         from airflow_provider_lingyang.hooks.answers import Wait, WaitError, WaitFailed
-        from airflow_provider_lingyang.transfers.here import Here
         from airflow_provider_lingyang.transfers.table import TableError, TableWrongError
 
         try:
@@ -226,12 +225,10 @@ class _Transfer:
             raise AirflowFailException(str(error)) from None
         except (TableError, SpoolError) as error:
             raise AirflowException(str(error)) from None
-        here: Here[Look] = Here()
-        self._wait = Wait(self._whose, pull, offload=here.offload, tally=False, also=self._take)
+        self._wait = Wait(self._whose, pull, tally=False, also=self._take)
         try:
-            look = here.run(self._wait.look(first=True))
+            look = self._wait.look_now(first=True)
         except Exception as error:
-            error = _single(error)
             if self._failure is not None:
                 raise AirflowException(f"{self._failure}. {self._so_far()}. {_RETRY}") from None
             if isinstance(error, WaitFailed):
@@ -302,10 +299,3 @@ class _Transfer:
         if without := asked - rows:
             text += f", {without} were asked and have no row"
         return f"{text}, {recipients - asked} were not asked"
-
-
-def _single(error: Exception) -> Exception:
-    """Return an error out of the groups that an event loop's tasks put around it."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error
