@@ -60,6 +60,8 @@ with DAG(
         # Yours: what the plan finds out.
         output_slots=["intention", "callback_time"],
         batch_size=50,
+        # Should a request be in doubt, the task's failure says what to put into this Variable before it is cleared.
+        settle="{{ var.value.get('lingyang_settle', '') }}",
         # A retry goes on where the last try ended (Airflow 3.3 and later; earlier ones need a ledger_conn_id).
         retries=3,
         retry_delay=timedelta(minutes=1),

@@ -30,7 +30,6 @@ with DAG(
     schedule=None,  # Yours. "0 9 * * *" sends to new rows every morning.
     catchup=False,  # A campaign of last month must not text anybody today.
     max_active_runs=1,
-    params={"settle": ""},
     tags=["lingyang"],
 ):
     submit = LingyangSubmitBatchOperator(
@@ -51,8 +50,8 @@ with DAG(
         input_params_columns={"name": "customer", "gift": "gift", "shop": "shop"},
         output_slots=["intention"],
         send_window="09:00-20:30",  # Yours, at Asia/Shanghai. Outside it the task waits without holding a worker.
-        # Should a request be in doubt, its failure prints the line to paste here: trigger with {"settle": "…"}.
-        settle="{{ params.settle }}",
+        # Should a request be in doubt, the task's failure says what to put into this Variable before it is cleared.
+        settle="{{ var.value.get('lingyang_settle', '') }}",
         retries=3,
         retry_delay=timedelta(minutes=5),
     )

@@ -156,7 +156,8 @@ def parse_settle(value: object) -> dict[str, str]:
         value = _Pairs(value.items())
     if not isinstance(value, _Pairs):
         raise ArgumentError(
-            "settle must be a dict (or its JSON): task_unique_code → 'accepted' or 'not_executed'"
+            "settle must be a dict: task_unique_code → 'accepted' or 'not_executed', or the JSON of one, with double "
+            "quotes (a template that prints a dict needs `| tojson`)"
         )
     settled: dict[str, str] = {}
     for name, said in value:

@@ -150,7 +150,11 @@ class Resume:
                 resent[request.task_unique_code] = Resent(doubt, request.written_at)
         self._manifest.late = self._spool.late(past.furthest)
         if len(resent) < len(left) and self._policy.on_in_doubt == "stop":
-            why = "the task was told to stop before it had found out about them" if self._stop.told() else ""
+            why = ""
+            if self._stop.told():
+                why = "the task was told to stop before it had found out about them"
+            elif unknown and not any(code in settle for code in codes):
+                why = "settle names none of them"
             raise SubmissionStopped(
                 f"{len(left) - len(resent)} request(s) of earlier tries are in doubt, so nothing was sent by this try"
                 + (f": {why}" if why else ""),

@@ -412,10 +412,15 @@ class Submission:
                     not_executed=verdict.not_executed,
                     in_doubt=verdict.unknown,
                 )
-            if verdict.not_executed:
+            if self._inquiry is not None:
                 log.info(
-                    "%s: %d were not executed and are sent again", flight.request, len(verdict.not_executed)
+                    "%s was looked up: %d executed, %d not executed and sent again, %d in doubt",
+                    flight.request,
+                    len(verdict.executed),
+                    len(verdict.not_executed),
+                    len(verdict.unknown),
                 )
+            if verdict.not_executed:
                 self._spool.regroup(verdict.not_executed)
                 self._last_failure = flight.why
                 self._free_again = True

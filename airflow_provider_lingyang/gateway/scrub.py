@@ -59,7 +59,7 @@ class Scrubber:
         """Return the gateway's id of a call; like a text, but at no cost for one that is none of the request's."""
         if text and _CALL_ID.fullmatch(text):
             spellings = {text.lower().encode(), re.sub(r"[._:-]", "", text).lower().encode()}
-            # As bytes, and for ASCII only, which such an id is: to fold a whole request would take longer than to sign it.
+            # As bytes, so of ASCII only, which is all of such an id: to fold a request takes longer than to sign it.
             held = [
                 value.encode(errors="replace").lower()
                 for value in (*self._params.values(), *self._credentials)

@@ -281,7 +281,9 @@ def generation_of(found: Opened | None, header: Header, attempt: Attempt, *, res
         raise LedgerRefusedError(
             f"the campaign was begun with another {' and '.join(changed)} than the connection has now: its requests "
             "and derived ids would be others, and people would be contacted twice. Put the old one back until the "
-            "campaign is finished, or send the remaining people in a new run"
+            "campaign is finished. Where that cannot be, it takes a new campaign (a new run, or another campaign_key), "
+            "which knows nobody: leave out of its audience whom this one has accepted or has in doubt (`python -m "
+            "airflow_provider_lingyang.ledger list --biz-ids` shows them where the ledger is in a database)"
         )
     return found.generation
 

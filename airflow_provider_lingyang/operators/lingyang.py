@@ -573,6 +573,8 @@ class LingyangSubmitBatchOperator(BaseOperator):
         except BaseException:
             self._publish(ti, manifest, account)
             raise
+        if failure is None and later is None and manifest.doubts:
+            log.warning("%s. %s", manifest.in_words(), _way_out(manifest, self._ledger))
         if problem := self._publish(ti, manifest, account):
             failure = failure or self._broken_off(f"{problem}. {manifest.in_words()}")
         if failure is not None:
@@ -625,8 +627,9 @@ def _way_out(manifest: Manifest, ledger: Ledger) -> str:
         line = ", ".join(f'"{code}": "accepted"' for code in codes[:_SHOWN])
         more = f" and {len(codes) - _SHOWN} more, see in_doubt in the manifest" if len(codes) > _SHOWN else ""
         return (
-            "Find out in the Lingyang console whether the requests in doubt were executed, then clear the task with "
-            f"settle={{{line}}}{more} (or 'not_executed'); it goes on from there and repeats nobody"
+            "Find out in the Lingyang console whether the requests in doubt were executed, then give this task "
+            f"settle={{{line}}}{more} (or 'not_executed') and clear it; it goes on from there and repeats nobody. "
+            "(settle is the operator's argument; in the examples it comes from the Airflow Variable lingyang_settle)"
         )
     return (
         "The ledger knows who was reached: correct the cause; the next try, or Clear, goes on with the others"

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from airflow_provider_lingyang.sandbox.call import Raw
 
 
+WHEN = ("times", "after", "every", "rate", "seed", "method", "match")
+"""What every rule takes, whatever its kind."""
+
+
 class RuleError(ValueError):
     """A rule that cannot be understood; the message says why."""
 
@@ -42,7 +46,8 @@ class Kind:
         names = [item.name for item in wanted]
         if unknown := sorted(set(arguments) - set(names)):
             raise RuleError(
-                f"{self.name}: unknown {', '.join(unknown)}; it takes {', '.join(names) or 'nothing'}"
+                f"{self.name}: unknown {', '.join(unknown)}; it takes {', '.join(names) or 'nothing'} of its own, and "
+                f"like every rule {', '.join(WHEN)}"
             )
         found: dict[str, Any] = {}
         for item in wanted:

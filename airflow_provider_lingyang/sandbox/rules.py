@@ -37,12 +37,11 @@ from airflow_provider_lingyang.sandbox import SUBMIT
 from airflow_provider_lingyang.sandbox.answers import Answer
 from airflow_provider_lingyang.sandbox.call import Call, Raw, method_named
 from airflow_provider_lingyang.sandbox.checks import BUSINESS_PARAMETERS
-from airflow_provider_lingyang.sandbox.kinds import KINDS, Kind, RuleError
+from airflow_provider_lingyang.sandbox.kinds import KINDS, WHEN, Kind, RuleError
 
 if TYPE_CHECKING:
     from airflow_provider_lingyang.sandbox.record import Entry
 
-_WHEN = ("times", "after", "every", "rate", "seed", "method", "match")
 _MATCHABLE = ("batch_num", "plan_id", "task_unique_code", "biz_id")
 
 
@@ -176,11 +175,11 @@ def _read(source: object, number: int) -> Rule:
         faults = [_fault({"kind": kind} if isinstance(kind, str) else kind) for kind in kinds]
         if any(fault.kind.switch for fault in faults):
             raise RuleError("schedule: clock and session_required are switches; they cannot be scheduled")
-        if unknown := sorted(set(when) - set(_WHEN)):
+        if unknown := sorted(set(when) - set(WHEN)):
             raise RuleError(f"schedule: unknown keys {', '.join(unknown)}")
     else:
-        when = {name: source[name] for name in _WHEN if name in source}
-        faults = [_fault({name: value for name, value in source.items() if name not in _WHEN})]
+        when = {name: source[name] for name in WHEN if name in source}
+        faults = [_fault({name: value for name, value in source.items() if name not in WHEN})]
         if faults[0].kind.switch and when:
             raise RuleError(
                 f"{faults[0].kind.name} is on until it is cleared; it takes none of {', '.join(when)}"
