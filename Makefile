@@ -16,7 +16,7 @@ FIND_PYTHON = for py in $(PYTHONS); do \
 	  echo "Name one: make PYTHON=/path/to/python3.12 $@    (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; \
 	fi
 
-.PHONY: help environment demo test chaos lint format wheel sdks clean
+.PHONY: help environment demo test chaos bench lint format wheel sdks clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,6 +29,9 @@ test: environment sdks  ## Run all tests (ARGS="-k name" for some of them)
 
 chaos: environment  ## Run N campaigns (default 1000) through everything that can go wrong (SEED=7: this one)
 	@$(VENV)/bin/python tests/chaos/run.py --seeds $(or $(SEED),1000-$(shell expr 999 + $(or $(N),1000)))
+
+bench: environment  ## Measure what waiting for answers costs (ARGS=--quick: sooner)
+	@$(VENV)/bin/python benchmarks/lookups.py $(ARGS)
 
 lint: environment  ## Check style, layering and types
 	@$(VENV)/bin/ruff check .

@@ -43,7 +43,7 @@ class Sink(asyncio.Protocol):
             for biz_id in ([ids] if isinstance(ids, str) else ids)
         ]
         result = {"code": "200", "success": True, "data": {"task_result": items}}
-        answer = json.dumps({"sink_response": {"result": result, "request_id": "r"}}).encode()
+        answer = json.dumps({"sink_response": {"result": result, "request_id": "15r3kx7dq2hm0"}}).encode()
         head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}\r\n\r\n"
         if not self.transport.is_closing():
             self.transport.write(head.encode() + answer)

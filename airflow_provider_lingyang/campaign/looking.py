@@ -10,11 +10,11 @@ from itertools import islice
 from typing import Any
 
 from airflow_provider_lingyang.campaign.results import FINISHED, FOREIGN, Rules, state_of
-from airflow_provider_lingyang.campaign.waiting import PAGE, Person, WaitingList
+from airflow_provider_lingyang.campaign.waiting import PAGE, Changes, Row, WaitingList
 from airflow_provider_lingyang.gateway.errors import LingyangError, Replay
 from airflow_provider_lingyang.gateway.result_query import TaskResult
 
-Ask = Callable[[Sequence[Person]], Awaitable[Mapping[str, TaskResult]]]
+Ask = Callable[[Sequence[Row]], Awaitable[Mapping[str, TaskResult]]]
 """Asks the platform for the results of some people, by ``biz_id``, in one call."""
 Offload = Callable[..., Awaitable[Any]]
 """Runs a function where it does not hold the event loop up, one at a time."""
@@ -79,11 +79,10 @@ class _LookUp:
         self._calls_at_a_time = calls_at_a_time
         self._offload = offload
         self._page_size = max(PAGE, people_per_call * calls_at_a_time)
-        self._chunks: deque[Sequence[Person]] = deque()
+        self._chunks: deque[Sequence[Row]] = deque()
         self._after: int | None = 0
         self._loading = asyncio.Lock()
-        self._answers: list[tuple[Sequence[Person], Mapping[str, TaskResult]]] = []
-        self._people = 0
+        self._changes = Changes()
         self._failed_in_a_row = 0
 
     async def work(self) -> None:
@@ -104,33 +103,23 @@ class _LookUp:
                 continue
             self._failed_in_a_row = 0
             self.look.calls += 1
-            self._answers.append((people, results))
-            self._people += len(people)
-            if self._people >= self._page_size:
+            self._waiting.judge(people, results, self._changes)
+            if self._changes.people >= self._page_size:
                 await self.flush()
 
     async def flush(self) -> None:
-        answers, self._answers, self._people = self._answers, [], 0
-        await self._offload(_take, self._waiting, answers)
+        changes, self._changes = self._changes, Changes()
+        await self._offload(self._waiting.write, changes)
 
-    async def _next(self) -> Sequence[Person] | None:
+    async def _next(self) -> Sequence[Row] | None:
         if not self._chunks and self._after is not None:
             async with self._loading:
                 if not self._chunks and self._after is not None:
                     page = await self._offload(self._waiting.page, self._after, self._page_size)
-                    self._after = page[-1].number if page else None
+                    self._after = page[-1][0] if page else None
                     size = self._people_per_call
                     self._chunks.extend(page[start : start + size] for start in range(0, len(page), size))
         return self._chunks.popleft() if self._chunks else None
-
-
-def _take(waiting: WaitingList, answers: Iterable[tuple[Sequence[Person], Mapping[str, TaskResult]]]) -> None:
-    people: list[Person] = []
-    results: dict[str, TaskResult] = {}
-    for some, told in answers:
-        people += some
-        results |= told
-    waiting.take(people, results)
 
 
 def read_table(waiting: WaitingList, rows: Iterable[TaskResult]) -> Look:
@@ -142,7 +131,7 @@ def read_table(waiting: WaitingList, rows: Iterable[TaskResult]) -> Look:
     rows = iter(rows)
     while some := list(islice(rows, PAGE)):
         people = waiting.find(list({row.biz_id for row in some}))
-        task_ids = {person.biz_id: person.task_id for person in people}
+        task_ids = {biz_id: task_id for _, biz_id, task_id, _ in people}
         results: dict[str, TaskResult] = {}
         for row in some:
             if row.biz_id not in task_ids:

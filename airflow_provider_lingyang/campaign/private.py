@@ -14,12 +14,13 @@ class SpoolError(Exception):
     """A private file could not be made or written."""
 
 
-def open_private(folder: str, schema: str, what: str) -> sqlite3.Connection:
+def open_private(folder: str, schema: str, what: str, *, cache_kb: int = 32_768) -> sqlite3.Connection:
     """Return an SQLite file, readable by its owner only and unlinked at once. For one thread at a time.
 
     :param folder: where the file lies; empty: the system's folder for temporary files.
     :param schema: its tables.
     :param what: what it holds, for errors.
+    :param cache_kb: how much of it is kept in memory, in KB.
     :raises SpoolError: it cannot be made.
     """
     with written(what, "made"):
@@ -32,7 +33,7 @@ def open_private(folder: str, schema: str, what: str) -> sqlite3.Connection:
                 "journal_mode=OFF",
                 "synchronous=OFF",
                 "locking_mode=EXCLUSIVE",
-                "cache_size=-32768",
+                f"cache_size=-{cache_kb}",
             ):
                 db.execute(f"PRAGMA {setting}")
             db.executescript(schema)

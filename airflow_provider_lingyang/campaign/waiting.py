@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -26,11 +27,17 @@ PAGE = 1000
 _MAX_VALUES = 50
 """Different values of one slot that are told apart, and slots that are; free text has as many as people."""
 _SHOWN = 10
+_FIELDS = "number, biz_id, task_id, state"
 _WHAT = "the private list of who is waited for"
 
 
+Row = tuple[int, str, str | None, str]
+"""Somebody who is not finished: the fields of :class:`Person`. Plain, because Python's garbage collector follows named
+tuples for ever, and with a million of them it holds everybody up."""
+
+
 class Person(NamedTuple):
-    """Somebody who is not finished.
+    """Somebody who is not finished, for those who are given answers.
 
     :param number: from 1, in the order of the source.
     :param task_id: the task that was accepted, where it is known.
@@ -41,6 +48,18 @@ class Person(NamedTuple):
     biz_id: str
     task_id: str | None
     state: str
+
+
+@dataclass(slots=True)
+class Changes:
+    """What some answers change in a list, until it is written down."""
+
+    people: int = 0
+    states: list[tuple[str, int]] = field(default_factory=list)
+    finished: list[tuple[str, int]] = field(default_factory=list)
+    kept: list[tuple[Any, ...]] = field(default_factory=list)
+    tally: Counter[tuple[str, str]] = field(default_factory=Counter)
+    told: list[tuple[Sequence[Row], Mapping[str, TaskResult]]] = field(default_factory=list)
 
 
 Take = Callable[[Sequence[Person], Mapping[str, TaskResult]], None]
@@ -75,7 +94,8 @@ class WaitingList:
         self._keeps = False
         self._absent = absent
         self._also = also
-        self._db = open_private(folder, _SCHEMA, _WHAT)
+        # A triggerer may hold many of them.
+        self._db = open_private(folder, _SCHEMA, _WHAT, cache_kb=4096)
         self._empty: Counter[str] = Counter()
         self._unreadable = 0
         self._slots: dict[str, None] = dict.fromkeys(rules.required_slots)
@@ -123,65 +143,76 @@ class WaitingList:
         """Return everybody's ``biz_id``."""
         return [biz_id for (biz_id,) in self._db.execute("SELECT biz_id FROM person ORDER BY number")]
 
-    def page(self, after: int = 0, size: int = PAGE) -> list[Person]:
+    def page(self, after: int = 0, size: int = PAGE) -> list[Row]:
         """Return so many of those who are not finished, by their number.
 
         :param after: only with a higher number.
         """
-        found = self._db.execute(
-            "SELECT number, biz_id, task_id, state FROM person WHERE NOT finished AND number > ? "
-            "ORDER BY number LIMIT ?",
+        return self._db.execute(
+            f"SELECT {_FIELDS} FROM person WHERE NOT finished AND number > ? ORDER BY number LIMIT ?",
             (after, size),
-        )
-        return list(map(Person._make, found))
+        ).fetchall()
 
-    def find(self, biz_ids: Sequence[str]) -> list[Person]:
+    def find(self, biz_ids: Sequence[str]) -> list[Row]:
         """Return those of some people who are waited for; :data:`PAGE` people at most."""
-        found = self._db.execute(
-            "SELECT number, biz_id, task_id, state FROM person WHERE NOT finished AND biz_id IN "
-            f"({','.join('?' * len(biz_ids))})",
-            tuple(biz_ids),
-        )
-        return list(map(Person._make, found))
+        marks = ",".join("?" * len(biz_ids))
+        return self._db.execute(
+            f"SELECT {_FIELDS} FROM person WHERE NOT finished AND biz_id IN ({marks})", tuple(biz_ids)
+        ).fetchall()
 
-    def take(self, people: Sequence[Person], results: Mapping[str, TaskResult]) -> None:
-        """Take what was told about some people; of those who are in no result nothing was.
+    def judge(self, people: Sequence[Row], results: Mapping[str, TaskResult], changes: Changes) -> None:
+        """Find out what was told about some people; of those who are in no result nothing was. Writes nothing.
 
-        :raises SpoolError: the disk is full.
+        :param changes: what it changes is added here.
         """
-        finished: list[tuple[Any, ...]] = []
-        changed: list[tuple[Any, ...]] = []
-        tally: Counter[tuple[str, str]] = Counter()
-        kept: list[tuple[Any, ...]] = []
-        for person in people:
-            result = results.get(person.biz_id)
+        changes.people += len(people)
+        if self._also is not None:
+            changes.told.append((people, results))
+        for number, biz_id, task_id, before in people:
+            result = results.get(biz_id)
             if result is None:
-                if person.state != self._absent:
-                    changed.append((self._absent, person.number))
+                if before != self._absent:
+                    changes.states.append((self._absent, number))
                 continue
-            state = state_of(result, self.rules, person.task_id)
+            state = state_of(result, self.rules, task_id)
             if state in FINISHED:
-                finished.append((state, person.number))
+                changes.finished.append((state, number))
                 if self._keeps:
-                    kept.append((*_kept(result), person.number))
+                    changes.kept.append((*_kept(result), number))
                 if self._tally and state == ANSWERED:
-                    tally.update(self._values(result))
+                    changes.tally.update(self._values(result))
                 if self._tally and not result.readable:
                     self._unreadable += 1
                 continue
             self._empty.update(empty_slots(result, self.rules))
             self._unreadable += not result.readable
-            if state != person.state:
-                changed.append((state, person.number))
-        self._write("UPDATE person SET state = ? WHERE number = ?", changed)
-        self._write("UPDATE person SET state = ?, finished = 1 WHERE number = ?", finished)
-        self._write("UPDATE person SET status = ?, told_task_id = ?, slots = ? WHERE number = ?", kept)
+            if state != before:
+                changes.states.append((state, number))
+
+    def write(self, changes: Changes) -> None:
+        """Write down what some answers change.
+
+        :raises SpoolError: the disk is full.
+        """
+        self._write("UPDATE person SET state = ? WHERE number = ?", changes.states)
+        self._write("UPDATE person SET state = ?, finished = 1 WHERE number = ?", changes.finished)
+        self._write(
+            "UPDATE person SET status = ?, told_task_id = ?, slots = ? WHERE number = ?", changes.kept
+        )
         self._write(
             "INSERT INTO tally VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET people = people + excluded.people",
-            [(slot, value, count) for (slot, value), count in tally.items()],
+            [(slot, value, count) for (slot, value), count in changes.tally.items()],
         )
-        if self._also is not None:
+        if self._also is not None and changes.told:
+            people = [Person._make(row) for some, _ in changes.told for row in some]
+            results = {biz_id: result for _, told in changes.told for biz_id, result in told.items()}
             self._also(people, results)
+
+    def take(self, people: Sequence[Row], results: Mapping[str, TaskResult]) -> None:
+        """Take what was told about some people: :meth:`judge` and :meth:`write`."""
+        changes = Changes()
+        self.judge(people, results, changes)
+        self.write(changes)
 
     def verdict(self, complete_ratio: float) -> Verdict:
         """Return what the answers so far mean."""
@@ -262,6 +293,5 @@ CREATE TABLE person (
     slots TEXT,
     finished INTEGER NOT NULL DEFAULT 0
 );
-CREATE INDEX by_number ON person (number) WHERE NOT finished;
 CREATE TABLE tally (slot TEXT NOT NULL, value TEXT NOT NULL, people INTEGER NOT NULL, UNIQUE (slot, value));
 """

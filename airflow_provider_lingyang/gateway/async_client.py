@@ -128,7 +128,7 @@ class AsyncGatewayClient:
                 lambda answer, scrub: query.read(answer.payload, scrub, answer.request_id, task_ids=task_ids),
                 idempotent=True,
             )
-            results.update((biz_id, found[biz_id]) for biz_id in chunk if biz_id in found)
+            results |= {biz_id: found[biz_id] for biz_id in chunk if biz_id in found}
         return results
 
     async def _attempts(

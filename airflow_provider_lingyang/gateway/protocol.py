@@ -37,6 +37,7 @@ HEADERS = {
     "Accept-Encoding": "gzip",
 }
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+_DECODER = json.JSONDecoder(strict=False)
 _RESPONSES = TypeAdapter(list[InitiativeTaskResponse])
 _UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 
@@ -113,7 +114,7 @@ def read_answer(
     """
     body = body.removeprefix(codecs.BOM_UTF8)
     try:
-        document = parse_xml(body) if body[:64].lstrip().startswith(b"<") else json.loads(body, strict=False)
+        document = parse_xml(body) if body[:64].lstrip().startswith(b"<") else _DECODER.decode(body.decode())
     except (ValueError, RecursionError):
         # from None: the original repeats the body.
         raise _unreadable(status, content_type, body) from None

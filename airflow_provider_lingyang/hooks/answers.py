@@ -15,7 +15,7 @@ from airflow_provider_lingyang.campaign.arguments import ArgumentError, did_you_
 from airflow_provider_lingyang.campaign.looking import Look, Offload, look_up, read_table
 from airflow_provider_lingyang.campaign.private import SpoolError
 from airflow_provider_lingyang.campaign.results import UNKNOWN, WAITING, Rules, Verdict
-from airflow_provider_lingyang.campaign.waiting import Person, Take, WaitingList
+from airflow_provider_lingyang.campaign.waiting import Row, Take, WaitingList
 from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient, tls_context
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError, Replay
 from airflow_provider_lingyang.gateway.result_query import (
@@ -233,9 +233,11 @@ class Wait:
         assert query is not None
         assert self._offload is not None
 
-        async def ask(people: Sequence[Person]) -> Mapping[str, TaskResult]:
-            task_ids = {person.biz_id: person.task_id for person in people} if query.task_id_field else None
-            return await client.fetch_results(query, [person.biz_id for person in people], task_ids=task_ids)
+        async def ask(people: Sequence[Row]) -> Mapping[str, TaskResult]:
+            # Of a person with a task several results may come; without one all are as good.
+            tasks = {biz_id: task_id for _, biz_id, task_id, _ in people if task_id is not None}
+            biz_ids = [biz_id for _, biz_id, _, _ in people]
+            return await client.fetch_results(query, biz_ids, task_ids=tasks if query.task_id_field else None)
 
         return await look_up(
             self.people,

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_lingyang.campaign.looking import Look, look_up, read_table
 from airflow_provider_lingyang.campaign.results import Rules
-from airflow_provider_lingyang.campaign.waiting import PAGE, Person, WaitingList
+from airflow_provider_lingyang.campaign.waiting import PAGE, Row, WaitingList
 from airflow_provider_lingyang.gateway.errors import AnswerLostError, CallRefusedError, ThrottledError
 from airflow_provider_lingyang.gateway.result_query import TaskResult
 
@@ -37,7 +37,7 @@ def done(biz_id: str, slots: Mapping[str, Any] | None = None, **details: Any) ->
 def test_finished_people_are_not_asked_again_and_everybody_is_counted(people: WaitingList) -> None:
     add(people, 4)
     people.take(people.page(), {"1": done("1"), "2": TaskResult("2", {"a": ""}, "RUNNING")})
-    assert [person.biz_id for person in people.page()] == ["2", "3", "4"]
+    assert [biz_id for _, biz_id, _, _ in people.page()] == ["2", "3", "4"]
     verdict = people.verdict(1.0)
     assert verdict.counts == {"recipients": 4, "finished": 1, "answered": 1, "not_reached": 0} | {
         "waiting": 1,
@@ -109,15 +109,15 @@ class Platform:
         self.busy = self.most = 0
         self.errors = list(errors)
 
-    async def __call__(self, people: Sequence[Person]) -> Mapping[str, TaskResult]:
-        self.asked.append([person.biz_id for person in people])
+    async def __call__(self, people: Sequence[Row]) -> Mapping[str, TaskResult]:
+        self.asked.append([biz_id for _, biz_id, _, _ in people])
         self.busy += 1
         self.most = max(self.most, self.busy)
         await asyncio.sleep(0)
         self.busy -= 1
         if self.errors:
             raise self.errors.pop(0)
-        return {person.biz_id: done(person.biz_id) for person in people}
+        return {biz_id: done(biz_id) for _, biz_id, _, _ in people}
 
 
 def look(people: WaitingList, platform: Platform, *, at_a_time: int = 3, per_call: int = 2) -> Look:
