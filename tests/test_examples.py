@@ -6,6 +6,7 @@ import json
 import os
 import runpy
 import sqlite3
+import threading
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.gateway.dates import CHINA
+from airflow_provider_lingyang.sandbox import LOOKUP
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "dags_examples").glob("*.py"))
@@ -33,16 +35,96 @@ def test_there_are_examples() -> None:
     assert EXAMPLES
 
 
+def copy(airflow_cli: Any, name: str) -> None:
+    """Put an example into the DAGs folder, made to be tried at any hour and to fail at once."""
+    now = datetime.now(CHINA)
+    open_now = f"{now - timedelta(hours=1):%H:%M}-{now + timedelta(hours=1):%H:%M}"
+    text = next(file for file in EXAMPLES if file.stem == name).read_text()
+    (airflow_cli.home / "dags").mkdir()
+    (airflow_cli.home / "dags" / f"{name}.py").write_text(
+        text.replace("09:00-20:30", open_now).replace("retries=3", "retries=0")
+    )
+
+
+def tried(airflow_cli: Any, sandbox: SandboxProcess, name: str, *more: str, **env: str) -> str:
+    """Run a copied example, and return what was printed."""
+    ran = airflow_cli(
+        *("dags", "test", name, *more),
+        AIRFLOW_CONN_LINGYANG_DEFAULT=json.dumps(sandbox.connection()),
+        AIRFLOW_CONN_AUDIENCE_DB=os.environ.get("AIRFLOW_CONN_AUDIENCE_DB", ""),
+        **env,
+    )
+    assert ran.returncode == 0, ran.stdout[-5000:]
+    printed: str = ran.stdout
+    return printed
+
+
+def customers(audience_db: Any, count: int) -> None:
+    columns = ["order_no", "wave", "mobile", "customer"]
+    rows = [(f"A{n}", str(n % 3 + 1), f"1000000{n:04}", f"客户{n}") for n in range(count)]
+    audience_db([f"{column} TEXT" for column in columns], rows, table="customers")
+
+
+def test_people_of_an_upstream_task_are_called_and_waited_for(
+    sandbox: SandboxProcess, airflow_cli: Any
+) -> None:
+    copy(airflow_cli, "campaign_from_xcom")
+    printed = tried(airflow_cli, sandbox, "campaign_from_xcom")
+    assert len(sandbox.record()["executions"]["by_biz_id"]) == 20
+    assert (
+        airflow_cli.xcom("campaign_from_xcom", "wait_for_answers", "return_value")["counts"]["finished"] == 20
+    )
+    # Airflow keeps them as XCom, which the example says; its log does not show them.
+    assert "客户" not in printed
+
+
+def test_a_weekly_campaign_calls_the_same_people_again_under_new_ids(
+    sandbox: SandboxProcess, airflow_cli: Any, audience_db: Any
+) -> None:
+    copy(airflow_cli, "campaign_weekly")
+    customers(audience_db, 6)
+    for day in ("2026-01-05", "2026-01-12"):
+        assert "finished 6" in tried(airflow_cli, sandbox, "campaign_weekly", day)
+    executed = sandbox.record()["executions"]["by_biz_id"]
+    assert len(executed) == 12
+    assert set(executed.values()) == {1}
+
+
+def test_pushed_answers_are_waited_for_without_a_look_up(
+    sandbox: SandboxProcess, airflow_cli: Any, audience_db: Any, tmp_path: Path
+) -> None:
+    copy(airflow_cli, "campaign_pushed_results")
+    customers(audience_db, 6)
+    path, stop = tmp_path / "results.db", threading.Event()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE pushed_results (biz_id TEXT PRIMARY KEY, message TEXT)")
+
+    def consume() -> None:
+        """What the customer's consumer of the platform's messages does."""
+        message = json.dumps({"slots": [{"name": "intention", "value": "愿意"}], "info": {"duration": 12}})
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            while not stop.wait(1):
+                for biz_id in sandbox.record(requests=False)["executions"]["by_biz_id"]:
+                    db.execute("INSERT OR IGNORE INTO pushed_results VALUES (?, ?)", (biz_id, message))
+
+    consumer = threading.Thread(target=consume)
+    consumer.start()
+    try:
+        connection = {"conn_type": "sqlite", "host": str(path)}
+        tried(airflow_cli, sandbox, "campaign_pushed_results", AIRFLOW_CONN_RESULTS_DB=json.dumps(connection))
+    finally:
+        stop.set()
+        consumer.join()
+    value = airflow_cli.xcom("campaign_pushed_results", "wait_for_answers", "return_value")
+    assert value["counts"]["answered"] == 6
+    assert value["slots"] == {"intention": {"愿意": 6}}
+    assert not [each for each in sandbox.record()["requests"] if each["method"] == LOOKUP]
+
+
 def test_a_campaign_with_a_key_of_its_own_repeats_nobody_when_it_is_triggered_again(
     sandbox: SandboxProcess, airflow_cli: Any, audience_db: Any
 ) -> None:
-    now = datetime.now(CHINA)
-    open_now = f"{now - timedelta(hours=1):%H:%M}-{now + timedelta(hours=1):%H:%M}"
-    (airflow_cli.home / "dags").mkdir()
-    text = next(file for file in EXAMPLES if file.stem == "campaign_once").read_text()
-    (airflow_cli.home / "dags" / "campaign_once.py").write_text(
-        text.replace("09:00-20:30", open_now).replace("retries=3", "retries=0")
-    )
+    copy(airflow_cli, "campaign_once")
     ledger = {"conn_type": "sqlite", "host": str(airflow_cli.home / "ledger.db")}
     env = {
         "AIRFLOW_CONN_LINGYANG_DEFAULT": json.dumps(sandbox.connection()),
