@@ -16,7 +16,6 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
-from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient
 from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.dates import parse_date
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError, RequestInvalidError
@@ -28,6 +27,8 @@ from airflow_provider_lingyang.gateway.settings import GatewaySettings
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
+
+    from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient
 
 _TEST_TIMEOUT = 10.0
 _CLOCK_GRAIN = timedelta(seconds=2)
@@ -233,6 +234,9 @@ class LingyangHook(BaseHook):
 
         :raises LingyangConfigError: the Airflow connection is missing or cannot be right.
         """
+        # Only here: a task that submits would import aiohttp for nothing.
+        from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient
+
         if self._connection is None:
             with self._missing_told():
                 conn = await get_async_connection(self.lingyang_conn_id, self)

@@ -25,9 +25,14 @@ from airflow.providers.common.compat.sdk import (
 )
 from store import TaskStateStore
 
+# Each try is forked from here: what a task imports only when it runs is imported once, and not by every try.
+import airflow_provider_lingyang.campaign.campaign
+import airflow_provider_lingyang.hooks.rows
+import airflow_provider_lingyang.ledger.task_state  # noqa: F401
 from airflow_provider_lingyang.campaign.couriers import Couriers
 from airflow_provider_lingyang.campaign.submission import Submission
 from airflow_provider_lingyang.gateway.client import GatewayClient
+from airflow_provider_lingyang.hooks.lingyang import LingyangHook  # noqa: F401  # likewise
 from airflow_provider_lingyang.ledger.base import LedgerError
 from airflow_provider_lingyang.ledger.sql import SqlLedger
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
