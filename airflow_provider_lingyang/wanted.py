@@ -5,7 +5,7 @@ Imported while DAG files are parsed, so nothing heavy is imported here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lingyang.campaign import arguments
@@ -79,7 +79,7 @@ def wanted_by(task: Any, context: Context, *, source: str) -> Wanted:
     elif source == "ids_sql":
         ids = {"query": _query(task.ids_sql, task.ids_conn_id, task.ids_parameters)}
     else:
-        ids = {"biz_ids": task.biz_ids}
+        ids = {"biz_ids": _listed(task.biz_ids)}
     return Wanted(
         lingyang_conn_id=task.lingyang_conn_id,
         source=ids,
@@ -109,6 +109,11 @@ def pull_of(context: Context) -> Any:
         )
 
     return pull
+
+
+def _listed(ids: Any) -> Any:
+    """Return ids that come lazily, from the instances of a mapped task, as a list; what is none stays as it is."""
+    return list(ids) if isinstance(ids, Iterable) and not isinstance(ids, (str, bytes, Mapping)) else ids
 
 
 def _query(sql: str, conn_id: Any, parameters: Any) -> dict[str, Any]:

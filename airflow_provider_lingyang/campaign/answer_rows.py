@@ -11,7 +11,7 @@ from airflow_provider_lingyang.campaign import arguments
 from airflow_provider_lingyang.campaign.arguments import ArgumentError
 from airflow_provider_lingyang.campaign.private import open_private, written
 from airflow_provider_lingyang.campaign.results import FOREIGN, NOT_REACHED, UNKNOWN, Rules, state_of
-from airflow_provider_lingyang.campaign.waiting import Person, as_text
+from airflow_provider_lingyang.campaign.waiting import Person, as_text, storable
 from airflow_provider_lingyang.gateway.result_query import TaskResult
 
 OWN_COLUMNS = ("biz_id", "task_id", "plan_id", "campaign_key", "status", "output_params", "fetched_at")
@@ -112,7 +112,7 @@ def row_of(person: Person, result: TaskResult | None, rules: Rules, slots: Seque
     if result is None or state == FOREIGN:
         return UNKNOWN if result is None else FOREIGN
     told = result.output_params
-    texts = [_storable(as_text(told.get(slot))) or None for slot in slots]
+    texts = [storable(as_text(told.get(slot))) or None for slot in slots]
     if state == NOT_REACHED:
         kind = NOT_REACHED
     elif slots:
@@ -123,18 +123,13 @@ def row_of(person: Person, result: TaskResult | None, rules: Rules, slots: Seque
         person.number,
         kind,
         person.biz_id,
-        person.task_id if result.task_id is None else _storable(result.task_id),
-        None if result.status is None else _storable(result.status),
-        _storable(json.dumps(dict(told), ensure_ascii=False)) if result.readable else None,
+        person.task_id if result.task_id is None else storable(result.task_id),
+        None if result.status is None else storable(result.status),
+        storable(json.dumps(dict(told), ensure_ascii=False)) if result.readable else None,
         texts,
         result.readable and bool(told),
         result.readable,
     )
-
-
-def _storable(text: str) -> str:
-    """Return text without what databases refuse: NUL and halves of characters, each as U+FFFD."""
-    return text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class Tally:

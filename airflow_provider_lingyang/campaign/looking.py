@@ -62,9 +62,11 @@ async def look_up(
     except* Exception as errors:
         # What is raised here would come out as a group.
         failure = errors.exceptions[0]
+    if failure is None or isinstance(failure, LingyangError):
+        # What was told is not lost, whatever became of the others.
+        await look.flush()
     if failure is not None:
         raise failure from None
-    await look.flush()
     return look.look
 
 
@@ -84,6 +86,7 @@ class _LookUp:
         self._loading = asyncio.Lock()
         self._changes = Changes()
         self._failed_in_a_row = 0
+        self._ended = False
 
     async def work(self) -> None:
         while (people := await self._next()) is not None:
@@ -98,8 +101,7 @@ class _LookUp:
                 self.look.retry_after = max(self.look.retry_after, error.retry_after or 0.0)
                 self._failed_in_a_row += 1
                 if error.retry_after or self._failed_in_a_row >= self._calls_at_a_time:
-                    self._after = None
-                    self._chunks.clear()
+                    self._ended = True
                 continue
             self._failed_in_a_row = 0
             self.look.calls += 1
@@ -112,20 +114,21 @@ class _LookUp:
         await self._offload(self._waiting.write, changes)
 
     async def _next(self) -> Sequence[Row] | None:
-        if not self._chunks and self._after is not None:
+        if not self._chunks and self._after is not None and not self._ended:
             async with self._loading:
-                if not self._chunks and self._after is not None:
+                if not self._chunks and self._after is not None and not self._ended:
                     page = await self._offload(self._waiting.page, self._after, self._page_size)
                     self._after = page[-1][0] if page else None
                     size = self._people_per_call
                     self._chunks.extend(page[start : start + size] for start in range(0, len(page), size))
-        return self._chunks.popleft() if self._chunks else None
+        return self._chunks.popleft() if self._chunks and not self._ended else None
 
 
 def read_table(waiting: WaitingList, rows: Iterable[TaskResult]) -> Look:
     """Take the answers that are in a table; rows of people nobody waits for are left alone.
 
-    Of several rows of one person the first that finishes them counts, else the last that is of the accepted task.
+    Of several rows of one person the first that finishes them counts, else the last; one of the accepted task before
+    one of another, if they are not thousands of rows apart.
     """
     waiting.begin()
     rows = iter(rows)

@@ -229,14 +229,15 @@ class Resume:
         # Written down first: what is only in memory would be in doubt again for the next try.
         self._ledger.write(outcomes, [])
         for doubt, group, request, verdict in verdicts:
-            self._spool.settle(verdict.executed, State.ACCEPTED)
-            self._spool.settle(verdict.not_executed, State.FREE)
+            # First out of the doubts: should the task end in between, they count as not sent and not twice.
             if verdict.unknown:
                 request = replace(request, in_doubt=verdict.unknown)
                 left.append((doubt, group, request))
                 doubt.tasks = _here(self._spool, group, request)
             else:
                 self._manifest.doubts.remove(doubt)
+            self._spool.settle(verdict.executed, State.ACCEPTED)
+            self._spool.settle(verdict.not_executed, State.FREE)
         return left
 
     def _ask(self, questions: list[Question]) -> list[Verdict]:

@@ -235,7 +235,8 @@ class WaitingList:
         for slot in self._slots:
             # The most frequent first; of equally frequent ones that which came first.
             rows = self._db.execute(
-                "SELECT value, people FROM tally WHERE slot = ? ORDER BY people DESC, rowid", (slot,)
+                "SELECT value, people FROM tally WHERE slot = ? ORDER BY people DESC, rowid",
+                (storable(slot),),
             )
             told[slot] = dict(islice(rows, _MAX_VALUES))
             if rest := sum(people for _, people in rows):
@@ -259,7 +260,7 @@ class WaitingList:
             for slot in result.output_params:
                 if len(self._slots) < _MAX_VALUES:
                     self._slots.setdefault(slot)
-        return ((slot, as_text(result.output_params.get(slot))) for slot in self._slots)
+        return ((storable(slot), storable(as_text(result.output_params.get(slot)))) for slot in self._slots)
 
     def _write(self, sql: str, rows: Sequence[Sequence[object]]) -> int:
         if not rows:
@@ -271,8 +272,14 @@ class WaitingList:
         return count
 
 
-def _kept(result: TaskResult) -> tuple[str | None, str | None, str]:
-    return result.status, result.task_id, json.dumps(dict(result.output_params), ensure_ascii=False)
+def _kept(result: TaskResult) -> tuple[str, ...]:
+    slots = json.dumps(dict(result.output_params), ensure_ascii=False)
+    return tuple(text and storable(text) for text in (result.status, result.task_id, slots))  # type: ignore[misc]
+
+
+def storable(text: str) -> str:
+    """Return text without what databases refuse: NUL and halves of characters, each as U+FFFD."""
+    return text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def as_text(value: Any) -> str:

@@ -24,6 +24,7 @@ _SPACED = r"[\s.()\u2010-\u2015-]"
 _BETWEEN_DIGITS = re.compile(rf"(?<=[0-9]){_SPACED}+(?=[0-9])")
 _COUNTRY = re.compile(r"^(?:(?:\+|00)86|86(?=1[0-9]{10}$)|\+)")
 _ENTITY = re.compile("&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[0-9A-Za-z]{1,32});?")
+_NUMBER = re.compile(rf"[0-9]{{{_MIN_DIGITS},}}")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -58,7 +59,8 @@ class Scrubber:
     def call_id(self, text: str | None) -> str | None:
         """Return the gateway's id of a call; like a text, but at no cost for one that is none of the request's."""
         if text and _CALL_ID.fullmatch(text):
-            spellings = {text.lower().encode(), re.sub(r"[._:-]", "", text).lower().encode()}
+            bare = re.sub(r"[._:-]", "", text).lower()
+            spellings = {each.encode() for each in (text.lower(), bare, *_NUMBER.findall(bare))}
             # As bytes, so of ASCII only, which is all of such an id: to fold a request takes longer than to sign it.
             held = [
                 value.encode(errors="replace").lower()

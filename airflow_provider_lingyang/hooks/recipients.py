@@ -11,7 +11,7 @@ A source is plain JSON, one of::
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice, repeat
+from itertools import islice
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -20,6 +20,7 @@ from airflow_provider_lingyang.campaign.arguments import ArgumentError
 from airflow_provider_lingyang.campaign.waiting import PAGE, WaitingList
 from airflow_provider_lingyang.gateway.field_types import Text
 from airflow_provider_lingyang.hooks.rows import QueryError, sql_hook, stream_rows
+from airflow_provider_lingyang.ledger.base import key_of
 from airflow_provider_lingyang.ledger.sql import accepted_people
 
 Pull = Callable[[Mapping[str, Any], str], Any]
@@ -84,14 +85,17 @@ def _fill_from_campaign(waiting: WaitingList, manifest: Mapping[str, Any], pull:
     where = manifest["biz_ids"]
     ids = pull(where, "biz_ids")
     if ids is not None:
-        task_ids = pull(where, "task_ids") or repeat(None)
+        task_ids = pull(where, "task_ids")
+        if task_ids is None or len(task_ids) != len(ids):
+            task_ids = [None] * len(ids)
         waiting.add(
             (biz_id, None if task_id is None else str(task_id))
-            for biz_id, task_id in zip(ids, task_ids, strict=False)
+            for biz_id, task_id in zip(ids, task_ids, strict=True)
         )
-        if len(waiting) != accepted:
+        if len(waiting) != accepted or f"{waiting.digest():032x}" != where.get("digest"):
             raise ArgumentError(
-                f"the campaign accepted {accepted} people, but its XCom biz_ids holds {len(waiting)}"
+                f"the campaign accepted {accepted} people, but its XCom biz_ids holds {len(waiting)}, which are "
+                "not those: use ids_sql"
             )
         return
     ledger, query = manifest.get("ledger"), pull(where, "biz_ids_query")
@@ -138,7 +142,10 @@ def _also_in_ledger(people: People, ledger: Mapping[str, Any]) -> People:
     while some := [biz_id for biz_id, _ in islice(people, PAGE)]:
         marks = ",".join([hook.placeholder] * len(some))
         with stream_rows(
-            ledger["ledger_conn_id"], f"{sql} AND person.biz_id IN ({marks})", [*parameters, *some]
+            ledger["ledger_conn_id"],
+            f"{sql} AND person.recipient IN ({marks})",
+            # By the table's key: biz_id has no index, and may compare without case.
+            [*parameters, *(key_of(biz_id).hex() for biz_id in some)],
         ) as (_, rows):
             yield from ((str(biz_id), task_id) for biz_id, task_id in rows)
 

@@ -217,6 +217,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         self._killed_at: float | None = None
         self._ledger: Any = None
         self._biz_ids_query: dict[str, Any] | None = None
+        self._resumed = False
         self._check_arguments()
         self._given = [name for name, value in self._templated() if value is not None]
 
@@ -284,6 +285,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
 
     def resume(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Go on after the task was deferred until it may send again."""
+        self._resumed = True
         return self._submit(context, resumed=True)
 
     def on_kill(self) -> None:
@@ -604,6 +606,9 @@ class LingyangSubmitBatchOperator(BaseOperator):
         without = manifest.rejected_ids
         if manifest.biz_ids is None and self._biz_ids_query is not None and without is not None:
             xcoms["biz_ids_query"] = {**self._biz_ids_query, "without": without}
+        if self._resumed:
+            # What was pushed before the deferral is still there, and of other ids.
+            xcoms = {"task_ids": None, "biz_ids_query": None} | xcoms
         for key, value in xcoms.items():
             try:
                 ti.xcom_push(key=key, value=value)

@@ -208,9 +208,14 @@ class LingyangResultSensor(BaseSensorOperator):
             if not _is_deferral_timeout(error):
                 raise
         now = time.time()
-        return self._resumed(context, now - self.timeout, now)
+        try:
+            return self._resumed(context, now - self.timeout, now)
+        except AirflowFailException as error:
+            raise self._softened(error) from None
 
     def _resumed(self, context: Context, started: float, deadline: float) -> Any:
+        # A query that has worked before it was deferred is in trouble rather than wrong.
+        self._has_looked = True
         try:
             return self._look_or_defer(context, started, deadline)
         finally:
@@ -249,7 +254,9 @@ class LingyangResultSensor(BaseSensorOperator):
         if _size(trigger) > _TRIGGER_ROOM and "campaign" not in arguments_of_wait["source"]:
             # They are in this task's arguments already, or in somebody's XCom. A trigger carries a pointer instead.
             ti = context["ti"]
-            ti.xcom_push(key="biz_ids", value=self._wait.people.all_ids())
+            source = arguments_of_wait["source"]
+            ids = self._wait.people.all_ids() if self._wait.is_open else list(source.get("biz_ids", ()))
+            ti.xcom_push(key="biz_ids", value=ids)
             place = -1 if ti.map_index is None else ti.map_index
             pointer = {
                 "dag_id": ti.dag_id,
@@ -287,14 +294,28 @@ class LingyangResultSensor(BaseSensorOperator):
     def _when_started(self, context: Context) -> float:
         """Return when the wait began: in reschedule mode, which is a new process each time, Airflow knows."""
         if self._started is None:
-            ti, first = context["ti"], None
-            if self.mode == "reschedule":
-                # Airflow 2 keeps the first start as that of the task.
-                reader = getattr(ti, "get_first_reschedule_date", None)
-                first = reader(context) if reader else ti.start_date
+            first = None
+            if self.mode == "reschedule" and not self.deferrable:
+                first = self._first_look(context)
                 self._has_looked = first is not None
             self._started = first.timestamp() if first else time.time()
         return self._started
+
+    def _first_look(self, context: Context) -> Any:
+        """Return when the task was rescheduled first, or None while it has not been."""
+        ti = context["ti"]
+        if reader := getattr(ti, "get_first_reschedule_date", None):
+            return reader(context)
+        # Airflow 2, where a sensor asks the database itself.
+        from airflow.sensors.base import _orig_start_date  # type: ignore[import-not-found]
+
+        return _orig_start_date(
+            dag_id=ti.dag_id,
+            task_id=ti.task_id,
+            run_id=ti.run_id,
+            map_index=ti.map_index,
+            try_number=(ti.max_tries or 0) - (self.retries or 0) + 1,
+        )
 
     def _out_of_time(self) -> Any:
         """End a wait that was not enough, as ``on_incomplete`` says."""

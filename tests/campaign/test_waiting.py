@@ -94,6 +94,13 @@ def test_without_required_slots_those_that_come_are_counted() -> None:
     waiting.close()
 
 
+def test_half_a_character_or_a_nul_in_an_answer_holds_nobody_up(people: WaitingList) -> None:
+    add(people, 2)
+    people.take(people.page(), {"1": done("1", {"a": "\ud83d"}), "2": done("2", {"a": "\0"})})
+    assert people.slots() == {"a": {"\ufffd": 2}}
+    assert (people.results() or {})["1"]["slots"] == {"a": "\ufffd"}
+
+
 # --- looking up -------------------------------------------------------------------------------------------------
 
 

@@ -344,8 +344,8 @@ def waits(alone: Any, start: Callable[..., Wait]) -> dict[str, Wait]:
         "cleared": start("cleared", "withheld", dag_id="waits_in_a_pool"),
     }
     for name in LARGE:
-        dag_id = "waits_for_ids" if name == "ids" else "waits"
-        found[name] = start(name, "many", dag_id=dag_id, ledger="ledger_db" if name == "ledger" else "")
+        dag_id = {"ids": "waits_for_ids", "ledger": "waits_with_a_ledger"}.get(name, "waits")
+        found[name] = start(name, "many", dag_id=dag_id)
     return found | {"killed": start("killed", "killed")}
 
 

@@ -354,6 +354,29 @@ def test_where_airflow_itself_ends_the_deferral_it_ends_as_at_the_deadline(
             one.resume_execution(*how, run.context("wait"))
 
 
+@pytest.mark.parametrize("soft_fail", [False, True])
+def test_and_what_no_repetition_can_cure_is_softened_then_as_ever(
+    sandbox: SandboxProcess, run: Any, soft_fail: bool
+) -> None:
+    from airflow.providers.common.compat.sdk import AirflowSkipException
+
+    submit(run, 1)
+    query = RESULT_QUERY | {"method": "no.such"}
+    one = sensor(biz_ids=["B1"], required_slots=["a"], result_query=query, soft_fail=soft_fail)
+    with pytest.raises(AirflowSkipException if soft_fail else AirflowFailException):
+        one.resume_execution("__fail__", {"error": "Trigger timeout"}, run.context("wait"))
+
+
+def test_a_query_in_trouble_after_the_trigger_fired_is_waited_for_again(
+    sandbox: SandboxProcess, run: Any, audience_db: Callable[..., None]
+) -> None:
+    audience_db(["x"], [])
+    fired = COMPLETE | {"started": time.time(), "deadline": time.time() + 60}
+    one = sensor(ids_sql="SELECT biz_id FROM gone", ids_conn_id="audience_db", required_slots=["a"])
+    with pytest.raises(TaskDeferred):
+        one.execute_complete(run.context("wait"), fired)
+
+
 def test_an_answer_that_goes_away_after_the_trigger_fired_is_waited_for_again(
     sandbox: SandboxProcess, run: Any
 ) -> None:

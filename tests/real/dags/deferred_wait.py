@@ -18,12 +18,20 @@ def as_conf_says(context: Any) -> None:
     lingyang._BACKSTOP = conf.get("backstop", lingyang._BACKSTOP)
 
 
-def waits(dag_id: str, *, poked: bool = False, by_ids: bool = False, pool: str = "default_pool") -> None:
+def waits(
+    dag_id: str,
+    *,
+    poked: bool = False,
+    by_ids: bool = False,
+    pool: str = "default_pool",
+    ledger: str | None = None,
+) -> None:
     """Make a DAG of ``submit`` and ``wait``.
 
     :param poked: there is ``poked`` after it: the same wait, not deferred.
     :param by_ids: the wait is given the list of ids instead of the campaign.
     :param pool: of the wait.
+    :param ledger: connection of the database that keeps the ledger.
     """
     with DAG(dag_id, schedule=None):
         submit = LingyangSubmitBatchOperator(
@@ -34,7 +42,7 @@ def waits(dag_id: str, *, poked: bool = False, by_ids: bool = False, pool: str =
             channel="sms",
             input_params_columns={"name": "customer"},
             output_slots=["intention"],
-            ledger_conn_id="{{ dag_run.conf.get('ledger', '') }}",
+            ledger_conn_id=ledger,
             lingyang_conn_id="{{ dag_run.conf['gateway'] }}",
         )
         wait, *after = (
@@ -56,4 +64,5 @@ def waits(dag_id: str, *, poked: bool = False, by_ids: bool = False, pool: str =
 waits("waits")
 waits("waits_in_a_pool", pool="waits")
 waits("waits_for_ids", by_ids=True)
+waits("waits_with_a_ledger", ledger="ledger_db")
 waits("waits_twice", poked=True)
