@@ -548,7 +548,7 @@ def test_a_killed_triggerer_s_waits_go_on_in_the_next_one_until_the_same_deadlin
     (resume,) = journal.resumes(late.wave)
     deadline = late_before["arguments"]["deadline"]
     assert resume["next_kwargs"]["event"]["status"] == "timeout"
-    assert resume["next_kwargs"]["deadline"] == deadline
+    assert resume["next_kwargs"]["event"]["deadline"] == deadline
     # At once where the next triggerer came only after it.
     assert 0 <= resume["at"] - max(deadline, went_on) < 5
     # One that began anew would come later than this; a machine that needs as long to start a triggerer cannot tell.
@@ -561,7 +561,7 @@ def test_a_killed_triggerer_s_waits_go_on_in_the_next_one_until_the_same_deadlin
     wait.until_state("success")
     assert wait.is_complete()
     (deferral,), (resume,) = journal.deferrals(wait.wave), journal.resumes(wait.wave)
-    assert resume["next_kwargs"]["deadline"] == deferral["arguments"]["deadline"]
+    assert resume["next_kwargs"]["event"]["deadline"] == deferral["arguments"]["deadline"]
     summary(
         f"Deferred waits: the triggerer killed with kill -9, the next one looked {went_on - killed_at:.0f} s later; "
         f"a deadline 30 s after the wait began was met {met_after:.1f} s after it began"
