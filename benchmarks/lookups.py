@@ -202,17 +202,17 @@ def compare(url: str, count: int, per_call: int, rounds: int) -> dict[str, float
 
 def peak_memory(count: int) -> float:
     """MB that a process needs at most which waits for so many people, whose ids a query gives."""
-    command = [sys.executable, __file__, "--memory", str(count)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
-
-
-def measure_memory(count: int) -> None:
-    path = Path(home, "ids.db")
+    path = Path(home, f"ids-{count}.db")
     with sqlite3.connect(path) as db:
         db.execute("CREATE TABLE person (biz_id TEXT)")
         db.executemany("INSERT INTO person VALUES (?)", ((biz_id,) for biz_id in biz_ids(count)))
     db.close()
-    os.environ["AIRFLOW_CONN_IDS"] = json.dumps({"conn_type": "sqlite", "host": str(path)})
+    command = [sys.executable, __file__, "--memory", str(path), str(count)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def measure_memory(path: str, count: int) -> None:
+    os.environ["AIRFLOW_CONN_IDS"] = json.dumps({"conn_type": "sqlite", "host": path})
     source = {"query": {"sql": "SELECT biz_id FROM person", "conn_id": "ids", "parameters": None}}
     with sink() as url:
         connect(url)
@@ -228,10 +228,10 @@ def main() -> int:
         "--check", action="store_true", help="fail where a target is missed that no noise can move"
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of the calls")
-    parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory:
-        measure_memory(options.memory)
+        measure_memory(options.memory[0], int(options.memory[1]))
         return 0
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     print(f"{machine}, aiohttp {aiohttp.__version__}")

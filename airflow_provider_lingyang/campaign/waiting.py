@@ -95,7 +95,7 @@ class WaitingList:
         self._absent = absent
         self._also = also
         # A triggerer may hold many of them.
-        self._db = open_private(folder, _SCHEMA, _WHAT, cache_kb=4096)
+        self._db = open_private(folder, _SCHEMA, _WHAT, cache_kb=1024)
         self._empty: Counter[str] = Counter()
         self._unreadable = 0
         self._slots: dict[str, None] = dict.fromkeys(rules.required_slots)
