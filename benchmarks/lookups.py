@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import hmac
 import json
 import logging
 import os
@@ -28,10 +29,12 @@ import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
+CHINA = ZoneInfo("Asia/Shanghai")
 DELAY = 0.05
 AT_A_TIME = 50
 METHOD = "sink.query"
@@ -59,8 +62,6 @@ logging.disable(logging.WARNING)
 
 import aiohttp  # noqa: E402  # after the environment
 
-from airflow_provider_lingyang.gateway.protocol import HEADERS, signed_form  # noqa: E402
-from airflow_provider_lingyang.gateway.settings import GatewaySettings  # noqa: E402
 from airflow_provider_lingyang.triggers.lingyang import LingyangResultTrigger  # noqa: E402
 
 
@@ -119,18 +120,30 @@ async def by_trigger(source: dict[str, Any], per_call: int) -> dict[str, int]:
     return counts
 
 
+def form_by_hand(chunk: list[str]) -> dict[str, str]:
+    form = {
+        "method": METHOD,
+        "app_key": "bench-key",
+        "timestamp": datetime.now(CHINA).strftime("%Y-%m-%d %H:%M:%S"),
+        "format": "json",
+        "v": "2.0",
+        "sign_method": "hmac-sha256",
+        "task_result_query": json.dumps({"biz_ids": chunk}, separators=(",", ":")),
+    }
+    text = "".join(name + form[name] for name in sorted(form))
+    form["sign"] = hmac.new(b"bench-secret", text.encode(), "sha256").hexdigest().upper()
+    return form
+
+
 async def by_hand(url: str, ids: list[str], per_call: int) -> dict[str, int]:
-    settings = GatewaySettings(url=url, app_key="bench-key", app_secret="bench-secret")
     waiting = set(ids)
     chunks = iter([ids[start : start + per_call] for start in range(0, len(ids), per_call)])
     connector = aiohttp.TCPConnector(limit=0)
 
     async def work(session: aiohttp.ClientSession) -> None:
         for chunk in chunks:
-            struct = json.dumps({"biz_ids": chunk}, separators=(",", ":"))
-            form = signed_form(settings, METHOD, {"task_result_query": struct}, datetime.now(UTC))
-            async with session.post(url, data=form, headers=HEADERS) as response:
-                answer = json.loads(await response.read())
+            async with session.post(url, data=form_by_hand(chunk)) as response:
+                answer = await response.json()
             for item in answer["sink_response"]["result"]["data"]["task_result"]:
                 if item["status"] == "DONE":
                     waiting.discard(item["biz_id"])

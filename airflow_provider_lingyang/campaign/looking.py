@@ -111,7 +111,8 @@ class _LookUp:
 
     async def flush(self) -> None:
         changes, self._changes = self._changes, Changes()
-        await self._offload(self._waiting.write, changes)
+        if changes.to_write:
+            await self._offload(self._waiting.write, changes)
 
     async def _next(self) -> Sequence[Row] | None:
         if not self._chunks and self._after is not None and not self._ended:
@@ -134,7 +135,7 @@ def read_table(waiting: WaitingList, rows: Iterable[TaskResult]) -> Look:
     rows = iter(rows)
     while some := list(islice(rows, PAGE)):
         people = waiting.find(list({row.biz_id for row in some}))
-        task_ids = {biz_id: task_id for _, biz_id, task_id, _ in people}
+        task_ids = {biz_id: task_id for _, biz_id, task_id in people}
         results: dict[str, TaskResult] = {}
         for row in some:
             if row.biz_id not in task_ids:

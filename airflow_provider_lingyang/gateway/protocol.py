@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from airflow_provider_lingyang.gateway.dates import date_text
 from airflow_provider_lingyang.gateway.error_codes import LOOK_UP, gateway_error, shown_code
@@ -114,7 +115,7 @@ def read_answer(
     """
     body = body.removeprefix(codecs.BOM_UTF8)
     try:
-        document = parse_xml(body) if body[:64].lstrip().startswith(b"<") else _DECODER.decode(body.decode())
+        document = parse_xml(body) if body[:64].lstrip().startswith(b"<") else _parse_json(body)
     except (ValueError, RecursionError):
         # from None: the original repeats the body.
         raise _unreadable(status, content_type, body) from None
@@ -133,6 +134,15 @@ def read_answer(
     if status != 200 or payload is None or "error_response" in document:
         raise _unreadable(status, content_type, body)
     return Answer(payload, scrub.call_id(plain_text(payload.get("request_id") or document.get("request_id"))))
+
+
+def _parse_json(body: bytes) -> Any:
+    try:
+        # In less than half of the other's time.
+        return from_json(body, cache_strings="keys")
+    except ValueError:
+        # The platform writes control characters into its texts as they are, which only this one takes.
+        return _DECODER.decode(body.decode())
 
 
 def _payload(document: Any) -> Mapping[str, Any] | None:

@@ -197,16 +197,16 @@ class ResultQuery(BaseModel):
             biz_id = plain_text(item.get(biz_id_field)) if isinstance(item, dict) else None
             if biz_id is None:
                 raise self._misfit(biz_id_field, f"each item of {self.items_path}", item, scrub(request_id))
-            task_id = plain_text(item.get(task_id_field)) if task_id_field else None
-            meant = task_ids.get(biz_id) if task_ids else None
-            if meant is not None and biz_id in results and results[biz_id].task_id == meant:
+            # A field that the query does not name is in no item: a name in JSON is never None.
+            task_id = plain_text(item.get(task_id_field))
+            if task_ids and biz_id in results and results[biz_id].task_id == task_ids.get(biz_id) is not None:
                 continue
             results[biz_id] = TaskResult(
                 biz_id,
                 item.get(slots_field),
-                plain_text(item.get(status_field)) if status_field else None,
+                plain_text(item.get(status_field)),
                 task_id,
-                plain_text(item.get(created_at_field)) if created_at_field else None,
+                plain_text(item.get(created_at_field)),
             )
         return results
 
@@ -288,10 +288,10 @@ def _could_be_items(value: Any) -> bool:
 
 def plain_text(value: Any) -> str | None:
     """Return a value of an answer as text; None for what is none, a list or a struct."""
-    if isinstance(value, str):
+    if value is None or isinstance(value, str):
         return value
     # Not Mapping, which takes ten times as long to ask for: what comes from JSON is a dict.
-    return None if value is None or isinstance(value, (dict, list)) else str(value)
+    return None if isinstance(value, (dict, list)) else str(value)
 
 
 def names_in(node: Mapping[str, Any]) -> str:

@@ -235,8 +235,8 @@ class Wait:
 
         async def ask(people: Sequence[Row]) -> Mapping[str, TaskResult]:
             # Of a person with a task several results may come; without one all are as good.
-            tasks = {biz_id: task_id for _, biz_id, task_id, _ in people if task_id is not None}
-            biz_ids = [biz_id for _, biz_id, _, _ in people]
+            tasks = {biz_id: task_id for _, biz_id, task_id in people if task_id is not None}
+            biz_ids = [biz_id for _, biz_id, _ in people]
             return await client.fetch_results(query, biz_ids, task_ids=tasks if query.task_id_field else None)
 
         return await look_up(

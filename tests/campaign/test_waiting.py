@@ -37,7 +37,7 @@ def done(biz_id: str, slots: Mapping[str, Any] | None = None, **details: Any) ->
 def test_finished_people_are_not_asked_again_and_everybody_is_counted(people: WaitingList) -> None:
     add(people, 4)
     people.take(people.page(), {"1": done("1"), "2": TaskResult("2", {"a": ""}, "RUNNING")})
-    assert [biz_id for _, biz_id, _, _ in people.page()] == ["2", "3", "4"]
+    assert [biz_id for _, biz_id, _ in people.page()] == ["2", "3", "4"]
     verdict = people.verdict(1.0)
     assert verdict.counts == {"recipients": 4, "finished": 1, "answered": 1, "not_reached": 0} | {
         "waiting": 1,
@@ -68,6 +68,29 @@ def test_single_results_are_given_only_while_they_are_few(people: WaitingList) -
 def test_repeated_ids_are_counted(people: WaitingList) -> None:
     assert people.add([("1", None), ("2", None), ("1", None)]) == 1
     assert len(people) == 2
+
+
+def test_of_thousands_whoever_is_left_is_asked_again_in_order(people: WaitingList) -> None:
+    everybody = [str(number) for number in range(1, 2502)]
+    assert people.add((biz_id, None) for biz_id in [*everybody, "7", "2501"]) == 2
+    left = ["2", "1200", "2501"]
+    people.take(people.page(0, 3000), {biz_id: done(biz_id) for biz_id in everybody if biz_id not in left})
+    assert [biz_id for _, biz_id, _ in people.page()] == left
+    assert [biz_id for _, biz_id, _ in people.page(2, 1)] == ["1200"]
+    assert [biz_id for _, biz_id, _ in people.find(["1", "2501", "nobody"])] == ["2501"]
+    assert people.verdict(1.0).counts["finished"] == 2498
+    people.clear()
+    assert people.add([("1", None)]) == 0
+    assert people.page() == [(1, "1", None)]
+
+
+def test_a_source_that_breaks_off_is_not_told_as_a_full_disk(people: WaitingList) -> None:
+    def source() -> Iterator[tuple[str, None]]:
+        yield "1", None
+        raise OSError("the database is gone")
+
+    with pytest.raises(OSError, match="the database is gone"):
+        people.add(source())
 
 
 def test_a_task_that_is_known_tells_foreign_answers_apart(people: WaitingList) -> None:
@@ -117,14 +140,14 @@ class Platform:
         self.errors = list(errors)
 
     async def __call__(self, people: Sequence[Row]) -> Mapping[str, TaskResult]:
-        self.asked.append([biz_id for _, biz_id, _, _ in people])
+        self.asked.append([biz_id for _, biz_id, _ in people])
         self.busy += 1
         self.most = max(self.most, self.busy)
         await asyncio.sleep(0)
         self.busy -= 1
         if self.errors:
             raise self.errors.pop(0)
-        return {biz_id: done(biz_id) for _, biz_id, _, _ in people}
+        return {biz_id: done(biz_id) for _, biz_id, _ in people}
 
 
 def look(people: WaitingList, platform: Platform, *, at_a_time: int = 3, per_call: int = 2) -> Look:

@@ -55,7 +55,7 @@ class Submit:
         source = json.loads(json.dumps({"campaign": essence(manifest)}))
         assert len(json.dumps(source)) < 2000
         fill(self.people, source, lambda pointer, key: self.run.xcom.get((pointer["task_id"], key)))
-        return {biz_id: task_id for _, biz_id, task_id, _ in self.people.page()}
+        return {biz_id: task_id for _, biz_id, task_id in self.people.page()}
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_ids_of_a_query_are_read_as_the_operator_reads_them(
     audience_db(["id", "kind"], [(7, 1), (" x ", 1), (None, 1), (8, 2)])
     query = {"sql": "SELECT id FROM audience WHERE kind = ?", "conn_id": "audience_db", "parameters": [1]}
     fill(people, {"query": query}, lambda *_: None)
-    assert [biz_id for _, biz_id, _, _ in people.page()] == ["7", "x"]
+    assert [biz_id for _, biz_id, _ in people.page()] == ["7", "x"]
 
 
 def test_ids_may_be_in_somebodys_xcom(people: WaitingList) -> None:
