@@ -52,7 +52,7 @@ environment:  ## Make .venv: Airflow 3.3, this package (editable), what tests an
 
 sdks:  ## Make .venv-sdks: other people's clients, for the tests that need them
 	@$(FIND_PYTHON); "$$py" demo/environment.py $(VENV)-sdks constraints/sdks.txt \
-	  taobaopyx topsdk 'legacy-cgi; python_version >= "3.13"'
+	  taobaopy taobaopyx topsdk 'legacy-cgi; python_version >= "3.13"'
 
 clean:  ## Remove everything that the other targets made
 	rm -rf $(VENV) $(VENV).lock $(VENV)-sdks $(VENV)-sdks.lock .demo dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

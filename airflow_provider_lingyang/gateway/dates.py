@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Final
 
 CHINA: Final = timezone(timedelta(hours=8), "CST")
@@ -18,6 +19,7 @@ _JAVA_DATE = re.compile(
 _ISO_DATE = re.compile(r"\d{4}-?\d{2}-?\d{2}[ Tt]\d{2}", re.ASCII)
 
 
+@lru_cache(256)
 def parse_date(text: str) -> datetime:
     """Return the moment a platform date means, in China's time, on a host of any time zone and locale.
 
@@ -41,13 +43,14 @@ def parse_date(text: str) -> datetime:
 
 def date_text(moment: datetime) -> str:
     """Return a datetime as the platform writes it: ``yyyy-MM-dd HH:mm:ss`` at China's time."""
-    moment = in_china(moment)
     # Not %Y: on Linux it does not pad the year 1, which is what databases hold for "no date".
-    return f"{moment.year:04}-{moment:%m-%d %H:%M:%S}"
+    return in_china(moment).isoformat(" ", "seconds")[:19]
 
 
 def in_china(moment: datetime) -> datetime:
     """Return a datetime in China's time: a naive one already is, an aware one is converted."""
+    if moment.tzinfo is CHINA:
+        return moment
     return moment.replace(tzinfo=CHINA) if moment.tzinfo is None else moment.astimezone(CHINA)
 
 

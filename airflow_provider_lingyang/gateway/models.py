@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from airflow_provider_lingyang.gateway.field_types import (
+    PLAIN,
     JsonObject,
     Number,
     OptionalDate,
@@ -165,6 +166,7 @@ def explain(error: ValidationError) -> list[tuple[str, str]]:
             _reason(item["type"], item["msg"]),
         )
         for item in error.errors(include_url=False, include_input=False, include_context=False)
+        if PLAIN not in item["loc"]
     ]
 
 

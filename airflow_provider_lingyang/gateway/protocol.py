@@ -12,10 +12,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import from_json
+from typing_extensions import TypedDict
 
 from airflow_provider_lingyang.gateway.dates import date_text
 from airflow_provider_lingyang.gateway.error_codes import LOOK_UP, gateway_error, shown_code
@@ -39,7 +41,6 @@ HEADERS = {
 }
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _DECODER = json.JSONDecoder(strict=False)
-_RESPONSES = TypeAdapter(list[InitiativeTaskResponse])
 _UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 
 
@@ -204,29 +205,56 @@ def _kind(content_type: str, body: bytes) -> str:
     return "neither JSON nor XML"
 
 
-@dataclass(frozen=True, slots=True)
+class _Whose(TypedDict, total=False):
+    """Of an echo, what tells whose it is."""
+
+    __pydantic_config__ = ConfigDict(coerce_numbers_to_str=True, hide_input_in_errors=True)  # type: ignore[misc]
+
+    biz_id: str | None
+
+
+class _Accepted(TypedDict, total=False):
+    __pydantic_config__ = ConfigDict(hide_input_in_errors=True)  # type: ignore[misc]
+
+    task_id: int | None
+    task_request: _Whose | None
+
+
+_ACCEPTED = TypeAdapter(list[_Accepted])
+_RESPONSES = TypeAdapter(list[InitiativeTaskResponse])
+
+
+@dataclass(frozen=True)
 class SubmitReceipt:
     """What became of one submitted request.
 
-    :param data: the accepted tasks, each with the gateway's echo.
+    :param items: the accepted tasks as they came.
+    :param accepted: of each, what tells whose it is.
     :param request_id: the gateway's id of the call.
     """
 
-    data: list[InitiativeTaskResponse] = field(repr=False)
+    items: list[Any] = field(repr=False)
+    accepted: list[_Accepted] = field(repr=False)
     request_id: str | None = None
+
+    @cached_property
+    def data(self) -> list[InitiativeTaskResponse]:
+        """The accepted tasks, each with the gateway's whole echo. Read when it is asked for."""
+        return _RESPONSES.validate_python(self.items)
 
     @property
     def task_ids(self) -> dict[str, int | None]:
         """The accepted recipients, by ``biz_id``: matched through the echo, never by position."""
-        return {
-            task.task_request.biz_id: task.task_id
-            for task in self.data
-            if task.task_request is not None and task.task_request.biz_id is not None
-        }
+        found = {}
+        for task in self.accepted:
+            biz_id = (task.get("task_request") or {}).get("biz_id")
+            if biz_id is not None:
+                found[biz_id] = task.get("task_id")
+        return found
 
     def strangers(self, biz_ids: Collection[str]) -> int:
         """Return how many echoes belong to nobody of these: without a ``biz_id``, or with another."""
-        return sum(task.task_request is None or task.task_request.biz_id not in biz_ids for task in self.data)
+        return sum((task.get("task_request") or {}).get("biz_id") not in biz_ids for task in self.accepted)
 
 
 def read_receipt(answer: Answer, scrub: Scrubber) -> SubmitReceipt:
@@ -253,12 +281,13 @@ def read_receipt(answer: Answer, scrub: Scrubber) -> SubmitReceipt:
             request_id=scrub(answer.request_id),
             hint="Check the plan_id, the plan's state and the fields that the message names.",
         )
+    items = as_list(result.get("data"))
     try:
-        data = _RESPONSES.validate_python(as_list(result.get("data")))
+        accepted = _ACCEPTED.validate_python(items)
     except ValidationError:
         raise AnswerUnreadableError(
             f"the answer to {SUBMIT_METHOD} says success, but its data cannot be read",
             request_id=scrub(answer.request_id),
             hint=LOOK_UP,
         ) from None
-    return SubmitReceipt(data, answer.request_id)
+    return SubmitReceipt(items, accepted, answer.request_id)

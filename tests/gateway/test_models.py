@@ -8,14 +8,15 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
+from airflow_provider_lingyang.gateway import field_types
 from airflow_provider_lingyang.gateway.dates import parse_date
 from airflow_provider_lingyang.gateway.field_types import dump_json
 from airflow_provider_lingyang.gateway.models import (
@@ -676,3 +677,67 @@ def test_task_ids_beyond_what_floats_can_hold_are_exact(value: Any) -> None:
 def test_fields_that_the_page_does_not_know_are_ignored_in_answers() -> None:
     answer = {"task_id": 1, "new": 1, "task_request": {"biz_id": "b", "new": {}}}
     assert InitiativeTaskResponse.model_validate(answer).task_request == InitiativeTaskEcho(biz_id="b")
+
+
+@pytest.mark.parametrize(
+    ("plain", "kind"),
+    [
+        (TypeAdapter(plain), TypeAdapter(Annotated[kind | None, BeforeValidator(field_types._blank_to_none)]))
+        for plain, kind in (
+            (field_types.OptionalText, field_types.Text),
+            (field_types.OptionalNumber, field_types.Number),
+            (field_types.OptionalPhone, field_types.Phone),
+            (field_types.OptionalEmail, field_types.Email),
+        )
+    ],
+)
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(
+    value=st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.sampled_from([2**63 - 1, 2**63, -(2**63), -(2**63) - 1]),
+        st.text(),
+        st.text(" \t\n\x1c\u3000-+0123456789", max_size=25),
+        st.from_regex(r"\s?[\w.+-]{1,5}@[\w.-]{1,5}\s?"),
+    )
+)
+def test_what_is_taken_the_short_way_is_what_the_kind_way_makes_of_it(
+    plain: TypeAdapter[Any], kind: TypeAdapter[Any], value: Any
+) -> None:
+    def taken(adapter: TypeAdapter[Any]) -> Any:
+        try:
+            return adapter.validate_python(value)
+        except ValidationError:
+            return "refused"
+
+    assert taken(plain) == taken(kind)
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(
+    text=st.one_of(
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+            lambda inner: (
+                st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+            ),
+            max_leaves=6,
+        ).map(json.dumps),
+        st.sampled_from(
+            [
+                '{"a": 1, "a": 2}',
+                '{"a": NaN}',
+                '{"a": "\\ud800"}',
+                '{"a": 1e5}',
+                "[1]",
+                '{"a":\t1}',
+                '{"a": {"b": 1, "b": 1}}',
+            ]
+        ),
+    )
+)
+def test_a_json_object_that_is_taken_the_short_way_is_one_the_long_way_too(text: str) -> None:
+    if field_types._is_canonical(text):
+        assert field_types.parse_json_object(text) == json.loads(text)
