@@ -30,8 +30,8 @@ test: environment sdks  ## Run all tests (ARGS="-k name" for some of them)
 chaos: environment  ## Run N campaigns (default 1000) through everything that can go wrong (SEED=7: this one)
 	@$(VENV)/bin/python tests/chaos/run.py --seeds $(or $(SEED),1000-$(shell expr 999 + $(or $(N),1000)))
 
-bench: environment  ## Measure what waiting for answers costs (ARGS=--quick: sooner)
-	@$(VENV)/bin/python benchmarks/lookups.py $(ARGS)
+bench: environment sdks  ## Measure everything that the README has figures of (ARGS=--quick: sooner; ARGS=lookups: one)
+	@$(VENV)/bin/python benchmarks/run.py $(ARGS)
 
 lint: environment  ## Check style, layering and types
 	@$(VENV)/bin/ruff check .

@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,13 @@ def sink(delay: float = 0.0) -> Iterator[str]:
         os.environ["AIRFLOW_CONN_LINGYANG_DEFAULT"] = json.dumps(connection)
         yield url
         process.stdin.close()
+
+
+def span(url: str) -> tuple[int, float]:
+    """Return how many requests the sink got since it was last asked, and the seconds to the last answer."""
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=60) as answer:
+        told = json.load(answer)
+    return told["requests"], told["seconds"]
 
 
 def machine() -> str:
@@ -84,10 +92,11 @@ def options(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--check", action="store_true", help="fail where a target is missed that no noise moves"
     )
+    parser.add_argument("--results", type=Path, help="write the figures and their targets there, as JSON")
     return parser
 
 
-def report(targets: Mapping[str, Target], found: Mapping[str, float], *, check: bool) -> int:
+def report(targets: Mapping[str, Target], found: Mapping[str, float], options: argparse.Namespace) -> int:
     """Print each figure beside its target; return the exit status."""
     missed = 0
     for name, figure in found.items():
@@ -96,5 +105,12 @@ def report(targets: Mapping[str, Target], found: Mapping[str, float], *, check: 
         words = "reported"
         if target.bound is not None:
             words = f"{'≥' if target.at_least else '≤'} {target.bound:g}  {'met' if target.met(figure) else 'MISSED'}"
-        print(f"{name:58} {figure:8.2f}   {words}")
-    return int(check and missed > 0)
+        print(f"{name:60} {figure:8.2f}   {words}")
+    if options.results:
+        rows = [
+            [name, figure, target.bound, target.at_least]
+            for name, figure in found.items()
+            for target in [targets.get(name, Target())]
+        ]
+        options.results.write_text(json.dumps(rows))
+    return int(options.check and missed > 0)

@@ -2,8 +2,9 @@
 
     python benchmarks/sink.py SECONDS
 
-Answers after so long. Prints its URL. Ends with its standard input. One protocol class instead of a web framework,
-because it shares the machine with what is measured; it checks nothing.
+Answers after so long. Prints its URL. Ends with its standard input. `GET` anything: how many requests came, and the
+seconds from the first one to the last answer; it counts anew from then on. One protocol class instead of a web
+framework, because it shares the machine with what is measured; it checks nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import json
 import re
 import sys
+import time
 from functools import lru_cache
 from urllib.parse import unquote_plus
 
@@ -20,9 +22,15 @@ _STRUCT = re.compile(rb"(?:^|&)(task_result_query|initiative_batch_task_request)
 _CODE = re.compile(rb"%22task_unique_code%22%3A%22[^%]*%22%2C", re.IGNORECASE)
 
 
+class Span:
+    requests = 0
+    begun = ended = 0.0
+
+
 class Sink(asyncio.Protocol):
-    def __init__(self, delay: float) -> None:
+    def __init__(self, delay: float, span: Span) -> None:
         self.delay = delay
+        self.span = span
         self.data = bytearray()
         self.needed = 0
 
@@ -34,6 +42,10 @@ class Sink(asyncio.Protocol):
         self.data += data
         if not self.needed:
             head, end, _ = self.data.partition(b"\r\n\r\n")
+            if end and head.startswith(b"GET"):
+                self.data.clear()
+                self.tell()
+                return
             length = _LENGTH.search(head)
             if not end or not length:
                 return
@@ -42,6 +54,8 @@ class Sink(asyncio.Protocol):
             body = bytes(self.data).partition(b"\r\n\r\n")[2]
             self.data.clear()
             self.needed = 0
+            self.span.requests += 1
+            self.span.begun = self.span.begun or time.perf_counter()
             if self.delay:
                 asyncio.get_running_loop().call_later(self.delay, self.answer, body)
             else:
@@ -51,6 +65,15 @@ class Sink(asyncio.Protocol):
         found = _STRUCT.search(body)
         kind, struct = found.groups() if found else (b"", b"%7B%7D")
         answer = results(struct) if kind == b"task_result_query" else accepted(_CODE.sub(b"", struct))
+        self.write(answer)
+        self.span.ended = time.perf_counter()
+
+    def tell(self) -> None:
+        span = self.span
+        self.write(json.dumps({"requests": span.requests, "seconds": span.ended - span.begun}).encode())
+        span.requests, span.begun = 0, 0.0
+
+    def write(self, answer: bytes) -> None:
         head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}\r\n\r\n"
         if not self.transport.is_closing():
             self.transport.write(head.encode() + answer)
@@ -82,7 +105,8 @@ def document(root: str, data: object) -> bytes:
 
 async def serve(delay: float) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Sink(delay), "127.0.0.1", 0)
+    span = Span()
+    server = await loop.create_server(lambda: Sink(delay, span), "127.0.0.1", 0)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/router/rest", flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 

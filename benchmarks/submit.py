@@ -202,7 +202,7 @@ def main() -> int:
     for name, seconds in found.items():
         print(f"  {name:36} {seconds * 1e3:7.2f} ms")
     ratios = {f"wall / {name}": ours / seconds for name, seconds in found.items() if name != "this package"}
-    return common.report(TARGETS, ratios, check=options.check)
+    return common.report(TARGETS, ratios, options)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CLONE = (ROOT / ".venv", ROOT / "constraints" / "airflow-3.3.txt", ["-e", ".[sqlite,test,lint]"])
+CLONE = (ROOT / ".venv", ROOT / "constraints" / "airflow-3.3.txt", ["-e", ".[sqlite,test,lint,bench]"])
 # Installed without what it depends on: mysqlclient has no wheel and needs a compiler. The tests use another client.
 CLONE_ALONE = ["apache-airflow-providers-mysql"]
 # Inside an activated environment this is the interpreter it was made from: it survives remaking that environment.
