@@ -19,6 +19,7 @@ from airflow_provider_lingyang.campaign.couriers import Couriers, Wire
 from airflow_provider_lingyang.campaign.doubts import Inquiry, LookUp
 from airflow_provider_lingyang.campaign.gate import Gate
 from airflow_provider_lingyang.campaign.manifest import BatchTally, Manifest
+from airflow_provider_lingyang.campaign.progress import Progress
 from airflow_provider_lingyang.campaign.reading import Reading
 from airflow_provider_lingyang.campaign.resume import Resume, inherit, recall
 from airflow_provider_lingyang.campaign.spool import AudienceError, Spool
@@ -238,25 +239,31 @@ class Campaign:
             )
             resume = Resume(builder, self._ledger, manifest, policy, inquiry, stop)
             resent = resume.go_on(settle, started + policy.lookup_settle, unknown_past=unknown_past)
-            submission = Submission(
-                couriers=couriers,
-                ledger=self._ledger,
-                spool=spool,
-                manifest=manifest,
-                gate=gate,
-                retry=RetryPolicy(policy.max_attempts, rng or random.Random()),
-                policy=policy,
-                stop=stop,
-                inquiry=inquiry,
-                resent=resent,
-                clock=clock,
-                monotonic=monotonic,
-            )
-            for batch_num, count in spool.batches():
+            batches = spool.batches()
+            total = sum(count for _, count in batches)
+            with Progress(manifest, total, monotonic=monotonic) as progress:
+                submission = Submission(
+                    couriers=couriers,
+                    ledger=self._ledger,
+                    spool=spool,
+                    manifest=manifest,
+                    progress=progress,
+                    gate=gate,
+                    retry=RetryPolicy(policy.max_attempts, rng or random.Random()),
+                    policy=policy,
+                    stop=stop,
+                    inquiry=inquiry,
+                    resent=resent,
+                    clock=clock,
+                    monotonic=monotonic,
+                )
+                for batch_num, count in batches:
 
-                def requests(after: int | None, batch_num: str | None = batch_num) -> Iterable[BatchRequest]:
-                    if after is not None:
-                        return builder.again(batch_num, after=after)
-                    return itertools.chain(builder.again(batch_num), builder.new(batch_num))
+                    def requests(
+                        after: int | None, batch_num: str | None = batch_num
+                    ) -> Iterable[BatchRequest]:
+                        if after is not None:
+                            return builder.again(batch_num, after=after)
+                        return itertools.chain(builder.again(batch_num), builder.new(batch_num))
 
-                submission.send_batch(BatchTally(batch_num, count), requests)
+                    submission.send_batch(BatchTally(batch_num, count), requests)

@@ -14,6 +14,7 @@ from airflow_provider_lingyang.campaign.couriers import Couriers, StoppedError, 
 from airflow_provider_lingyang.campaign.doubts import Inquiry, Question, Verdict
 from airflow_provider_lingyang.campaign.gate import Gate, Later, TooLate
 from airflow_provider_lingyang.campaign.manifest import BatchTally, Doubt, Manifest
+from airflow_provider_lingyang.campaign.progress import Progress
 from airflow_provider_lingyang.campaign.spool import Spool
 from airflow_provider_lingyang.campaign.stop import Stop
 from airflow_provider_lingyang.gateway.errors import (
@@ -120,6 +121,7 @@ class Submission:
 
     :param spool: knows who was not executed and has to be sent to again.
     :param manifest: where every outcome is booked, before anything else happens.
+    :param progress: tells the log how far it is.
     :param inquiry: settles doubts; None: no look-up is configured.
     :param resent: requests in doubt of earlier tries that the gateway knows by their code.
     """
@@ -131,6 +133,7 @@ class Submission:
         ledger: Ledger,
         spool: Spool,
         manifest: Manifest,
+        progress: Progress,
         gate: Gate,
         retry: RetryPolicy,
         policy: Policy,
@@ -144,6 +147,7 @@ class Submission:
         self._ledger = ledger
         self._spool = spool
         self._manifest = manifest
+        self._progress = progress
         self._gate = gate
         self._retry = retry
         self._policy = policy
@@ -184,14 +188,7 @@ class Submission:
                 f"batch_num {batch.batch_num}: requests were not executed, {self._policy.max_attempts} time(s) in a "
                 f"row; the last: {self._last_failure}"
             )
-        log.info(
-            "batch_num %s: tasks %d, requests %d, accepted %d, rejected %d",
-            batch.batch_num,
-            batch.tasks,
-            batch.requests,
-            batch.accepted,
-            batch.rejected,
-        )
+        self._progress.batch_done(batch)
         if self._policy.on_rejected == "fail" and batch.rejected:
             raise SubmissionStopped(
                 f"{batch.rejected} of batch_num {batch.batch_num} were rejected, and on_rejected='fail'",
@@ -202,6 +199,7 @@ class Submission:
         try:
             while True:
                 self._check_stop()
+                self._progress.look()
                 self._launch(batch)
                 if self._take(source):
                     self._launch(batch)

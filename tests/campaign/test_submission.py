@@ -13,6 +13,7 @@ from airflow_provider_lingyang.campaign.batches import BatchRequest
 from airflow_provider_lingyang.campaign.couriers import Couriers
 from airflow_provider_lingyang.campaign.gate import Gate, Later
 from airflow_provider_lingyang.campaign.manifest import BatchTally, Manifest
+from airflow_provider_lingyang.campaign.progress import Progress
 from airflow_provider_lingyang.campaign.spool import Spool
 from airflow_provider_lingyang.campaign.stop import PATIENCE, Stop
 from airflow_provider_lingyang.campaign.submission import Policy, Submission, SubmissionStopped
@@ -82,6 +83,7 @@ def send(
             ledger=ledger or NoLedger(),
             spool=spool,
             manifest=manifest,
+            progress=Progress(manifest, manifest.audience),
             gate=Gate(),
             retry=RetryPolicy(max_attempts, random.Random(1)),
             policy=policy_class(max_attempts=max_attempts, **policy),

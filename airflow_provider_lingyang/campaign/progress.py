@@ -1,0 +1,116 @@
+"""How far sending is, told in the log: a line every few seconds, and one for each ``batch_num`` that is done."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+
+from airflow_provider_lingyang.campaign.manifest import BatchTally, Manifest
+
+log = logging.getLogger(__name__)
+
+BETWEEN_LINES = 5.0
+"""Seconds between two lines of how far it is."""
+BATCH_LINES = 20
+"""So many ``batch_num`` have a line each however fast they are; of later ones there is one a second at most."""
+_BETWEEN_BATCH_LINES = 1.0
+_PACE_OF = 60.0
+"""The pace is that of so many seconds: after a throttle it is soon the present one again."""
+
+
+class Progress:
+    """Tells how far sending is; a context manager, so that whatever ends it, the last lines are told.
+
+    :param manifest: where every outcome is booked; only read.
+    :param total: how many people are to be sent to.
+    :param monotonic: returns seconds.
+    """
+
+    def __init__(
+        self, manifest: Manifest, total: int, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._manifest = manifest
+        self._total = total
+        self._monotonic = monotonic
+        self._line_at = self._batch_line_at = monotonic()
+        self._lines = 0
+        self._kept: list[BatchTally] = []
+        self._moments = deque([(self._line_at, 0, 0)])
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tell_batches(self._monotonic())
+
+    def look(self) -> None:
+        """Tell how far it is, where it is time to. Called at every turn of the main loop, so it must be cheap."""
+        now = self._monotonic()
+        if self._kept and now - self._batch_line_at >= _BETWEEN_BATCH_LINES:
+            self._tell_batches(now)
+        if now - self._line_at >= BETWEEN_LINES:
+            self._line_at = now
+            self._tell(now)
+
+    def batch_done(self, batch: BatchTally) -> None:
+        """Tell what became of a ``batch_num``: at once, or with those that follow it within a second."""
+        now = self._monotonic()
+        self._kept.append(batch)
+        if self._lines < BATCH_LINES or now - self._batch_line_at >= _BETWEEN_BATCH_LINES:
+            self._tell_batches(now)
+
+    def _tell(self, now: float) -> None:
+        batches = self._manifest.batches
+        requests = sum(batch.requests for batch in batches)
+        accepted = sum(batch.accepted for batch in batches)
+        rejected = sum(batch.rejected for batch in batches)
+        # A batch_num that is done has nobody left to be sent to: who was not answered for is in doubt.
+        done = sum(batch.tasks for batch in batches[:-1])
+        current = sum(batch.accepted + batch.rejected for batch in batches[-1:])
+        sent = done + current
+        if (requests, sent) == self._moments[-1][1:]:
+            return
+        while len(self._moments) > 1 and self._moments[1][0] <= now - _PACE_OF:
+            self._moments.popleft()
+        then, requests_then, sent_then = self._moments[0]
+        self._moments.append((now, requests, sent))
+        took = now - then
+        pace = (sent - sent_then) / took
+        log.info(
+            "sent to %d of %d: accepted %d, rejected %d; %.3g requests per second%s",
+            sent,
+            self._total,
+            accepted,
+            rejected,
+            (requests - requests_then) / took,
+            f", {duration((self._total - sent) / pace)} to go at this pace" if pace > 0 else "",
+        )
+
+    def _tell_batches(self, now: float) -> None:
+        kept, self._kept = self._kept, []
+        if not kept:
+            return
+        self._lines += 1
+        self._batch_line_at = now
+        more = f" to {kept[-1].batch_num} ({len(kept)} of them)" if len(kept) > 1 else ""
+        log.info(
+            "batch_num %s%s: tasks %d, requests %d, accepted %d, rejected %d",
+            kept[0].batch_num,
+            more,
+            sum(batch.tasks for batch in kept),
+            sum(batch.requests for batch in kept),
+            sum(batch.accepted for batch in kept),
+            sum(batch.rejected for batch in kept),
+        )
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person would say it: ``45 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"

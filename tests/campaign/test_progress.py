@@ -1,0 +1,170 @@
+"""How far sending is, in a log that stays readable."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from airflow_provider_lingyang.campaign.batches import BatchRequest
+from airflow_provider_lingyang.campaign.couriers import Couriers
+from airflow_provider_lingyang.campaign.gate import Gate
+from airflow_provider_lingyang.campaign.manifest import BatchTally, Manifest
+from airflow_provider_lingyang.campaign.progress import BATCH_LINES, BETWEEN_LINES, Progress, duration
+from airflow_provider_lingyang.campaign.spool import Spool
+from airflow_provider_lingyang.campaign.stop import Stop
+from airflow_provider_lingyang.campaign.submission import Policy, Submission, SubmissionStopped
+from airflow_provider_lingyang.gateway import errors
+from airflow_provider_lingyang.gateway.protocol import Answer, SubmitReceipt, read_receipt
+from airflow_provider_lingyang.gateway.retry import RetryPolicy
+from airflow_provider_lingyang.gateway.scrub import Scrubber
+from airflow_provider_lingyang.ledger.base import NoLedger
+
+LINE = re.compile(
+    r"sent to (?P<sent>\d+) of (?P<of>\d+): accepted (?P<accepted>\d+), rejected (?P<rejected>\d+); "
+    r"(?P<pace>[\d.]+) requests per second, (?P<to_go>.+) to go at this pace"
+)
+
+
+class Wire:
+    """Accepts everybody, but answers as it is told to. A struct is the ids of its two tasks."""
+
+    def __init__(self, answers: Callable[[int], BaseException | None]) -> None:
+        self._answers = answers
+        self._numbers = itertools.count()
+
+    def submit_struct(self, struct: str) -> SubmitReceipt:
+        if error := self._answers(next(self._numbers)):
+            raise error
+        data = [{"task_id": 1, "task_request": {"biz_id": biz_id}} for biz_id in struct.split()]
+        return read_receipt(Answer({"result": {"success": True, "data": data}}, "r"), Scrubber({}, {}))
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Callable[[str], list[str]]:
+    """Gives the lines that begin with some words."""
+    caplog.set_level("INFO")
+    return lambda start: [m for record in caplog.records if (m := record.getMessage()).startswith(start)]
+
+
+def send(
+    sizes: Sequence[int],
+    clock: Callable[[int], float],
+    answers: Callable[[int], BaseException | None] = lambda _: None,
+) -> Manifest:
+    """Send batches of so many requests each, of two people.
+
+    :param clock: how late it is once so many requests are answered.
+    :param answers: what is wrong with an answer.
+    """
+    manifest = Manifest("key", [], {}, audience=2 * sum(sizes))
+
+    def now() -> float:
+        return clock((manifest.accepted + manifest.rejected) // 2)
+
+    with (
+        Couriers(lambda: Wire(answers)) as couriers,
+        Spool() as spool,
+        Progress(manifest, manifest.audience, monotonic=now) as progress,
+    ):
+        submission = Submission(
+            couriers=couriers,
+            ledger=NoLedger(),
+            spool=spool,
+            manifest=manifest,
+            progress=progress,
+            gate=Gate(),
+            retry=RetryPolicy(1, random.Random(1)),
+            policy=Policy(max_attempts=1),
+            stop=Stop(lambda: None),
+        )
+        for number, size in enumerate(sizes, 1):
+            requests = [
+                BatchRequest(f"c{number}-{n}", str(number), (ids := (f"{number}-{n}a", f"{number}-{n}b")), " ".join(ids))
+                for n in range(size)
+            ]  # fmt: skip
+            submission.send_batch(BatchTally(str(number), 2 * size), lambda _, these=requests: these)
+    return manifest
+
+
+def test_a_long_batch_tells_every_few_seconds_how_far_it_is_and_when_it_will_be_done(lines: Any) -> None:
+    refused = errors.RequestRefusedError("refused")
+    send([100], lambda answered: 1.0 * answered, lambda number: refused if number == 3 else None)
+    told = lines("sent to")
+    assert len(told) == 100 // BETWEEN_LINES
+    first, middle = LINE.fullmatch(told[0]), LINE.fullmatch(told[9])
+    assert first and middle, told
+    assert first.groupdict() == {
+        "sent": "10", "of": "200", "accepted": "8", "rejected": "2", "pace": "1", "to_go": "2 min"
+    }  # fmt: skip
+    assert (middle["sent"], middle["accepted"], middle["to_go"]) == ("100", "98", "50 s")
+    assert lines("batch_num") == ["batch_num 1: tasks 200, requests 100, accepted 198, rejected 2"]
+
+
+def test_the_pace_is_that_of_the_last_minute(lines: Any) -> None:
+    send([60], lambda answered: min(answered, 40) * 0.5 + max(0, answered - 40) * 20.0)
+    found = [LINE.fullmatch(line) for line in lines("sent to")[:-1]]
+    assert all(found)
+    paces = [float(match["pace"]) for match in found if match]
+    assert paces[0] == 2
+    assert paces[-1] == 0.05
+
+
+def test_a_fast_campaign_tells_no_more_than_its_first_batches_and_one_line_a_second(lines: Any) -> None:
+    manifest = send([1] * 1000, lambda answered: 0.005 * answered)
+    told = lines("batch_num")
+    assert BATCH_LINES + 4 <= len(told) <= BATCH_LINES + 7
+    assert told[0] == "batch_num 1: tasks 2, requests 1, accepted 2, rejected 0"
+    assert re.match(rf"batch_num {BATCH_LINES + 1} to \d+ \(\d+ of them\): ", told[BATCH_LINES])
+    # However they are put together, everybody is in one line.
+    assert sum(int(re.search(r"accepted (\d+)", line)[1]) for line in told) == manifest.accepted == 2000  # type: ignore[index]
+    assert "1000 (" in told[-1]
+
+
+def test_a_batch_that_takes_its_time_has_a_line_of_its_own(lines: Any) -> None:
+    send([1] * (BATCH_LINES + 5) + [30], lambda answered: 0.1 * answered)
+    assert (
+        lines("batch_num")[-1]
+        == f"batch_num {BATCH_LINES + 6}: tasks 60, requests 30, accepted 60, rejected 0"
+    )
+
+
+def test_what_ends_the_sending_does_not_swallow_the_batches_before_it(lines: Any) -> None:
+    away = errors.NotSentError("away")
+    with pytest.raises(SubmissionStopped):
+        send(
+            [1] * (BATCH_LINES + 5), lambda _: 0.0, lambda number: away if number == BATCH_LINES + 3 else None
+        )
+    assert lines("batch_num")[-1].startswith(f"batch_num {BATCH_LINES + 1} to {BATCH_LINES + 3} (3 of them)")
+
+
+def test_a_time_in_which_nothing_happens_is_not_told_again_and_again(lines: Any) -> None:
+    now = 0.0
+    manifest = Manifest("key", [], {}, audience=4, batches=[BatchTally("1", 4, requests=1, accepted=2)])
+    progress = Progress(manifest, 4, monotonic=lambda: now)
+    for _ in range(100):
+        now += 1.0
+        progress.look()
+    assert len(lines("sent to")) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (89, "89 s"),
+        (90, "2 min"),
+        (12 * 60, "12 min"),
+        (5399, "1 h 30 min"),
+        (12_000, "3 h 20 min"),
+    ],
+)
+def test_a_time_reads_as_a_person_would_say_it(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
