@@ -19,6 +19,7 @@ from airflow_provider_lingyang.campaign.couriers import Couriers, Wire
 from airflow_provider_lingyang.campaign.doubts import Inquiry, LookUp
 from airflow_provider_lingyang.campaign.gate import Gate
 from airflow_provider_lingyang.campaign.manifest import BatchTally, Manifest
+from airflow_provider_lingyang.campaign.plan import Plan
 from airflow_provider_lingyang.campaign.progress import Progress
 from airflow_provider_lingyang.campaign.reading import Reading
 from airflow_provider_lingyang.campaign.resume import Resume, inherit, recall
@@ -185,12 +186,17 @@ class Campaign:
         if not len(spool):
             raise AudienceError(f"not one of {reading.audience} row(s) is valid: {reading.invalid}")
 
-    def show_plan(self, spool: Spool) -> None:
-        """Log what would be sent, and book everybody as not sent."""
+    def show_plan(self, spool: Spool, gate: Gate) -> None:
+        """Log what would be sent, and book everybody as not sent.
+
+        :param gate: would hold requests back.
+        """
+        plan = Plan.of(spool, self._spec.batch_size, gate)
         self._manifest.because("not_sent", "validate_only", len(spool))
-        for batch_num, count in spool.batches():
-            requests = -(-count // self._spec.batch_size)
-            log.info("validate_only: batch_num %s: tasks %d, requests %d", batch_num, count, requests)
+        self._manifest.plan = plan.to_json()
+        log.info("validate_only, so nothing is sent. %s", plan)
+        if plan.too_late:
+            log.warning("the plan does not end before send_until: the rest would not be sent")
 
     def send(
         self,

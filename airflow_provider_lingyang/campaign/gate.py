@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,6 +63,23 @@ class SendWindow:
             return None
         opening = datetime.combine(now.date(), self.opens, CHINA)
         return opening if opening > now else opening + timedelta(days=1)
+
+    def after(self, start: datetime, seconds: float) -> datetime:
+        """Return the moment when it will have been open for so long since a start.
+
+        :raises OverflowError: the calendar ends before.
+        """
+        opens = self.opens_at(start) or in_china(start)
+        closes = datetime.combine(opens.date(), self.closes, CHINA)
+        closes += timedelta(days=closes <= opens)
+        if seconds <= (room := (closes - opens).total_seconds()):
+            return opens + timedelta(seconds=seconds)
+        opens = datetime.combine(closes.date(), self.opens, CHINA)
+        opens += timedelta(days=opens < closes)
+        length = (closes - datetime.combine(closes.date(), self.opens, CHINA)).total_seconds() % 86_400
+        left = seconds - room
+        days = math.ceil(left / length) - 1
+        return opens + timedelta(days=days, seconds=left - days * length)
 
     def __str__(self) -> str:
         return f"{self.opens:%H:%M}-{self.closes:%H:%M}"
@@ -126,6 +144,28 @@ class Gate:
                 raise Later(opening, f"send_window {self._window} is closed")
             return wait
         return self._next - self._monotonic()
+
+    def seconds(self, requests: int) -> float | None:
+        """Return how long so many requests take at least while they may leave; None: nothing holds them back."""
+        return requests * self._interval or None
+
+    def ends(self, requests: int) -> datetime | None:
+        """Return when so many requests, of which the first leaves now, will have left at the earliest.
+
+        :return: aware; None: nothing says how fast they leave, or that is years away.
+        """
+        seconds = self.seconds(requests)
+        if seconds is None:
+            return None
+        try:
+            now = self._clock()
+            return self._window.after(now, seconds) if self._window else now + timedelta(seconds=seconds)
+        except OverflowError:
+            return None
+
+    def is_too_late(self, moment: datetime) -> bool:
+        """Whether ``send_until`` will have passed then."""
+        return self._until is not None and moment >= self._until
 
     def hold(self, seconds: float) -> None:
         """Let nothing leave for so long."""

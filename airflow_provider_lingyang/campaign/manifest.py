@@ -64,6 +64,8 @@ class Manifest:
     past_counted: bool = True
     """Whether these counts know what was sent before."""
     ledger: dict[str, Any] | None = None
+    plan: dict[str, Any] | None = None
+    """What would be sent, where nothing is."""
     batches: list[BatchTally] = field(default_factory=list)
     doubts: list[Doubt] = field(default_factory=list)
     reasons: dict[str, Counter[str]] = field(default_factory=dict)
@@ -235,4 +237,4 @@ class Manifest:
             "biz_ids": {**self.source, "digest": f"{self._digest:032x}"},
             "ledger": self.ledger,
             "duration_s": round(time.monotonic() - self._started, 3),
-        }
+        } | ({} if self.plan is None else {"plan": self.plan})

@@ -292,6 +292,14 @@ class Spool:
             )
         )
 
+    def first_ids(self, batch_num: str | None, count: int) -> list[str]:
+        """Return the first of a batch's recipients."""
+        found = self._db.execute(
+            f"SELECT biz_id FROM recipient WHERE place = ? AND state = {State.FREE:d} ORDER BY row LIMIT {count:d}",
+            (_order(batch_num),),
+        )
+        return [biz_id for (biz_id,) in found]
+
     def free_ids(self, count: int) -> Iterator[list[str]]:
         """Yield whom no earlier try left in a final state or in doubt, so many at a time."""
         self._flush()

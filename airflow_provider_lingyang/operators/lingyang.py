@@ -100,7 +100,8 @@ class LingyangSubmitBatchOperator(BaseOperator):
     :param send_until: nothing leaves after this moment: a datetime, or text of one (without a time zone:
         Asia/Shanghai); the task then fails, with the rest not sent. Default None: no end. Templated.
     :param max_recipients: more valid rows than this fail before anything is sent. Default None: no limit.
-    :param validate_only: validate, count and show the plan; send nothing. Default False.
+    :param validate_only: validate, count and show the plan, as a table in the log and as ``plan`` in the manifest; send
+        nothing. Default False.
 
     *What if*
 
@@ -441,7 +442,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
                 campaign.open(resubmit=self.on_clear == "resubmit")
             campaign.read(self._rows, spool, stop, unknown_past=not knows_past)
             if self.validate_only:
-                campaign.show_plan(spool)
+                campaign.show_plan(spool, gate)
                 return False
             self._hand_over_ids(spool, manifest)
             campaign.send(

@@ -120,3 +120,36 @@ def test_send_until_is_a_moment_in_china_unless_it_says_otherwise(
 def test_what_is_no_moment_is_refused(value: object) -> None:
     with pytest.raises(ArgumentError, match="send_until must be a date with a time"):
         parse_until(value)
+
+
+@pytest.mark.parametrize(
+    ("window", "now", "seconds", "ends"),
+    [
+        ("09:00-20:30", "2026-01-31 12:00:00", 60, "2026-01-31 12:01:00"),
+        ("09:00-20:30", "2026-01-31 08:00:00", 60, "2026-01-31 09:01:00"),
+        ("09:00-20:30", "2026-01-31 21:00:00", 60, "2026-02-01 09:01:00"),
+        ("09:00-20:30", "2026-01-31 20:00:00", 1800, "2026-01-31 20:30:00"),
+        ("09:00-20:30", "2026-01-31 20:00:00", 1860, "2026-02-01 09:01:00"),
+        ("09:00-20:30", "2026-01-31 20:00:00", 1800 + 2 * 41_400, "2026-02-02 20:30:00"),
+        ("09:00-20:30", "2026-01-31 20:00:00", 1801 + 2 * 41_400, "2026-02-03 09:00:01"),
+        ("22:00-02:00", "2026-01-31 23:00:00", 3 * 3600, "2026-02-01 02:00:00"),
+        ("22:00-02:00", "2026-02-01 01:00:00", 3600 + 60, "2026-02-01 22:01:00"),
+        ("22:00-02:00", "2026-02-01 12:00:00", 5 * 3600, "2026-02-02 23:00:00"),
+    ],
+)
+def test_when_a_window_will_have_been_open_for_so_long(
+    window: str, now: str, seconds: float, ends: str
+) -> None:
+    parsed = SendWindow.parse(window)
+    assert parsed is not None
+    assert f"{parsed.after(Clock(now)(), seconds):%Y-%m-%d %H:%M:%S}" == ends
+
+
+def test_a_forecast_needs_a_pace_and_ends_with_the_calendar() -> None:
+    window = SendWindow.parse("09:00-09:01")
+    clock = Clock()
+    assert Gate(window=window, clock=clock).ends(10) is None
+    assert Gate(window=window, clock=clock, max_requests_per_second=2).ends(10) == clock() + timedelta(
+        hours=21, seconds=5
+    )
+    assert Gate(window=window, clock=clock, max_requests_per_second=1 / 3600).ends(10**9) is None

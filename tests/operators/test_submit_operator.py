@@ -245,12 +245,19 @@ def test_an_audience_of_nothing_but_invalid_rows_is_not_taken_for_an_empty_one(
 
 
 def test_validate_only_shows_the_plan_and_sends_nothing(
-    sandbox: SandboxProcess, run: Any, caplog: pytest.LogCaptureFixture
+    sandbox: SandboxProcess, run: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    connection = json.dumps(sandbox.connection(max_requests_per_second=0.05))
+    monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", connection)
     rows = [row(number, batch_num=str(number % 2)) for number in range(1, 6)]
     with caplog.at_level(logging.INFO):
-        manifest = run.execute(submit(audience=rows, validate_only=True, batch_size=2), try_number=3)
-    assert "batch_num 1: tasks 3, requests 2" in caplog.text
+        operator = submit(audience=rows, validate_only=True, batch_size=2, send_until="2001-01-01 00:00:00")
+        manifest = run.execute(operator, try_number=3)
+    assert "The plan: 5 tasks in 3 requests. " in caplog.text
+    assert "takes at least 60 s" in caplog.text
+    assert "          1      3         2      40 s  B1, B3, B5\n" in caplog.text
+    assert "does not end before send_until" in caplog.text
+    assert manifest["plan"]["batches"][0]["first_biz_ids"] == ["B2", "B4"]
     assert run.counts() == {"audience": 5, "not_sent": 5}
     assert manifest["reasons"] == {"not_sent": {"validate_only": 5}}
     assert sandbox.record()["requests"] == []

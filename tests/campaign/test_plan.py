@@ -1,0 +1,98 @@
+"""What would be sent, for a person to read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from airflow_provider_lingyang.campaign.audience import Recipient
+from airflow_provider_lingyang.campaign.gate import Gate, SendWindow
+from airflow_provider_lingyang.campaign.plan import SHOWN, Plan
+from airflow_provider_lingyang.campaign.spool import Spool
+from airflow_provider_lingyang.gateway.dates import CHINA
+
+EVENING = datetime(2026, 1, 31, 20, 29, tzinfo=CHINA)
+
+
+@pytest.fixture
+def spool() -> Iterator[Spool]:
+    with Spool() as spool:
+        yield spool
+
+
+def fill(spool: Spool, sizes: dict[str | None, int], prefix: str = "A") -> None:
+    row = 0
+    for batch_num, size in sizes.items():
+        for _ in range(size):
+            row += 1
+            spool.add(Recipient(row, f"{prefix}{row}", False, batch_num, f"contact{row}", "{}"))
+
+
+def gate(**how: Any) -> Gate:
+    return Gate(clock=lambda: EVENING, monotonic=lambda: 0.0, **how)
+
+
+def test_the_plan_is_a_table_in_the_order_of_sending(spool: Spool) -> None:
+    fill(spool, {"10": 2, "2": 1205, "1": 50})
+    window = SendWindow.parse("09:00-20:30")
+    plan = Plan.of(spool, 100, gate(max_requests_per_second=0.1, window=window))
+    assert str(plan).splitlines() == [
+        "The plan: 1257 tasks in 15 requests. At the connection's max_requests_per_second that takes at least 2 min; "
+        "begun now, it ends at 2026-02-01 09:01 (Asia/Shanghai) at the earliest",
+        "  batch_num  tasks  requests  at least  first biz_ids",
+        "          1     50         1      10 s  A1208, A1209, A1210, …",
+        "          2   1205        13     2 min  A3, A4, A5, …",
+        "         10      2         1      10 s  A1, A2",
+    ]
+    assert plan.to_json() == {
+        "batch_nums": 3,
+        "tasks": 1257,
+        "requests": 15,
+        "seconds": 150,
+        "ends_at": "2026-02-01T09:01:30+08:00",
+        "batches": [
+            {"batch_num": "1", "tasks": 50, "requests": 1, "seconds": 10, "first_biz_ids": ["A1208", "A1209", "A1210"]},
+            {"batch_num": "2", "tasks": 1205, "requests": 13, "seconds": 130, "first_biz_ids": ["A3", "A4", "A5"]},
+            {"batch_num": "10", "tasks": 2, "requests": 1, "seconds": 10, "first_biz_ids": ["A1", "A2"]},
+        ],
+        "batches_left_out": 0,
+    }  # fmt: skip
+
+
+def test_without_a_pace_nobody_can_say_how_long_it_takes(spool: Spool) -> None:
+    fill(spool, {None: 3})
+    plan = Plan.of(spool, 2, gate())
+    assert str(plan).splitlines() == [
+        "The plan: 3 tasks in 2 requests. How long that takes is unknown: the connection has no "
+        "max_requests_per_second",
+        "  batch_num  tasks  requests  at least  first biz_ids",
+        "     (none)      3         2   unknown  A1, A2, A3",
+    ]
+    assert (plan.to_json()["seconds"], plan.to_json()["ends_at"]) == (None, None)
+
+
+def test_a_plan_of_thousands_of_batches_and_long_ids_stays_readable(spool: Spool) -> None:
+    fill(spool, {str(number): 3 for number in range(1, 3001)}, prefix="x" * 60)
+    plan = Plan.of(spool, 2, gate(max_requests_per_second=1))
+    lines = str(plan).splitlines()
+    assert len(lines) == SHOWN + 3
+    assert (
+        lines[-1]
+        == f"  … and {3000 - SHOWN} more with {3 * (3000 - SHOWN)} tasks in {2 * (3000 - SHOWN)} requests"
+    )
+    assert max(map(len, lines[1:])) < 150
+    account = plan.to_json()
+    assert (len(account["batches"]), account["batches_left_out"]) == (SHOWN, 3000 - SHOWN)
+    assert len(json.dumps(account)) < 10_000
+
+
+def test_a_plan_that_does_not_end_before_send_until_says_so(spool: Spool) -> None:
+    fill(spool, {"1": 10})
+    until = EVENING.replace(hour=20, minute=30)
+    assert not Plan.of(spool, 1, gate(max_requests_per_second=1, until=until)).too_late
+    assert Plan.of(spool, 1, gate(max_requests_per_second=0.1, until=until)).too_late
+    assert not Plan.of(spool, 1, gate(until=until)).too_late
