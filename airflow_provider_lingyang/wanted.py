@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lingyang.campaign import arguments
+from airflow_provider_lingyang.campaign import arguments, literals
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -53,6 +53,15 @@ def check(task: Any) -> None:
             raise arguments.ArgumentError(f"{sql} and {conn_id} belong together")
         if getattr(task, parameters) is not None and getattr(task, sql) is None:
             raise arguments.ArgumentError(f"{parameters} belong to {sql}")
+        if getattr(task, sql) is not None:
+            literals.check_text(sql, getattr(task, sql), "a SELECT, or the path of a .sql file")
+            literals.check_conn_id(conn_id, getattr(task, conn_id))
+        literals.check_parameters(parameters, getattr(task, parameters))
+    literals.check_campaign("campaign", task.campaign)
+    literals.check_biz_ids("biz_ids", task.biz_ids)
+    of_table = task.results_sql is not None
+    literals.check_result_query("result_query", task.result_query, of_table=of_table)
+    literals.check_conn_id("lingyang_conn_id", task.lingyang_conn_id)
     if task.required_slots is not None:
         arguments.check_names("required_slots", task.required_slots)
 

@@ -166,6 +166,16 @@ def run() -> Run:
     return Run()
 
 
+def rendered(kind: Any, arguments: Mapping[str, Any]) -> Any:
+    """Return a task as it is when it runs: what its templated arguments hold came out of templates."""
+    fields = [name for name in kind.template_fields if arguments.get(name) is not None]
+    rows = {"audience": []} if "audience" in fields else {}
+    task = kind(**{**arguments, **dict.fromkeys(fields, "{{ x }}"), **rows})
+    for name in fields:
+        setattr(task, name, arguments[name])
+    return task
+
+
 class AirflowCli:
     """The command line of a real Airflow with a home and a database of its own."""
 

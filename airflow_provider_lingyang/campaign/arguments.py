@@ -139,6 +139,19 @@ def check_window(argument: str, value: object) -> None:
         )
 
 
+def parse_number(argument: str, value: object) -> int:
+    """Return a number of the platform's, such as a plan's.
+
+    :param value: the number, or its digits.
+    :raises ArgumentError: it is none.
+    """
+    text = str(value).strip()
+    digits = text.isascii() and text.isdigit() and len(text) < 20
+    if isinstance(value, bool) or not digits or int(text) >= 2**63:
+        raise ArgumentError(f"{argument} must be a number; it is {text[:40]!r}")
+    return int(text)
+
+
 def parse_settle(value: object) -> dict[str, str]:
     """Return what the author says about requests in doubt: task_unique_code → ``accepted`` or ``not_executed``.
 

@@ -57,18 +57,6 @@ class CampaignSpec:
     on_duplicate_contact: str
 
 
-def parse_plan_id(value: Any) -> int:
-    """Return the plan's number.
-
-    :raises AudienceError: it is none.
-    """
-    text = str(value).strip()
-    digits = text.isascii() and text.isdigit() and len(text) < 20
-    if isinstance(value, bool) or not digits or int(text) >= 2**63:
-        raise AudienceError(f"plan_id must be a number; it is {text[:40]!r}")
-    return int(text)
-
-
 def parse_book(value: Mapping[str, Any] | None) -> UseBookInfo | None:
     """Return who pays.
 

@@ -21,7 +21,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_lingyang import config
-from airflow_provider_lingyang.campaign import arguments
+from airflow_provider_lingyang.campaign import arguments, literals
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -192,6 +192,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         self.campaign_key = campaign_key
         self.channel = channel
         self.use_book_info = use_book_info
+        literals.check_rows("audience", audience)
         self.audience = audience
         self.sql = sql
         self.sql_conn_id = sql_conn_id
@@ -266,10 +267,25 @@ class LingyangSubmitBatchOperator(BaseOperator):
         arguments.check_choice("on_rejected", self.on_rejected, ("continue", "fail"))
         arguments.check_choice("on_in_doubt", self.on_in_doubt, ("stop", "continue"))
         arguments.check_choice("on_empty", self.on_empty, ("skip", "fail", "succeed"))
-        if not isinstance(self.on_clear, str) or "{{" not in self.on_clear:
-            arguments.check_choice("on_clear", self.on_clear, _ON_CLEAR)
-        if not isinstance(self.settle, str):
-            arguments.parse_settle(self.settle)
+        self._check_literals()
+
+    def _check_literals(self) -> None:
+        """Raise where a templated argument holds in the DAG file already what can never be right."""
+        literals.check_number("plan_id", self.plan_id)
+        if self.campaign_key is not None:
+            literals.check_text("campaign_key", self.campaign_key, "text")
+        literals.check_book("use_book_info", self.use_book_info)
+        if self.sql is not None:
+            literals.check_text("sql", self.sql, "a SELECT, or the path of a .sql file")
+            literals.check_conn_id("sql_conn_id", self.sql_conn_id)
+        literals.check_parameters("parameters", self.parameters)
+        literals.check_defaults("task_defaults", self.task_defaults)
+        literals.check_until(self.send_until)
+        literals.check_on_clear("on_clear", self.on_clear, _ON_CLEAR)
+        literals.check_settle(self.settle)
+        if self.ledger_conn_id is not None:
+            literals.check_conn_id("ledger_conn_id", self.ledger_conn_id)
+        literals.check_conn_id("lingyang_conn_id", self.lingyang_conn_id)
 
     def _templated(self) -> Iterator[tuple[str, Any]]:
         """Yield the arguments that mean something else when they are missing, and their values as they are now."""
@@ -459,10 +475,10 @@ class LingyangSubmitBatchOperator(BaseOperator):
         return not manifest.doubts
 
     def _spec(self) -> CampaignSpec:
-        from airflow_provider_lingyang.campaign.campaign import CampaignSpec, parse_book, parse_plan_id
+        from airflow_provider_lingyang.campaign.campaign import CampaignSpec, parse_book
 
         return CampaignSpec(
-            plan_id=parse_plan_id(self.plan_id),
+            plan_id=arguments.parse_number("plan_id", self.plan_id),
             channel=self.channel,
             use_book_info=parse_book(self.use_book_info),
             columns=self.columns,

@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_lingyang import wanted
-from airflow_provider_lingyang.campaign import arguments
+from airflow_provider_lingyang.campaign import arguments, literals
 from airflow_provider_lingyang.campaign.answer_rows import (
     AnswerRow,
     Tally,
@@ -156,8 +156,9 @@ class LingyangToSqlOperator(BaseOperator):
         wanted.check(self)
         # What a source renders to may be nothing; which one it is was said here.
         self._source = wanted.source_of(self)
-        if isinstance(table, str) and "{" not in table:
+        if not literals.is_open(table):
             check_table(table)
+        literals.check_conn_id("sql_conn_id", sql_conn_id)
         if slots is not None:
             slot_columns(slots)
         elif required_slots is not None:

@@ -498,7 +498,10 @@ def test_arguments_that_cannot_be_right_fail_while_the_dag_is_parsed(
 def test_arguments_that_render_to_nonsense_send_nothing(
     seeing: SandboxProcess, campaign: Any, arguments: dict[str, Any], expected: str
 ) -> None:
-    assert expected in campaign.next_try("fails", audience=people(2), **arguments)
+    operator = campaign.operator(audience=people(2), **dict.fromkeys(arguments, "{{ x }}"))
+    for name, value in arguments.items():
+        setattr(operator, name, value)
+    assert expected in campaign.next_try("fails", operator=operator)
     assert sent(seeing) == []
 
 
@@ -557,11 +560,14 @@ def test_only_the_word_not_executed_lets_a_lost_ledger_s_people_be_sent_to(
 ) -> None:
     campaign.next_try(audience=people(2, 2))
     empty(campaign)
-    message = campaign.next_try("fails", audience=people(2, 2), settle='{"*": "accepted"}')
+    operator = campaign.operator(audience=people(2, 2), settle="{{ x }}")
+    operator.settle = '{"*": "accepted"}'
+    message = campaign.next_try("fails", operator=operator)
     assert "can only be 'not_executed'" in message
     # The second lock, where the first would let the word pass.
     monkeypatch.setattr("airflow_provider_lingyang.campaign.arguments.parse_settle", lambda value: value)
-    message = campaign.next_try("fails", audience=people(2, 2), settle={"*": "accepted"})
+    operator.settle = {"*": "accepted"}
+    message = campaign.next_try("fails", operator=operator)
     assert "the ledger knows nothing of an earlier one" in message
     assert everybody_once(blind, 4)
 

@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 from airflow_provider_lingyang.campaign.arguments import ArgumentError
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.conftest import rendered
 
 FillDb = Callable[..., None]
 COLUMNS = ["order_no", "mobile", "wave", "customer"]
@@ -166,7 +167,8 @@ def one_bad(**changes: Any) -> list[dict[str, Any]]:
 def test_bad_input_is_a_clear_error_and_nothing_is_sent(
     sandbox: SandboxProcess, run: Any, changes: dict[str, Any], expected: str
 ) -> None:
-    message = run.fails(submit(**changes))
+    arguments = {"task_id": "submit", "plan_id": "123", "channel": "call"} | changes
+    message = run.fails(rendered(LingyangSubmitBatchOperator, arguments))
     assert expected in message
     assert "CANARY" not in message
     assert sandbox.record()["requests"] == []
@@ -520,5 +522,5 @@ def test_the_manifest_is_the_last_own_line_of_the_log(
     last = caplog.records[-1].getMessage()
     assert json.loads(last.removeprefix("manifest ")) == run.manifest()
     with caplog.at_level(logging.INFO), pytest.raises(AirflowFailException):
-        run.execute(submit(audience=STOPPED, plan_id="x"))
+        run.execute(submit(audience=STOPPED, plan_id="{{ x }}"))
     assert caplog.records[-1].getMessage().startswith("manifest {")

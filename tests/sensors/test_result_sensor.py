@@ -18,6 +18,7 @@ from airflow_provider_lingyang.campaign.arguments import ArgumentError
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
+from tests.conftest import rendered
 
 FillDb = Callable[..., None]
 NO_STATUS = {
@@ -173,7 +174,7 @@ def test_what_cannot_work_fails_at_once_and_says_why(
 ) -> None:
     audience_db(["a"], [])
     with pytest.raises(AirflowFailException, match=expected):
-        run.execute(wait(**({"required_slots": []} | changes)))
+        run.execute(rendered(LingyangResultSensor, {"task_id": "wait", "required_slots": []} | changes))
 
 
 def test_a_campaign_that_reached_nobody_has_nothing_to_look_up(sandbox: SandboxProcess, run: Any) -> None:
