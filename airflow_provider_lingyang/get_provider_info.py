@@ -44,6 +44,14 @@ def get_provider_info() -> dict[str, Any]:
                 "python-module": "airflow_provider_lingyang.transfers.lingyang_to_sql",
             }
         ],
+        "extra-links": ["airflow_provider_lingyang.links.lingyang.LingyangPlanLink"],
+        "asset-uris": [
+            {"schemes": ["lingyang"], "handler": "airflow_provider_lingyang.assets.lingyang.sanitize_uri"}
+        ],
+        # What Airflow 2 calls them.
+        "dataset-uris": [
+            {"schemes": ["lingyang"], "handler": "airflow_provider_lingyang.assets.lingyang.sanitize_uri"}
+        ],
         "connection-types": [
             {
                 "hook-class-name": "airflow_provider_lingyang.hooks.lingyang.LingyangHook",

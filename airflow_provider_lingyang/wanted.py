@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_lingyang.assets.lingyang import tell_outlets
 from airflow_provider_lingyang.campaign import arguments, literals
+from airflow_provider_lingyang.links.lingyang import leave_link
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -103,6 +105,22 @@ def wanted_by(task: Any, context: Context, *, source: str) -> Wanted:
 def source_of(task: Any) -> str:
     """Return which argument names the ids."""
     return next(name for name in ("campaign", "biz_ids", "ids_sql") if getattr(task, name) is not None)
+
+
+def leave_plan_link(task: Any, context: Context) -> None:
+    """Leave the link to the plan, where the answers are a campaign's and it has one."""
+    if isinstance(task.campaign, Mapping):
+        leave_link(context["ti"], task.campaign.get("plan_url"))
+
+
+def tell_outlets_of(task: Any, context: Context, counts: Mapping[str, int], **more: Any) -> None:
+    """Put what is known of the answers into the events of a task's outlets.
+
+    :param counts: how many people are in which state.
+    :param more: further plain JSON.
+    """
+    campaign = task.campaign if isinstance(task.campaign, Mapping) else None
+    tell_outlets(context, campaign=campaign, counts=counts, **more)
 
 
 def pull_of(context: Context) -> Any:

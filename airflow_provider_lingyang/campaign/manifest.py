@@ -64,6 +64,8 @@ class Manifest:
     past_counted: bool = True
     """Whether these counts know what was sent before."""
     ledger: dict[str, Any] | None = None
+    plan_url: str | None = None
+    """Where a person finds the plan."""
     plan: dict[str, Any] | None = None
     """What would be sent, where nothing is."""
     batches: list[BatchTally] = field(default_factory=list)
@@ -219,6 +221,7 @@ class Manifest:
         return {
             "campaign_key": self.campaign_key,
             "plan_id": self.plan_id,
+            "plan_url": self.plan_url,
             "generation": self.generation,
             "output_slots": list(self.output_slots),
             "counts": self.counts(),

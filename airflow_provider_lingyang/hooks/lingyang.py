@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from string import Formatter
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote_plus
+from urllib.parse import quote_plus, urlsplit
 
 from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
@@ -41,6 +42,7 @@ EXTRA_FIELDS = (
     "dedupes_by_code",
     "lookup_settle",
     "result_query",
+    "console_url",
 )
 
 
@@ -142,6 +144,32 @@ def result_query(conn: Connection) -> ResultQuery | None:
     return ResultQuery.parse(value, where=f"connection {conn.conn_id!r}")
 
 
+def console_url(conn: Connection) -> str | None:
+    """Return the address of a plan in the console, with ``{plan_id}`` in its number's place, or None. Pure.
+
+    :raises LingyangConfigError: it is no address that a browser can be sent to, or names another place.
+    """
+    value = _extra(conn).get("console_url")
+    if value in (None, ""):
+        return None
+    template = str(value).strip()
+    try:
+        address = urlsplit(template)
+        parts = list(Formatter().parse(template))
+    except ValueError:
+        address, parts = urlsplit(""), []
+    places = [name + (f":{form}" if form else "") for _, name, form, _ in parts if name is not None]
+    plain = template.isprintable() and " " not in template and all(part[3] is None for part in parts)
+    web = address.scheme in ("http", "https") and address.hostname and "@" not in address.netloc
+    if not (web and plain) or set(places) - {"plan_id"}:
+        raise LingyangConfigError(
+            f"connection {conn.conn_id!r}: console_url must be an address such as "
+            "'https://console.example/plans/{plan_id}': http or https, without a user, and with no other place in "
+            "braces than {plan_id}"
+        )
+    return template
+
+
 def _extra(conn: Connection) -> Mapping[str, Any]:
     # Not extra_dejson: it turns broken JSON into an empty dict, and a missing session into a riddle.
     try:
@@ -209,6 +237,14 @@ class LingyangHook(BaseHook):
     def dedupes_by_code(self) -> bool:
         """Whether the gateway executes a ``task_unique_code`` only once, as the connection states."""
         return dedupes_by_code(self._get_connection())
+
+    def plan_url(self, plan_id: int) -> str | None:
+        """Return the address of a plan in the console, or None where the connection has no ``console_url``.
+
+        :raises LingyangConfigError: its ``console_url`` cannot be right.
+        """
+        template = console_url(self._get_connection())
+        return None if template is None else template.format(plan_id=plan_id)
 
     def new_client(self, *, max_attempts: int | None = None) -> GatewayClient:
         """Return one more client, for a thread of its own.

@@ -21,7 +21,9 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_lingyang import config
+from airflow_provider_lingyang.assets.lingyang import tell_outlets
 from airflow_provider_lingyang.campaign import arguments, literals
+from airflow_provider_lingyang.links.lingyang import LingyangPlanLink, leave_link
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from airflow_provider_lingyang.campaign.gate import Later
     from airflow_provider_lingyang.campaign.manifest import Manifest
     from airflow_provider_lingyang.campaign.spool import Spool
+    from airflow_provider_lingyang.hooks.lingyang import LingyangHook
     from airflow_provider_lingyang.ledger.base import Attempt, Ledger
 
 log = logging.getLogger(__name__)
@@ -120,6 +123,8 @@ class LingyangSubmitBatchOperator(BaseOperator):
         Default None: the task's own state. Templated.
 
     :param lingyang_conn_id: the gateway's connection, ``lingyang_default`` by default. Templated.
+    :param kwargs: Airflow's own. The events of assets in ``outlets`` tell ``campaign_key``, ``plan_id`` and ``counts``;
+        ``validate_only`` makes none.
 
     :return: the manifest, plain JSON of a few KB: ``campaign_key``, ``plan_id``, ``output_slots``,
         ``counts``, ``batches``, ``reasons``, ``duration_s`` … It is also XCom ``manifest``, pushed before
@@ -149,6 +154,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
     )
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers = {"sql": "sql", "use_book_info": "json", "task_defaults": "json"}  # noqa: RUF012
+    operator_extra_links = (LingyangPlanLink(),)
     ui_color = "#ffe8d6"
 
     def __init__(
@@ -342,12 +348,16 @@ class LingyangSubmitBatchOperator(BaseOperator):
                 manifest.ids_limit = config.xcom_ids_limit()
                 if not self.validate_only:
                     self._ledger = self._find_ledger(context, manifest.campaign_key, attempt)
-                finished = self._run(manifest, attempt)
+                finished = self._run(ti, manifest, attempt)
             if finished:
                 # Only now: a submission whose account was not published is not finished for a Clear.
                 self._finish()
         finally:
             self._ledger.close()
+        if self.validate_only:
+            # An event would start DAGs that wait for the campaign.
+            self.outlets = []
+        tell_outlets(context, campaign=account, counts=account["counts"])
         return account
 
     def _finish(self) -> None:
@@ -408,7 +418,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         log.info("The ledger is in the task's own state")
         return TaskStateLedger(store, attempt, NEVER_EXPIRE)
 
-    def _run(self, manifest: Manifest, attempt: Attempt) -> bool:
+    def _run(self, ti: Any, manifest: Manifest, attempt: Attempt) -> bool:
         """Read and send; return whether everybody is in a final state."""
         from airflow_provider_lingyang.campaign.campaign import Campaign
         from airflow_provider_lingyang.campaign.gate import Gate, SendWindow, parse_until
@@ -440,6 +450,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
             app_key=settings.app_key,
             key=settings.app_secret,
         )
+        self._link(ti, hook, manifest)
         gate = Gate(
             max_requests_per_second=hook.max_requests_per_second,
             window=SendWindow.parse(self.send_window),
@@ -473,6 +484,17 @@ class LingyangSubmitBatchOperator(BaseOperator):
                 unknown_past=not knows_past,
             )
         return not manifest.doubts
+
+    def _link(self, ti: Any, hook: LingyangHook, manifest: Manifest) -> None:
+        from airflow_provider_lingyang.gateway.errors import LingyangConfigError
+
+        assert manifest.plan_id is not None
+        try:
+            manifest.plan_url = hook.plan_url(manifest.plan_id)
+        except LingyangConfigError as error:
+            # Nobody should wait for a call because of a link.
+            log.warning("no link to the plan: %s", error)
+        leave_link(ti, manifest.plan_url)
 
     def _spec(self) -> CampaignSpec:
         from airflow_provider_lingyang.campaign.campaign import CampaignSpec, parse_book

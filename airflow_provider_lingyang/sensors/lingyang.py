@@ -21,6 +21,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_lingyang import wanted
 from airflow_provider_lingyang.campaign import arguments
+from airflow_provider_lingyang.links.lingyang import LingyangPlanLink
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -80,7 +81,8 @@ class LingyangResultSensor(BaseSensorOperator):
     :param lingyang_conn_id: the gateway's connection, ``lingyang_default`` by default. Templated.
     :param kwargs: Airflow's own: ``poke_interval``, ``timeout`` (both in seconds, or timedeltas), ``mode``,
         ``soft_fail`` … They mean the same in every mode. A deferred wait looks less often while nothing changes: at
-        most four times ``poke_interval`` apart, or ``max_wait``.
+        most four times ``poke_interval`` apart, or ``max_wait``. The events of assets in ``outlets`` tell
+        ``campaign_key``, ``plan_id`` and ``counts``.
 
     :return: ``counts`` (recipients, finished, answered, not_reached, waiting, unknown, foreign), ``slots`` (slot →
         value → number of people), and ``results`` (biz_id → state, status, task_id, slots) while they are
@@ -96,6 +98,7 @@ class LingyangResultSensor(BaseSensorOperator):
     template_fields: Sequence[str] = wanted.TEMPLATE_FIELDS
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers = wanted.TEMPLATE_FIELDS_RENDERERS
+    operator_extra_links = (LingyangPlanLink(),)
     ui_color = "#d6f0ff"
 
     def __init__(
@@ -149,22 +152,28 @@ class LingyangResultSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Look until enough are finished: here, rescheduled, or deferred."""
+        wanted.leave_plan_link(self, context)
         try:
-            if self.deferrable:
-                started = time.time()
-                try:
-                    return self._look_or_defer(context, started, started + self.timeout)
-                except AirflowFailException as error:
-                    raise self._softened(error) from None
-            try:
-                return super().execute(context)
-            except (AirflowSensorTimeout, AirflowSkipException):
-                if self._incomplete is None:
-                    raise
-            # Airflow's clock ran out after a look that was not enough.
-            return self._out_of_time()
+            value = self._waited(context)
         finally:
             self._close()
+        wanted.tell_outlets_of(self, context, value["counts"])
+        return value
+
+    def _waited(self, context: Context) -> Any:
+        if self.deferrable:
+            started = time.time()
+            try:
+                return self._look_or_defer(context, started, started + self.timeout)
+            except AirflowFailException as error:
+                raise self._softened(error) from None
+        try:
+            return super().execute(context)
+        except (AirflowSensorTimeout, AirflowSkipException):
+            if self._incomplete is None:
+                raise
+        # Airflow's clock ran out after a look that was not enough.
+        return self._out_of_time()
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Look at everybody who is not finished, and say whether that is enough."""
@@ -217,9 +226,11 @@ class LingyangResultSensor(BaseSensorOperator):
         # A query that has worked before it was deferred is in trouble rather than wrong.
         self._has_looked = True
         try:
-            return self._look_or_defer(context, started, deadline)
+            value = self._look_or_defer(context, started, deadline)
         finally:
             self._close()
+        wanted.tell_outlets_of(self, context, value["counts"])
+        return value
 
     def _look_or_defer(self, context: Context, started: float, deadline: float) -> Any:
         self._started = started

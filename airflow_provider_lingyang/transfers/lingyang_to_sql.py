@@ -24,6 +24,7 @@ from airflow_provider_lingyang.campaign.answer_rows import (
     slot_columns,
 )
 from airflow_provider_lingyang.campaign.results import FOREIGN, UNKNOWN
+from airflow_provider_lingyang.links.lingyang import LingyangPlanLink
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -94,7 +95,8 @@ class LingyangToSqlOperator(BaseOperator):
     *How*
 
     :param lingyang_conn_id: the gateway's connection, ``lingyang_default`` by default. Templated.
-    :param kwargs: Airflow's own.
+    :param kwargs: Airflow's own. The events of assets in ``outlets`` tell ``campaign_key``, ``plan_id``, ``counts`` and
+        ``table``.
 
     :return: ``table``, and ``counts``: ``recipients``; ``rows`` (people who have one now), ``inserted`` and
         ``updated``; ``filled`` (every slot that has a column is filled; without such slots: any is), ``empty`` (known,
@@ -111,6 +113,7 @@ class LingyangToSqlOperator(BaseOperator):
     template_fields: Sequence[str] = (*wanted.TEMPLATE_FIELDS, "table", "sql_conn_id")
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers = wanted.TEMPLATE_FIELDS_RENDERERS
+    operator_extra_links = (LingyangPlanLink(),)
     ui_color = "#d6f0ff"
 
     def __init__(
@@ -169,6 +172,7 @@ class LingyangToSqlOperator(BaseOperator):
         """Look at everybody once, and write each page of answers as it comes."""
         from airflow_provider_lingyang.hooks.recipients import NothingToWaitForError
 
+        wanted.leave_plan_link(self, context)
         try:
             whose = wanted.wanted_by(self, context, source=self._source)
             transfer = self._transfer(whose)
@@ -180,6 +184,7 @@ class LingyangToSqlOperator(BaseOperator):
             counts = transfer.run(wanted.pull_of(context), create=self.create_table)
         finally:
             transfer.close()
+        wanted.tell_outlets_of(self, context, counts, table=self.table)
         return {"table": self.table, "counts": counts}
 
     def _transfer(self, whose: Wanted) -> _Transfer:

@@ -1,0 +1,71 @@
+"""Campaigns as assets: their URIs, and what their events may tell."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from airflow.providers.common.compat.sdk import Asset, AssetAlias
+
+from airflow_provider_lingyang.assets.lingyang import sanitize_uri, tell_outlets
+from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
+from airflow_provider_lingyang.sandbox.process import SandboxProcess
+
+PEOPLE = [{"biz_id": "A1", "phone_number": "10000000001", "input_params": {}, "output_params": {}}]
+
+
+@pytest.mark.parametrize(
+    ("uri", "one_spelling"),
+    [
+        ("lingyang://plans/123", "lingyang://plans/123"),
+        ("lingyang://plans/0123/", "lingyang://plans/123"),
+        ("lingyang://plans/123/answers", "lingyang://plans/123/answers"),
+    ],
+)
+def test_an_asset_has_one_spelling(uri: str, one_spelling: str) -> None:
+    assert Asset(uri).uri == one_spelling
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["lingyang://plan/123", "lingyang://plans", "lingyang://plans/spring", "lingyang://plans/1/2", "lingyang:///plans/1",
+     "lingyang://plans/1/answer", "lingyang://plans/１"],
+)  # fmt: skip
+def test_an_asset_of_another_form_is_refused_with_the_right_one(uri: str) -> None:
+    with pytest.raises(ValueError, match="must be lingyang://plans/<plan_id>"):
+        sanitize_uri(urlsplit(uri))
+
+
+class Events(dict[Any, Any]):
+    """As much of Airflow's as is used: an event with its extra for each asset."""
+
+    class Event:
+        def __init__(self) -> None:
+            self.extra: dict[str, Any] = {"mine": 1}
+
+    def __missing__(self, asset: Any) -> Event:
+        self[asset] = Events.Event()
+        return self[asset]  # type: ignore[no-any-return]
+
+
+def test_events_tell_counts_beside_what_the_author_put_there_and_aliases_are_left_alone() -> None:
+    asset, alias, events = Asset("a"), AssetAlias("b"), Events()
+    context: Any = {"outlets": [asset, alias], "outlet_events": events}
+    campaign = {"campaign_key": "k", "plan_id": 1, "reasons": {"rejected": {"a long text": 1}}}
+    tell_outlets(context, campaign=campaign, counts={"accepted": 2}, table="t")
+    assert {key: event.extra for key, event in events.items()} == {
+        asset: {"mine": 1, "campaign_key": "k", "plan_id": 1, "counts": {"accepted": 2}, "table": "t"}
+    }
+
+
+def test_what_is_only_validated_makes_no_event(sandbox: SandboxProcess, run: Any) -> None:
+    events = Events()
+    for validate_only, left in ((False, 1), (True, 0)):
+        task = LingyangSubmitBatchOperator(
+            task_id="submit", plan_id=1, audience=PEOPLE, validate_only=validate_only, outlets=[Asset("a")]
+        )
+        context: Any = {**run.context("submit"), "outlets": task.outlets, "outlet_events": events}
+        task.execute(context)
+        # Airflow makes an event of each outlet that the task has when it ends.
+        assert len(task.outlets) == left
