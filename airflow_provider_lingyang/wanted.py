@@ -30,10 +30,13 @@ TEMPLATE_FIELDS = (
     "lingyang_conn_id",
 )
 TEMPLATE_FIELDS_RENDERERS = {
-    "ids_sql": "sql",
-    "results_sql": "sql",
-    "result_query": "json",
     "campaign": "json",
+    "biz_ids": "json",
+    "ids_sql": "sql",
+    "ids_parameters": "json",
+    "results_sql": "sql",
+    "results_parameters": "json",
+    "result_query": "json",
 }
 
 

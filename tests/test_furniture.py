@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 
 DAGS = """
-import logging
+from datetime import datetime
 
 from airflow.providers.common.compat.sdk import DAG, Asset, task
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
@@ -26,7 +26,7 @@ PEOPLE = [{"biz_id": f"A{n}", "phone_number": f"1000000{n:04}", "input_params": 
           for n in range(3)]
 BASE = {"plan_id": 123, "audience": PEOPLE}
 
-with DAG("produces", schedule=None):
+with DAG("produces", schedule=None, start_date=datetime(2026, 1, 1)):
     submit = LingyangSubmitBatchOperator(task_id="submit", **BASE, outlets=[SUBMITTED])
     how = {"campaign": submit.output, "poke_interval": 0.5, "timeout": 60, "outlets": [ANSWERED]}
     poked = LingyangResultSensor(task_id="poked", **how)
@@ -44,7 +44,7 @@ with DAG("produces", schedule=None):
         task_id="failed", **BASE, max_recipients=1, lingyang_conn_id="unlinked", outlets=[NEVER]
     )
 
-with DAG("consumes", schedule=[ANSWERED]):
+with DAG("consumes", schedule=[ANSWERED], start_date=datetime(2026, 1, 1)):
 
     @task(inlets=[SUBMITTED, ANSWERED])
     def consume(inlet_events=None):
@@ -79,10 +79,12 @@ def rows(cli: Any, sql: str) -> list[tuple[Any, ...]]:
 
 def test_events_of_assets_tell_the_counts_and_the_ui_gets_its_links(ran: Any) -> None:
     printed = "\n".join(ran.printed)[-20_000:]
+    (tables,) = rows(ran, "SELECT count(*) FROM sqlite_master WHERE name = 'asset_event'")
+    kind = "asset" if tables[0] else "dataset"  # Airflow 2's word
     told = rows(
         ran,
-        "SELECT asset.uri, event.source_task_id, event.extra FROM asset_event AS event "
-        "JOIN asset ON asset.id = event.asset_id ORDER BY event.id",
+        f"SELECT {kind}.uri, event.source_task_id, event.extra FROM {kind}_event AS event "
+        f"JOIN {kind} ON {kind}.id = event.{kind}_id ORDER BY event.id",
     )
     events = {task: (uri, json.loads(extra)) for uri, task, extra in told}
     assert set(events) == {"submit", "poked", "rescheduled", "deferred", "transfer"}, printed
@@ -110,4 +112,5 @@ def test_events_of_assets_tell_the_counts_and_the_ui_gets_its_links(ran: Any) ->
     assert {task for task, link in found.items() if url in link} == {
         "submit", "poked", "rescheduled", "deferred", "transfer", "validated", "skipped"
     }  # fmt: skip
-    assert found["failed"] in ("", '""')
+    # Airflow 3 keeps that there is none.
+    assert found.get("failed", "") in ("", '""')

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -153,7 +153,13 @@ class LingyangSubmitBatchOperator(BaseOperator):
         "lingyang_conn_id",
     )
     template_ext: Sequence[str] = (".sql",)
-    template_fields_renderers = {"sql": "sql", "use_book_info": "json", "task_defaults": "json"}  # noqa: RUF012
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "sql": "sql",
+        "parameters": "json",
+        "use_book_info": "json",
+        "task_defaults": "json",
+        "settle": "json",
+    }
     operator_extra_links = (LingyangPlanLink(),)
     ui_color = "#ffe8d6"
 
