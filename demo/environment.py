@@ -19,7 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CLONE = (ROOT / ".venv", ROOT / "constraints" / "airflow-3.3.txt", ["-e", ".[sqlite,test,lint,bench]"])
-# Installed without what it depends on: mysqlclient has no wheel and needs a compiler. The tests use another client.
+# Installed without what it depends on: mysqlclient has no wheel and needs a compiler. Most tests use another client;
+# .ci/run adds it for the others.
 CLONE_ALONE = ["apache-airflow-providers-mysql"]
 # Inside an activated environment this is the interpreter it was made from: it survives remaking that environment.
 PYTHON = getattr(sys, "_base_executable", sys.executable)

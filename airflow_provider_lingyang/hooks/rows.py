@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook
@@ -31,15 +31,81 @@ def stream_rows(
     """
     with ExitStack() as stack:
         with _readable(conn_id, sql):
-            connection = stack.enter_context(closing(sql_hook(conn_id).get_conn()))
-            cursor = stack.enter_context(closing(connection.cursor()))
+            hook = sql_hook(conn_id)
+            connection = hook.get_conn()
+            stack.callback(_close, connection)
+            cursor, declared = _streaming_cursor(hook, connection)
+            if not _is_of(connection, *_MYSQL):
+                # There it would read all that is left first, or refuse to.
+                stack.callback(_close, cursor)
             bound = () if parameters is None else (parameters,)
             cursor.execute(sql.strip().rstrip(";"), *bound)
+            if declared and cursor.statusmessage not in (None, "DECLARE CURSOR"):
+                # Only the first of them would be read.
+                raise QueryError(
+                    f"the sql on connection {conn_id!r} holds several statements: it must be one SELECT"
+                )
             # Some drivers know the columns only once rows have come.
-            first = cursor.fetchmany(_FETCH) if cursor.description else []
+            first = cursor.fetchmany(_FETCH) if declared or cursor.description else []
         if not cursor.description:
             raise QueryError(f"the sql on connection {conn_id!r} returns no rows: it must be a SELECT")
         yield [column[0] for column in cursor.description], _rows(conn_id, cursor, first)
+
+
+_MYSQL = ("MySQLdb", "mysql")
+
+
+def _streaming_cursor(hook: Any, connection: Any) -> tuple[Any, bool]:
+    """Return a cursor that leaves the rows with the server until they are fetched, as plain sequences.
+
+    :return: it, and whether the statement is put into a DECLARE CURSOR.
+    """
+    # The drivers of PostgreSQL and MySQL read every row into memory before they give the first one. Each is imported
+    # already: the connection is its own.
+    if _is_of(connection, "psycopg", "psycopg2"):
+        # DECLARE CURSOR needs a transaction.
+        hook.set_autocommit(connection, False)
+        _plan_for_all_rows(connection)
+        if _is_of(connection, "psycopg"):
+            from psycopg.rows import tuple_row
+
+            return connection.cursor(_CURSOR, row_factory=tuple_row), True
+        from psycopg2.extensions import cursor
+
+        return connection.cursor(_CURSOR, cursor_factory=cursor), True
+    if _is_of(connection, "MySQLdb"):
+        from MySQLdb.cursors import SSCursor
+
+        return connection.cursor(SSCursor), False
+    if _is_of(connection, "mysql"):
+        return connection.cursor(buffered=False), False
+    return connection.cursor(), False
+
+
+_CURSOR = "lingyang_rows"
+_NOT_DECLARABLE = ("42601", "0A000")
+"""SQLSTATEs: a syntax error, and a feature that is not supported there."""
+
+
+def _is_of(connection: Any, *drivers: str) -> bool:
+    """Whether a connection is one of these drivers, or a class derived from one of theirs."""
+    return any(parent.__module__.partition(".")[0] in drivers for parent in type(connection).__mro__)
+
+
+def _plan_for_all_rows(connection: Any) -> None:
+    """Have PostgreSQL plan for the last row: of a cursor it expects that a tenth is read, and may take far longer."""
+    try:
+        with closing(connection.cursor()) as cursor:
+            cursor.execute("SET LOCAL cursor_tuple_fraction = 1")
+    except Exception:
+        # One of its relatives that does not know it.
+        connection.rollback()
+
+
+def _close(what: Any) -> None:
+    """Close a cursor or a connection. Where that fails there is nothing left to save."""
+    with suppress(Exception):
+        what.close()
 
 
 def _rows(conn_id: str, cursor: Any, chunk: Sequence[Sequence[Any]]) -> Iterator[Sequence[Any]]:
@@ -89,6 +155,8 @@ def _readable(conn_id: str, sql: str | None) -> Iterator[None]:
             kind += f" (SQLSTATE {state})"
         about_data = sql is None or any(parent.__name__ == "DataError" for parent in type(error).__mro__)
         text = "its text may quote rows and is left out" if about_data else _without_values(error, sql or "")
+        if state in _NOT_DECLARABLE and not about_data:
+            text += " (the sql is read through DECLARE CURSOR, which takes SELECT, VALUES, and a WITH that only reads)"
         raise QueryError(f"connection {conn_id!r}: {kind}: {text}") from None
 
 
@@ -97,7 +165,10 @@ _QUOTED = re.compile(r"""(?P<quote>["'`])(?P<inner>(?:(?!(?P=quote)).)*)(?P=quot
 
 def _without_values(error: Exception, sql: str) -> str:
     """Return the first line of a driver's text, with those quoted words only that stand in the statement."""
-    line = str(error).strip().split("\n", 1)[0]
+    # mysqlclient's text is a tuple in Python's words: all of it would be in quotes.
+    number_and_text = len(error.args) == 2 and isinstance(error.args[0], int)
+    text = f"{error.args[0]}: {error.args[1]}" if number_and_text else str(error)
+    line = text.strip().split("\n", 1)[0]
     known = {word.lower() for word in re.findall(r"\w+", sql)}
 
     def keep(quoted: re.Match[str]) -> str:

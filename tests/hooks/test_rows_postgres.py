@@ -10,6 +10,7 @@ import pytest
 from airflow_provider_lingyang.hooks.rows import QueryError, stream_rows
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.hooks.memory import growth_while_reading
 
 TABLE = """
     DROP TABLE IF EXISTS audience;
@@ -89,3 +90,51 @@ def test_an_error_in_the_middle_of_the_reading_ends_it_before_anything_is_sent(
     assert "DivisionByZero (SQLSTATE 22012)" in run.fails(operator)
     assert sandbox.record()["requests"] == []
     run.manifest()
+
+
+def test_memory_does_not_grow_with_the_rows_of_postgres(database: Any) -> None:
+    sql = "SELECT n, repeat('x', 1000) FROM generate_series(1, 100000) AS n"
+    assert growth_while_reading("warehouse", sql, 100_000) < 20
+
+
+def test_postgres_plans_for_all_rows_and_not_for_the_first(database: Any) -> None:
+    with stream_rows("warehouse", "SELECT current_setting('cursor_tuple_fraction')") as (_, rows):
+        assert list(rows) == [("1",)]
+
+
+def test_postgres_gives_the_names_of_columns_without_rows(database: Any) -> None:
+    with stream_rows("warehouse", "SELECT order_no, mobile AS m FROM audience WHERE false") as (names, rows):
+        assert names == ["order_no", "m"]
+        assert list(rows) == []
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("DELETE FROM audience RETURNING order_no", 'at or near "DELETE" .*takes SELECT'),
+        ("SHOW server_version", 'at or near "SHOW" .*takes SELECT'),
+        ("WITH d AS (DELETE FROM audience RETURNING 1) SELECT * FROM d", "data-modifying .*only reads"),
+        ("SELECT 1; DELETE FROM audience", "several statements|multiple commands"),
+    ],
+)
+def test_postgres_reads_a_select_and_says_so_of_anything_else(database: Any, sql: str, expected: str) -> None:
+    with pytest.raises(QueryError, match=expected), stream_rows("warehouse", sql):
+        pass
+    assert database.get_first("SELECT count(*) FROM audience") == (2500,)
+
+
+def test_a_reading_from_postgres_can_be_left_half_way(database: Any) -> None:
+    with pytest.raises(ZeroDivisionError), stream_rows("warehouse", "SELECT * FROM audience") as (_, rows):
+        next(rows)
+        raise ZeroDivisionError
+
+
+def test_a_kind_of_cursor_that_the_connection_names_changes_no_row(
+    database: Any, postgres_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.providers.postgres.hooks import postgres
+
+    extra = {"cursor": "dictcursor" if postgres.USE_PSYCOPG3 else "realdictcursor"}
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({**postgres_server, "extra": extra}))
+    with stream_rows("warehouse", "SELECT 1 AS a, 2 AS b") as (names, rows):
+        assert (names, list(rows)) == (["a", "b"], [(1, 2)])
