@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from airflow_provider_lingyang.campaign.arguments import CHANNELS, ROW_FIELDS, ArgumentError, did_you_mean
+from airflow_provider_lingyang.campaign.plain import WHO, PlainRows, derived_id, is_blank
 from airflow_provider_lingyang.gateway.field_types import OptionalText, dump_json, parse_json_object
 from airflow_provider_lingyang.gateway.models import InitiativeTaskRequest, explain
 
@@ -85,7 +84,7 @@ class AudienceReader:
         key: str,
     ) -> None:
         self._columns = columns
-        self._defaults = {name: value for name, value in task_defaults.items() if not _blank(value)}
+        self._defaults = {name: value for name, value in task_defaults.items() if not is_blank(value)}
         self._variables = input_params_columns
         self._slots = dict.fromkeys(output_slots, "")
         self._slots_json = dump_json(self._slots)
@@ -101,7 +100,13 @@ class AudienceReader:
         :raises ArgumentError: a column is unknown, twice there, or missing; with the nearest valid name.
         """
         shape = self._shape(tuple(names), all_needed=True)
-        return lambda number, values: self._read(number, shape, values)
+        plain = shape.plain.read
+
+        def read(number: int, values: Sequence[Any]) -> Recipient | list[Problem]:
+            row = plain(values)
+            return self._judge(number, shape, values) if row is None else Recipient(number, *row)
+
+        return read
 
     def mapping(self, number: int, row: Mapping[str, Any]) -> Recipient | list[Problem]:
         """Read one row that brings its own names.
@@ -119,7 +124,10 @@ class AudienceReader:
             shape = self._shape(names, all_needed=False, row=number)
             if len(self._readers) < 1000:
                 self._readers[names] = shape
-        return self._read(number, shape, tuple(row.values()))
+        values = tuple(row.values())
+        # Of a row that lacks a column of an argument the judge says so.
+        plain = None if shape.missing else shape.plain.read(values)
+        return self._judge(number, shape, values) if plain is None else Recipient(number, *plain)
 
     def _shape(self, names: tuple[str, ...], *, all_needed: bool, row: int | None = None) -> _Shape:
         where = "" if row is None else f" (row {row})"
@@ -177,21 +185,31 @@ class AudienceReader:
                     f"the audience's column {shown(position)} is not a field of the API{where} and nothing uses it"
                     f"{did_you_mean(name, ROW_FIELDS)}: name it in columns or input_params_columns, or leave it out"
                 )
-        return _Shape(names, fields, variables, missing)
+        plain = PlainRows(
+            fields=fields,
+            variables=variables,
+            defaults=self._defaults,
+            slots=self._slots_json if self._slots else "",
+            contacts=self._contacts,
+            campaign=self._campaign,
+            key=self._key,
+        )
+        return _Shape(names, fields, variables, missing, plain)
 
-    def _read(self, number: int, shape: _Shape, values: Sequence[Any]) -> Recipient | list[Problem]:
+    def _judge(self, number: int, shape: _Shape, values: Sequence[Any]) -> Recipient | list[Problem]:
+        """Read any row, with everything that may be wrong with it."""
         problems = [Problem(number, problem.field, problem.reason) for problem in shape.missing]
         fields = {name: values[position] for name, position in shape.fields.items()}
         for name, default in self._defaults.items():
-            if _blank(fields.get(name)):
+            if is_blank(fields.get(name)):
                 fields[name] = default
         batch_num = _batch_num(fields.pop("batch_num", None), number, shape, problems)
-        if "biz_id" in shape.fields and _blank(fields.get("biz_id")):
+        if "biz_id" in shape.fields and is_blank(fields.get("biz_id")):
             problems.append(Problem(number, shape.label("biz_id"), "is missing"))
         self._fold_variables(number, shape, values, fields, problems)
         self._fold_slots(fields)
         # An absent value and a NULL are the same: pydantic then says "missing" for both.
-        fields = {name: value for name, value in fields.items() if not _blank(value)}
+        fields = {name: value for name, value in fields.items() if not is_blank(value)}
         try:
             task = InitiativeTaskRequest.model_validate(fields)
         except ValidationError as error:
@@ -264,7 +282,7 @@ class AudienceReader:
         if not self._slots:
             return
         given = fields.get("output_params")
-        if _blank(given):
+        if is_blank(given):
             fields["output_params"] = self._slots_json
         elif (base := _as_object(given)) is not None:
             fields["output_params"] = {**self._slots, **base}
@@ -273,9 +291,7 @@ class AudienceReader:
         return next((f"{name} {value}" for name in self._contacts if (value := _canonical(task, name))), None)
 
     def _derived(self, task: InitiativeTaskRequest) -> str:
-        names = ("phone_number", "email", "outer_user_id", "cms_user_id")
-        who = [self._campaign, *(_canonical(task, name) for name in names)]
-        return hmac.new(self._key, dump_json(who).encode(), hashlib.sha256).hexdigest()[:32]
+        return derived_id(self._key, self._campaign, [_canonical(task, name) for name in WHO])
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +302,7 @@ class _Shape:
     fields: dict[str, int]
     variables: dict[str, int]
     missing: list[Problem]
+    plain: PlainRows
 
     def label(self, name: str) -> str:
         position = self.fields.get(name)
@@ -300,12 +317,8 @@ def _canonical(task: InitiativeTaskRequest, name: str) -> Any:
     return value.lower() if name == "email" and value else value
 
 
-def _blank(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
-
-
 def _batch_num(value: Any, number: int, shape: _Shape, problems: list[Problem]) -> str | None:
-    if _blank(value):
+    if is_blank(value):
         return None
     try:
         text = _TEXT.validate_python(value)
@@ -318,7 +331,7 @@ def _batch_num(value: Any, number: int, shape: _Shape, problems: list[Problem]) 
 
 
 def _as_object(value: Any) -> dict[str, Any] | None:
-    if _blank(value):
+    if is_blank(value):
         return {}
     if isinstance(value, str):
         try:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
+from itertools import chain
 
 from airflow_provider_lingyang.campaign.audience import Problem, Recipient
 from airflow_provider_lingyang.campaign.private import open_private, written
@@ -346,11 +348,14 @@ class Spool:
             rows, self._pending = self._pending, []
             with written(_WHAT):
                 self._db.execute("BEGIN")
-                self._db.executemany(
-                    "INSERT INTO recipient (row, place, batch_num, biz_id, key, derived, contact, task) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    rows,
-                )
+                for start in range(0, len(rows), _INSERTED):
+                    some = rows[start : start + _INSERTED]
+                    marks = ",".join(["(?,?,?,?,?,?,?,?)"] * len(some))
+                    self._db.execute(
+                        "INSERT INTO recipient (row, place, batch_num, biz_id, key, derived, contact, task) "
+                        f"VALUES {marks}",
+                        tuple(chain.from_iterable(some)),
+                    )
                 self._db.execute("COMMIT")
 
     def _write(self, sql: str) -> int:
@@ -367,6 +372,8 @@ class Spool:
 
 
 _WHAT = "the audience's private copy"
+_INSERTED = 100
+"""Rows in one statement: faster than one by one, and fewer values than any SQLite takes."""
 # WITHOUT ROWID: the table is its own index in the order of sending.
 _SCHEMA = """
 CREATE TABLE recipient (
@@ -398,6 +405,7 @@ CREATE TABLE past (
 """
 
 
+@lru_cache(maxsize=1024)
 def _order(batch_num: str | None) -> str:
     """Return text that sorts like the number: its length first, so that "2" comes before "10"."""
     if batch_num is None:
