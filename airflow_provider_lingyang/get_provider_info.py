@@ -52,6 +52,12 @@ def get_provider_info() -> dict[str, Any]:
         "dataset-uris": [
             {"schemes": ["lingyang"], "handler": "airflow_provider_lingyang.assets.lingyang.sanitize_uri"}
         ],
+        "task-decorators": [
+            {
+                "name": "lingyang_submit_batch",
+                "class-name": "airflow_provider_lingyang.decorators.lingyang.lingyang_submit_batch",
+            }
+        ],
         "connection-types": [
             {
                 "hook-class-name": "airflow_provider_lingyang.hooks.lingyang.LingyangHook",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import sqlite3
 import threading
@@ -76,6 +77,23 @@ def test_people_of_an_upstream_task_are_called_and_waited_for(
     )
     # Airflow keeps them as XCom, which the example says; its log does not show them.
     assert "客户" not in printed
+
+
+def test_people_whom_a_function_finds_are_called_and_waited_for_and_stored_nowhere(
+    sandbox: SandboxProcess, airflow_cli: Any
+) -> None:
+    copy(airflow_cli, "campaign_taskflow")
+    printed = tried(airflow_cli, sandbox, "campaign_taskflow")
+    record = sandbox.record()
+    assert len(record["executions"]["by_biz_id"]) == 20
+    assert all(biz_id.split("/")[1].startswith("new-") for biz_id in record["executions"]["by_biz_id"])
+    assert record["order_violations"] == []
+    assert (
+        airflow_cli.xcom("campaign_taskflow", "wait_for_answers", "return_value")["counts"]["finished"] == 20
+    )
+    written = printed + airflow_cli.everything_written()
+    # Airflow keeps the DAG's code, too, where the names are made.
+    assert not re.search(r"客户[0-9]", written)
 
 
 def test_a_weekly_campaign_calls_the_same_people_again_under_new_ids(

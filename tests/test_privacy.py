@@ -13,7 +13,7 @@ from airflow_provider_lingyang.sandbox.process import SandboxProcess
 DAG = """
 import logging
 
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, task
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
 
@@ -62,6 +62,27 @@ with DAG("canary", schedule=None) as dag:
     submit("listed", 1, sql=None, sql_conn_id=None, columns={}, input_params_columns=[], audience=rows())
     submit("listed_invalid", 1, sql=None, sql_conn_id=None, columns={}, input_params_columns=[],
            audience=[row | {"phone_number": row["user_name"]} for row in rows()])
+
+    @task.lingyang_submit_batch(plan_id=123, output_slots=["intention"])
+    def called(how, run_id=None):
+        for row in rows():
+            yield row | {"biz_id": f"{run_id}/{how}/{row['biz_id']}"}
+            if how == "raises":
+                raise ValueError(row["user_name"])
+            if how == "raises_later":
+                try:
+                    {}[row["phone_number"]]
+                except KeyError as error:
+                    raise RuntimeError(str(row)) from error
+            if how == "fails":
+                try:
+                    {}[row["phone_number"]]
+                except KeyError as error:
+                    raise AirflowFailException("said on purpose") from error
+
+    LingyangResultSensor(task_id="wait_called", campaign=called("{{ 'accepted' }}"), poke_interval=0.1, timeout=60)
+    for how in ("raises", "raises_later", "fails"):
+        called.override(task_id="called_" + how)(how)
 """
 
 
@@ -122,6 +143,14 @@ def test_no_log_xcom_rendered_field_or_table_holds_a_person_or_a_credential(
     assert airflow_cli.xcom("canary", "wrong_secret", "manifest")["counts"]["not_sent"] == 3
     assert airflow_cli.xcom("canary", "listed", "manifest")["counts"]["accepted"] == 3
     assert airflow_cli.xcom("canary", "listed_invalid", "manifest")["counts"]["invalid"] == 3
+
+    assert airflow_cli.xcom("canary", "wait_called", "return_value")["counts"]["finished"] == 3
+    for how in ("raises", "raises_later", "fails"):
+        assert airflow_cli.xcom("canary", f"called_{how}", "manifest")["counts"]["accepted"] == 0
+    assert "called raised ValueError, see the traceback above" in ran.stdout
+    assert 'raise ValueError(row["user_name"])' in ran.stdout
+    assert "called raised RuntimeError" in ran.stdout
+    assert "AirflowFailException: said on purpose" in ran.stdout
 
     written = ran.stdout + airflow_cli.everything_written()
     assert "<audience: list, not shown>" in written

@@ -52,6 +52,20 @@ def test_every_module_on_disk_is_listed_and_the_other_way_round(kind: str) -> No
         importlib.import_module(module)
 
 
+def test_task_decorators_are_what_the_modules_on_disk_offer() -> None:
+    listed = {}
+    for item in INFO["task-decorators"]:
+        module, name = item["class-name"].rsplit(".", 1)
+        listed[item["name"]] = module
+        assert callable(getattr(importlib.import_module(module), name))
+    on_disk = {
+        f"airflow_provider_lingyang.decorators.{path.stem}"
+        for path in (PACKAGE / "decorators").glob("lingyang*.py")
+    }
+    assert set(listed) == {"lingyang_submit_batch"}
+    assert set(listed.values()) == on_disk
+
+
 def test_transfers_lead_between_integrations_that_there_are() -> None:
     from airflow.providers.common.sql.get_provider_info import get_provider_info as common_sql
 

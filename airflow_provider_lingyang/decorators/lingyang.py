@@ -1,0 +1,319 @@
+"""Submit a campaign whose people a Python function gives: ``@task.lingyang_submit_batch``."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import numbers
+import traceback
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from datetime import date, datetime, time, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, overload
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    Asset,
+    DecoratedOperator,
+    XComArg,
+    determine_kwargs,
+    task_decorator_factory,
+)
+
+from airflow_provider_lingyang.campaign.arguments import ArgumentError
+from airflow_provider_lingyang.hooks.rows import QueryError
+from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator, Rows
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_lingyang.campaign.audience import AudienceReader, Problem, Recipient
+
+    P = ParamSpec("P")
+    R_co = TypeVar("R_co", bound=Iterable[Mapping[str, Any]], covariant=True)
+
+    class SubmitTask(Protocol[P, R_co]):
+        """A decorated function: called, mapped or overridden, as any task of TaskFlow. Its value is the manifest."""
+
+        @property
+        def function(self) -> Callable[P, R_co]:
+            """The function itself, for tests of it."""
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+            """Put the task into the DAG; what it returns stands for the manifest."""
+
+        def partial(self, **kwargs: Any) -> SubmitTask[..., R_co]:
+            """Give some of the function's arguments, before :meth:`expand`."""
+
+        def expand(self, **kwargs: Any) -> Any:
+            """Put a mapped task into the DAG: an instance for each value. Needs ``ledger_conn_id``."""
+
+        def expand_kwargs(self, kwargs: Any, *, strict: bool = True) -> Any:
+            """Put a mapped task into the DAG: an instance for each mapping of arguments."""
+
+        def override(self, **kwargs: Any) -> SubmitTask[P, R_co]:
+            """Return another task of the same function, with other arguments of the decorator."""
+
+    class Decorator(Protocol):
+        """What ``@task.lingyang_submit_batch(…)`` is before it is given its function."""
+
+        def __call__(self, function: Callable[P, R_co], /) -> SubmitTask[P, R_co]:
+            """Make a task of a function that returns or yields rows."""
+
+
+log = logging.getLogger(__name__)
+
+_NAME = "@task.lingyang_submit_batch"
+_SOURCES = ("audience", "sql", "sql_conn_id", "parameters")
+_SHOWN = (bool, numbers.Number, date, time, timedelta, Asset, type(None))
+
+
+class FunctionError(QueryError):
+    """The function of a task did not give the rows. The text holds no values of theirs."""
+
+
+class Hidden:
+    """An argument that may hold people: shown in the UI and in logs as what it is."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"<{type(self.value).__name__}, not shown>"
+
+
+def _check(arguments: Mapping[str, Any]) -> None:
+    if given := [name for name in _SOURCES if name in arguments]:
+        raise ArgumentError(f"{_NAME} gets its rows from the function: leave out {', '.join(given)}")
+    if arguments.get("multiple_outputs"):
+        raise ArgumentError(f"{_NAME} returns one value, the manifest: leave out multiple_outputs")
+
+
+def _hide(rendered: Any, raw: Any) -> Any:
+    shown = isinstance(rendered, _SHOWN) or (isinstance(rendered, str) and not isinstance(raw, XComArg))
+    return rendered if shown else Hidden(rendered)
+
+
+def _found(argument: Any) -> Any:
+    return argument.value if isinstance(argument, Hidden) else argument
+
+
+class LingyangSubmitBatchDecoratedOperator(DecoratedOperator, LingyangSubmitBatchOperator):
+    """Submit the rows that a function returns or yields; see :func:`lingyang_submit_batch`.
+
+    :param python_callable: the function.
+    :param op_args: its positional arguments. Templated.
+    :param op_kwargs: its named arguments. Templated.
+    """
+
+    template_fields: Sequence[str] = (
+        "op_args",
+        "op_kwargs",
+        *(name for name in LingyangSubmitBatchOperator.template_fields if name not in _SOURCES),
+    )
+    template_ext: Sequence[str] = ()
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **DecoratedOperator.template_fields_renderers,
+        "use_book_info": "json",
+        "task_defaults": "json",
+    }
+    custom_operator_name = _NAME
+
+    _op_args: Collection[Any] | None = None
+    _op_kwargs: Mapping[str, Any] | None = None
+
+    def __init__(
+        self,
+        *,
+        python_callable: Callable[..., Any],
+        op_args: Collection[Any] | None = None,
+        op_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        _check(kwargs)
+        if inspect.iscoroutinefunction(python_callable) or inspect.isasyncgenfunction(python_callable):
+            raise ArgumentError(
+                f"{_NAME} needs a plain function or generator; {python_callable.__name__} is async"
+            )
+        super().__init__(
+            python_callable=python_callable,
+            op_args=op_args,
+            op_kwargs=op_kwargs,
+            audience=Rows(python_callable),
+            # Said, so that default_args meant for other tasks of the DAG do not come in.
+            sql=None,
+            sql_conn_id=None,
+            parameters=None,
+            **kwargs,
+        )
+
+    # Airflow sets them twice: as they stand in the DAG file, then as rendered, which it stores and shows.
+    @property
+    def op_args(self) -> Any:
+        """The function's positional arguments; rendered ones that may hold people are not shown."""
+        return self._op_args
+
+    @op_args.setter
+    def op_args(self, value: Collection[Any]) -> None:
+        raw = self._op_args
+        self._op_args = (
+            value if raw is None else [_hide(new, old) for new, old in zip(value, raw, strict=True)]
+        )
+
+    @property
+    def op_kwargs(self) -> Any:
+        """The function's named arguments, likewise."""
+        return self._op_kwargs
+
+    @op_kwargs.setter
+    def op_kwargs(self, value: Mapping[str, Any]) -> None:
+        raw = self._op_kwargs
+        self._op_kwargs = (
+            value if raw is None else {name: _hide(new, raw.get(name)) for name, new in value.items()}
+        )
+
+    def _submit(self, context: Context, *, resumed: bool) -> dict[str, Any]:
+        self._context = context
+        return super()._submit(context, resumed=resumed)
+
+    @contextmanager
+    def _rows(self, reader: AudienceReader) -> Iterator[Iterator[Recipient | list[Problem]]]:
+        with closing(self._of_function()) as rows:
+            yield (reader.mapping(number, row) for number, row in enumerate(rows, 1))
+
+    def _of_function(self) -> Generator[Any, None, None]:
+        """Call the function and yield its rows, one in memory at a time."""
+        name = getattr(self.python_callable, "__name__", "the function")
+        with _told_without_values(name):
+            args = [_found(argument) for argument in self.op_args]
+            of_context = determine_kwargs(self.python_callable, args, self._context)
+            # Not merged into the context, which the task itself still needs.
+            kwargs = {**of_context, **{key: _found(value) for key, value in self.op_kwargs.items()}}
+            returned = self.python_callable(*args, **kwargs)
+        if isinstance(returned, (str, bytes, Mapping)) or not isinstance(returned, Iterable):
+            raise ArgumentError(
+                f"{name} must return or yield rows (mappings of names to values); it returned a "
+                f"{type(returned).__name__}"
+            )
+        with _told_without_values(name):
+            rows = iter(returned)
+        try:
+            while True:
+                with _told_without_values(name):
+                    try:
+                        row = next(rows)
+                    except StopIteration:
+                        return
+                yield row
+        finally:
+            if close := getattr(rows, "close", None):
+                with _told_without_values(name):
+                    close()
+
+
+@contextmanager
+def _told_without_values(name: str) -> Iterator[None]:
+    """Turn what a user's function raises into an error without its text, which may quote people.
+
+    What is raised to be told stays as it is: Airflow's own exceptions.
+    """
+    try:
+        yield
+    except AirflowException:
+        raise
+    except Exception as error:
+        log.error("%s raised (without the texts, which may quote rows):\n%s", name, _trace(error))
+        raise FunctionError(
+            f"{name} raised {type(error).__name__}, see the traceback above; its text may quote rows and is left out "
+            "(that of an AirflowException, AirflowFailException or AirflowSkipException is shown)"
+        ) from None
+
+
+def _trace(error: BaseException) -> str:
+    """Return where an error and those that led to it were raised, without what they say."""
+    parts: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and len(parts) < 10:
+        frames = traceback.extract_tb(cause.__traceback__)
+        lines = traceback.format_list([frame for frame in frames if frame.filename != __file__])
+        parts.append(f"{''.join(lines)}{type(cause).__name__}")
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return "\n\nwhich led to\n\n".join(reversed(parts))
+
+
+@overload
+def lingyang_submit_batch(function: Callable[P, R_co], /) -> SubmitTask[P, R_co]: ...
+
+
+@overload
+def lingyang_submit_batch(
+    *,
+    plan_id: int | str,
+    campaign_key: str | None = None,
+    channel: str | None = None,
+    use_book_info: Mapping[str, Any] | None = None,
+    columns: Mapping[str, str] | None = None,
+    task_defaults: Mapping[str, Any] | None = None,
+    input_params_columns: Sequence[str] | Mapping[str, str] | None = None,
+    output_slots: Sequence[str] | None = None,
+    batch_size: int = 100,
+    max_in_flight: int = 1,
+    send_window: str | None = None,
+    send_until: datetime | str | None = None,
+    max_recipients: int | None = None,
+    validate_only: bool = False,
+    on_invalid: str = "fail",
+    on_duplicate_contact: str = "warn",
+    on_rejected: str = "continue",
+    on_in_doubt: str = "stop",
+    on_empty: str = "skip",
+    on_clear: str = "reuse",
+    settle: Mapping[str, str] | str | None = None,
+    ledger_conn_id: str | None = None,
+    lingyang_conn_id: str = "lingyang_default",
+    **kwargs: Any,
+) -> Decorator: ...
+
+
+def lingyang_submit_batch(function: Callable[..., Any] | None = None, /, **kwargs: Any) -> Any:
+    """Make a task that submits the rows which the decorated function returns or yields.
+
+    It is :class:`~airflow_provider_lingyang.operators.lingyang.LingyangSubmitBatchOperator`, with the same arguments
+    (but ``audience``, ``sql``, ``sql_conn_id`` and ``parameters``), ledger, manifest and XComs. The rows are stored
+    nowhere: a generator is read once, row by row, into the operator's private temporary file. In a DAG file::
+
+        @task.lingyang_submit_batch(plan_id=123, channel="call", output_slots=["intention"])
+        def submit(segment, run_id=None):
+            for order in my_system.orders(segment):
+                yield {"biz_id": f"{run_id}/{order.no}", "phone_number": order.phone, "input_params": {}}
+
+        LingyangResultSensor(task_id="wait", campaign=submit("{{ params.segment }}"))
+
+    ``from airflow_provider_lingyang.decorators.lingyang import lingyang_submit_batch`` is the same decorator as
+    ``task.lingyang_submit_batch``, with types that editors and type checkers know.
+
+    The function takes arguments as any function of TaskFlow does, those named like a key of Airflow's context
+    included. Airflow stores and shows them as rendered fields: numbers, dates and text; what may hold people (lists,
+    mappings, other objects, text of an upstream task) is shown as its type alone.
+
+    It is called again by each try, and after a deferral. It must then give the same people the same ``biz_id``.
+
+    What it raises ends the task before anything is sent: ``AirflowSkipException`` skips it, ``AirflowFailException``
+    fails it without retries, another ``AirflowException`` fails it, and each is shown with its text. Of any other
+    exception the type and the traceback are logged, but not the text, which may quote a row; a retry calls again.
+
+    :param function: the function, where the decorator is used without arguments (all are in ``default_args``).
+    :param kwargs: arguments of the operator, and of any task of Airflow.
+    :return: the decorator, or the decorated function.
+    :raises ArgumentError: at parse time, for arguments that cannot be right.
+    """
+    # Here, too: Airflow makes no operator of a mapped task before it runs.
+    _check(kwargs)
+    return task_decorator_factory(
+        function,
+        # Not guessed from the function's annotation, which is of its rows.
+        **{**kwargs, "multiple_outputs": False},
+        decorated_operator_class=LingyangSubmitBatchDecoratedOperator,
+    )
