@@ -24,9 +24,10 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "dags_examples").glob("*.py"))
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
 def test_an_example_can_be_parsed(file: Path) -> None:
-    from airflow.providers.common.compat.sdk import BaseOperator
+    from airflow.providers.common.compat.sdk import BaseOperator, MappedOperator
 
-    (dag,) = {value.dag for value in runpy.run_path(str(file)).values() if isinstance(value, BaseOperator)}
+    values = runpy.run_path(str(file)).values()
+    (dag,) = {value.dag for value in values if isinstance(value, (BaseOperator, MappedOperator))}
     assert dag.dag_id == file.stem
     assert not dag.catchup
     assert dag.max_active_runs == 1
@@ -94,6 +95,24 @@ def test_people_whom_a_function_finds_are_called_and_waited_for_and_stored_nowhe
     written = printed + airflow_cli.everything_written()
     # Airflow keeps the DAG's code, too, where the names are made.
     assert not re.search(r"客户[0-9]", written)
+
+
+def test_each_city_has_a_plan_and_an_instance_of_its_own(
+    sandbox: SandboxProcess, airflow_cli: Any, audience_db: Any
+) -> None:
+    copy(airflow_cli, "campaign_mapped")
+    cities = ["杭州", "成都", "广州"]
+    rows = [(f"A{n}", f"1000000{n:04}", f"客户{n}", cities[n % 3]) for n in range(9)]
+    audience_db(
+        [f"{column} TEXT" for column in ("order_no", "mobile", "customer", "city")], rows, table="customers"
+    )
+    ledger = {"conn_type": "sqlite", "host": str(airflow_cli.home / "ledger.db")}
+    printed = tried(airflow_cli, sandbox, "campaign_mapped", AIRFLOW_CONN_LEDGER_DB=json.dumps(ledger))
+    for city in cities:
+        assert f"{city}: recipients 3, finished 3" in printed
+    executed = sandbox.record()["executions"]["by_biz_id"]
+    assert sorted(biz_id.rpartition("/")[2] for biz_id in executed) == [f"A{n}" for n in range(9)]
+    assert set(executed.values()) == {1}
 
 
 def test_a_weekly_campaign_calls_the_same_people_again_under_new_ids(
