@@ -51,19 +51,13 @@ def summary(pytestconfig: pytest.Config) -> Callable[[str], None]:
     return pytestconfig.stash[SUMMARY].append
 
 
-@pytest.fixture(scope="session")
-def sandbox_process() -> Iterator[SandboxProcess]:
-    with SandboxProcess("--answer-after", "0") as process:
-        yield process
-
-
 @pytest.fixture
-def sandbox(sandbox_process: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> SandboxProcess:
-    """A gateway without a past, and the connection ``lingyang_default`` that leads to it."""
-    sandbox_process.clear_faults()
-    sandbox_process.reset()
-    monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(sandbox_process.connection(timeout=5)))
-    return sandbox_process
+def sandbox(
+    lingyang_sandbox: SandboxProcess, lingyang_connection: Callable[..., dict[str, Any]]
+) -> SandboxProcess:
+    """A gateway without a past, and the connection ``lingyang_default`` that leads to it: what users' tests have."""
+    lingyang_connection(timeout=5)
+    return lingyang_sandbox
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """``/sandbox/*``: what the tests and demos ask of the sandbox itself. JSON, on the same port.
 
 =================================  =====================================================================
-``GET /sandbox/record``            the report of ``judge.py``; ``?requests=0``, ``?executions=0`` keep it short
+``GET /sandbox/record``            the report of ``judge.py``; ``?requests=0``, ``?executions=0`` keep it short,
+                                   ``?people=1`` adds everybody
 ``POST /sandbox/reset``            forget requests, tasks and faults (not the ``clock`` switch, nor the arguments)
 ``POST /sandbox/faults``           add a rule of ``rules.py``; answers it with its id
 ``GET /sandbox/faults``            the rules in force, how often each fired and how many requests felt it
@@ -28,7 +29,10 @@ def add_routes(app: web.Application, sandbox: Sandbox) -> None:
     """Add the control routes to an application."""
 
     async def get_record(request: web.Request) -> web.Response:
-        wanted = {name: request.query.get(name, "1") != "0" for name in ("requests", "executions")}
+        wanted = {
+            name: request.query.get(name, default) != "0"
+            for name, default in (("requests", "1"), ("executions", "1"), ("people", "0"))
+        }
         return _json(report(sandbox.record.db, **wanted))
 
     async def reset(request: web.Request) -> web.Response:

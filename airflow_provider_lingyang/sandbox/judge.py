@@ -18,6 +18,9 @@ Keys of the report:
     ``by_biz_id``, ``by_contact`` (phone number and email each; where there is neither, ``outer_user_id``) and
     ``by_code``: how many times each was executed. Anything above 1 is somebody contacted twice. Left out with
     ``?executions=0``.
+``people``
+    One per executed task, in that order (only with ``?people=1``): ``biz_id``, ``phone_number``, ``email``,
+    ``plan_id``, ``batch_num``, ``task_unique_code``.
 ``totals``
     ``requests`` · ``submits``, ``lookups``, ``others`` (by method) · ``executed_requests``, ``executed_tasks`` ·
     ``distinct_biz_ids`` (of executed tasks) · ``duplicate_biz_ids``, ``duplicate_contacts`` (executed more than
@@ -48,6 +51,10 @@ _CONTACTS = """
     SELECT phone AS contact FROM tasks WHERE phone <> ''
     UNION ALL SELECT email FROM tasks WHERE email <> ''
     UNION ALL SELECT outer_user FROM tasks WHERE phone = '' AND email = ''"""
+_PEOPLE = """
+    SELECT tasks.biz_id, tasks.phone AS phone_number, tasks.email, requests.plan_id, requests.batch_num,
+        requests.task_unique_code
+    FROM tasks JOIN requests USING (seq) ORDER BY tasks.number"""
 _TOTALS = f"""
     SELECT COUNT(*) AS requests,
         COALESCE(SUM(method = '{SUBMIT}'), 0) AS submits,
@@ -70,12 +77,15 @@ _TOTALS = f"""
     FROM requests"""
 
 
-def report(db: Connection, *, requests: bool = True, executions: bool = True) -> dict[str, Any]:
+def report(
+    db: Connection, *, requests: bool = True, executions: bool = True, people: bool = False
+) -> dict[str, Any]:
     """Return the whole record as plain JSON; see the module's text for its keys.
 
     :param db: the record's database.
     :param requests: False leaves the list of requests out: 100,000 tasks make it megabytes.
     :param executions: False leaves the counts per person out.
+    :param people: True adds everybody who was contacted.
     """
     violations = [dict(row) for row in db.execute("SELECT * FROM order_violations ORDER BY seq, other_seq")]
     found: dict[str, Any] = {
@@ -91,6 +101,8 @@ def report(db: Connection, *, requests: bool = True, executions: bool = True) ->
                 db, "SELECT task_unique_code FROM requests WHERE executed", "task_unique_code"
             ),
         }
+    if people:
+        found["people"] = [dict(row) for row in db.execute(_PEOPLE)]
     if requests:
         rows = db.execute(f"SELECT {_COLUMNS} FROM requests ORDER BY seq")
         found["requests"] = [

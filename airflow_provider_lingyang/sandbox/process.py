@@ -19,7 +19,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, NamedTuple, Self
 
 from airflow_provider_lingyang.sandbox import APP_KEY, APP_SECRET, LOOKUP, ROUTER
 
@@ -40,6 +40,17 @@ RESULT_QUERY: dict[str, Any] = {
 """The sandbox's look-up, described as data for a connection's ``result_query``."""
 
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+
+
+class Contact(NamedTuple):
+    """Somebody whom the sandbox was made to contact."""
+
+    biz_id: str | None
+    phone_number: str
+    email: str
+    plan_id: int
+    batch_num: str | None
+    task_unique_code: str
 
 
 class SandboxProcess:
@@ -87,6 +98,11 @@ class SandboxProcess:
         if self._process is None:
             raise RuntimeError("the sandbox is not running")
         return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process was started and has not ended, in whatever way."""
+        return self._process is not None and self._process.poll() is None
 
     def start(self) -> Self:
         """Start it and wait until it accepts requests.
@@ -150,6 +166,19 @@ class SandboxProcess:
         :param executions: False leaves the counts per person out.
         """
         return self._control("GET", f"record?requests={int(requests)}&executions={int(executions)}")
+
+    def contacted(self) -> list[Contact]:
+        """Return everybody who was contacted, in that order; somebody who was contacted twice stands there twice."""
+        return [
+            Contact(**person)
+            for person in self._control("GET", "record?requests=0&executions=0&people=1")["people"]
+        ]
+
+    def contacted_twice(self) -> dict[str, int]:
+        """Return each ``biz_id``, phone number and email address that was contacted more than once, and how often."""
+        executions = self.record(requests=False)["executions"]
+        counts = {**executions["by_contact"], **executions["by_biz_id"]}
+        return {who: times for who, times in counts.items() if times > 1}
 
     def add_fault(self, **rule: Any) -> dict[str, Any]:
         """Add a rule (``airflow_provider_lingyang.sandbox.rules``), e.g. ``kind="http", status=503, times=2``.

@@ -42,18 +42,10 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-@pytest.fixture(scope="session")
-def running_sandbox() -> Iterator[SandboxProcess]:
-    with SandboxProcess("--answer-after", "0") as process:
-        yield process
-
-
 @pytest.fixture
-def gateway_sandbox(running_sandbox: SandboxProcess) -> SandboxProcess:
+def gateway_sandbox(lingyang_sandbox: SandboxProcess) -> SandboxProcess:
     """The sandbox without a past."""
-    running_sandbox.clear_faults()
-    running_sandbox.reset()
-    return running_sandbox
+    return lingyang_sandbox
 
 
 @dataclass
