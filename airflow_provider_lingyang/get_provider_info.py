@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow_provider_lingyang.connection_form import CONN_TYPE, conn_fields, field_behaviour
+
 
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's metadata."""
@@ -61,8 +63,12 @@ def get_provider_info() -> dict[str, Any]:
         "connection-types": [
             {
                 "hook-class-name": "airflow_provider_lingyang.hooks.lingyang.LingyangHook",
-                "connection-type": "lingyang",
+                "connection-type": CONN_TYPE,
                 "hook-name": "Lingyang customer service cloud",
+                "conn-fields": conn_fields(),
+                "ui-field-behaviour": {
+                    key.replace("_", "-"): value for key, value in field_behaviour().items()
+                },
             }
         ],
         "config": {

@@ -137,6 +137,10 @@ class ResultQuery(BaseModel):
         if isinstance(value, str):
             try:
                 value = json.loads(value)
+            except json.JSONDecodeError as error:
+                # Not its own text, which may grow to hold what was written.
+                place = f"line {error.lineno}, column {error.colno}"
+                raise LingyangConfigError(f"{where}: result_query is not JSON ({place})") from None
             except (ValueError, RecursionError):
                 raise LingyangConfigError(f"{where}: result_query is not JSON") from None
         if not isinstance(value, Mapping):

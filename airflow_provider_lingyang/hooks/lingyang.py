@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
+from airflow_provider_lingyang.connection_form import CONN_TYPE, EXTRA_FIELDS, field_behaviour, widgets
 from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.dates import parse_date
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError, RequestInvalidError
@@ -33,17 +34,6 @@ if TYPE_CHECKING:
 
 _TEST_TIMEOUT = 10.0
 _CLOCK_GRAIN = timedelta(seconds=2)
-EXTRA_FIELDS = (
-    "session_token",
-    "sign_method",
-    "timeout",
-    "max_attempts",
-    "max_requests_per_second",
-    "dedupes_by_code",
-    "lookup_settle",
-    "result_query",
-    "console_url",
-)
 
 
 def client_settings(conn: Connection) -> GatewaySettings:
@@ -63,7 +53,8 @@ def client_settings(conn: Connection) -> GatewaySettings:
         options["sign_method"] = str(extra["sign_method"])
     if conn.port or conn.schema:
         raise LingyangConfigError(
-            f"connection {conn.conn_id!r}: host takes the full gateway URL; leave port and schema empty"
+            f"connection {conn.conn_id!r}: host takes the full gateway URL; leave port and schema empty "
+            "(in a URI, write its / as %2F and its : as %3A)"
         )
     try:
         return GatewaySettings(
@@ -139,7 +130,8 @@ def result_query(conn: Connection) -> ResultQuery | None:
     :raises LingyangConfigError: it describes one that cannot be right.
     """
     value = _extra(conn).get("result_query")
-    if value in (None, "", {}):
+    # The form of Airflow 3 shows an empty object as a list.
+    if value in (None, "", {}, []):
         return None
     return ResultQuery.parse(value, where=f"connection {conn.conn_id!r}")
 
@@ -197,7 +189,7 @@ class LingyangHook(BaseHook):
 
     conn_name_attr = "lingyang_conn_id"
     default_conn_name = "lingyang_default"
-    conn_type = "lingyang"
+    conn_type = CONN_TYPE
     hook_name = "Lingyang customer service cloud"
 
     def __init__(
@@ -212,6 +204,16 @@ class LingyangHook(BaseHook):
         self._sleep = sleep
         self._connection: Connection | None = None
         self._client: GatewayClient | None = None
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the fields of the connection form that Airflow does not have itself. Asked before Airflow 3.2."""
+        return widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return what becomes of the fields that Airflow has itself. Asked before Airflow 3.2."""
+        return field_behaviour()
 
     @property
     def settings(self) -> GatewaySettings:
@@ -350,7 +352,8 @@ class LingyangHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Ask the gateway for its time, which reaches nobody, and say in one sentence what works or does not.
 
-        Tells apart: host, TLS, app key, signature, clock (in seconds), session, permission, IP allow-list.
+        Every field is read first. Tells apart: host, TLS, app key, signature, clock (in seconds), session, permission,
+        IP allow-list.
         Runs in Airflow's API server: one attempt, ten seconds at most.
 
         :return: whether it works, and the sentence.
@@ -359,6 +362,8 @@ class LingyangHook(BaseHook):
             settings = replace(
                 self.settings, timeout=min(_TEST_TIMEOUT, self.settings.timeout), max_attempts=1
             )
+            # What only submitting or waiting needs is told now rather than then.
+            _ = self.max_requests_per_second, self.lookup_settle, self.dedupes_by_code
             described = self.result_query is not None
             with GatewayClient(settings) as client:
                 asked = datetime.now(UTC)
