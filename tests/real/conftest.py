@@ -58,10 +58,12 @@ class AirflowProcesses:
     :param home: an empty folder.
     :param database: SQLAlchemy's URL.
     :param env: more of their environment.
+    :param dag: the one that is waited for at the start.
     """
 
-    def __init__(self, home: Path, database: str, env: Mapping[str, str]) -> None:
+    def __init__(self, home: Path, database: str, env: Mapping[str, str], *, dag: str = "campaign") -> None:
         self.home = home
+        self.dag = dag
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")} | {
@@ -107,7 +109,7 @@ class AirflowProcesses:
             self._launch("scheduler", "--skip-serve-logs")
             self.until(lambda: self.has("/api/v2/monitor/health"), "the API server", 90)
             self._token = self.api("GET", "/auth/token")["access_token"]
-            self.until(lambda: self.has("/api/v2/dags/campaign"), "the DAG", 60)
+            self.until(lambda: self.has(f"/api/v2/dags/{self.dag}"), "the DAG", 60)
             self.until(
                 lambda: self.api("GET", "/api/v2/monitor/health")["scheduler"]["status"] == "healthy",
                 "the scheduler",
@@ -147,11 +149,15 @@ class AirflowProcesses:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        assert self._keeper.stdin is not None
-        self._keeper.stdin.write(b"%d\n" % process.pid)
-        self._keeper.stdin.flush()
+        self.end_with_tests(process.pid)
         self._running[name] = process
         return process
+
+    def end_with_tests(self, session: int) -> None:
+        """Let a session of processes end when Airflow is stopped, or the tests are, however they end."""
+        assert self._keeper.stdin is not None
+        self._keeper.stdin.write(b"%d\n" % session)
+        self._keeper.stdin.flush()
 
     def until(self, happens: Callable[[], T], what: str, seconds: float, every: float = 0.1) -> T:
         """Return what is true at last."""
