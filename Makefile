@@ -16,16 +16,19 @@ FIND_PYTHON = for py in $(PYTHONS); do \
 	  echo "Name one: make PYTHON=/path/to/python3.12 $@    (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; \
 	fi
 
-.PHONY: help environment demo test chaos bench lint format wheel sdks clean
+.PHONY: help environment demo test test-matrix chaos bench lint format wheel sdks clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo:  ## Run a campaign of 1,200 customers from a SQL table through the sandbox, and check it
 	@$(FIND_PYTHON); exec "$$py" demo/run.py
 
 test: environment sdks  ## Run all tests (ARGS="-k name" for some of them)
 	@$(VENV)/bin/python -m pytest $(ARGS)
+
+test-matrix: environment sdks wheel  ## Run the tests on the wheel with each Airflow and Python (PAIRS="2.11-3.12 lowest": these)
+	@$(VENV)/bin/nox -s $(if $(PAIRS),$(foreach pair,$(PAIRS),"suite($(pair))"),suite) table -- $(ARGS)
 
 chaos: environment  ## Run N campaigns (default 1000) through everything that can go wrong (SEED=7: this one)
 	@$(VENV)/bin/python tests/chaos/run.py --seeds $(or $(SEED),1000-$(shell expr 999 + $(or $(N),1000)))
@@ -55,5 +58,5 @@ sdks:  ## Make .venv-sdks: other people's clients, for the tests that need them
 	  taobaopy taobaopyx topsdk 'legacy-cgi; python_version >= "3.13"'
 
 clean:  ## Remove everything that the other targets made
-	rm -rf $(VENV) $(VENV).lock $(VENV)-sdks $(VENV)-sdks.lock .demo dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(VENV).lock $(VENV)-sdks $(VENV)-sdks.lock .nox .demo dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -368,7 +368,12 @@ def _size(trigger: Any) -> int:
 
 
 def _is_deferral_timeout(error: BaseException | None) -> bool:
-    # By its name: where it lives differs between versions.
-    while error is not None and type(error).__name__ != "TaskDeferralTimeout":
+    # By its name: where it lives differs between versions. Airflow 2 has its scheduler's words instead.
+    while error is not None:
+        name = type(error).__name__
+        if name == "TaskDeferralTimeout":
+            return True
+        if name == "TaskDeferralError" and str(error) == "Trigger/execution timeout":
+            return True
         error = error.__cause__ or error.__context__
-    return error is not None
+    return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from importlib.metadata import version
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +11,7 @@ import pytest
 
 from airflow_provider_lingyang.ledger.base import Attempt, LedgerError, LedgerRefusedError, Outcome
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
+from tests.versions import needs_task_state
 
 
 @pytest.fixture
@@ -176,10 +176,7 @@ def test_accepted_recipients_are_kept_as_hashes_only(ledgers: Any, store: Any) -
     assert "order-" not in "".join(store.values.values())
 
 
-@pytest.mark.skipif(
-    tuple(map(int, version("apache-airflow").split(".")[:2])) < (3, 3),
-    reason="the task state store came with Airflow 3.3",
-)
+@needs_task_state
 def test_the_store_of_airflow_takes_what_the_ledger_gives(ledgers: Any, monkeypatch: Any) -> None:
     from airflow.sdk.execution_time import context, task_runner
     from airflow.sdk.execution_time.comms import GetTaskStateStore, SetTaskStateStore, TaskStateStoreResult

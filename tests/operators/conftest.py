@@ -12,6 +12,7 @@ import pytest
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.operators.people import connect
+from tests.versions import needs_task_state
 
 
 class StoreGone(Exception):
@@ -77,7 +78,7 @@ class Campaign:
         self.max_tries = self.try_number + 3
 
 
-@pytest.fixture(params=["task state", "sql"])
+@pytest.fixture(params=[pytest.param("task state", marks=needs_task_state), "sql"])
 def campaign(
     request: pytest.FixtureRequest, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Campaign:

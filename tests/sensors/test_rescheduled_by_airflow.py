@@ -1,0 +1,38 @@
+"""A wait that a real Airflow reschedules: each look is a new process, and only Airflow knows when the first one was."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from airflow_provider_lingyang.sandbox.process import SandboxProcess
+
+DAG = """
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
+
+with DAG("rescheduled", schedule=None, catchup=False):
+    LingyangResultSensor(
+        task_id="wait",
+        biz_ids=["never sent"],
+        required_slots=["intention"],
+        mode="reschedule",
+        deferrable=False,
+        poke_interval=1,
+        timeout=240,
+    )
+"""
+
+
+def test_people_whom_the_gateway_does_not_know_end_it_once_the_first_look_is_long_enough_ago(
+    sandbox: SandboxProcess, airflow_cli: Any
+) -> None:
+    (airflow_cli.home / "dags").mkdir()
+    (airflow_cli.home / "dags" / "rescheduled.py").write_text(DAG)
+    connection = sandbox.connection(timeout=2, lookup_settle=2)
+    ran = airflow_cli("dags", "test", "rescheduled", AIRFLOW_CONN_LINGYANG_DEFAULT=json.dumps(connection))
+    # Airflow before 3 ends with success whatever became of the run.
+    assert "the gateway does not know" in ran.stdout, ran.stdout[-5000:]
+    looks = [each for each in sandbox.record()["requests"] if "result" in each["method"]]
+    assert len(looks) > 1

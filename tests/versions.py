@@ -1,0 +1,22 @@
+"""Which Airflow the tests run on, for what not every Airflow has."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import pytest
+
+AIRFLOW = tuple(map(int, version("apache-airflow").split(".")[:2]))
+# Used where a test runs the task state store, or code that needs what Airflow ships beside it.
+needs_task_state = pytest.mark.skipif(
+    AIRFLOW < (3, 3), reason="a task's own state, which outlives a killed try, is new in Airflow 3.3"
+)
+
+# Warnings are errors. These are about what Airflow and its own providers do among themselves.
+_BRANCH = r"The `airflow\.operators\.branch\.BaseBranchOperator` (class|attribute) is deprecated"
+"""Its provider "standard" imports this through "common-compat", from where only later Airflows do not warn."""
+AIRFLOWS_OWN_WARNINGS = {
+    (3, 0): [_BRANCH],
+    # Its models use what SQLAlchemy 2.1, which it allows, deprecates.
+    (3, 1): [_BRANCH, "The ``noload`` loader strategy is deprecated"],
+}
