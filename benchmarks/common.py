@@ -40,10 +40,14 @@ def sink(delay: float = 0.0) -> Iterator[str]:
         assert process.stdout is not None
         assert process.stdin is not None
         url = process.stdout.readline().strip()
-        connection = {"conn_type": "lingyang", "host": url, "login": APP_KEY, "password": APP_SECRET}
-        os.environ["AIRFLOW_CONN_LINGYANG_DEFAULT"] = json.dumps(connection)
+        os.environ["AIRFLOW_CONN_LINGYANG_DEFAULT"] = connection(url)
         yield url
         process.stdin.close()
+
+
+def connection(url: str) -> str:
+    """Return an Airflow connection to a gateway."""
+    return json.dumps({"conn_type": "lingyang", "host": url, "login": APP_KEY, "password": APP_SECRET})
 
 
 def span(url: str) -> tuple[int, float]:

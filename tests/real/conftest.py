@@ -419,13 +419,18 @@ def new_enough() -> None:
         pytest.skip("a task's own state, which outlives a killed try, is new in Airflow 3.3")
 
 
+def own_database(server: Mapping[str, Any]) -> str:
+    """Make a database for Airflow, and return its URL."""
+    where = f"{server['login']}@{server['host']}:{server['port']}"
+    with psycopg.connect(f"postgresql://{where}/{server['schema']}", autocommit=True) as connection:
+        connection.execute("CREATE DATABASE airflow")
+    return f"postgresql+psycopg2://{where}/airflow"
+
+
 @pytest.fixture(scope="session")
 def database(new_enough: None, postgres_server: dict[str, Any]) -> str:
     """Airflow's own. Under this many processes SQLite is locked now and then."""
-    server = f"{postgres_server['login']}@{postgres_server['host']}:{postgres_server['port']}"
-    with psycopg.connect(f"postgresql://{server}/{postgres_server['schema']}", autocommit=True) as connection:
-        connection.execute("CREATE DATABASE airflow")
-    return f"postgresql+psycopg2://{server}/airflow"
+    return own_database(postgres_server)
 
 
 @pytest.fixture(scope="session")
