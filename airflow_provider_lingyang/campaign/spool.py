@@ -18,7 +18,9 @@ from airflow_provider_lingyang.campaign.private import open_private, written
 from airflow_provider_lingyang.ledger.base import PastRequest, key_of
 
 SHOWN = 20
-"""How many rows an error names."""
+"""How many rows, or kinds of problems, an error names."""
+_NAMED = 5
+"""How many rows it names of one kind."""
 
 
 class AudienceError(Exception):
@@ -27,24 +29,51 @@ class AudienceError(Exception):
 
 @dataclass(slots=True)
 class Invalid:
-    """Rows that cannot be sent: all counted, the first named."""
+    """Rows that cannot be sent: all counted; of each problem, the first are named.
+
+    :param rows: how many.
+    :param problems: (field, reason) → the first rows that have it, and how many do; at most :data:`SHOWN`.
+    :param more: problems that found no room in it.
+    """
 
     rows: int = 0
-    first: list[Problem] = field(default_factory=list)
+    problems: dict[tuple[str, str], tuple[list[int], int]] = field(default_factory=dict)
+    more: bool = False
 
     def add(self, problems: list[Problem]) -> None:
         """Count one row with its problems."""
-        if self.rows < SHOWN:
-            self.first.extend(problems)
+        for problem in problems:
+            self._note(problem.field, problem.reason, [problem.row], 1)
         self.rows += 1
 
     def add_rows(self, rows: int, first: list[int], field: str, reason: str) -> None:
         """Count rows that share one problem."""
-        self.first.extend(Problem(row, field, reason) for row in first[: max(0, SHOWN - self.rows)])
-        self.rows += rows
+        if rows:
+            self._note(field, reason, first, rows)
+            self.rows += rows
+
+    def _note(self, field: str, reason: str, first: list[int], count: int) -> None:
+        known = self.problems.get((field, reason))
+        if known is None and len(self.problems) >= SHOWN:
+            self.more = True
+            return
+        named, before = known or ([], 0)
+        self.problems[field, reason] = [*named, *first][:_NAMED], before + count
 
     def __str__(self) -> str:
-        return "; ".join(map(str, self.first)) + ("; …" if self.rows > SHOWN else "")
+        told = [
+            f"{_rows(named, count)}: {field} {reason}"
+            for (field, reason), (named, count) in self.problems.items()
+        ]
+        return "; ".join(told) + ("; …" if self.more else "")
+
+
+def _rows(named: list[int], count: int) -> str:
+    """Return ``row 3``, ``rows 3 and 7`` or ``rows 3, 7, 9 and 17 more``."""
+    if count == 1:
+        return f"row {named[0]}"
+    *before, last = [*map(str, named), *([f"{count - len(named)} more"] if count > len(named) else [])]
+    return f"rows {', '.join(before)} and {last}"
 
 
 class State(IntEnum):

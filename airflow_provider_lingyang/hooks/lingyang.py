@@ -363,7 +363,7 @@ class LingyangHook(BaseHook):
                 self.settings, timeout=min(_TEST_TIMEOUT, self.settings.timeout), max_attempts=1
             )
             # What only submitting or waiting needs is told now rather than then.
-            _ = self.max_requests_per_second, self.lookup_settle, self.dedupes_by_code
+            _ = self.max_requests_per_second, self.lookup_settle, self.dedupes_by_code, self.plan_url(0)
             described = self.result_query is not None
             with GatewayClient(settings) as client:
                 asked = datetime.now(UTC)

@@ -72,6 +72,7 @@ def test_a_missing_look_up_is_mentioned(sandbox: SandboxProcess, monkeypatch: py
         ({}, {"max_attempts": "1.5"}, None, "max_attempts must be a number"),
         ({}, {"max_requests_per_second": "CANARY"}, None, "max_requests_per_second must be at least"),
         ({}, {"lookup_settle": "1"}, None, "lookup_settle (1) must be at least timeout (2)"),
+        ({}, {"console_url": "CANARY"}, None, "console_url must be an address such as"),
         ({}, {"dedupes_by_code": "CANARY"}, None, "dedupes_by_code must be true or false"),
         ({}, {"sign_method": "sha1"}, None, "unknown sign_method"),
         ({}, {}, {"kind": "html"}, "not one of the gateway"),

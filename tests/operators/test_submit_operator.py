@@ -146,7 +146,7 @@ def one_bad(**changes: Any) -> list[dict[str, Any]]:
         ({"audience": one_bad(output_params=None)}, "row 2: output_params is missing"),
         ({"audience": one_bad(source_id="CANARY")}, "row 2: source_id must be a whole number"),
         ({"audience": one_bad(batch_num="CANARY")}, "row 2: batch_num is not a string of decimal digits"),
-        ({"audience": one_bad(batch_num="1")}, "2 of 3 row(s) are not valid: row 1: batch_num is missing"),
+        ({"audience": one_bad(batch_num="1")}, "2 of 3 row(s) are not valid: rows 1 and 3: batch_num is missing"),
         ({"audience": [row(1, batch_num="1"), row(2, batch_num="01")]}, "spells one number in several ways: 01, 1"),
         ({"audience": one_bad(biz_id="B1")}, "row 2 has the biz_id 'B1' of row 1"),
         ({"audience": one_bad(user_name="张三", phone="1")}, "column 'phone' is not a field of the API (row 2)"),
