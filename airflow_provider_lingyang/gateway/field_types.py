@@ -87,7 +87,7 @@ def _is_canonical(text: str) -> bool:
             json.dumps(parsed, ensure_ascii=False, allow_nan=False),
             json.dumps(parsed, ensure_ascii=False, allow_nan=False, separators=(",", ":")),
         )
-    except (ValueError, RecursionError):
+    except (TypeError, ValueError, RecursionError):  # the first for half a character
         return False
 
 
