@@ -16,7 +16,7 @@ FIND_PYTHON = for py in $(PYTHONS); do \
 	  echo "Name one: make PYTHON=/path/to/python3.12 $@    (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; \
 	fi
 
-.PHONY: help environment demo test test-matrix chaos bench lint format wheel sdks clean
+.PHONY: help environment demo test test-matrix chaos bench screenshots lint format wheel sdks clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +35,9 @@ chaos: environment  ## Run N campaigns (default 1000) through everything that ca
 
 bench: environment sdks  ## Measure everything that the README has figures of (ARGS=--quick: sooner; ARGS=lookups: one)
 	@$(VENV)/bin/python benchmarks/run.py $(ARGS)
+
+screenshots: environment  ## Make the pictures in docs/ again, with a real browser (needs Chromium and PostgreSQL)
+	@LINGYANG_SCREENSHOTS=docs $(VENV)/bin/python -m pytest tests/browser
 
 lint: environment  ## Check style, layering and types
 	@$(VENV)/bin/ruff check .

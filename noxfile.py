@@ -31,8 +31,9 @@ PAIRS = {
 # The lowest version of everything that pyproject.toml names.
 PAIRS["lowest"] = ("3.11", "lowest")
 NEEDED = ["tests", "dags_examples", "README.md", "pyproject.toml"]
-# Thousands of killed tries, and a whole Airflow with all its processes: `make test` runs them, on the newest Airflow.
-LEFT_OUT = ["tests/chaos", "tests/real"]
+# Thousands of killed tries, and a whole Airflow with all its processes, in a browser too: `make test` runs them, on the
+# newest Airflow.
+LEFT_OUT = ["tests/browser", "tests/chaos", "tests/real"]
 # Printed where the tests run, by what they run on.
 FACTS = """
 import platform, sys

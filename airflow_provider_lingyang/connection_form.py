@@ -111,6 +111,8 @@ _PLACEHOLDERS = {
     "login": "the number that the platform gave your app",
     "password": "the app's secret",
 }
+_KEPT = "RATHER_LONG_SENSITIVE_FIELD_PLACEHOLDER"
+"""What Airflow 2 shows in the place of a secret, and takes for the stored one when it comes back."""
 _TYPES = {"text": "string", "secret": "string", "json": "object"}
 
 
@@ -153,6 +155,16 @@ def widgets() -> dict[str, Any]:
                 field.data = json.dumps(field.data, indent=2, ensure_ascii=False)
             return super().__call__(field, **kwargs)
 
+    class SecretWidget(BS3PasswordFieldWidget):  # type: ignore[misc]
+        """Shows that there is a secret. Airflow would show nothing, and forget it when the form is saved."""
+
+        def __call__(self, field: Any, **kwargs: Any) -> Any:
+            # One that was typed just now, into a form with another mistake in it, goes back to who typed it.
+            if field.data and not field.raw_data:
+                field.data = _KEPT
+            self.hide_value = False
+            return super().__call__(field, **kwargs)
+
     def can_be_right(form: Any, field: Any) -> None:
         from airflow_provider_lingyang.gateway.errors import LingyangConfigError
         from airflow_provider_lingyang.gateway.result_query import ResultQuery
@@ -164,7 +176,7 @@ def widgets() -> dict[str, Any]:
 
     kinds: Mapping[str, tuple[Any, Any, list[Any]]] = {
         "text": (StringField, BS3TextFieldWidget, []),
-        "secret": (PasswordField, BS3PasswordFieldWidget, []),
+        "secret": (PasswordField, SecretWidget, []),
         "number": (StringField, BS3TextFieldWidget, []),
         "integer": (IntegerField, BS3TextFieldWidget, []),
         "json": (StringField, JsonWidget, [can_be_right]),

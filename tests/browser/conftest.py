@@ -15,7 +15,7 @@ from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
-from tests.browser.page import Page
+from tests.browser.page import SCREENSHOTS, Page
 from tests.conftest import missing
 from tests.real.conftest import AirflowProcesses, new_enough, pytest_runtest_makereport
 
@@ -79,7 +79,8 @@ def airflow(
 
 @pytest.fixture(scope="session")
 def gateway() -> Iterator[SandboxProcess]:
-    with SandboxProcess("--answer-after", "0") as process:
+    # Pictures show the README's port.
+    with SandboxProcess("--answer-after", "0", port=8787 if SCREENSHOTS else 0) as process:
         yield process
 
 

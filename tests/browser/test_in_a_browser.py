@@ -52,7 +52,7 @@ def connection(page: Page, airflow: Any, gateway: SandboxProcess) -> str:
     page.write(field("host"), gateway.url)
     page.write(field("login"), APP_KEY)
     page.write(field("password"), APP_SECRET)
-    page.shoot("connection_form", DIALOG)
+    page.shoot("connection_form", DIALOG, height=1000)
     section(page, "Extra Fields")
     page.write(field("element_session_token"), SESSION)
     page.write(field("element_timeout"), "7.5")
@@ -149,7 +149,7 @@ def test_a_field_that_cannot_be_right_is_named_by_the_test(page: Page, airflow: 
     page.see(f"{TOAST}[contains(., 'lookup_settle (5) must be at least timeout (20)')]")
 
 
-def test_a_campaign_triggered_on_its_page_turns_green_and_shows_what_it_did_to_nobodys_harm(
+def test_a_campaign_triggered_on_its_page_turns_green_and_shows_nothing_private(
     page: Page, connection: str, gateway: SandboxProcess
 ) -> None:
     gateway.reset()
