@@ -16,6 +16,12 @@ needs_task_state = pytest.mark.skipif(
 _BRANCH = r"The `airflow\.operators\.branch\.BaseBranchOperator` (class|attribute) is deprecated"
 """Its provider "standard" imports this through "common-compat", from where only later Airflows do not warn."""
 AIRFLOWS_OWN_WARNINGS = {
+    # Flask-AppBuilder's parts on the old Flask, SQLAlchemy and marshmallow that 2.11.0 wants.
+    (2, 11): [
+        r"'_(app|request)_ctx_stack' is deprecated and will be removed in Flask 2\.3",
+        "Deprecated API features detected! These feature",
+        r"The '__version__' attribute is deprecated",
+    ],
     (3, 0): [_BRANCH],
     # Its models use what SQLAlchemy 2.1, which it allows, deprecates.
     (3, 1): [_BRANCH, "The ``noload`` loader strategy is deprecated"],
