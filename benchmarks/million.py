@@ -311,7 +311,7 @@ def main() -> int:
             os.environ["AIRFLOW_CONN_AUDIENCE"] = connections["sqlite"]
             by_xcom(rows // 10, found)
             with_ledgers(rows, found)
-    return common.report(TARGETS, found, check=options.check)
+    return common.report(TARGETS, found, options)
 
 
 if __name__ == "__main__":
