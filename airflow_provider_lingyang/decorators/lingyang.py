@@ -114,10 +114,10 @@ class LingyangSubmitBatchDecoratedOperator(DecoratedOperator, LingyangSubmitBatc
         *(name for name in LingyangSubmitBatchOperator.template_fields if name not in _SOURCES),
     )
     template_ext: Sequence[str] = ()
-    template_fields_renderers: ClassVar[dict[str, str]] = {
-        **DecoratedOperator.template_fields_renderers,
-        "use_book_info": "json",
-        "task_defaults": "json",
+    template_fields_renderers: ClassVar[dict[str, str]] = DecoratedOperator.template_fields_renderers | {
+        name: shown
+        for name, shown in LingyangSubmitBatchOperator.template_fields_renderers.items()
+        if name not in _SOURCES
     }
     custom_operator_name = _NAME
 

@@ -248,19 +248,23 @@ def test_airflows_own_exceptions_keep_their_meaning_and_their_text(
     assert sent(blind) == []
 
 
-def test_a_generator_is_closed_when_its_rows_cannot_be_sent(sandbox: SandboxProcess, run: Run) -> None:
-    closed = []
+def test_what_gives_the_rows_is_closed_when_they_cannot_be_sent(sandbox: SandboxProcess, run: Run) -> None:
+    class Cursor:
+        closed = 0
 
-    def function() -> Iterator[dict[str, Any]]:
-        try:
-            yield row(1, phone="10000000001")
-            yield row(2)
-        finally:
-            closed.append(1)
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            return self
 
-    message = run.fails(submit(function))
+        def __next__(self) -> dict[str, Any]:
+            return row(1, phone="10000000001")
+
+        def close(self) -> None:
+            self.closed += 1
+
+    cursor = Cursor()
+    message = run.fails(submit(lambda: cursor))
     assert "column 'phone' is not a field of the API (row 1) and nothing uses it" in message
-    assert closed == [1]
+    assert cursor.closed == 1
 
 
 def test_a_retry_calls_the_function_again_and_repeats_nobody(
