@@ -134,15 +134,7 @@ class ResultQuery(BaseModel):
         """
         if isinstance(value, ResultQuery):
             return value
-        if isinstance(value, str):
-            try:
-                value = json.loads(value)
-            except json.JSONDecodeError as error:
-                # Not its own text, which may grow to hold what was written.
-                place = f"line {error.lineno}, column {error.colno}"
-                raise LingyangConfigError(f"{where}: result_query is not JSON ({place})") from None
-            except (ValueError, RecursionError):
-                raise LingyangConfigError(f"{where}: result_query is not JSON") from None
+        value = _of_json(value, where=where)
         if not isinstance(value, Mapping):
             raise LingyangConfigError(f"{where}: result_query must be a JSON object")
         try:
@@ -244,6 +236,19 @@ class ResultQuery(BaseModel):
         )
 
 
+def _of_json(value: Any, *, where: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        # Not its own text, which may grow to hold what was written.
+        place = f"line {error.lineno}, column {error.colno}"
+        raise LingyangConfigError(f"{where}: result_query is not JSON ({place})") from None
+    except (ValueError, RecursionError):
+        raise LingyangConfigError(f"{where}: result_query is not JSON") from None
+
+
 def _check_success(node: Any, scrub: Scrub, request_id: str | None) -> None:
     if isinstance(node, Mapping) and str(plain_text(node.get("success"))).lower() == "false":
         raise RequestRefusedError(
@@ -260,6 +265,7 @@ def parse_statuses(value: Any, *, where: str) -> tuple[tuple[str, ...], tuple[st
 
     :raises LingyangConfigError: they are no lists of words.
     """
+    value = _of_json(value, where=where)
     if isinstance(value, Mapping) and value.keys() <= {"done_values", "failed_values"}:
         value = {"method": "-", "biz_ids_field": "-", "items_path": "-", "status_field": "-", **value}
     query = ResultQuery.parse(value, where=where)

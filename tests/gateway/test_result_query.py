@@ -15,7 +15,7 @@ from airflow_provider_lingyang.gateway.errors import (
     RequestRefusedError,
 )
 from airflow_provider_lingyang.gateway.protocol import read_answer
-from airflow_provider_lingyang.gateway.result_query import ResultQuery, TaskResult, as_list
+from airflow_provider_lingyang.gateway.result_query import ResultQuery, TaskResult, as_list, parse_statuses
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 
 LEAST: dict[str, Any] = {"method": "a.b.get", "biz_ids_field": "biz_ids", "items_path": "result.data"}
@@ -26,6 +26,13 @@ def query(**fields: Any) -> ResultQuery:
 
 
 # --- described by the user ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [dict, json.dumps])
+@pytest.mark.parametrize("rest", [{}, {**LEAST, "status_field": "s"}])
+def test_what_a_status_means_may_be_said_alone(form: Any, rest: dict[str, Any]) -> None:
+    statuses = {"done_values": ["OK"], "failed_values": ["HUNG_UP"]}
+    assert parse_statuses(form(rest | statuses), where="here") == (("OK",), ("HUNG_UP",))
 
 
 @pytest.mark.parametrize("form", [dict, json.dumps, lambda value: ResultQuery.parse(value, where="x")])
