@@ -30,7 +30,7 @@ PAIRS = {
 }
 # The lowest version of everything that pyproject.toml names.
 PAIRS["lowest"] = ("3.11", "lowest")
-NEEDED = ["tests", "dags_examples", "README.md", "README.zh.md", "pyproject.toml"]
+NEEDED = ["tests", "dags_examples", "docs", "README.md", "README.zh.md", "pyproject.toml"]
 # Thousands of killed tries, and a whole Airflow with all its processes, in a browser too: `make test` runs them, on the
 # newest Airflow.
 LEFT_OUT = ["tests/browser", "tests/chaos", "tests/real"]

@@ -1,11 +1,13 @@
-"""Both READMEs say the same, of what there is: blocks of code, the connection's fields, the table of errors, links."""
+"""Both READMEs say the same, and what there is: blocks of code, fields, arguments, the table of errors, links."""
 
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from airflow_provider_lingyang.connection_form import FIELDS, field_behaviour
 from airflow_provider_lingyang.gateway import error_codes, errors
 from airflow_provider_lingyang.gateway.errors import LingyangError, Replay, RequestRefusedError
+from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 
 PACKAGE = Path(errors.__file__).parents[1]
 ROOT = Path(__file__).parents[1]
@@ -39,6 +42,10 @@ def rows(text: str) -> list[list[str]]:
 
 def codes(cell: str) -> list[str]:
     return re.findall("`(.*?)`", cell)
+
+
+def python(value: Any) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 def leaves(error: type[LingyangError]) -> Iterator[str]:
@@ -122,9 +129,23 @@ def test_the_chinese_one_has_every_field_of_the_connection_s_form() -> None:
     ]
 
 
+def test_the_chinese_one_has_every_argument_of_the_operator() -> None:
+    arguments = inspect.signature(LingyangSubmitBatchOperator.__init__).parameters.values()
+    assert [row[:3] for row in rows(section(CHINESE, "LingyangSubmitBatchOperator"))] == [
+        [
+            f"`{argument.name}`",
+            "" if argument.default in (None, argument.empty) else f"`{python(argument.default)}`",
+            "✓" if argument.name in LingyangSubmitBatchOperator.template_fields else "",
+        ]
+        for argument in arguments
+        if argument.kind is argument.KEYWORD_ONLY
+    ]
+
+
 @BOTH
 def test_links_lead_somewhere(readme: str) -> None:
-    targets = re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", readme))
+    prose = BLOCK.sub("", readme)
+    targets = re.findall(r"\]\(([^)\s]+)\)", prose) + re.findall('src="([^"]+)"', prose)
     here = [target for target in targets if not target.startswith("https://")]
     assert len(here) > 10
     for target in here:
