@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+CACHE_KB = 32_768
+"""How much of a file is kept in memory."""
+
 
 class SpoolError(Exception):
     """A private file could not be made or written."""
 
 
-def open_private(folder: str, schema: str, what: str, *, cache_kb: int = 32_768) -> sqlite3.Connection:
+def open_private(folder: str, schema: str, what: str, *, cache_kb: int = CACHE_KB) -> sqlite3.Connection:
     """Return an SQLite file, readable by its owner only and unlinked at once. For one thread at a time.
 
     :param folder: where the file lies; empty: the system's folder for temporary files.
@@ -28,7 +31,7 @@ def open_private(folder: str, schema: str, what: str, *, cache_kb: int = 32_768)
         os.close(handle)
         try:
             db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            # Without a journal nothing but this one file is ever written.
+            # Without a journal nothing but this one file, and what is sorted, is ever written.
             for setting in (
                 "journal_mode=OFF",
                 "synchronous=OFF",

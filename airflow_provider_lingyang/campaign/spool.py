@@ -1,12 +1,13 @@
 """One private, ordered, counted reading of the audience.
 
-An SQLite file, readable by its owner only and unlinked at once: gone after any crash. Its indexes are kept
-while rows come in, so that giving them back in order sorts nothing. What earlier tries did is laid beside it, so
+An SQLite file, readable by its owner only and unlinked at once: gone after any crash. It is kept in the order of
+sending while rows come in, so that giving them back sorts nothing. What earlier tries did is laid beside it, so
 that deciding who is still to be sent to needs no memory either.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -14,7 +15,7 @@ from functools import lru_cache
 from itertools import chain
 
 from airflow_provider_lingyang.campaign.audience import Problem, Recipient
-from airflow_provider_lingyang.campaign.private import open_private, written
+from airflow_provider_lingyang.campaign.private import CACHE_KB, open_private, written
 from airflow_provider_lingyang.ledger.base import PastRequest, key_of
 
 SHOWN = 20
@@ -112,7 +113,9 @@ class Spool:
 
     def __init__(self, folder: str = "") -> None:
         self._db = open_private(folder, _SCHEMA, _WHAT)
+        self._folder = folder or tempfile.gettempdir()
         self._pending: list[tuple[object, ...]] = []
+        self._indexed = False
         self.last_group = 0
 
     def close(self) -> None:
@@ -149,7 +152,7 @@ class Spool:
 
     def drop_repeated_contacts(self) -> int:
         """Keep the first row of each contact, return how many others there were."""
-        self._flush()
+        self._index()
         repeats = (
             "FROM recipient WHERE EXISTS (SELECT 1 FROM recipient AS other "
             "WHERE other.contact = recipient.contact AND other.row < recipient.row)"
@@ -160,7 +163,7 @@ class Spool:
 
     def repeated_contacts(self) -> tuple[int, list[int]]:
         """Return how many rows repeat an earlier row's contact, and the first of their numbers."""
-        self._flush()
+        self._index()
         repeats = (
             "FROM recipient AS later WHERE EXISTS (SELECT 1 FROM recipient AS other "
             "WHERE other.contact = later.contact AND other.row < later.row)"
@@ -173,7 +176,7 @@ class Spool:
 
     def repeated_biz_ids(self) -> tuple[int, list[str]]:
         """Return how many rows repeat an earlier row's ``biz_id``, and the first of them in words."""
-        self._flush()
+        self._index()
         repeats = (
             "FROM (SELECT biz_id, min(row) AS row FROM recipient GROUP BY biz_id HAVING count(*) > 1) AS first "
             "JOIN recipient AS later ON later.biz_id = first.biz_id AND later.row > first.row"
@@ -236,7 +239,7 @@ class Spool:
         :param requests: of one that comes twice the later state counts.
         :raises SpoolError: the disk is full.
         """
-        self._flush()
+        self._index()
         past = Past()
         open_requests: dict[str, tuple[int, PastRequest]] = {}
         self._db.execute("BEGIN")
@@ -288,12 +291,14 @@ class Spool:
 
     def settle(self, biz_ids: Iterable[str], state: State) -> int:
         """Change the state of recipients, and return how many of them are in the audience."""
+        self._index()
         return self._write_many(
             "UPDATE recipient SET state = ? WHERE biz_id = ?", [(state, biz_id) for biz_id in biz_ids]
         )
 
     def regroup(self, biz_ids: Sequence[str]) -> None:
         """Free recipients whose request was not executed, to be sent together again."""
+        self._index()
         self.last_group += 1
         self._write_many(
             f"UPDATE recipient SET state = {State.FREE:d}, grp = ?, pos = ? WHERE biz_id = ?",
@@ -372,6 +377,19 @@ class Spool:
             )
         )
 
+    def _index(self) -> None:
+        """Make rows findable by who they are: once all are there, because keeping a large index up takes longer."""
+        self._flush()
+        if not self._indexed:
+            quoted = self._folder.replace("'", "''")
+            with written(_WHAT):
+                # Where SQLite sorts what does not fit into memory: in files like this one, unlinked at once. It is a
+                # setting of the process, and a process that submits does so in one thread.
+                self._db.execute(f"PRAGMA temp_store_directory='{quoted}'")
+                for sql in _INDEXES:
+                    self._db.execute(sql)
+            self._indexed = True
+
     def _flush(self) -> None:
         if self._pending:
             rows, self._pending = self._pending, []
@@ -403,6 +421,13 @@ class Spool:
 _WHAT = "the audience's private copy"
 _INSERTED = 100
 """Rows in one statement: faster than one by one, and fewer values than any SQLite takes."""
+# Sorting takes as much memory again as the cache may have.
+_INDEXES = (
+    f"PRAGMA cache_size=-{CACHE_KB // 4}",
+    "CREATE INDEX IF NOT EXISTS by_biz_id ON recipient (biz_id, row)",
+    "CREATE INDEX IF NOT EXISTS by_contact ON recipient (contact, row)",
+    f"PRAGMA cache_size=-{CACHE_KB}",
+)
 # WITHOUT ROWID: the table is its own index in the order of sending.
 _SCHEMA = """
 CREATE TABLE recipient (
@@ -420,8 +445,6 @@ CREATE TABLE recipient (
     mine INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (place, row)
 ) WITHOUT ROWID;
-CREATE INDEX by_biz_id ON recipient (biz_id, row);
-CREATE INDEX by_contact ON recipient (contact, row);
 CREATE INDEX by_group ON recipient (grp, pos) WHERE grp IS NOT NULL;
 CREATE TABLE dropped (contact TEXT NOT NULL, key BLOB NOT NULL);
 CREATE TABLE past (

@@ -275,3 +275,11 @@ def armed(past: PastRequest) -> Iterator[PastRequest]:
     """Give the past, and let the time run out soon after it was taken."""
     yield past
     signal.setitimer(signal.ITIMER_REAL, 0.02)
+
+
+def test_what_is_sorted_lies_beside_the_private_copy(tmp_path: Path) -> None:
+    folder = tmp_path / "it's here"
+    folder.mkdir()
+    with Spool(str(folder)) as spool:
+        assert spool.repeated_contacts() == (0, [])
+        assert spool._db.execute("PRAGMA temp_store_directory").fetchone() == (str(folder),)
