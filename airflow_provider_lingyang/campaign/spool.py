@@ -384,10 +384,13 @@ class Spool:
             quoted = self._folder.replace("'", "''")
             with written(_WHAT):
                 # Where SQLite sorts what does not fit into memory: in files like this one, unlinked at once. It is a
-                # setting of the process, and a process that submits does so in one thread.
+                # setting of the process, so others in it have theirs back afterwards.
                 self._db.execute(f"PRAGMA temp_store_directory='{quoted}'")
-                for sql in _INDEXES:
-                    self._db.execute(sql)
+                try:
+                    for sql in _INDEXES:
+                        self._db.execute(sql)
+                finally:
+                    self._db.execute("PRAGMA temp_store_directory=''")
             self._indexed = True
 
     def _flush(self) -> None:

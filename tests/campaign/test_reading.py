@@ -277,9 +277,16 @@ def armed(past: PastRequest) -> Iterator[PastRequest]:
     signal.setitimer(signal.ITIMER_REAL, 0.02)
 
 
-def test_what_is_sorted_lies_beside_the_private_copy(tmp_path: Path) -> None:
+def test_what_is_sorted_lies_beside_the_private_copy_and_nothing_else_does(tmp_path: Path) -> None:
     folder = tmp_path / "it's here"
     folder.mkdir()
+    setting = "PRAGMA temp_store_directory"
+    said: list[str] = []
     with Spool(str(folder)) as spool:
+        spool._db.set_trace_callback(said.append)
         assert spool.repeated_contacts() == (0, [])
-        assert spool._db.execute("PRAGMA temp_store_directory").fetchone() == (str(folder),)
+        made = [sql for sql in said if sql.startswith(("CREATE INDEX", setting))]
+        assert made[0] == f"{setting}='{str(folder).replace(chr(39), chr(39) * 2)}'"
+        assert made[-1] == f"{setting}=''"
+        assert len(made) == 4
+        assert spool._db.execute(setting).fetchone() in (None, ("",))
