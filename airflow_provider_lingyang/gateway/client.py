@@ -27,7 +27,7 @@ from airflow_provider_lingyang.gateway.result_query import ResultQuery, TaskResu
 from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
-from airflow_provider_lingyang.gateway.transport import CONNECT_TIMEOUT, IDLE_LIMIT
+from airflow_provider_lingyang.gateway.transport import CONNECT_TIMEOUT, IDLE_LIMIT, chain, reason_of
 
 T = TypeVar("T")
 
@@ -154,13 +154,8 @@ class GatewayClient:
             self._session.close()
         timeout = self.settings.timeout
         try:
-            with self._session.post(
-                self.settings.url,
-                data=form,
-                headers=protocol.HEADERS,
-                timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
-                allow_redirects=False,
-                stream=True,
+            with self._session.post_form(
+                self.settings.url, form, timeout=(min(CONNECT_TIMEOUT, timeout), timeout)
             ) as response:
                 body = _read_body(response)
         except NotConnectedError as error:
@@ -182,15 +177,29 @@ class GatewayClient:
 
 
 class _Session(requests.Session):
-    """Follows no redirect and sends no password of ``~/.netrc``."""
+    """Follows no redirect, keeps no cookie, and sends no password of ``~/.netrc``."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.headers.clear()
-        # requests asks ~/.netrc only where there is no auth; the signature is all there is.
-        self.auth = lambda request: request
         self.mount("https://", _Adapter())
         self.mount("http://", _Adapter())
+        self._url = ""
+        self._prepared = requests.PreparedRequest()
+        self._settings: Mapping[str, Any] = {}
+
+    def post_form(self, url: str, form: bytes, *, timeout: tuple[float, float]) -> requests.Response:
+        """Post a form. What is the same in every request to a URL is made once.
+
+        Not ``post``, which would take a tenth of a submission's time for it, and look into ``~/.netrc``.
+        """
+        if url != self._url:
+            self._settings = self.merge_environment_settings(url, {}, True, None, None)
+            self._prepared = requests.Request("POST", url, headers=protocol.HEADERS).prepare()
+            self._url = url
+        request = self._prepared.copy()
+        request.body = form
+        request.prepare_content_length(form)
+        return self.send(request, timeout=timeout, allow_redirects=False, **self._settings)
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         # requests looks at a redirect even when told not to follow: it reads the whole body, and fails on an odd URL.
@@ -204,7 +213,7 @@ class _Adapter(HTTPAdapter):
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(proxy, **kwargs)
-        # A SOCKS proxy has connections of its own; what fails there counts as sent.
+        # A SOCKS proxy has connections of its own; what fails there counts as sent, once they are made.
         if type(manager) is urllib3.ProxyManager:
             manager.pool_classes_by_scheme = POOLS
         return manager
@@ -238,6 +247,9 @@ def _transport_error(error: Exception, timeout: float) -> LingyangError:
     """Say what a failed exchange means; whatever is not provably before the request counts as after it."""
     if isinstance(error, _UNUSABLE):
         return LingyangConfigError("the gateway's URL, or the proxy's in the environment, cannot be used")
+    if any(isinstance(cause, urllib3.exceptions.NewConnectionError) for cause in chain(error)):
+        # A SOCKS proxy has connections of its own, which say so.
+        return transport.not_connected(reason_of(error), peer="the gateway (through the proxy)")
     if "TLS CA certificate bundle" in str(error):
         return transport.no_ca_bundle()
     if isinstance(error, urllib3.exceptions.DecodeError):

@@ -76,6 +76,10 @@ def _checked_json_object(text: str) -> str:
     return text
 
 
+_write_spaced = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_write_compact = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
 def _is_canonical(text: str) -> bool:
     """Whether a text is a JSON object as databases and programs write it: the same when it is read and written again.
 
@@ -83,10 +87,8 @@ def _is_canonical(text: str) -> bool:
     """
     try:
         parsed = from_json(text)
-        return isinstance(parsed, dict) and text in (
-            json.dumps(parsed, ensure_ascii=False, allow_nan=False),
-            json.dumps(parsed, ensure_ascii=False, allow_nan=False, separators=(",", ":")),
-        )
+        write = _write_spaced if '": ' in text else _write_compact
+        return isinstance(parsed, dict) and write(parsed) == text
     except (TypeError, ValueError, RecursionError):  # the first for half a character
         return False
 
