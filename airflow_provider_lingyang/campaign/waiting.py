@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -113,6 +114,8 @@ class WaitingList:
         self._also = also
         # A triggerer may hold many of them.
         self._db = open_private(folder, _SCHEMA, _WHAT, cache_kb=1024)
+        # For who pokes a sensor without executing it.
+        weakref.finalize(self, self._db.close)
         self._states = bytearray()
         self._empty: Counter[str] = Counter()
         self._unreadable = 0
