@@ -93,11 +93,10 @@ def parse_until(value: Any) -> datetime | None:
     """
     if value is None:
         return None
-    if isinstance(value, datetime):
-        return in_china(value)
     try:
-        return parse_date(str(value).strip())
-    except ValueError:
+        return in_china(value) if isinstance(value, datetime) else parse_date(str(value).strip())
+    except (ValueError, OverflowError):
+        # The second for a moment that is in no year from 1 to 9999 in China.
         raise ArgumentError(
             f"send_until must be a date with a time, such as '2026-01-31 20:00:00'; it is {str(value)[:40]!r}"
         ) from None

@@ -100,6 +100,7 @@ def parse_json_object(text: str) -> dict[str, Any]:
     """
     try:
         parsed = _DECODER.decode(text.strip())
+        text.encode()  # half a character as it is: JSON's decoder does not mind
         if "\\u" in text:
             # An escaped half of a character passes for JSON, and no one can show it.
             json.dumps(parsed, ensure_ascii=False).encode()
@@ -182,7 +183,7 @@ def _to_email(value: Any) -> Any:
     if text is None:
         return None
     text = text.strip()
-    if not re.fullmatch(r"[^@\s]+@[^@\s]+", text):
+    if not re.fullmatch(r"[^@\s\ud800-\udfff]+@[^@\s\ud800-\udfff]+", text):
         raise PydanticCustomError("email", "is not an email address")
     return text
 

@@ -132,6 +132,8 @@ def test_slots_of_a_row_are_kept_and_completed() -> None:
         ({"plan_execute_start_time": "soon"}, {}, "plan_execute_start_time must be a date with a time"),
         ({"biz_id": None}, {}, "biz_id is missing"),
         ({"biz_id": "\ud800"}, {}, "biz_id holds text that is not Unicode"),
+        ({"input_params": '{"a": "\ud800"}'}, {}, "input_params must be a JSON object"),
+        ({"email": "a\ud800@b"}, {}, "email is not an email address"),
         ({"batch_num": "A"}, {}, "batch_num is not a string of decimal digits"),
         ({"batch_num": "1.5"}, {}, "batch_num is not a string of decimal digits"),
         ({"batch_num": "-1"}, {}, "batch_num is not a string of decimal digits"),

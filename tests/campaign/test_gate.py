@@ -116,7 +116,20 @@ def test_send_until_is_a_moment_in_china_unless_it_says_otherwise(
     assert (found.isoformat() if found else None) == expected
 
 
-@pytest.mark.parametrize("value", ["tomorrow", "20:30", "2026-01-31", 5, "{{ x }}", "", " "])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "tomorrow",
+        "20:30",
+        "2026-01-31",
+        5,
+        "{{ x }}",
+        "",
+        " ",
+        "9999-12-31T23:59:59Z",
+        datetime.max.replace(tzinfo=UTC),
+    ],
+)
 def test_what_is_no_moment_is_refused(value: object) -> None:
     with pytest.raises(ArgumentError, match="send_until must be a date with a time"):
         parse_until(value)

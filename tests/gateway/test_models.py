@@ -503,6 +503,7 @@ def test_a_json_string_takes_an_object_or_its_text_and_is_written_once(
         '{"a": Infinity}',
         '{"a":1,"a":2}',
         '{"a":"\\ud800"}',
+        '{"a":"\ud800"}',
         '{"a":"raw\ncontrol"}',
         pytest.param("[" * 5000, id="deep"),
         pytest.param('{"a":' * 5000, id="open"),
