@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
     from airflow.providers.common.compat.sdk import Context
+
+log = logging.getLogger(__name__)
 
 _PATH = re.compile(r"/0*([0-9]{1,19})(/answers)?", re.ASCII)
 
@@ -42,5 +45,15 @@ def tell_outlets(
     """
     extra = {name: campaign.get(name) for name in ("campaign_key", "plan_id")} if campaign else {}
     for outlet in context.get("outlets") or ():
-        if not isinstance(outlet, AssetAlias):
-            context["outlet_events"][outlet].extra |= {**extra, "counts": dict(counts), **more}
+        if isinstance(outlet, AssetAlias):
+            continue
+        try:
+            event = context["outlet_events"][outlet]
+        except Exception as error:
+            # The people have been contacted: an outlet that is no asset (lineage has others), or a reference that
+            # cannot be resolved now, is no reason to fail.
+            log.warning(
+                "the event of the outlet %s tells no counts: %s", type(outlet).__name__, type(error).__name__
+            )
+        else:
+            event.extra |= {**extra, "counts": dict(counts), **more}

@@ -59,6 +59,22 @@ def test_events_tell_counts_beside_what_the_author_put_there_and_aliases_are_lef
     }
 
 
+def test_an_outlet_that_has_no_event_fails_nobody_who_was_contacted(
+    sandbox: SandboxProcess, run: Any
+) -> None:
+    class OnlyOfAssets(Events):
+        def __missing__(self, asset: Any) -> Events.Event:
+            if not isinstance(asset, Asset):
+                raise TypeError("Key should be either an asset or an asset alias")
+            return super().__missing__(asset)
+
+    asset, file, events = Asset("a"), object(), OnlyOfAssets()
+    task = LingyangSubmitBatchOperator(task_id="submit", plan_id=1, audience=PEOPLE)
+    context: Any = {**run.context("submit"), "outlets": [file, asset], "outlet_events": events}
+    assert task.execute(context)["counts"]["accepted"] == 1
+    assert list(events) == [asset]
+
+
 def test_what_is_only_validated_makes_no_event(sandbox: SandboxProcess, run: Any) -> None:
     events = Events()
     for validate_only, left in ((False, 1), (True, 0)):
