@@ -67,7 +67,9 @@ log = logging.getLogger(__name__)
 
 _NAME = "@task.lingyang_submit_batch"
 _SOURCES = ("audience", "sql", "sql_conn_id", "parameters")
-_SHOWN = (bool, numbers.Number, date, time, timedelta, Asset, type(None))
+_SHOWN = (bool, date, time, timedelta, Asset, type(None))
+_SHORT = 10_000
+"""A whole number below it has fewer digits than any phone number."""
 
 
 class FunctionError(QueryError):
@@ -91,8 +93,19 @@ def _check(arguments: Mapping[str, Any]) -> None:
         raise ArgumentError(f"{_NAME} returns one value, the manifest: leave out multiple_outputs")
 
 
-def _hide(rendered: Any, raw: Any) -> Any:
-    shown = isinstance(rendered, _SHOWN) or (isinstance(rendered, str) and not isinstance(raw, XComArg))
+def _hide(rendered: Any, raw: Any, *, mapped: bool) -> Any:
+    """Return a rendered argument as it may be shown.
+
+    :param raw: the argument before it was rendered.
+    :param mapped: whether a mapped task became this one: then text of an upstream task was put in before, and is not
+        rendered.
+    """
+    if isinstance(rendered, (Hidden, *_SHOWN)) or (isinstance(rendered, int) and abs(rendered) < _SHORT):
+        return rendered
+    upstream = (
+        isinstance(raw, XComArg) or (isinstance(raw, str) and "xcom" in raw) or (mapped and rendered == raw)
+    )
+    shown = isinstance(rendered, (str, numbers.Number)) and not upstream
     return rendered if shown else Hidden(rendered)
 
 
@@ -159,7 +172,9 @@ class LingyangSubmitBatchDecoratedOperator(DecoratedOperator, LingyangSubmitBatc
     def op_args(self, value: Collection[Any]) -> None:
         raw = self._op_args
         self._op_args = (
-            value if raw is None else [_hide(new, old) for new, old in zip(value, raw, strict=True)]
+            value
+            if raw is None
+            else [_hide(new, old, mapped=self._mapped) for new, old in zip(value, raw, strict=True)]
         )
 
     @property
@@ -171,8 +186,15 @@ class LingyangSubmitBatchDecoratedOperator(DecoratedOperator, LingyangSubmitBatc
     def op_kwargs(self, value: Mapping[str, Any]) -> None:
         raw = self._op_kwargs
         self._op_kwargs = (
-            value if raw is None else {name: _hide(new, raw.get(name)) for name, new in value.items()}
+            value
+            if raw is None
+            else {name: _hide(new, raw.get(name), mapped=self._mapped) for name, new in value.items()}
         )
+
+    @property
+    def _mapped(self) -> bool:
+        # Airflow's own mark, the same in 2.11 to 3.3; nothing else tells.
+        return bool(getattr(self, "_BaseOperator__from_mapped", False))
 
     def _submit(self, context: Context, *, resumed: bool) -> dict[str, Any]:
         self._context = context
@@ -296,7 +318,7 @@ def lingyang_submit_batch(function: Callable[..., Any] | None = None, /, **kwarg
 
     The function takes arguments as any function of TaskFlow does, those named like a key of Airflow's context
     included. Airflow stores and shows them as rendered fields: numbers, dates and text; what may hold people (lists,
-    mappings, other objects, text of an upstream task) is shown as its type alone.
+    mappings, other objects, text and long numbers of an upstream task or a mapping) is shown as its type alone.
 
     It is called again by each try, and after a deferral. It must then give the same people the same ``biz_id``.
 

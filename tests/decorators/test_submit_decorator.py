@@ -330,7 +330,41 @@ def test_what_may_hold_people_is_not_shown_of_the_arguments() -> None:
     assert str(operator.op_kwargs) == (
         "{'limit': 3, 'kind': 'new', 'since': None, 'table': <str, not shown>}"
     )
+    # Airflow 2 may render them once more.
+    operator.op_args, operator.op_kwargs = operator.op_args, operator.op_kwargs
     operator._context = {}
     assert list(operator._of_function()) == [
         "2026-01-05", [{"mobile": "CANARY"}], 3, "new", None, "CANARY",
     ]  # fmt: skip
+
+
+def test_what_a_mapping_or_a_template_brings_of_an_upstream_task_is_not_shown_either() -> None:
+    def function(**arguments: Any) -> list[Any]:
+        return [arguments]
+
+    with DAG("dag", schedule=None):
+
+        @task
+        def upstream() -> list[Any]:
+            return []
+
+        given = lingyang_submit_batch(plan_id=123, ledger_conn_id="ledger")(function)
+        mapped = given.partial(
+            day="{{ ds }}", pulled="{{ ti.xcom_pull('upstream') }}", known=10000000001
+        ).expand(mobile=upstream(), number=upstream(), shard=[0, 1])
+    # As Airflow makes the task of an instance, and sets what it has rendered.
+    people = {"mobile": "CANARY {{ x }}", "number": 10000000002, "shard": 1}
+    operator = mapped.operator.unmap({"op_kwargs": people})
+    values = operator.op_kwargs | {"day": "2026-01-05", "pulled": "CANARY"}
+    operator.op_kwargs = values
+    shown = {name: str(value) for name, value in operator.op_kwargs.items()}
+    assert shown == {
+        "day": "2026-01-05",
+        "pulled": "<str, not shown>",
+        "known": "<int, not shown>",
+        "mobile": "<str, not shown>",
+        "number": "<int, not shown>",
+        "shard": "1",
+    }
+    operator._context = {}
+    assert list(operator._of_function()) == [values]
