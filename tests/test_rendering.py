@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -52,6 +53,15 @@ def test_a_sql_file_beside_the_dag_is_read_and_rendered(
     task.render_template_fields({"ds": "2026-01-31", "params": {"of": "spring"}})
     for name in fields:
         assert getattr(task, name) == "SELECT no FROM orders WHERE day = '2026-01-31' -- spring"
+
+
+def test_an_audience_may_be_whatever_airflow_resolves_when_the_task_runs() -> None:
+    with DAG("d", schedule=None, params={"rows": []}) as dag:
+        task = LingyangSubmitBatchOperator(task_id="t", plan_id=1, audience=dag.param("rows"))
+    rows = [{"biz_id": "{{ CANARY }}"}]
+    task.render_template_fields({"params": {"rows": rows}, "dag_run": SimpleNamespace(conf={})})
+    assert list(task.audience) == rows
+    assert repr(task.audience) == "<audience: list, not shown>"
 
 
 @pytest.mark.parametrize("given", [None, "True", "False"])

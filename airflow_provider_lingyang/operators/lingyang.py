@@ -16,7 +16,6 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSkipException,
     BaseOperator,
-    XComArg,
     conf,
 )
 
@@ -242,7 +241,9 @@ class LingyangSubmitBatchOperator(BaseOperator):
 
     @audience.setter
     def audience(self, value: Any) -> None:
-        self._audience = value if value is None or isinstance(value, (XComArg, Rows)) else Rows(value)
+        # Another task's output, what a task group is mapped over, a param of the DAG: Airflow resolves them first.
+        open_yet = hasattr(value, "iter_references")
+        self._audience = value if value is None or open_yet or isinstance(value, Rows) else Rows(value)
 
     def _check_arguments(self) -> None:
         if (self.sql is None) == (self.audience is None):
