@@ -97,6 +97,8 @@ def test_first(lingyang_sandbox, lingyang_connection):
     assert lingyang_sandbox.contacted_twice() == {}
     submit(("A3", "10000000004"), ("A4", "10000000001"), code="c3")
     assert lingyang_sandbox.contacted_twice() == {"A3": 2, "10000000001": 2}
+    submit(("10000000001", "10000000005"), code="c4")
+    assert lingyang_sandbox.contacted_twice() == {"A3": 2, "10000000001": 2}
     lingyang_sandbox.add_fault(kind="http", status=500, times=None)
 
 def test_second(lingyang_connection, lingyang_sandbox):

@@ -17,6 +17,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
@@ -177,8 +178,9 @@ class SandboxProcess:
     def contacted_twice(self) -> dict[str, int]:
         """Return each ``biz_id``, phone number and email address that was contacted more than once, and how often."""
         executions = self.record(requests=False)["executions"]
-        counts = {**executions["by_contact"], **executions["by_biz_id"]}
-        return {who: times for who, times in counts.items() if times > 1}
+        # Each by itself: somebody's number may be somebody's biz_id.
+        counts = [*executions["by_contact"].items(), *executions["by_biz_id"].items()]
+        return {who: times for who, times in sorted(counts, key=itemgetter(1)) if times > 1}
 
     def add_fault(self, **rule: Any) -> dict[str, Any]:
         """Add a rule (``airflow_provider_lingyang.sandbox.rules``), e.g. ``kind="http", status=503, times=2``.
