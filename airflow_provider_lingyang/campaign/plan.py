@@ -122,7 +122,9 @@ class Plan:
 
 
 def _short(biz_id: str) -> str:
-    return biz_id if len(biz_id) <= _ID_LENGTH else f"{biz_id[: _ID_LENGTH - 1]}…"
+    short = biz_id if len(biz_id) <= _ID_LENGTH else f"{biz_id[: _ID_LENGTH - 1]}…"
+    # The end of a line in an id would make lines of the log that nobody wrote.
+    return short if short.isprintable() else repr(short)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -90,6 +90,12 @@ def test_a_plan_of_thousands_of_batches_and_long_ids_stays_readable(spool: Spool
     assert len(json.dumps(account)) < 10_000
 
 
+def test_an_id_with_the_end_of_a_line_in_it_makes_no_line_of_its_own(spool: Spool) -> None:
+    spool.add(Recipient(1, "A1\nERROR x\x1b[31m", False, None, "phone_number 1", "{}"))
+    _, _, row = str(Plan.of(spool, 1, Gate())).split("\n")
+    assert row.endswith(r"'A1\nERROR x\x1b[31m'")
+
+
 def test_a_plan_that_does_not_end_before_send_until_says_so(spool: Spool) -> None:
     fill(spool, {"1": 10})
     until = EVENING.replace(hour=20, minute=30)
