@@ -109,6 +109,17 @@ def _hide(rendered: Any, raw: Any, *, mapped: bool) -> Any:
     return rendered if shown else Hidden(rendered)
 
 
+def _is_template(value: Any) -> bool:
+    """Whether Airflow has something to render in an argument."""
+    if isinstance(value, str):
+        return "{" in value
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, (list, tuple, set)):
+        return hasattr(value, "iter_references") or hasattr(value, "template_fields")
+    return any(map(_is_template, value))
+
+
 def _found(argument: Any) -> Any:
     return argument.value if isinstance(argument, Hidden) else argument
 
@@ -185,11 +196,15 @@ class LingyangSubmitBatchDecoratedOperator(DecoratedOperator, LingyangSubmitBatc
     @op_kwargs.setter
     def op_kwargs(self, value: Mapping[str, Any]) -> None:
         raw = self._op_kwargs
-        self._op_kwargs = (
-            value
-            if raw is None
-            else {name: _hide(new, raw.get(name), mapped=self._mapped) for name, new in value.items()}
-        )
+        if raw is not None:
+            value = {name: _hide(new, raw.get(name), mapped=self._mapped) for name, new in value.items()}
+        elif self._mapped and value:
+            # What a mapping brings: Airflow logs all arguments as they are when it cannot render one of them.
+            value = {
+                name: new if _is_template(new) else _hide(new, new, mapped=True)
+                for name, new in value.items()
+            }
+        self._op_kwargs = value
 
     @property
     def _mapped(self) -> bool:
