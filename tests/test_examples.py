@@ -83,8 +83,10 @@ def test_people_of_an_upstream_task_are_called_and_waited_for(
     assert (
         airflow_cli.xcom("campaign_from_xcom", "wait_for_answers", "return_value")["counts"]["finished"] == 20
     )
-    # Airflow keeps them as XCom, which the example says; its log does not show them.
-    assert "客户" not in printed
+    # Airflow keeps them as XCom, which the example says; its log does not show them. What 3.0 prints on the screen
+    # for `dags test` alone is every message of a task to its supervisor, as "debug": an XCom, too.
+    lines = [line for line in printed.splitlines() if AIRFLOW != (3, 0) or "[debug " not in line]
+    assert "客户" not in "\n".join(lines)
 
 
 def test_people_whom_a_function_finds_are_called_and_waited_for_and_stored_nowhere(

@@ -22,7 +22,8 @@ AIRFLOWS_OWN_WARNINGS = {
         "Deprecated API features detected! These feature",
         r"The '__version__' attribute is deprecated",
     ],
-    (3, 0): [_BRANCH],
+    # The starlette that it works with, on a newer anyio.
+    (3, 0): [_BRANCH, r"The anyio\.abc\.BlockingPortal alias is deprecated"],
     # Its models use what SQLAlchemy 2.1, which it allows, deprecates.
     (3, 1): [_BRANCH, "The ``noload`` loader strategy is deprecated"],
 }
