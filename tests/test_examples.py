@@ -136,6 +136,16 @@ def test_a_weekly_campaign_calls_the_same_people_again_under_new_ids(
     assert set(executed.values()) == {1}
 
 
+def test_more_ids_than_xcom_carries_are_found_by_the_query(
+    sandbox: SandboxProcess, airflow_cli: Any, audience_db: Any
+) -> None:
+    copy(airflow_cli, "campaign_weekly")
+    customers(audience_db, 6)
+    assert "finished 6" in tried(
+        airflow_cli, sandbox, "campaign_weekly", "2026-01-05", AIRFLOW__LINGYANG__XCOM_IDS_LIMIT="5"
+    )
+
+
 def test_pushed_answers_are_waited_for_without_a_look_up(
     sandbox: SandboxProcess, airflow_cli: Any, audience_db: Any, tmp_path: Path
 ) -> None:

@@ -623,7 +623,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
             raise
         if failure is None and later is None and manifest.doubts:
             log.warning("%s. %s", manifest.in_words(), _way_out(manifest, self._ledger))
-        if problem := self._publish(ti, manifest, account):
+        if problem := self._publish(ti, manifest, account, waits=failure is None and later is not None):
             failure = failure or self._broken_off(f"{problem}. {manifest.in_words()}")
         if failure is not None:
             # from None: the original may repeat data, and Airflow prints what an error is chained to.
@@ -642,7 +642,9 @@ class LingyangSubmitBatchOperator(BaseOperator):
         log.info("%s. Until then the task holds no worker", later)
         self.defer(trigger=DateTimeTrigger(moment=later.until.astimezone(UTC)), method_name="resume")
 
-    def _publish(self, ti: Any, manifest: Manifest, account: dict[str, Any]) -> str | None:
+    def _publish(
+        self, ti: Any, manifest: Manifest, account: dict[str, Any], *, waits: bool = False
+    ) -> str | None:
         """Push the manifest and the ids, and log the manifest last; return what went wrong, without raising it."""
         account |= manifest.to_json()
         problem = None
@@ -655,6 +657,9 @@ class LingyangSubmitBatchOperator(BaseOperator):
         if self._resumed:
             # What was pushed before the deferral is still there, and of other ids.
             xcoms = {"task_ids": None, "biz_ids_query": None} | xcoms
+        if _null_is_refused():
+            # What is not there is read as null, too, so nothing may be there before the end: it would stay.
+            xcoms = {"manifest": account} if waits else {k: v for k, v in xcoms.items() if v is not None}
         for key, value in xcoms.items():
             try:
                 ti.xcom_push(key=key, value=value)
@@ -666,6 +671,13 @@ class LingyangSubmitBatchOperator(BaseOperator):
                 log.error("%s", problem)
         log.info("manifest %s", json.dumps(account, ensure_ascii=False))
         return problem
+
+
+def _null_is_refused() -> bool:
+    """Whether Airflow fails when it is to keep null as XCom, as 3.0 does."""
+    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
+
+    return AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
 
 
 def _way_out(manifest: Manifest, ledger: Ledger) -> str:
