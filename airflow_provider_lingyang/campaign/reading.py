@@ -21,12 +21,14 @@ class Reading:
     :param audience: rows read.
     :param invalid: rows that cannot be sent.
     :param repeated_contacts: valid rows left out because an earlier one has their contact.
+    :param telling_ids: valid rows whose ``biz_id`` holds their phone number or email address.
     """
 
     spool: Spool
     audience: int = 0
     invalid: Invalid = field(default_factory=Invalid)
     repeated_contacts: int = 0
+    telling_ids: int = 0
 
     def fill(
         self, rows: Iterable[Recipient | list[Problem]], stopped: Callable[[], bool] = lambda: False
@@ -45,6 +47,7 @@ class Reading:
             self.audience += 1
             if isinstance(row, Recipient):
                 self.spool.add(row)
+                self.telling_ids += _tells(row)
             else:
                 self.invalid.add(row)
         for column in ("batch_num", "biz_id"):
@@ -64,6 +67,12 @@ class Reading:
             if on_invalid == "fail":
                 raise AudienceError(f"{text}. Correct them, or set on_invalid='skip' to send the others")
             log.warning("%s; on_invalid='skip' leaves them out", text)
+        if self.telling_ids:
+            log.warning(
+                "%d row(s) have their phone number or email address in the biz_id, and biz_ids appear in logs, XCom "
+                "and the ledger: select another biz_id, or none: it is a keyed hash then",
+                self.telling_ids,
+            )
         if spellings := self.spool.batch_nums_of_equal_number():
             raise AudienceError(
                 f"batch_num spells one number in several ways: {', '.join(spellings)}; use one of them"
@@ -97,3 +106,8 @@ class Reading:
         if on_duplicate_contact == "fail":
             raise AudienceError(f"{text}: such a person would be contacted more than once")
         log.warning("%s: such a person is contacted more than once", text)
+
+
+def _tells(recipient: Recipient) -> bool:
+    kind, _, value = recipient.contact.partition(" ")
+    return not recipient.derived and kind in ("phone_number", "email") and value in recipient.biz_id.lower()

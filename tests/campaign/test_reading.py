@@ -167,6 +167,24 @@ def test_a_biz_id_twice_is_found_across_batches(spool: Spool) -> None:
         check(reading)
 
 
+def test_ids_that_hold_a_phone_number_or_an_address_are_told_without_it(
+    spool: Spool, caplog: pytest.LogCaptureFixture
+) -> None:
+    reading = Reading(spool)
+    reading.fill(
+        [
+            person(1, biz_id="run/10000000001", contact="phone_number 10000000001"),
+            person(2, biz_id="One@example.com", contact="email one@example.com"),
+            person(3, biz_id="A3", contact="phone_number 10000000003"),
+            person(4, biz_id="m-4", contact="outer_user_id m-4"),
+        ]
+    )
+    check(reading)
+    assert "2 row(s) have their phone number or email address in the biz_id" in caplog.text
+    assert "10000000001" not in caplog.text
+    assert "example.com" not in caplog.text
+
+
 def test_one_contact_under_two_ids_is_the_authors_choice(
     spool: Spool, caplog: pytest.LogCaptureFixture
 ) -> None:
