@@ -122,7 +122,8 @@ class Plan:
 
 
 def _short(biz_id: str) -> str:
-    short = biz_id if len(biz_id) <= _ID_LENGTH else f"{biz_id[: _ID_LENGTH - 1]}…"
+    # Its end: ids of one run mostly begin alike, with the run's id.
+    short = biz_id if len(biz_id) <= _ID_LENGTH else f"…{biz_id[1 - _ID_LENGTH :]}"
     # The end of a line in an id would make lines of the log that nobody wrote.
     return short if short.isprintable() else repr(short)
 

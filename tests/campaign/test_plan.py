@@ -85,6 +85,8 @@ def test_a_plan_of_thousands_of_batches_and_long_ids_stays_readable(spool: Spool
         == f"  … and {3000 - SHOWN} more with {3 * (3000 - SHOWN)} tasks in {2 * (3000 - SHOWN)} requests"
     )
     assert max(map(len, lines[1:])) < 150
+    # The ids of one run begin alike, so it is the ends that are told.
+    assert all(f" …{biz_id[-31:]}" in lines[2] for biz_id in plan.to_json()["batches"][0]["first_biz_ids"])
     account = plan.to_json()
     assert (len(account["batches"]), account["batches_left_out"]) == (SHOWN, 3000 - SHOWN)
     assert len(json.dumps(account)) < 10_000
