@@ -91,6 +91,8 @@ def test_what_does_not_work_is_told_apart(
     works, sentence = ask(sandbox, monkeypatch, changes, **extra)
     assert not works
     assert expected in sentence
+    # What is in brackets is markup to Airflow's command line, and would not be shown.
+    assert "[" not in sentence
 
 
 def test_a_clock_too_far_off_is_told_in_seconds(
