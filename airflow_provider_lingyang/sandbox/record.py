@@ -161,7 +161,7 @@ class Record:
         rows: list[tuple[Any, ...]] = []
         for position, task in tasks:
             self._number += 1
-            task_id = self._number + (_BEYOND_DOUBLES if self._number % 2 else 10_000_000_000)
+            task_id = self._number + (_BEYOND_DOUBLES if self._number % 2 else 200_000_000_000)
             contact = tuple(task.get(name, "") for name in ("phone_number", "email", "outer_user_id"))
             head = (self._number, task_id, entry.seq, position, task.get("biz_id"), *contact)
             rows.append((*head, task["output_params"], now, visible_at, created))
