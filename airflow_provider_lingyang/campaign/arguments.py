@@ -107,6 +107,8 @@ def plan_variables(input_params_columns: Sequence[str] | Mapping[str, str]) -> d
         check_names("input_params_columns", list(input_params_columns))
         check_columns("input_params_columns", input_params_columns)
         return dict(input_params_columns)
+    if isinstance(input_params_columns, str):
+        raise ArgumentError("input_params_columns must be a list of names, or a dict: plan variable → column")
     check_names("input_params_columns", input_params_columns)
     return {name: name for name in input_params_columns}
 
@@ -176,7 +178,9 @@ def parse_settle(value: object) -> dict[str, str]:
     for name, said in value:
         code = str(name).strip().lower()
         if said not in ("accepted", "not_executed"):
-            raise ArgumentError(f"settle: {code[:40]!r} must be 'accepted' or 'not_executed'")
+            raise ArgumentError(
+                f"settle: {code[:40]!r} must be 'accepted' or 'not_executed'; it is {str(said)[:40]!r}"
+            )
         if code == LOST and said != "not_executed":
             raise ArgumentError(
                 f"settle: {LOST!r} stands for all that a lost ledger may have held, and can only be 'not_executed': "

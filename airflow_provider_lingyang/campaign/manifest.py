@@ -25,6 +25,11 @@ class BatchTally:
     accepted: int = 0
     rejected: int = 0
 
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return "without batch_num" if self.batch_num is None else f"batch_num {self.batch_num}"
+
 
 @dataclass(slots=True)
 class Doubt:

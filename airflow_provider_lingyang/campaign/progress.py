@@ -96,8 +96,8 @@ class Progress:
         self._batch_line_at = now
         more = f" to {kept[-1].batch_num} ({len(kept)} of them)" if len(kept) > 1 else ""
         log.info(
-            "batch_num %s%s: tasks %d, requests %d, accepted %d, rejected %d",
-            kept[0].batch_num,
+            "%s%s: tasks %d, requests %d, accepted %d, rejected %d",
+            kept[0].name,
             more,
             sum(batch.tasks for batch in kept),
             sum(batch.requests for batch in kept),

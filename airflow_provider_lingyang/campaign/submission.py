@@ -185,13 +185,13 @@ class Submission:
                 break
         else:
             raise SubmissionStopped(
-                f"batch_num {batch.batch_num}: requests were not executed, {self._policy.max_attempts} time(s) in a "
+                f"{batch.name}: requests were not executed, {self._policy.max_attempts} time(s) in a "
                 f"row; the last: {self._last_failure}"
             )
         self._progress.batch_done(batch)
         if self._policy.on_rejected == "fail" and batch.rejected:
             raise SubmissionStopped(
-                f"{batch.rejected} of batch_num {batch.batch_num} were rejected, and on_rejected='fail'",
+                f"{batch.name}: {batch.rejected} people were rejected, and on_rejected='fail'",
                 final=True,
             )
 

@@ -590,9 +590,9 @@ class LingyangSubmitBatchOperator(BaseOperator):
                     str(error)
                 )
         except (AudienceError, arguments.ArgumentError, LingyangError, LedgerRefusedError) as error:
-            failure = AirflowFailException(f"{nothing}: {error}. {manifest.in_words()}")
+            failure = AirflowFailException(f"{nothing}: {str(error).rstrip('.')}. {manifest.in_words()}")
         except (SpoolError, QueryError) as error:
-            failure = self._broken_off(f"{nothing}: {error}. {manifest.in_words()}")
+            failure = self._broken_off(f"{nothing}: {str(error).rstrip('.')}. {manifest.in_words()}")
         except LedgerError as error:
             failure = self._broken_off(f"{error}, so nothing more was sent. {manifest.in_words()}")
         except SubmissionStopped as error:

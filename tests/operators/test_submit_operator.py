@@ -111,7 +111,7 @@ def test_rows_handed_over_are_submitted_whatever_sequence_they_are(
         ({"audience": [], "columns": {"biz_id": ""}}, "'biz_id' must name a column"),
         ({"audience": [], "task_defaults": {"user": 1}}, "task_defaults: 'user' is not a field"),
         ({"audience": [], "task_defaults": {"biz_id": 1}}, "'biz_id' must differ from row to row"),
-        ({"audience": [], "input_params_columns": "name"}, "input_params_columns must be a list of names"),
+        ({"audience": [], "input_params_columns": "name"}, "input_params_columns must be a list of names, or a dict"),
         ({"audience": [], "input_params_columns": ["a", "a"]}, "input_params_columns holds a name twice"),
         ({"audience": [], "output_slots": "slot"}, "output_slots must be a list of names"),
         ({"audience": [], "columns": ["biz_id"]}, "columns must be a dict; it is a list"),
