@@ -48,6 +48,8 @@ with DAG(
         channel="call",
         audience=find_people(),
         output_slots=["intention"],  # Yours: what the plan finds out.
+        # Should a request be in doubt, the task's failure says what to put into this Variable before it is cleared.
+        settle="{{ var.value.get('lingyang_settle', '') }}",
         retries=3,
         retry_delay=timedelta(minutes=1),
     )

@@ -45,6 +45,8 @@ with DAG(
         columns={"biz_id": "touch_id", "phone_number": "mobile", "user_name": "customer"},
         input_params_columns={"name": "customer"},
         output_slots=["intention"],  # Yours: what the plan finds out.
+        # Should a request be in doubt, the task's failure says what to put into this Variable before it is cleared.
+        settle="{{ var.value.get('lingyang_settle', '') }}",
         retries=3,
         retry_delay=timedelta(minutes=1),
     )

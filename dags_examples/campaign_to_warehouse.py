@@ -49,6 +49,8 @@ with DAG(
         },
         input_params_columns={"name": "customer", "gift": "gift", "shop": "shop"},
         output_slots=["意向", "callback_time"],  # Yours: what the plan finds out.
+        # Should a request be in doubt, the task's failure says what to put into this Variable before it is cleared.
+        settle="{{ var.value.get('lingyang_settle', '') }}",
         # A retry goes on where the last try ended (Airflow 3.3 and later; earlier ones need a ledger_conn_id).
         retries=3,
         retry_delay=timedelta(minutes=1),

@@ -54,6 +54,8 @@ with DAG(
         },
         input_params_columns={"name": "customer"},
         output_slots=["intention"],  # Yours: what the plan finds out.
+        # Should a request be in doubt, the task's failure says what to put into this Variable before it is cleared.
+        settle="{{ var.value.get('lingyang_settle', '') }}",
         max_recipients=5000,  # Yours: a query gone wrong must not call everybody.
         send_window="09:00-20:30",  # At Asia/Shanghai: a run that comes late waits for the morning.
         retries=3,

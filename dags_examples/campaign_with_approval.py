@@ -30,6 +30,8 @@ CAMPAIGN: dict[str, Any] = {
     },
     "input_params_columns": {"name": "customer"},
     "output_slots": ["intention"],  # Yours: what the plan finds out.
+    # Should a request be in doubt, the task's failure says what to put into this Variable before it is cleared.
+    "settle": "{{ var.value.get('lingyang_settle', '') }}",
     "parameters": {"run_id": "{{ run_id }}"},
     "retries": 3,
     "retry_delay": timedelta(minutes=1),

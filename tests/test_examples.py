@@ -38,6 +38,8 @@ def test_an_example_can_be_parsed(file: Path) -> None:
     assert dag.dag_id == file.stem
     assert not dag.catchup
     assert dag.max_active_runs == 1
+    # The failure of a request in doubt says that the examples do.
+    assert "var.value.get('lingyang_settle', '')" in file.read_text()
 
 
 def test_there_are_examples() -> None:
