@@ -113,7 +113,7 @@ def source_of(task: Any) -> str:
 def leave_plan_link(task: Any, context: Context) -> None:
     """Leave the link to the plan, where the answers are a campaign's and it has one."""
     if isinstance(task.campaign, Mapping):
-        leave_link(context["ti"], task.campaign.get("plan_url"))
+        leave_link(task, context["ti"], task.campaign.get("plan_url"))
 
 
 def tell_outlets_of(task: Any, context: Context, counts: Mapping[str, int], **more: Any) -> None:

@@ -32,9 +32,12 @@ class LingyangPlanLink(BaseOperatorLink):
 
         Airflow 3 asks on the worker, once the task has ended, and Airflow 2 in its webserver.
 
-        :param operator: the task; not used.
+        :param operator: the task, which on the worker knows what it left.
         :param ti_key: its instance.
         """
+        if (left := getattr(operator, "plan_url_left", None)) is not None:
+            # Where nothing was left, Airflow would write an error into the log of a task that succeeded.
+            return str(left)
         try:
             return str(XCom.get_value(key=self.key, ti_key=ti_key) or "")
         except Exception as error:
@@ -43,14 +46,16 @@ class LingyangPlanLink(BaseOperatorLink):
             return ""
 
 
-def leave_link(ti: Any, url: object) -> None:
+def leave_link(task: Any, ti: Any, url: object) -> None:
     """Leave the address of a plan for the link, where there is one.
 
+    :param task: the operator; its ``plan_url_left`` is blank until then.
     :param ti: the task's instance.
     :param url: the address, or nothing.
     """
     if not isinstance(url, str) or not url:
         return
+    task.plan_url_left = url
     try:
         ti.xcom_push(key=LingyangPlanLink.key, value=url)
     except Exception as error:

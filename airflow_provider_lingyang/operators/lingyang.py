@@ -160,6 +160,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         "settle": "json",
     }
     operator_extra_links = (LingyangPlanLink(),)
+    plan_url_left = ""
     ui_color = "#ffe8d6"
 
     def __init__(
@@ -501,7 +502,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         except LingyangConfigError as error:
             # Nobody should wait for a call because of a link.
             log.warning("no link to the plan: %s", error)
-        leave_link(ti, manifest.plan_url)
+        leave_link(self, ti, manifest.plan_url)
 
     def _spec(self) -> CampaignSpec:
         from airflow_provider_lingyang.campaign.campaign import CampaignSpec, parse_book

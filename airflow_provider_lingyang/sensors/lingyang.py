@@ -99,6 +99,7 @@ class LingyangResultSensor(BaseSensorOperator):
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers = wanted.TEMPLATE_FIELDS_RENDERERS
     operator_extra_links = (LingyangPlanLink(),)
+    plan_url_left = ""
     ui_color = "#d6f0ff"
 
     def __init__(
@@ -208,6 +209,7 @@ class LingyangResultSensor(BaseSensorOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral. Where Airflow itself ended it, in time's name, look once more, too."""
+        wanted.leave_plan_link(self, context)
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except AirflowException as error:

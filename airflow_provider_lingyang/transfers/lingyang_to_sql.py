@@ -114,6 +114,7 @@ class LingyangToSqlOperator(BaseOperator):
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers = wanted.TEMPLATE_FIELDS_RENDERERS
     operator_extra_links = (LingyangPlanLink(),)
+    plan_url_left = ""
     ui_color = "#d6f0ff"
 
     def __init__(

@@ -162,6 +162,8 @@ def test_the_link_is_what_the_task_left_or_nothing_and_never_an_error_nor_a_look
     monkeypatch.setattr(links, "XCom", Stored(found))
     one = LingyangPlanLink()
     assert one.get_link(BaseOperator(task_id="t"), ti_key="the instance") == link
+    # On the worker, where to read an XCom that is not there is an error in the log.
+    assert one.get_link(LingyangResultSensor(task_id="w", biz_ids=["1"]), ti_key=None) == ""
     # Where Airflow 3's API server looks by itself.
     assert one.xcom_key == one.key
 
