@@ -144,6 +144,9 @@ class LingyangSubmitBatchDecoratedOperator(DecoratedOperator, LingyangSubmitBatc
         if name not in _SOURCES
     }
     custom_operator_name = _NAME
+    if not hasattr(DecoratedOperator, "xcom_push"):
+        # Airflow 3.0 reads it, has it nowhere, and makes nothing of it.
+        xcom_push: Any = None
 
     _op_args: Collection[Any] | None = None
     _op_kwargs: Mapping[str, Any] | None = None

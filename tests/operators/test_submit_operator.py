@@ -486,7 +486,7 @@ def test_more_ids_than_xcom_carries_are_handed_over_as_the_query(
     monkeypatch.setenv("AIRFLOW__LINGYANG__XCOM_IDS_LIMIT", "5")
     audience_db(COLUMNS, people(6))
     run.execute(submit(**SQL))
-    assert run.xcom["submit", "biz_ids"] is None
+    assert run.xcom.get(("submit", "biz_ids")) is None
     assert run.xcom["submit", "biz_ids_query"]["column"] == "order_no"
 
 
