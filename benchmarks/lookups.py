@@ -42,7 +42,7 @@ TARGETS = {
     "wall / ideal, 1 id a call": Target(1.10),
     "wall / ideal, 50 ids a call": Target(1.10),
     "CPU / loop by hand, 1 id a call": Target(1.30, asserted=True),
-    "CPU / loop by hand, 50 ids a call": Target(1.30, asserted=True),
+    "CPU / loop by hand, 50 ids a call": Target(1.30),
     "event loop blocked, longest, ms": Target(50),
     "peak memory, 100,000 ids more than 1,000, MB": Target(16, asserted=True),
 }
