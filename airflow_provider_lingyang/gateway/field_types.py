@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, GetCoreSchemaHandler, PlainSerializer, StringConstraints
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema, from_json
+from pydantic import BeforeValidator, Field, PlainSerializer, Strict, StringConstraints
+from pydantic_core import PydanticCustomError, from_json
 
 from airflow_provider_lingyang.gateway.dates import date_text, in_china, parse_date
 
@@ -188,37 +187,8 @@ def _to_email(value: Any) -> Any:
     return text
 
 
-PLAIN, KIND = "function-plain", "function-kind"
-"""Labels in the locations of errors."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Plain:
-    """Takes what is as it should be without a function of Python; what is not goes the kind way.
-
-    :param schema: takes nothing that the kind way would refuse or change.
-    """
-
-    schema: CoreSchema
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        kind = handler(source)
-        return core_schema.union_schema([(self.schema, PLAIN), (kind, KIND)], mode="left_to_right")
-
-
-def _plain_text(pattern: str) -> _Plain:
-    return _Plain(
-        core_schema.nullable_schema(
-            core_schema.str_schema(strict=True, strip_whitespace=True, min_length=1, pattern=pattern)
-        )
-    )
-
-
 _STRIPPED = StringConstraints(strip_whitespace=True, min_length=1)
 _NOT_BLANK = BeforeValidator(_blank_to_none)
-_PLAIN_NUMBER = _Plain(
-    core_schema.nullable_schema(core_schema.int_schema(strict=True, ge=-_INT64, lt=_INT64))
-)
 
 Text = Annotated[str, _STRIPPED, BeforeValidator(_to_text)]
 Number = Annotated[int, BeforeValidator(_to_number)]
@@ -231,10 +201,24 @@ Date = Annotated[
 Phone = Annotated[str, BeforeValidator(_to_phone)]
 Email = Annotated[str, BeforeValidator(_to_email)]
 
-# What begins with a control character may be blank.
-OptionalText = Annotated[Text | None, _NOT_BLANK, _plain_text(r"^[^\x00-\x1f]")]
-OptionalNumber = Annotated[Number | None, _NOT_BLANK, _PLAIN_NUMBER]
+OptionalText = Annotated[Text | None, _NOT_BLANK]
+OptionalNumber = Annotated[Number | None, _NOT_BLANK]
 OptionalJsonObject = Annotated[JsonObject | None, _NOT_BLANK]
 OptionalDate = Annotated[Date | None, _NOT_BLANK]
-OptionalPhone = Annotated[Phone | None, _NOT_BLANK, _plain_text("^[1-9][0-9]{4,19}$")]
-OptionalEmail = Annotated[Email | None, _NOT_BLANK, _plain_text("^[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+$")]
+OptionalPhone = Annotated[Phone | None, _NOT_BLANK]
+OptionalEmail = Annotated[Email | None, _NOT_BLANK]
+
+
+def _plain_text(pattern: str) -> Any:
+    return Annotated[
+        Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, pattern=pattern)] | None,
+        Strict(),
+    ]
+
+
+# What needs no function of Python. They take nothing that the kind ones would refuse or change.
+# What begins with a control character may be blank.
+PlainText = _plain_text(r"^[^\x00-\x1f]")
+PlainNumber = Annotated[int, Strict(), Field(ge=-_INT64, lt=_INT64)] | None
+PlainPhone = _plain_text("^[1-9][0-9]{4,19}$")
+PlainEmail = _plain_text("^[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+$")
