@@ -5,7 +5,8 @@ Imported while DAG files are parsed, so nothing heavy is imported here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lingyang.assets.lingyang import tell_outlets
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_lingyang.hooks.answers import Wanted
+
+log = logging.getLogger(__name__)
 
 TEMPLATE_FIELDS = (
     "campaign",
@@ -89,6 +92,9 @@ def wanted_by(task: Any, context: Context, *, source: str) -> Wanted:
                 "the campaign is of another run, whose ids XCom cannot give: use ids_sql"
             )
         ids: dict[str, Any] = {"campaign": campaign}
+        _warn_of_strange_slots(
+            [*(slots or ()), *(getattr(task, "slots", None) or ())], campaign["output_slots"]
+        )
         slots = campaign["output_slots"] if slots is None else slots
     elif source == "ids_sql":
         ids = {"query": _query(task.ids_sql, task.ids_conn_id, task.ids_parameters)}
@@ -103,6 +109,17 @@ def wanted_by(task: Any, context: Context, *, source: str) -> Wanted:
         if task.results_sql is None
         else _query(task.results_sql, task.results_conn_id, task.results_parameters),
     )
+
+
+def _warn_of_strange_slots(named: Iterable[str], asked: Sequence[str]) -> None:
+    """Say early that the campaign did not ask for a slot: its answers may never come."""
+    for slot in dict.fromkeys(named):
+        if asked and slot not in asked:
+            log.warning(
+                "%r is not one of the campaign's output_slots%s: its answers may never come",
+                slot,
+                arguments.did_you_mean(slot, asked),
+            )
 
 
 def source_of(task: Any) -> str:

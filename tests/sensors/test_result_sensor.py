@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -104,6 +105,17 @@ def test_without_a_status_filled_slots_decide(sandbox: SandboxProcess, run: Any)
         run.execute(wait(campaign=manifest, result_query=NO_STATUS, timeout=0.2))
     with pytest.raises(AirflowSkipException):
         run.execute(wait(campaign=manifest, result_query=NO_STATUS, timeout=0.2, soft_fail=True))
+
+
+def test_a_slot_that_the_campaign_did_not_ask_for_is_warned_of_at_once(
+    sandbox: SandboxProcess, run: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        run.execute(wait(campaign=submitted(run), required_slots=["a", "aa"]))
+    (warning,) = [record.getMessage() for record in caplog.records if "output_slots" in record.getMessage()]
+    assert warning.startswith(
+        "'aa' is not one of the campaign's output_slots (did you mean 'a'?)"
+    )
 
 
 def test_reschedule_mode_asks_once_and_leaves_the_worker(sandbox: SandboxProcess, run: Any) -> None:
