@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import hmac
 import json
 import logging
 import os
@@ -17,7 +18,9 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 HOME = tempfile.mkdtemp(prefix="lingyang-bench-")
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
@@ -29,6 +32,7 @@ os.environ |= {
 }
 logging.disable(logging.WARNING)
 
+CHINA = ZoneInfo("Asia/Shanghai")
 APP_KEY, APP_SECRET = "bench-key", "bench-secret"
 
 
@@ -48,6 +52,22 @@ def sink(delay: float = 0.0) -> Iterator[str]:
 def connection(url: str) -> str:
     """Return an Airflow connection to a gateway."""
     return json.dumps({"conn_type": "lingyang", "host": url, "login": APP_KEY, "password": APP_SECRET})
+
+
+def form_by_hand(method: str, param: str, struct: str) -> dict[str, str]:
+    """Return a signed form, as one would write it without this package."""
+    form = {
+        "method": method,
+        "app_key": APP_KEY,
+        "timestamp": datetime.now(CHINA).strftime("%Y-%m-%d %H:%M:%S"),
+        "format": "json",
+        "v": "2.0",
+        "sign_method": "hmac-sha256",
+        param: struct,
+    }
+    text = "".join(name + form[name] for name in sorted(form))
+    form["sign"] = hmac.new(APP_SECRET.encode(), text.encode(), "sha256").hexdigest().upper()
+    return form
 
 
 def span(url: str) -> tuple[int, float]:

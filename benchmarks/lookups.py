@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import hmac
 import json
 import os
 import resource
@@ -25,16 +24,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine
-from datetime import datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import aiohttp
 import common
-from common import APP_KEY, APP_SECRET, HOME, Target
+from common import HOME, Target, form_by_hand
 
-CHINA = ZoneInfo("Asia/Shanghai")
 DELAY = 0.05
 AT_A_TIME = 50
 METHOD = "sink.query"
@@ -91,21 +87,6 @@ async def by_trigger(source: dict[str, Any], per_call: int) -> dict[str, int]:
     return counts
 
 
-def form_by_hand(chunk: list[str]) -> dict[str, str]:
-    form = {
-        "method": METHOD,
-        "app_key": APP_KEY,
-        "timestamp": datetime.now(CHINA).strftime("%Y-%m-%d %H:%M:%S"),
-        "format": "json",
-        "v": "2.0",
-        "sign_method": "hmac-sha256",
-        "task_result_query": json.dumps({"biz_ids": chunk}, separators=(",", ":")),
-    }
-    text = "".join(name + form[name] for name in sorted(form))
-    form["sign"] = hmac.new(APP_SECRET.encode(), text.encode(), "sha256").hexdigest().upper()
-    return form
-
-
 async def by_hand(url: str, ids: list[str], per_call: int) -> dict[str, int]:
     waiting = set(ids)
     chunks = iter([ids[start : start + per_call] for start in range(0, len(ids), per_call)])
@@ -113,7 +94,9 @@ async def by_hand(url: str, ids: list[str], per_call: int) -> dict[str, int]:
 
     async def work(session: aiohttp.ClientSession) -> None:
         for chunk in chunks:
-            async with session.post(url, data=form_by_hand(chunk)) as response:
+            struct = json.dumps({"biz_ids": chunk}, separators=(",", ":"))
+            form = form_by_hand(METHOD, "task_result_query", struct)
+            async with session.post(url, data=form) as response:
                 answer = await response.json()
             for item in answer["sink_response"]["result"]["data"]["task_result"]:
                 if item["status"] == "DONE":

@@ -108,7 +108,8 @@ def by_operator(
 def by_hand(rows: int) -> None:
     import requests
     from airflow.providers.common.compat.sdk import BaseHook
-    from submit import accepted_in, form_by_hand
+    from common import form_by_hand
+    from submit import METHOD, PARAM, accepted_in
 
     url = BaseHook.get_connection("lingyang_default").host
     hook = BaseHook.get_connection("audience").get_hook()
@@ -135,7 +136,7 @@ def by_hand(rows: int) -> None:
                     "plan_id": 123,
                 }
                 struct = json.dumps(request, ensure_ascii=False, separators=(",", ":"))
-                answer = session.post(url, data=form_by_hand(struct), timeout=30)
+                answer = session.post(url, data=form_by_hand(METHOD, PARAM, struct), timeout=30)
                 answer.raise_for_status()
                 assert len(accepted_in(answer.json())) == len(some)
 

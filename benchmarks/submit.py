@@ -8,7 +8,6 @@ tasks. The floor is http.client with everything built beforehand, which reads th
 
 from __future__ import annotations
 
-import hmac
 import http.client
 import itertools
 import json
@@ -18,19 +17,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
-from zoneinfo import ZoneInfo
 
 import common
-from common import APP_KEY, APP_SECRET, Target
+from common import Target, form_by_hand
 
 REQUESTS = 10
 METHOD = "alibaba.lingyang.utouch.submit.initiative.batch.task"
 PARAM = "initiative_batch_task_request"
-CHINA = ZoneInfo("Asia/Shanghai")
 SDKS = Path(__file__).parents[1] / ".venv-sdks" / "bin" / "python"
 TARGETS = {
     "wall / requests.Session by hand": Target(0.80),
@@ -68,21 +64,6 @@ def request(number: int) -> dict[str, Any]:
     return {"task_unique_code": f"code-{number}", "batch_num": "1", "task_list": tasks, "plan_id": 123}
 
 
-def form_by_hand(struct: str) -> dict[str, str]:
-    form = {
-        "method": METHOD,
-        "app_key": APP_KEY,
-        "timestamp": datetime.now(CHINA).strftime("%Y-%m-%d %H:%M:%S"),
-        "format": "json",
-        "v": "2.0",
-        "sign_method": "hmac-sha256",
-        PARAM: struct,
-    }
-    text = "".join(name + form[name] for name in sorted(form))
-    form["sign"] = hmac.new(APP_SECRET.encode(), text.encode(), "sha256").hexdigest().upper()
-    return form
-
-
 def accepted_in(answer: Any) -> dict[str, int]:
     result = answer[f"{METHOD.replace('.', '_')}_response"]["result"]
     assert result["success"] is True
@@ -113,7 +94,7 @@ def session_by_hand(url: str) -> Iterator[Submit]:
     with requests.Session() as session:
 
         def submit(number: int) -> dict[str, Any]:
-            answer = session.post(url, data=form_by_hand(struct_by_hand(number)), timeout=30)
+            answer = session.post(url, data=form_by_hand(METHOD, PARAM, struct_by_hand(number)), timeout=30)
             answer.raise_for_status()
             return accepted_in(answer.json())
 
@@ -129,13 +110,15 @@ def http_hook(url: str) -> Iterator[Submit]:
         {"conn_type": "http", "host": parts.hostname, "port": parts.port, "schema": "http"}
     )
     hook = HttpHook(method="POST", http_conn_id="bench_http")
-    yield lambda number: accepted_in(hook.run(parts.path, data=form_by_hand(struct_by_hand(number))).json())
+    yield lambda number: accepted_in(
+        hook.run(parts.path, data=form_by_hand(METHOD, PARAM, struct_by_hand(number))).json()
+    )
 
 
 @contextmanager
 def floor(url: str) -> Iterator[Submit]:
     parts = urlsplit(url)
-    body = urlencode(form_by_hand(struct_by_hand(0))).encode()
+    body = urlencode(form_by_hand(METHOD, PARAM, struct_by_hand(0))).encode()
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     connection = http.client.HTTPConnection(parts.netloc)
 

@@ -12,10 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
-from itertools import chain
 
 from airflow_provider_lingyang.campaign.audience import Problem, Recipient
-from airflow_provider_lingyang.campaign.private import CACHE_KB, open_private, written
+from airflow_provider_lingyang.campaign.private import CACHE_KB, insert, open_private, written
 from airflow_provider_lingyang.ledger.base import PastRequest, key_of
 
 SHOWN = 20
@@ -397,16 +396,11 @@ class Spool:
         if self._pending:
             rows, self._pending = self._pending, []
             with written(_WHAT):
-                self._db.execute("BEGIN")
-                for start in range(0, len(rows), _INSERTED):
-                    some = rows[start : start + _INSERTED]
-                    marks = ",".join(["(?,?,?,?,?,?,?,?)"] * len(some))
-                    self._db.execute(
-                        "INSERT INTO recipient (row, place, batch_num, biz_id, key, derived, contact, task) "
-                        f"VALUES {marks}",
-                        tuple(chain.from_iterable(some)),
-                    )
-                self._db.execute("COMMIT")
+                insert(
+                    self._db,
+                    "INSERT INTO recipient (row, place, batch_num, biz_id, key, derived, contact, task)",
+                    rows,
+                )
 
     def _write(self, sql: str) -> int:
         with written(_WHAT):
@@ -422,8 +416,6 @@ class Spool:
 
 
 _WHAT = "the audience's private copy"
-_INSERTED = 100
-"""Rows in one statement: faster than one by one, and fewer values than any SQLite takes."""
 # Sorting takes as much memory again as the cache may have.
 _INDEXES = (
     f"PRAGMA cache_size=-{CACHE_KB // 4}",

@@ -113,9 +113,7 @@ def test_a_slot_that_the_campaign_did_not_ask_for_is_warned_of_at_once(
     with caplog.at_level(logging.WARNING):
         run.execute(wait(campaign=submitted(run), required_slots=["a", "aa"]))
     (warning,) = [record.getMessage() for record in caplog.records if "output_slots" in record.getMessage()]
-    assert warning.startswith(
-        "'aa' is not one of the campaign's output_slots (did you mean 'a'?)"
-    )
+    assert warning.startswith("'aa' is not one of the campaign's output_slots (did you mean 'a'?)")
 
 
 def test_reschedule_mode_asks_once_and_leaves_the_worker(sandbox: SandboxProcess, run: Any) -> None:
