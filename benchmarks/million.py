@@ -292,7 +292,7 @@ def by_xcom(rows: int, found: dict[str, float]) -> None:
 
 def main() -> int:
     parser = common.options(__doc__)
-    parser.add_argument("--rows", type=int, help="1,000,000; with --quick 100,000")
+    parser.add_argument("--rows", type=int, help="1,000,000; with --quick 50,000")
     parser.add_argument("--source", choices=SOURCES, help="only this one")
     parser.add_argument("--arguments", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -300,7 +300,7 @@ def main() -> int:
         logging.disable(logging.WARNING)
         child(options)
         return 0
-    rows = options.rows or (100_000 if options.quick else 1_000_000)
+    rows = options.rows or (50_000 if options.quick else 1_000_000)
     rounds = options.rounds or (1 if options.quick else 3)
     print(f"{common.machine()}: {rows:,} rows, {rounds} round(s)", flush=True)
     found: dict[str, float] = {}
