@@ -160,7 +160,7 @@ def pull_of(context: Context) -> Any:
 
 def _listed(ids: Any) -> Any:
     """Return ids that come lazily, from the instances of a mapped task, as a list; what is none stays as it is."""
-    return list(ids) if isinstance(ids, Iterable) and not isinstance(ids, (str, bytes, Mapping)) else ids
+    return list(ids) if arguments.is_listing(ids) else ids
 
 
 def _query(sql: str, conn_id: Any, parameters: Any) -> dict[str, Any]:

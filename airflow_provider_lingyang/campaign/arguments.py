@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from airflow_provider_lingyang.ledger.base import LOST
 
@@ -47,6 +47,11 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     by_lower = {known.lower(): known for known in names}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
     return f" (did you mean {by_lower[near[0]]!r}?)" if near else ""
+
+
+def is_listing(value: object) -> TypeGuard[Iterable[Any]]:
+    """Whether a value gives items one by one: a list, a generator, a lazy sequence; no text and no mapping."""
+    return isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
 
 
 def check_choice(argument: str, value: object, choices: Collection[str]) -> None:

@@ -15,6 +15,7 @@ from airflow_provider_lingyang.campaign.arguments import (
     check_choice,
     check_positive,
     did_you_mean,
+    is_listing,
     parse_number,
     parse_settle,
 )
@@ -102,7 +103,7 @@ def check_rows(argument: str, value: object) -> None:
     """Raise unless the argument may be rows."""
     if value is None or hasattr(value, "iter_references"):
         return
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+    if not is_listing(value):
         raise ArgumentError(
             f"{argument} must be a list of rows, or other_task.output (it is never a template); it is a "
             f"{type(value).__name__}"
@@ -150,7 +151,7 @@ def check_biz_ids(argument: str, value: object) -> None:
     """Raise unless the argument may be a list of ids."""
     if value is None or is_open(value):
         return
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+    if not is_listing(value):
         raise ArgumentError(f"{argument} must be a list, also for one; it is a {type(value).__name__}")
     if not isinstance(value, (list, tuple)):
         return  # Looking into it might use it up.

@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import (
     task_decorator_factory,
 )
 
-from airflow_provider_lingyang.campaign.arguments import ArgumentError
+from airflow_provider_lingyang.campaign.arguments import ArgumentError, is_listing
 from airflow_provider_lingyang.hooks.rows import QueryError
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator, Rows
 
@@ -232,7 +232,7 @@ class LingyangSubmitBatchDecoratedOperator(DecoratedOperator, LingyangSubmitBatc
             # Not merged into the context, which the task itself still needs.
             kwargs = {**of_context, **{key: _found(value) for key, value in self.op_kwargs.items()}}
             returned = self.python_callable(*args, **kwargs)
-        if isinstance(returned, (str, bytes, Mapping)) or not isinstance(returned, Iterable):
+        if not is_listing(returned):
             raise ArgumentError(
                 f"{name} must return or yield rows (mappings of names to values); it returned a "
                 f"{type(returned).__name__}"

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from airflow_provider_lingyang.campaign.arguments import ArgumentError
+from airflow_provider_lingyang.campaign.arguments import ArgumentError, is_listing
 from airflow_provider_lingyang.campaign.waiting import PAGE, WaitingList
 from airflow_provider_lingyang.gateway.field_types import Text
 from airflow_provider_lingyang.hooks.rows import QueryError, sql_hook, stream_rows
@@ -69,7 +69,7 @@ def fill(waiting: WaitingList, source: Mapping[str, Any], pull: Pull) -> None:
         repeated = waiting.add(_of_query(query["conn_id"], query["sql"], query["parameters"]))
     else:
         ids = source["biz_ids"] if "biz_ids" in source else pull(source["xcom"], "biz_ids")
-        if isinstance(ids, (str, bytes, Mapping)) or not isinstance(ids, Iterable):
+        if not is_listing(ids):
             raise ArgumentError(f"biz_ids must be a list; it is a {type(ids).__name__}")
         repeated = waiting.add(_texts(ids))
     if repeated:

@@ -51,7 +51,7 @@ class Rows:
         return f"<audience: {type(self.rows).__name__}, not shown>"
 
     def __iter__(self) -> Iterator[Any]:
-        if isinstance(self.rows, (str, bytes, Mapping)) or not isinstance(self.rows, Iterable):
+        if not arguments.is_listing(self.rows):
             raise arguments.ArgumentError(
                 f"audience must be a list of rows (mappings of names to values); it is a {type(self.rows).__name__}"
             )
