@@ -14,6 +14,7 @@ from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOper
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.conftest import missing
 from tests.hooks.memory import growth_while_reading
+from tests.hooks.real_campaign import check_campaign
 
 TABLE = """
     CREATE OR REPLACE TABLE audience CHARACTER SET utf8mb4 AS SELECT
@@ -42,30 +43,7 @@ def database(request: pytest.FixtureRequest, mariadb_server: Any, monkeypatch: p
 def test_a_campaign_from_mariadb_takes_its_types_as_they_are(
     database: Any, sandbox: SandboxProcess, run: Any
 ) -> None:
-    manifest = run.execute(
-        LingyangSubmitBatchOperator(
-            task_id="submit",
-            plan_id=123,
-            channel="sms",
-            sql="SELECT * FROM audience WHERE price > %(least)s",
-            sql_conn_id="warehouse",
-            parameters={"least": 1},
-            columns={
-                "biz_id": "order_no",
-                "phone_number": "mobile",
-                "batch_num": "wave",
-                "plan_execute_start_time": "starts",
-            },
-            input_params_columns=["customer", "price"],
-            output_slots=["intention"],
-            batch_size=500,
-        )
-    )
-    assert [batch["batch_num"] for batch in manifest["batches"]] == [str(n) for n in range(1, 13)]
-    record = sandbox.record()
-    assert record["executions"]["by_biz_id"] == {f"{n:05}": 1 for n in range(1, 2501)}
-    assert record["executions"]["by_contact"]["10000000001"] == 1
-    assert record["order_violations"] == []
+    check_campaign(run, sandbox, input_params_columns=["customer", "price"])
 
 
 def test_memory_does_not_grow_with_the_rows_of_mariadb(database: Any) -> None:

@@ -11,6 +11,7 @@ from airflow_provider_lingyang.hooks.rows import QueryError, stream_rows
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.hooks.memory import growth_while_reading
+from tests.hooks.real_campaign import check_campaign
 
 TABLE = """
     DROP TABLE IF EXISTS audience;
@@ -44,30 +45,7 @@ def database(request: pytest.FixtureRequest, postgres_server: Any, monkeypatch: 
 def test_a_campaign_from_postgres_takes_its_types_as_they_are(
     database: Any, sandbox: SandboxProcess, run: Any
 ) -> None:
-    manifest = run.execute(
-        LingyangSubmitBatchOperator(
-            task_id="submit",
-            plan_id=123,
-            channel="sms",
-            sql="SELECT * FROM audience WHERE price > %(least)s",
-            sql_conn_id="warehouse",
-            parameters={"least": 1},
-            columns={
-                "biz_id": "order_no",
-                "phone_number": "mobile",
-                "batch_num": "wave",
-                "plan_execute_start_time": "starts",
-            },
-            input_params_columns=["customer", "price", "tags"],
-            output_slots=["intention"],
-            batch_size=500,
-        )
-    )
-    assert [batch["batch_num"] for batch in manifest["batches"]] == [str(n) for n in range(1, 13)]
-    record = sandbox.record()
-    assert record["executions"]["by_biz_id"] == {f"{n:05}": 1 for n in range(1, 2501)}
-    assert record["executions"]["by_contact"]["10000000001"] == 1
-    assert record["order_violations"] == []
+    check_campaign(run, sandbox, input_params_columns=["customer", "price", "tags"])
 
 
 def test_postgres_errors_keep_their_reason_and_lose_their_values(database: Any) -> None:
