@@ -16,6 +16,9 @@ FIND_PYTHON = for py in $(PYTHONS); do \
 	  echo "Name one: make PYTHON=/path/to/python3.12 $@    (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; \
 	fi
 
+# How tests are shared out is in tests/conftest.py, which wants them in their order.
+WORKERS := -n logical --maxprocesses 4 --no-loadscope-reorder
+
 .PHONY: help environment demo test test-matrix chaos bench screenshots lint format wheel sdks clean
 
 help:  ## List the targets
@@ -25,7 +28,7 @@ demo:  ## Run a campaign of 1,200 customers from a SQL table through the sandbox
 	@$(FIND_PYTHON); exec "$$py" demo/run.py
 
 test: environment sdks  ## Run all tests (ARGS="-k name" for some of them)
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(VENV)/bin/python -m pytest $(WORKERS) $(ARGS)
 
 test-matrix: environment sdks wheel  ## Run the tests on the wheel with each Airflow and Python (PAIRS="2.11-3.12 lowest": these)
 	@$(VENV)/bin/nox -s $(if $(PAIRS),$(foreach pair,$(PAIRS),"suite($(pair))"),suite) table -- $(ARGS)

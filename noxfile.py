@@ -33,6 +33,7 @@ PAIRS["lowest"] = ("3.11", "lowest")
 NEEDED = ["tests", "dags_examples", "docs", "README.md", "README.zh.md", "pyproject.toml"]
 # Thousands of killed tries, and a whole Airflow with all its processes, in a browser too: `make test` runs them, on the
 # newest Airflow.
+WORKERS = ["-n", "logical", "--maxprocesses", "4", "--no-loadscope-reorder"]
 LEFT_OUT = ["tests/browser", "tests/chaos", "tests/real"]
 # Printed where the tests run, by what they run on.
 FACTS = """
@@ -82,7 +83,7 @@ def suite(session: nox.Session, pair: str) -> None:
         facts = str(session.run("python", "-c", FACTS, silent=True, env=env)).split()
         results[pair] = [*facts[-2:], "no result"]
         report = Path(folder, "report.xml")
-        options = ["-q", f"--junitxml={report}", *(f"--ignore={path}" for path in LEFT_OUT)]
+        options = ["-q", *WORKERS, f"--junitxml={report}", *(f"--ignore={path}" for path in LEFT_OUT)]
         try:
             session.run("python", "-m", "pytest", *options, *session.posargs, env=env)
         finally:

@@ -43,6 +43,39 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", f"ignore:{message}")
 
 
+HEAVY = ("tests/browser/", "tests/real/", "tests/chaos/")
+"""They need a whole machine, and measure it."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Last, when no other process of the tests has anything left to do.
+    items.sort(
+        key=lambda item: next((n for n, folder in enumerate(HEAVY) if item.nodeid.startswith(folder)), -1)
+    )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where several processes share the work: file by file, and what is heavy all in one of them."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class FileByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "heavy" if nodeid.startswith(HEAVY) else nodeid.partition("::")[0]
+
+    return FileByFile(config, log)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["summary"] = session.config.stash[SUMMARY]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    node.config.stash[SUMMARY] += getattr(node, "workeroutput", {}).get("summary", [])
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     for line in config.stash[SUMMARY]:
         terminalreporter.write_line(line)

@@ -28,7 +28,7 @@ EXAMPLE = Path(__file__).parents[2] / "dags_examples" / f"{DAG}.py"
 PEOPLE, WAVES = 60, 12
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def programs() -> tuple[str, str]:
     """The browser, and what drives it."""
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
@@ -38,7 +38,7 @@ def programs() -> tuple[str, str]:
     return browser, driver
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def airflow(
     programs: tuple[str, str],
     new_enough: None,
@@ -77,7 +77,7 @@ def airflow(
         processes.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def gateway() -> Iterator[SandboxProcess]:
     # Pictures show the README's port.
     with SandboxProcess("--answer-after", "0", port=8787 if SCREENSHOTS else 0) as process:
@@ -96,7 +96,7 @@ class Driver(Service):
         self._airflow.end_with_tests(self.process.pid)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def page(
     programs: tuple[str, str], airflow: AirflowProcesses, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Page]:

@@ -107,13 +107,13 @@ class AirflowProcesses:
             self._launch("api-server", "--host=127.0.0.1", f"--port={self.port}", "--workers=1")
             self._launch("dag-processor")
             self._launch("scheduler", "--skip-serve-logs")
-            self.until(lambda: self.has("/api/v2/monitor/health"), "the API server", 90)
+            self.until(lambda: self.has("/api/v2/monitor/health"), "the API server", 180)
             self._token = self.api("GET", "/auth/token")["access_token"]
-            self.until(lambda: self.has(f"/api/v2/dags/{self.dag}"), "the DAG", 60)
+            self.until(lambda: self.has(f"/api/v2/dags/{self.dag}"), "the DAG", 180)
             self.until(
                 lambda: self.api("GET", "/api/v2/monitor/health")["scheduler"]["status"] == "healthy",
                 "the scheduler",
-                60,
+                180,
             )
         except BaseException:
             self.stop()
@@ -267,7 +267,7 @@ class Campaign:
             if request["received_at"] <= at <= (request["ended_at"] or float("inf"))
         ]
 
-    def wait_for_end(self, patience: float = 60) -> str:
+    def wait_for_end(self, patience: float = 180) -> str:
         """Return the state of the DAG run when it has ended."""
 
         def ended() -> str | None:
@@ -407,13 +407,13 @@ def people(plan_id: int) -> list[tuple[str, str, str]]:
     return rows[1::2] + rows[::2]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def gateways() -> Iterator[list[SandboxProcess]]:
     with ExitStack() as stack:
         yield [stack.enter_context(SandboxProcess("--answer-after", "0")) for _ in range(2)]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def new_enough() -> None:
     if tuple(map(int, version("apache-airflow").split(".")[:2])) < (3, 3):
         pytest.skip("a task's own state, which outlives a killed try, is new in Airflow 3.3")
@@ -427,13 +427,13 @@ def own_database(server: Mapping[str, Any]) -> str:
     return f"postgresql+psycopg2://{where}/airflow"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def database(new_enough: None, postgres_server: dict[str, Any]) -> str:
     """Airflow's own. Under this many processes SQLite is locked now and then."""
     return own_database(postgres_server)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def airflow(
     database: str, gateways: list[SandboxProcess], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[AirflowProcesses]:
