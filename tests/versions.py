@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,17 @@ AIRFLOW = tuple(map(int, version("apache-airflow").split(".")[:2]))
 needs_task_state = pytest.mark.skipif(
     AIRFLOW < (3, 3), reason="a task's own state, which outlives a killed try, is new in Airflow 3.3"
 )
+
+
+def postgres_hook(driver: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return Airflow's PostgresHook, which uses psycopg2 or psycopg3; skips where it cannot use the latter."""
+    postgres = pytest.importorskip("airflow.providers.postgres.hooks.postgres")
+    if driver == "psycopg3" and not getattr(postgres, "USE_PSYCOPG3", False):
+        pytest.skip("this Airflow's SQLAlchemy, or the provider, is too old for the hook to use psycopg3")
+    # The oldest provider has no choice.
+    monkeypatch.setattr(postgres, "USE_PSYCOPG3", driver == "psycopg3", raising=False)
+    return postgres.PostgresHook
+
 
 # Warnings are errors. These are about what Airflow and its own providers do among themselves.
 _BRANCH = r"The `airflow\.operators\.branch\.BaseBranchOperator` (class|attribute) is deprecated"

@@ -44,7 +44,12 @@ from airflow_provider_lingyang.gateway.field_types import (
 SUBMIT_METHOD: Final = "alibaba.lingyang.utouch.submit.initiative.batch.task"
 SUBMIT_PARAM: Final = "initiative_batch_task_request"
 
-PRIVATE = Field(default=None, repr=False)
+
+def _private() -> Any:
+    """Return a field that no ``repr`` shows, None by default. A new one each time: pydantic 2.11 adds what a type says
+    to the field itself.
+    """
+    return Field(default=None, repr=False)
 
 
 class _Struct(BaseModel):
@@ -55,11 +60,11 @@ class _PlainTask(_Struct):
     """What :class:`InitiativeTaskRequest` is for most rows, which pydantic takes without calling Python."""
 
     biz_id: PlainText = None
-    phone_number: PlainPhone = PRIVATE
-    email: PlainEmail = PRIVATE
-    outer_user_id: PlainText = PRIVATE
-    cms_user_id: PlainNumber = PRIVATE
-    user_name: PlainText = PRIVATE
+    phone_number: PlainPhone = _private()
+    email: PlainEmail = _private()
+    outer_user_id: PlainText = _private()
+    cms_user_id: PlainNumber = _private()
+    user_name: PlainText = _private()
     input_params: JsonObject = Field(repr=False)
     output_params: JsonObject = Field(repr=False)
     source_id: PlainNumber = None
@@ -67,8 +72,8 @@ class _PlainTask(_Struct):
     cms_member_type: PlainText = None
     appointment_time_id: PlainNumber = None
     policy_id: PlainNumber = None
-    book_charge_biz_info: OptionalJsonObject = PRIVATE
-    book_user_id: PlainNumber = PRIVATE
+    book_charge_biz_info: OptionalJsonObject = _private()
+    book_user_id: PlainNumber = _private()
     plan_execute_start_time: OptionalDate = None
 
 
@@ -83,11 +88,11 @@ class InitiativeTaskRequest(_Struct):
     """
 
     biz_id: OptionalText = None
-    phone_number: OptionalPhone = PRIVATE
-    email: OptionalEmail = PRIVATE
-    outer_user_id: OptionalText = PRIVATE
-    cms_user_id: OptionalNumber = PRIVATE
-    user_name: OptionalText = PRIVATE
+    phone_number: OptionalPhone = _private()
+    email: OptionalEmail = _private()
+    outer_user_id: OptionalText = _private()
+    cms_user_id: OptionalNumber = _private()
+    user_name: OptionalText = _private()
     input_params: JsonObject = Field(repr=False)
     output_params: JsonObject = Field(repr=False)
     source_id: OptionalNumber = None
@@ -95,8 +100,8 @@ class InitiativeTaskRequest(_Struct):
     cms_member_type: OptionalText = None
     appointment_time_id: OptionalNumber = None
     policy_id: OptionalNumber = None
-    book_charge_biz_info: OptionalJsonObject = PRIVATE
-    book_user_id: OptionalNumber = PRIVATE
+    book_charge_biz_info: OptionalJsonObject = _private()
+    book_user_id: OptionalNumber = _private()
     plan_execute_start_time: OptionalDate = None
 
     @classmethod
@@ -157,20 +162,20 @@ class InitiativeTaskEcho(BaseModel):
     )
 
     biz_id: str | None = None
-    phone_number: str | None = PRIVATE
-    email: str | None = PRIVATE
-    outer_user_id: str | None = PRIVATE
-    cms_user_id: int | None = PRIVATE
-    user_name: str | None = PRIVATE
-    input_params: Any = PRIVATE
-    output_params: Any = PRIVATE
+    phone_number: str | None = _private()
+    email: str | None = _private()
+    outer_user_id: str | None = _private()
+    cms_user_id: int | None = _private()
+    user_name: str | None = _private()
+    input_params: Any = _private()
+    output_params: Any = _private()
     source_id: int | None = None
     department_id: int | None = None
     cms_member_type: str | None = None
     appointment_time_id: int | None = None
     policy_id: int | None = None
-    book_charge_biz_info: Any = PRIVATE
-    book_user_id: int | None = PRIVATE
+    book_charge_biz_info: Any = _private()
+    book_user_id: int | None = _private()
     plan_execute_start_time: EchoDate = None
 
     @model_validator(mode="wrap")

@@ -12,6 +12,7 @@ from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOper
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.hooks.memory import growth_while_reading
 from tests.hooks.real_campaign import check_campaign
+from tests.versions import postgres_hook
 
 TABLE = """
     DROP TABLE IF EXISTS audience;
@@ -29,12 +30,8 @@ TABLE = """
 
 @pytest.fixture(params=["psycopg3", "psycopg2"])
 def database(request: pytest.FixtureRequest, postgres_server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    postgres = pytest.importorskip("airflow.providers.postgres.hooks.postgres")
-    if request.param == "psycopg3" and not postgres.USE_PSYCOPG3:
-        pytest.skip("this Airflow's SQLAlchemy is older than 2, where the hook uses psycopg2 only")
-    monkeypatch.setattr(postgres, "USE_PSYCOPG3", request.param == "psycopg3")
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(postgres_server))
-    hook = postgres.PostgresHook("warehouse", log_sql=False)
+    hook = postgres_hook(request.param, monkeypatch)("warehouse", log_sql=False)
     hook.run(TABLE, autocommit=True)
     connection = hook.get_conn()
     assert type(connection).__module__.split(".")[0] == request.param.rstrip("3")
@@ -110,9 +107,11 @@ def test_a_reading_from_postgres_can_be_left_half_way(database: Any) -> None:
 def test_a_kind_of_cursor_that_the_connection_names_changes_no_row(
     database: Any, postgres_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow.providers.postgres.hooks import postgres
-
-    extra = {"cursor": "dictcursor" if postgres.USE_PSYCOPG3 else "realdictcursor"}
+    connection = database.get_conn()
+    extra = {
+        "cursor": "realdictcursor" if type(connection).__module__.startswith("psycopg2") else "dictcursor"
+    }
+    connection.close()
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({**postgres_server, "extra": extra}))
     with stream_rows("warehouse", "SELECT 1 AS a, 2 AS b") as (names, rows):
         assert (names, list(rows)) == (["a", "b"], [(1, 2)])

@@ -13,6 +13,7 @@ import pytest
 from airflow_provider_lingyang.ledger.base import Attempt, Header, Intent, Ledger, key_of
 from airflow_provider_lingyang.ledger.sql import SqlLedger
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
+from tests.versions import postgres_hook
 
 TABLES = ("worker", "campaign", "request", "recipient")
 
@@ -172,11 +173,7 @@ def make_sql(
             pytest.importorskip("mysql.connector")
             connection = request.getfixturevalue("mariadb_server")
         else:
-            postgres = pytest.importorskip("airflow.providers.postgres.hooks.postgres")
-            if kind == "psycopg3" and not postgres.USE_PSYCOPG3:
-                pytest.skip("this Airflow's SQLAlchemy is older than 2, where the hook uses psycopg2 only")
-            monkeypatch.setattr(postgres, "USE_PSYCOPG3", kind == "psycopg3")
-            Hook = postgres.PostgresHook  # noqa: N806
+            Hook = postgres_hook(kind, monkeypatch)  # noqa: N806
             connection = request.getfixturevalue("postgres_server")
         monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps(connection))
         made.append(SqlLedgers(lambda: Hook("ledger"), path))

@@ -12,6 +12,7 @@ import pytest
 
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.transfers.lingyang_to_sql import LingyangToSqlOperator
+from tests.versions import postgres_hook
 
 SQL = ["sqlite", "psycopg2", "psycopg3", "mariadb"]
 
@@ -63,11 +64,7 @@ def make_warehouse(
             pytest.importorskip("mysql.connector")
             connection = request.getfixturevalue("mariadb_server")
         else:
-            postgres = pytest.importorskip("airflow.providers.postgres.hooks.postgres")
-            if kind == "psycopg3" and not postgres.USE_PSYCOPG3:
-                pytest.skip("this Airflow's SQLAlchemy is older than 2, where the hook uses psycopg2 only")
-            monkeypatch.setattr(postgres, "USE_PSYCOPG3", kind == "psycopg3")
-            Hook = postgres.PostgresHook  # noqa: N806
+            Hook = postgres_hook(kind, monkeypatch)  # noqa: N806
             connection = request.getfixturevalue("postgres_server")
         monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(connection))
         return Warehouse(kind, lambda: Hook("warehouse"))
