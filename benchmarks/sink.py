@@ -15,10 +15,11 @@ import re
 import sys
 import time
 from functools import lru_cache
-from urllib.parse import unquote_plus
 
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _STRUCT = re.compile(rb"(?:^|&)(task_result_query|initiative_batch_task_request)=([^&]*)")
+_FREQUENT = {b"%%%02X" % byte: bytes((byte,)) for byte in b'",:\\'}
+_ESCAPES = {b"%02X" % byte: bytes((byte,)) for byte in range(256)}
 _CODE = re.compile(rb"%22task_unique_code%22%3A%22[^%]*%22%2C", re.IGNORECASE)
 
 
@@ -82,8 +83,17 @@ class Sink(asyncio.Protocol):
             self.transport.write(head.encode() + answer)
 
 
+def decoded(text: bytes) -> bytes:
+    """Return what was form-encoded, in a third of the time of ``urllib``, which those that come next would wait for."""
+    text = text.replace(b"+", b" ")
+    for escaped, byte in _FREQUENT.items():
+        text = text.replace(escaped, byte)
+    first, *rest = text.split(b"%")
+    return b"".join([first, *[_ESCAPES[piece[:2].upper()] + piece[2:] for piece in rest]])
+
+
 def results(struct: bytes) -> bytes:
-    ids = json.loads(unquote_plus(struct.decode())).get("biz_ids", [])
+    ids = json.loads(decoded(struct)).get("biz_ids", [])
     items = [
         {"biz_id": biz_id, "task_id": 1, "status": "DONE", "output_params": '{"intention":"yes"}'}
         for biz_id in ([ids] if isinstance(ids, str) else ids)
@@ -94,7 +104,7 @@ def results(struct: bytes) -> bytes:
 @lru_cache(64)
 def accepted(struct: bytes) -> bytes:
     """Repeat every task, as the platform does. Cached: who sends the same tasks again measures itself alone."""
-    tasks = enumerate(json.loads(unquote_plus(struct.decode())).get("task_list", []), 1)
+    tasks = enumerate(json.loads(decoded(struct)).get("task_list", []), 1)
     data = [{"task_id": number, "task_request": task} for number, task in tasks]
     name = "alibaba_lingyang_utouch_submit_initiative_batch_task_response"
     return document(name, {"initiative_task_response": data})

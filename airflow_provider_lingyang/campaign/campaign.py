@@ -223,7 +223,7 @@ class Campaign:
             self._host, self._app_key, manifest.campaign_key, spec.plan_id, manifest.generation
         )
         builder = RequestBuilder(spool, identity, spec.batch_size, spec.use_book_info)
-        with Couriers(new_wire, policy.max_in_flight) as couriers:
+        with Couriers(new_wire, policy.max_in_flight + policy.ahead) as couriers:
             inquiry = look_up and Inquiry(
                 lambda biz_ids: couriers.call(lambda _: look_up(biz_ids), stop),
                 stop,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 from airflow_provider_lingyang.campaign.stop import Stop
@@ -16,8 +17,10 @@ T = TypeVar("T")
 class Wire(Protocol):
     """One connection to the gateway, for one thread. It sends each request once."""
 
-    def submit_struct(self, struct: str) -> SubmitReceipt:
-        """Send the JSON of one request."""
+    def submit_struct(
+        self, struct: str, *, departure: Callable[[], AbstractContextManager[object]]
+    ) -> SubmitReceipt:
+        """Send the JSON of one request, inside of what ``departure`` makes."""
 
     def close(self) -> None:
         """Give the connection back."""

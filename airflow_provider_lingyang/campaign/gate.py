@@ -125,7 +125,20 @@ class Gate:
         self._until = until
         self._clock = clock
         self._monotonic = monotonic
-        self._next = monotonic()
+        self._next = self._held = monotonic()
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether requests leave at a pace."""
+        return self._interval > 0
+
+    def is_open(self) -> bool:
+        """Whether what was let through a moment ago may still leave. For any thread."""
+        now = self._clock()
+        in_time = self._until is None or now < self._until
+        return (
+            in_time and not (self._window and self._window.opens_at(now)) and self._monotonic() >= self._held
+        )
 
     def delay(self) -> float:
         """Return the seconds until the next request may leave; 0 or less: now.
@@ -168,7 +181,8 @@ class Gate:
 
     def hold(self, seconds: float) -> None:
         """Let nothing leave for so long."""
-        self._next = max(self._next, self._monotonic() + seconds)
+        self._held = max(self._held, self._monotonic() + seconds)
+        self._next = max(self._next, self._held)
 
     def passed(self) -> None:
         """Note that a request leaves."""

@@ -11,6 +11,7 @@ from itertools import islice
 
 from airflow_provider_lingyang.campaign.batches import BatchRequest
 from airflow_provider_lingyang.campaign.couriers import Couriers, StoppedError, Wire
+from airflow_provider_lingyang.campaign.door import Door, NotLeft
 from airflow_provider_lingyang.campaign.doubts import Inquiry, Question, Verdict
 from airflow_provider_lingyang.campaign.gate import Gate, Later, TooLate
 from airflow_provider_lingyang.campaign.manifest import BatchTally, Doubt, Manifest
@@ -41,6 +42,7 @@ from airflow_provider_lingyang.ledger.base import (
 log = logging.getLogger(__name__)
 
 _SLICE = 0.2
+_AHEAD = 2
 
 
 class SubmissionStopped(Exception):
@@ -74,6 +76,11 @@ class Policy:
     on_rejected: str = "continue"
 
     @property
+    def ahead(self) -> int:
+        """Requests that are signed and encoded while they wait for one to be answered."""
+        return min(_AHEAD, self.max_in_flight - 1)
+
+    @property
     def intent_life(self) -> float:
         """Seconds after which an intent must be renewed: well before a look-up by another try may count."""
         # Not 0, or every intent would be stale before its request can leave.
@@ -101,6 +108,7 @@ class _Flight:
     intent: Intent
     fresh_until: float
     attempts: int = 0
+    left: bool = False
     left_at: float = 0.0
     doubt: Doubt | None = None
     unknown: Sequence[str] = ()
@@ -109,15 +117,12 @@ class _Flight:
     """Whether an earlier attempt may have been executed: then no later refusal proves anything."""
 
 
-class _StaleIntentError(Exception):
-    """The request did not leave: its intent is too old."""
-
-
 class Submission:
     """Sends one campaign.
 
     The main thread decides and writes the ledger, couriers send. A request leaves only after its intent was written,
-    and intents run at most twice ``max_in_flight`` ahead: that many are in doubt after a kill.
+    and intents run at most twice ``max_in_flight`` ahead: that many are in doubt after a kill. Couriers are given a few
+    requests more than may be under way; whether one leaves is decided when there is a place for it.
 
     :param spool: knows who was not executed and has to be sent to again.
     :param manifest: where every outcome is booked, before anything else happens.
@@ -156,6 +161,9 @@ class Submission:
         self._resent = resent or {}
         self._clock = clock
         self._monotonic = monotonic
+        self._door = Door(policy.max_in_flight, self._may_leave)
+        # At a pace, the moment at which a request is handed out is the one at which it has to leave.
+        self._handed_at_most = policy.max_in_flight + (0 if gate.is_paced else policy.ahead)
         self._ready: deque[_Flight] = deque()
         self._flying: list[_Flight] = []
         self._doubtful: list[_Flight] = []
@@ -214,6 +222,10 @@ class Submission:
                 else:
                     break
         except BaseException as error:
+            self._door.shut()
+            for flight in [flight for flight in self._flying if not flight.left]:
+                self._flying.remove(flight)
+                self._take_back(batch, flight)
             self._release()
             try:
                 self._close_books()
@@ -226,10 +238,8 @@ class Submission:
     def _check_stop(self) -> None:
         if self._stop.told() and self._ending is None:
             self._ending = SubmissionStopped("the task was told to stop; no further request left")
-        if self._stop.out_of_time() and self._flying:
-            raise SubmissionStopped(
-                f"the task was told to stop while {self._flying[0].request} was under way"
-            )
+        if self._stop.out_of_time() and (flight := next((each for each in self._flying if each.left), None)):
+            raise SubmissionStopped(f"the task was told to stop while {flight.request} was under way")
 
     def _take(self, source: Iterator[BatchRequest]) -> bool:
         """Write the intents of the next requests, and with them the outcomes that are known."""
@@ -268,7 +278,7 @@ class Submission:
     def _launch(self, batch: BatchTally) -> None:
         """Let requests leave, as many as may."""
         self._wait = 0.0
-        while self._ready and len(self._flying) < self._policy.max_in_flight:
+        while self._ready and len(self._flying) < self._handed_at_most:
             # The task may have been told to stop while the intents were written.
             if self._ending is not None or self._doubtful or self._stop.told():
                 return
@@ -292,6 +302,7 @@ class Submission:
             flight = self._ready.popleft()
             self._gate.passed()
             flight.attempts += 1
+            flight.left = False
             batch.requests += 1
             # In doubt before it leaves, and until something definite is known: whatever may be raised, wherever, by a
             # signal or a bug, nobody who may have been contacted is counted as not sent.
@@ -303,11 +314,16 @@ class Submission:
 
     def _carry(self, wire: Wire, flight: _Flight) -> SubmitReceipt:
         """Send a request, in a courier's thread."""
-        # The last thing before it leaves: a process that was paused meanwhile must not send under an old intent.
+        return wire.submit_struct(flight.request.struct, departure=lambda: self._door.departure(flight))
+
+    def _may_leave(self, flight: _Flight) -> bool:
+        """Whether a request may leave now; in a courier's thread."""
+        if self._ending is not None or self._doubtful or self._stop.told() or not self._gate.is_open():
+            return False
+        # A process that was paused meanwhile must not send under an old intent.
         flight.left_at = self._monotonic()
-        if flight.left_at > flight.fresh_until:
-            raise _StaleIntentError
-        return wire.submit_struct(flight.request.struct)
+        flight.left = flight.left_at <= flight.fresh_until
+        return flight.left
 
     def _renew(self) -> None:
         fresh_until = self._monotonic() + self._policy.intent_life
@@ -317,7 +333,7 @@ class Submission:
 
     def _hear(self, batch: BatchTally) -> None:
         """Wait a moment for an answer, and book it."""
-        waits_for_gate = self._ready and len(self._flying) < self._policy.max_in_flight and self._wait > 0
+        waits_for_gate = self._ready and len(self._flying) < self._handed_at_most and self._wait > 0
         answer = self._couriers.answer(min(_SLICE, self._wait) if waits_for_gate else _SLICE)
         if answer is None:
             return
@@ -329,10 +345,8 @@ class Submission:
             log.warning("%s was refused: %s", flight.request, result)
             self._book(batch, flight, rejected=flight.request.biz_ids)
             self._manifest.because("rejected", _reason(result), len(flight.request.biz_ids))
-        elif isinstance(result, _StaleIntentError):
-            self._back(batch, flight)
-            flight.attempts -= 1
-            batch.requests -= 1
+        elif isinstance(result, NotLeft):
+            self._take_back(batch, flight)
         elif isinstance(result, LingyangError):
             self._book_failure(batch, flight, result)
         elif isinstance(result, Exception):
@@ -340,6 +354,7 @@ class Submission:
             self._ending = self._ending or result
         else:
             raise result
+        self._door.heard(flight)
 
     def _book_receipt(self, batch: BatchTally, flight: _Flight, receipt: SubmitReceipt) -> None:
         request, echoed = flight.request, receipt.task_ids
@@ -453,6 +468,12 @@ class Submission:
             except StoppedError:
                 self._check_stop()
         return [Verdict(unknown=list(flight.unknown)) for flight in flights]
+
+    def _take_back(self, batch: BatchTally, flight: _Flight) -> None:
+        """Make a request ready again that did not leave."""
+        self._back(batch, flight)
+        flight.attempts -= 1
+        batch.requests -= 1
 
     def _back(self, batch: BatchTally, flight: _Flight) -> None:
         """Make a request ready again."""

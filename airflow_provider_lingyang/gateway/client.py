@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ from airflow_provider_lingyang.gateway.settings import GatewaySettings
 from airflow_provider_lingyang.gateway.transport import CONNECT_TIMEOUT, IDLE_LIMIT, chain, reason_of
 
 T = TypeVar("T")
+Departure = Callable[[], AbstractContextManager[object]]
 
 log = logging.getLogger(__name__)
 
@@ -92,15 +94,23 @@ class GatewayClient:
         """Submit one request; see :meth:`submit_struct`."""
         return self.submit_struct(request.to_json())
 
-    def submit_struct(self, struct: str) -> SubmitReceipt:
+    def submit_struct(self, struct: str, *, departure: Departure = nullcontext) -> SubmitReceipt:
         """Submit one request that is serialised already.
 
         :param struct: the JSON of an ``InitiativeBatchTaskRequest``.
+        :param departure: makes what is entered as the last thing before an attempt leaves, signed and encoded, and left
+            once its answer is read; what it raises comes out, and nothing was sent.
         :return: which tasks were accepted.
         :raises RequestRefusedError: the platform refused it.
         :raises LingyangError: the typed reason; its ``replay`` says whether it may have been executed.
         """
-        return self._attempts(SUBMIT_METHOD, {SUBMIT_PARAM: struct}, protocol.read_receipt, idempotent=False)
+        return self._attempts(
+            SUBMIT_METHOD,
+            {SUBMIT_PARAM: struct},
+            protocol.read_receipt,
+            idempotent=False,
+            departure=departure,
+        )
 
     def fetch_results(
         self,
@@ -133,12 +143,13 @@ class GatewayClient:
         read: Callable[[Answer, Scrubber], T],
         *,
         idempotent: bool,
+        departure: Departure = nullcontext,
     ) -> T:
         attempt = 0
         while True:
             attempt += 1
             try:
-                return self._attempt(method, params, read)
+                return self._attempt(method, params, read, departure)
             except LingyangError as error:
                 delay = self._retry.delay(error, attempt, idempotent=idempotent)
                 if delay is None:
@@ -146,10 +157,20 @@ class GatewayClient:
                 log.warning("%s: attempt %d: %s; again in %.1f s", method, attempt, error.facts, delay)
             self._sleep(delay)
 
-    def _attempt(self, method: str, params: Mapping[str, str], read: Callable[[Answer, Scrubber], T]) -> T:
+    def _attempt(
+        self,
+        method: str,
+        params: Mapping[str, str],
+        read: Callable[[Answer, Scrubber], T],
+        departure: Departure,
+    ) -> T:
         # Signed inside the attempt: the timestamp must be of this one.
         form = protocol.signed_form(self.settings, method, params, self._clock())
         scrub = Scrubber(params, {protocol.signature_of(form): "sign", **self.settings.credentials})
+        with departure():
+            return read(self._exchange(form, scrub), scrub)
+
+    def _exchange(self, form: bytes, scrub: Scrubber) -> Answer:
         if self._monotonic() - self._last_used > IDLE_LIMIT:
             self._session.close()
         timeout = self.settings.timeout
@@ -165,7 +186,7 @@ class GatewayClient:
             raise _transport_error(error, timeout) from None
         finally:
             self._last_used = self._monotonic()
-        answer = protocol.read_answer(
+        return protocol.read_answer(
             status=response.status_code,
             content_type=response.headers.get("Content-Type", ""),
             body=body,
@@ -173,7 +194,6 @@ class GatewayClient:
             date=response.headers.get("Date"),
             now=self._clock(),
         )
-        return read(answer, scrub)
 
 
 class _Session(requests.Session):

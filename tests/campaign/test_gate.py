@@ -48,6 +48,24 @@ def test_a_hold_is_waited_out_once_by_everybody() -> None:
     assert gate.delay() <= 0
 
 
+def test_what_has_passed_may_still_leave_while_nothing_else_is_against_it() -> None:
+    clock = Clock("2026-01-31 20:29:50")
+    window, until = SendWindow.parse("09:00-20:30"), parse_until("2026-02-01 09:00:10")
+    gate = Gate(max_requests_per_second=1, window=window, until=until, clock=clock, monotonic=clock.monotonic)
+    gate.passed()
+    assert gate.is_open()
+    gate.hold(2)
+    assert not gate.is_open()
+    clock.passes(2)
+    assert gate.is_open()
+    clock.passes(8)
+    assert not gate.is_open()  # 20:30
+    clock.passes(12.5 * 3600)
+    assert gate.is_open()  # 09:00
+    clock.passes(10)
+    assert not gate.is_open()
+
+
 @pytest.mark.parametrize(
     ("window", "now", "opens"),
     [

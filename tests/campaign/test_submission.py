@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -38,7 +39,11 @@ class Wire:
     def __init__(self, outcomes: list[Any]) -> None:
         self.outcomes = outcomes
 
-    def submit_struct(self, struct: str) -> SubmitReceipt:
+    def submit_struct(self, struct: str, *, departure: Any) -> SubmitReceipt:
+        with departure():
+            return self.answer(struct)
+
+    def answer(self, struct: str) -> SubmitReceipt:
         outcome = self.outcomes.pop(0)
         if isinstance(outcome, BaseException):
             raise outcome
@@ -77,7 +82,9 @@ def send(
     manifest = Manifest("key", [], {}, ids_limit=1000, audience=2 * count)
     to_send = [BatchRequest(f"code{n}", "1", (f"{n}a", f"{n}b"), f"{n}a {n}b") for n in range(count)]
     raised = None
-    with Couriers(lambda: new_wire(list(outcomes))) as couriers, Spool() as spool:
+    told = policy_class(max_attempts=max_attempts, **policy)
+    threads = told.max_in_flight + told.ahead
+    with Couriers(lambda: new_wire(list(outcomes)), threads) as couriers, Spool() as spool:
         submission = Submission(
             couriers=couriers,
             ledger=ledger or NoLedger(),
@@ -86,7 +93,7 @@ def send(
             progress=Progress(manifest, manifest.audience),
             gate=Gate(),
             retry=RetryPolicy(max_attempts, random.Random(1)),
-            policy=policy_class(max_attempts=max_attempts, **policy),
+            policy=told,
             stop=Stop(told_at),
         )
         try:
@@ -150,9 +157,9 @@ def test_no_request_leaves_once_the_task_was_told_to_stop() -> None:
     told: list[float] = []
 
     class Telling(Wire):
-        def submit_struct(self, struct: str) -> SubmitReceipt:
+        def answer(self, struct: str) -> SubmitReceipt:
             told.append(time.monotonic())
-            return super().submit_struct(struct)
+            return super().answer(struct)
 
     manifest, raised = send([None, None, None], lambda: told[0] if told else None, new_wire=Telling)
     assert isinstance(raised, SubmissionStopped)
@@ -179,14 +186,56 @@ def test_patience_counts_from_the_moment_when_the_task_was_told_to_stop() -> Non
     told: list[float] = []
 
     class Deaf(Wire):
-        def submit_struct(self, struct: str) -> SubmitReceipt:
+        def answer(self, struct: str) -> SubmitReceipt:
             told.append(time.monotonic() - PATIENCE)  # only noticed now
             time.sleep(1)
-            return super().submit_struct(struct)
+            return super().answer(struct)
 
     manifest, raised = send([None], lambda: told[0] if told else None, new_wire=Deaf)
     assert "told to stop while request code0" in str(raised)
     assert manifest.in_doubt == 2
+
+
+def test_what_was_handed_out_ahead_is_not_in_doubt_when_patience_ends() -> None:
+    told: list[float] = []
+    under_way = threading.Barrier(2)
+
+    class Deaf(Wire):
+        def answer(self, struct: str) -> SubmitReceipt:
+            under_way.wait(5)
+            told.append(time.monotonic() - PATIENCE)
+            time.sleep(1)
+            return super().answer(struct)
+
+    manifest, raised = send([None] * 5, lambda: told[0] if told else None, new_wire=Deaf, max_in_flight=2)
+    assert "told to stop while request code" in str(raised)
+    assert (manifest.in_doubt, manifest.not_sent) == (4, 6)
+
+
+def test_no_request_that_was_handed_out_ahead_leaves_after_a_failure() -> None:
+    left: list[str] = []
+    under_way, failed = threading.Barrier(4), threading.Event()
+
+    class Together(Wire):
+        def submit_struct(self, struct: str, *, departure: Any) -> SubmitReceipt:
+            try:
+                return super().submit_struct(struct, departure=departure)
+            finally:
+                if struct == "0a 0b":
+                    failed.set()
+
+        def answer(self, struct: str) -> SubmitReceipt:
+            left.append(struct)
+            under_way.wait(5)
+            if struct == "0a 0b":
+                raise errors.CallRefusedError("x", code="25")
+            failed.wait(5)
+            return receipt(*struct.split())
+
+    manifest, raised = send([None] * 12, new_wire=Together, max_in_flight=4)
+    assert "code0 of batch_num 1" in str(raised)
+    assert len(left) == 4
+    assert (manifest.accepted, manifest.not_sent, manifest.in_doubt) == (6, 18, 0)
 
 
 def test_intents_are_written_before_requests_leave_and_outcomes_with_the_next_intents() -> None:
@@ -208,19 +257,20 @@ def test_what_the_ledger_does_not_take_does_not_leave(fails: int) -> None:
     sent: list[str] = []
 
     class Noting(Wire):
-        def submit_struct(self, struct: str) -> SubmitReceipt:
+        def answer(self, struct: str) -> SubmitReceipt:
             sent.append(struct)
-            return super().submit_struct(struct)
+            return super().answer(struct)
 
     diary = Diary([fails])
     manifest, raised = send([None] * 5, ledger=diary, new_wire=Noting)
     assert isinstance(raised, LedgerError)
-    assert len(sent) == sum(len(intents) for _, intents in diary.written[:fails])
+    intended = {code for _, intents in diary.written[:fails] for code in intents}
+    assert {f"code{struct[0]}" for struct in sent} <= intended
     assert manifest.accepted == 2 * len(sent)
     assert manifest.in_doubt == 0
-    # What is known is still written down: also that the last window did not leave.
+    # What is known is still written down: also that the last window did not leave, and what was handed out in vain.
     outcomes = {code for written, _ in diary.written for code in written}
-    assert len(outcomes) >= len(sent)
+    assert outcomes >= intended
 
 
 def test_a_ledger_that_fails_after_the_last_answer_fails_the_try() -> None:
@@ -292,9 +342,9 @@ def test_a_gateway_that_dedupes_gets_the_same_request_again() -> None:
     structs: list[str] = []
 
     class Noting(Wire):
-        def submit_struct(self, struct: str) -> SubmitReceipt:
+        def answer(self, struct: str) -> SubmitReceipt:
             structs.append(struct)
-            return super().submit_struct(struct)
+            return super().answer(struct)
 
     manifest, raised = send([lost, None], requests=1, new_wire=Noting, dedupes_by_code=True, max_attempts=3)
     assert raised is None

@@ -86,8 +86,9 @@ SAFEGUARDS: dict[str, tuple[Callable[[], None], Schedule]] = {
     ),
     "fencing sql": (
         no_fence_sql,
-        # This seed pauses after the write: before it, the UNIQUE key would still refuse whom the retry has sent to.
-        _schedule([Try([], [("pause", 1)])], mode="look up", ledger="sql", seed=1),
+        # This seed pauses after the write: before it, the UNIQUE key would still refuse whom the retry has sent to. And
+        # it is the last one: at the next, it would, perhaps before the request has left.
+        _schedule([Try([], [("pause", 4)])], mode="look up", ledger="sql", seed=1),
     ),
 }
 

@@ -153,9 +153,9 @@ def _run(plan: Plan) -> None:
         patch()
     send = GatewayClient.submit_struct
 
-    def submit_struct(self: GatewayClient, struct: str) -> Any:
+    def submit_struct(self: GatewayClient, struct: str, **how: Any) -> Any:
         happening.request()
-        return send(self, struct)
+        return send(self, struct, **how)
 
     GatewayClient.submit_struct = submit_struct  # type: ignore[method-assign]
     hand = Couriers.hand
