@@ -57,8 +57,9 @@ async def look_up(
     failure: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as group:
+            look.load(group, 0)
             for _ in range(calls_at_a_time):
-                group.create_task(look.work())
+                group.create_task(look.work(group))
     except* Exception as errors:
         # What is raised here would come out as a group.
         failure = errors.exceptions[0]
@@ -82,14 +83,13 @@ class _LookUp:
         self._offload = offload
         self._page_size = max(PAGE, people_per_call * calls_at_a_time)
         self._chunks: deque[Sequence[Row]] = deque()
-        self._after: int | None = 0
-        self._loading = asyncio.Lock()
+        self._loading: asyncio.Task[Sequence[Row]] | None = None
         self._changes = Changes()
         self._failed_in_a_row = 0
         self._ended = False
 
-    async def work(self) -> None:
-        while (people := await self._next()) is not None:
+    async def work(self, group: asyncio.TaskGroup) -> None:
+        while (people := await self._next(group)) is not None:
             try:
                 results = await self._ask(people)
             except LingyangError as error:
@@ -114,14 +114,25 @@ class _LookUp:
         if changes.to_write:
             await self._offload(self._waiting.write, changes)
 
-    async def _next(self) -> Sequence[Row] | None:
-        if not self._chunks and self._after is not None and not self._ended:
-            async with self._loading:
-                if not self._chunks and self._after is not None and not self._ended:
-                    page = await self._offload(self._waiting.page, self._after, self._page_size)
-                    self._after = page[-1][0] if page else None
-                    size = self._people_per_call
-                    self._chunks.extend(page[start : start + size] for start in range(0, len(page), size))
+    def load(self, group: asyncio.TaskGroup, after: int) -> None:
+        """Begin to read the next people. A page ahead, so that nobody waits while there is somebody to ask for."""
+
+        async def page() -> Sequence[Row]:
+            rows: Sequence[Row] = await self._offload(self._waiting.page, after, self._page_size)
+            return rows
+
+        self._loading = group.create_task(page())
+
+    async def _next(self, group: asyncio.TaskGroup) -> Sequence[Row] | None:
+        while not self._chunks and not self._ended and (loading := self._loading) is not None:
+            page = await loading
+            # All wait for the same page; the first that has it deals it out.
+            if loading is self._loading:
+                size = self._people_per_call
+                self._chunks.extend(page[start : start + size] for start in range(0, len(page), size))
+                self._loading = None
+                if page:
+                    self.load(group, page[-1][0])
         return self._chunks.popleft() if self._chunks and not self._ended else None
 
 
