@@ -33,8 +33,9 @@ PAIRS["lowest"] = ("3.11", "lowest")
 NEEDED = ["tests", "dags_examples", "docs", "README.md", "README.zh.md", "pyproject.toml"]
 # Thousands of killed tries, and a whole Airflow with all its processes, in a browser too: `make test` runs them, on the
 # newest Airflow.
-WORKERS = ["-n", "logical", "--maxprocesses", "4", "--no-loadscope-reorder"]
 LEFT_OUT = ["tests/browser", "tests/chaos", "tests/real"]
+# As in the Makefile.
+WORKERS = ["-n", "logical", "--maxprocesses", "4", "--no-loadscope-reorder"]
 # Printed where the tests run, by what they run on.
 FACTS = """
 import platform, sys

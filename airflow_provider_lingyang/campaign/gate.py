@@ -135,10 +135,8 @@ class Gate:
     def is_open(self) -> bool:
         """Whether what was let through a moment ago may still leave. For any thread."""
         now = self._clock()
-        in_time = self._until is None or now < self._until
-        return (
-            in_time and not (self._window and self._window.opens_at(now)) and self._monotonic() >= self._held
-        )
+        closed = self._window is not None and self._window.opens_at(now) is not None
+        return not closed and not self.is_too_late(now) and self._monotonic() >= self._held
 
     def delay(self) -> float:
         """Return the seconds until the next request may leave; 0 or less: now.

@@ -12,6 +12,13 @@ def leave(door: Door[int], number: int) -> None:
         pass
 
 
+def try_to_leave(door: Door[int], number: int, found: list[str]) -> None:
+    try:
+        leave(door, number)
+    except NotLeft:
+        found.append("stayed")
+
+
 def test_so_many_are_outside_at_a_time_and_the_next_leaves_when_one_is_back() -> None:
     door = Door[int](2, lambda _: True)
     third = threading.Thread(target=leave, args=(door, 3))
@@ -40,14 +47,7 @@ def test_after_a_failure_nobody_leaves_until_it_was_heard_of() -> None:
 def test_who_waits_for_a_place_learns_of_the_failure_that_frees_it() -> None:
     door = Door[int](1, lambda _: True)
     found: list[str] = []
-
-    def second() -> None:
-        try:
-            leave(door, 2)
-        except NotLeft:
-            found.append("stayed")
-
-    thread = threading.Thread(target=second)
+    thread = threading.Thread(target=try_to_leave, args=(door, 2, found))
     with pytest.raises(ZeroDivisionError), door.departure(1):
         thread.start()
         raise ZeroDivisionError
@@ -59,14 +59,7 @@ def test_whether_a_request_may_leave_is_asked_when_there_is_a_place() -> None:
     may = [True]
     door = Door[int](1, lambda _: may[0])
     found: list[str] = []
-
-    def second() -> None:
-        try:
-            leave(door, 2)
-        except NotLeft:
-            found.append("stayed")
-
-    thread = threading.Thread(target=second)
+    thread = threading.Thread(target=try_to_leave, args=(door, 2, found))
     with door.departure(1):
         thread.start()
         may[0] = False

@@ -107,13 +107,13 @@ class AirflowProcesses:
             self._launch("api-server", "--host=127.0.0.1", f"--port={self.port}", "--workers=1")
             self._launch("dag-processor")
             self._launch("scheduler", "--skip-serve-logs")
-            self.until(lambda: self.has("/api/v2/monitor/health"), "the API server", 180)
+            self.until(lambda: self.has("/api/v2/monitor/health"), "the API server", 90)
             self._token = self.api("GET", "/auth/token")["access_token"]
-            self.until(lambda: self.has(f"/api/v2/dags/{self.dag}"), "the DAG", 180)
+            self.until(lambda: self.has(f"/api/v2/dags/{self.dag}"), "the DAG", 60)
             self.until(
                 lambda: self.api("GET", "/api/v2/monitor/health")["scheduler"]["status"] == "healthy",
                 "the scheduler",
-                180,
+                60,
             )
         except BaseException:
             self.stop()
@@ -267,7 +267,7 @@ class Campaign:
             if request["received_at"] <= at <= (request["ended_at"] or float("inf"))
         ]
 
-    def wait_for_end(self, patience: float = 180) -> str:
+    def wait_for_end(self, patience: float = 60) -> str:
         """Return the state of the DAG run when it has ended."""
 
         def ended() -> str | None:

@@ -148,7 +148,7 @@ class Wait:
         found: dict[str, Any] = self.airflow.api("GET", f"{self.path}/taskInstances/{task_id}")
         return found
 
-    def until_state(self, state: str, patience: float = 180, *, task_id: str = "wait") -> None:
+    def until_state(self, state: str, patience: float = 60, *, task_id: str = "wait") -> None:
         def reached() -> bool:
             task = self.task(task_id)
             ended = task["state"] in ("success", "failed", "skipped", "upstream_failed")
@@ -160,7 +160,7 @@ class Wait:
     def deferral(self, number: int = 0) -> dict[str, Any]:
         """Wait until it is deferred; return what of it was stored."""
         self.airflow.until(
-            lambda: len(self.journal.deferrals(self.wave)) > number, f"deferral {number} of {self.wave}", 180
+            lambda: len(self.journal.deferrals(self.wave)) > number, f"deferral {number} of {self.wave}", 60
         )
         return self.journal.deferrals(self.wave)[number]
 
@@ -310,7 +310,7 @@ def journal(airflow: Any, database: str) -> Iterator[Journal]:
 
 @pytest.fixture(scope="module")
 def start(airflow: Any, journal: Journal, gates: Any) -> Callable[..., Wait]:
-    airflow.until(lambda: airflow.has("/api/v2/dags/waits_twice"), "the DAGs", 180)
+    airflow.until(lambda: airflow.has("/api/v2/dags/waits_twice"), "the DAGs", 60)
 
     def start(wave: str, gate: str, **how: Any) -> Wait:
         return Wait(airflow, journal, gates[gate], wave, WAVES[wave], **how)
@@ -352,7 +352,7 @@ def waits(alone: Any, start: Callable[..., Wait]) -> dict[str, Wait]:
 @pytest.fixture(scope="module")
 def triggerer(airflow: Any, waits: Any) -> Iterator[None]:
     airflow.start_triggerer()
-    waits["killed"].until_looks(1, since=waits["killed"].deferral()["at"], patience=180)
+    waits["killed"].until_looks(1, since=waits["killed"].deferral()["at"], patience=60)
     yield
     airflow.kill_triggerer()
 
@@ -535,7 +535,7 @@ def test_a_killed_triggerer_s_waits_go_on_in_the_next_one_until_the_same_deadlin
     airflow.kill_triggerer()
     killed_at = time.time()
     airflow.start_triggerer()
-    wait.until_looks(4, since=killed_at, patience=180)
+    wait.until_looks(4, since=killed_at, patience=60)
     went_on = wait.look_ups(killed_at)[0]["received_at"]
     assert wait.task()["state"] == "deferred"
     assert journal.trigger(before["trigger_id"]) == before["arguments"]

@@ -67,7 +67,7 @@ def test_a_clear_with_another_mapping_reaches_everybody_once(airflow: Any, sandb
             found.append((json.loads(value) if isinstance(value, str) else value)["counts"])
         return found
 
-    airflow.until(lambda: airflow.has("/api/v2/dags/mapped"), "the DAG", 180)
+    airflow.until(lambda: airflow.has("/api/v2/dags/mapped"), "the DAG", 60)
     assign(BEFORE)
     # Some requests are executed and their answers lost, and nobody can be looked up.
     sandbox.add_fault(**LOST, method="submit", every=3, times=None)
