@@ -20,7 +20,7 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 from airflow_provider_lingyang.gateway.dates import date_text
-from airflow_provider_lingyang.gateway.field_types import dump_json, parse_json_object, to_date
+from airflow_provider_lingyang.gateway.field_types import dump_json, json_object_text, to_date
 from airflow_provider_lingyang.gateway.models import InitiativeTaskRequest
 
 PlainRow = tuple[str, bool, str | None, str, str]
@@ -61,10 +61,7 @@ def _object(value: Any) -> str | None:
     kind = type(value)
     if kind is dict:
         return dump_json(value)
-    if kind is str and (text := value.strip()):
-        parse_json_object(text)
-        return str(text)
-    return None
+    return json_object_text(value) if kind is str and value.strip() else None
 
 
 def _date(value: Any) -> str | None:

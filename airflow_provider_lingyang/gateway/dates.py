@@ -43,8 +43,14 @@ def parse_date(text: str) -> datetime:
 
 def date_text(moment: datetime) -> str:
     """Return a datetime as the platform writes it: ``yyyy-MM-dd HH:mm:ss`` at China's time."""
+    return _china_text(in_china(moment))
+
+
+# Only of China's time, which has no hour twice: elsewhere two moments can be equal.
+@lru_cache(256)
+def _china_text(moment: datetime) -> str:
     # Not %Y: on Linux it does not pad the year 1, which is what databases hold for "no date".
-    return in_china(moment).isoformat(" ", "seconds")[:19]
+    return moment.isoformat(" ", "seconds")[:19]
 
 
 def in_china(moment: datetime) -> datetime:

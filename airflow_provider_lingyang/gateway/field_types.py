@@ -60,7 +60,7 @@ def _to_json_object(value: Any) -> Any:
     if value is None:
         return None
     if isinstance(value, str):
-        return _checked_json_object(value)
+        return json_object_text(value)
     if not isinstance(value, dict):
         raise PydanticCustomError("json_object", "must be a JSON object")
     return dump_json(value)
@@ -68,9 +68,10 @@ def _to_json_object(value: Any) -> Any:
 
 # output_params and the like are the same for everybody.
 @lru_cache(64)
-def _checked_json_object(text: str) -> str:
+def json_object_text(text: str) -> str:
+    """Return the text of a JSON object without the white space around it, checked as :func:`parse_json_object` does."""
     text = text.strip()
-    if not _is_canonical(text):
+    if not _names_differ(text):
         parse_json_object(text)
     return text
 
@@ -79,15 +80,21 @@ _write_spaced = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _write_compact = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
-def _is_canonical(text: str) -> bool:
-    """Whether a text is a JSON object as databases and programs write it: the same when it is read and written again.
+def _names_differ(text: str) -> bool:
+    """Whether a text is a JSON object of which it is soon seen that no name is in there twice.
 
-    So no name is in there twice. A third of the time that it takes to look at each name.
+    It is not where a flat one has as many colons outside of strings as names, or where an object is the same when it is
+    read and written again. A tenth, or a third, of the time that it takes to look at each name.
     """
     try:
-        parsed = from_json(text)
+        parsed = from_json(text, allow_inf_nan=False)
+        if not isinstance(parsed, dict):
+            return False
+        # Without a backslash, every quotation mark begins or ends a string.
+        if "\\" not in text and "".join(text.split('"')[::2]).count(":") == len(parsed):
+            return True
         write = _write_spaced if '": ' in text else _write_compact
-        return isinstance(parsed, dict) and write(parsed) == text
+        return write(parsed) == text
     except (TypeError, ValueError, RecursionError):  # the first for half a character
         return False
 

@@ -25,6 +25,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from pydantic_core.core_schema import ModelSchema
 
 from airflow_provider_lingyang.gateway.field_types import (
+    Date,
     JsonObject,
     Number,
     OptionalDate,
@@ -72,9 +73,9 @@ class _PlainTask(_Struct):
     cms_member_type: PlainText = None
     appointment_time_id: PlainNumber = None
     policy_id: PlainNumber = None
-    book_charge_biz_info: OptionalJsonObject = _private()
+    book_charge_biz_info: JsonObject | None = _private()
     book_user_id: PlainNumber = _private()
-    plan_execute_start_time: OptionalDate = None
+    plan_execute_start_time: Date | None = None
 
 
 _PLAIN, _KIND = "function-plain", "function-kind"

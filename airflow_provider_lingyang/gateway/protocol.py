@@ -27,6 +27,7 @@ from airflow_provider_lingyang.gateway.errors import (
     RequestInvalidError,
     RequestRefusedError,
 )
+from airflow_provider_lingyang.gateway.form import form_encoded
 from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, InitiativeTaskResponse
 from airflow_provider_lingyang.gateway.result_query import as_list, names_in, plain_text
 from airflow_provider_lingyang.gateway.scrub import Scrubber
@@ -41,7 +42,6 @@ HEADERS = {
 }
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _DECODER = json.JSONDecoder(strict=False)
-_UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 
 
 def signed_form(settings: GatewaySettings, method: str, params: Mapping[str, str], now: datetime) -> bytes:
@@ -69,16 +69,6 @@ def signed_form(settings: GatewaySettings, method: str, params: Mapping[str, str
     except UnicodeEncodeError:
         # from None: its own text repeats what could not be encoded.
         raise RequestInvalidError(f"a parameter of {method} holds text that is not Unicode") from None
-
-
-def form_encoded(text: str) -> bytes:
-    """Return a text as ``application/x-www-form-urlencoded``; what ``quote_plus`` returns, in a third of its time."""
-    encoded = text.encode()
-    special = set(encoded.translate(None, _UNRESERVED))
-    # The percent sign first, because the others bring more of it; the space last, because it becomes a plus sign.
-    for byte in sorted(special, key=lambda byte: (byte != ord("%"), byte == ord(" "))):
-        encoded = encoded.replace(bytes((byte,)), b"+" if byte == ord(" ") else b"%%%02X" % byte)
-    return encoded
 
 
 def signature_of(form: bytes) -> str:

@@ -12,6 +12,8 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote, quote_plus
 
+from airflow_provider_lingyang.gateway.form import KEPT
+
 _KEPT = frozenset(("biz_id", "biz_ids", "task_unique_code", "batch_num", "task_id", "plan_id"))
 """Identifiers may appear in texts; every other value of a request may not."""
 _MAX_TEXT = 500
@@ -186,6 +188,7 @@ def _spellings(value: str) -> set[str]:
                 escaped = json.dumps(escaped, ensure_ascii=ascii_only)[1:-1]
                 found.add(escaped)
         found |= {quote(value, safe="", errors="replace"), quote_plus(value, errors="replace")}
+        found.add(quote_plus(value, safe=KEPT, errors="replace"))  # as it was sent
     return {spelling.casefold() for spelling in found}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
-from urllib.parse import parse_qsl, quote_plus
+from urllib.parse import parse_qsl
 
 import pytest
 from hypothesis import given
@@ -26,7 +26,6 @@ from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, SUBMIT_PARAM
 from airflow_provider_lingyang.gateway.protocol import (
     Answer,
     SubmitReceipt,
-    form_encoded,
     read_answer,
     read_receipt,
     signature_of,
@@ -230,16 +229,6 @@ def test_what_is_sent_any_form_parser_reads_back_as_what_was_signed(
     assert {name: read_back.get(name, "") for name in params} == {
         name: value if name else "" for name, value in params.items()
     }
-
-
-@given(value=UNICODE)
-def test_a_form_is_encoded_as_the_standard_library_encodes_it(value: str) -> None:
-    assert form_encoded(value) == quote_plus(value).encode()
-
-
-def test_every_byte_is_encoded_as_the_standard_library_encodes_it() -> None:
-    value = "".join(map(chr, range(0x250))) + "张三😀%41+"
-    assert form_encoded(value) == quote_plus(value).encode()
 
 
 # --- answers: success -----------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_lingyang.gateway.form import form_encoded
 from airflow_provider_lingyang.gateway.models import SUBMIT_PARAM, InitiativeBatchTaskRequest
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 
@@ -87,6 +88,7 @@ SPELLINGS = {
     "in JSON in JSON": lambda value: escaped(value, 2, ascii_only=False),
     "in ASCII JSON in JSON": lambda value: escaped(value, 2, ascii_only=True),
     "in a form": quote_plus,
+    "in the form that was sent": lambda value: form_encoded(value).decode(),
     "in a URL": lambda value: quote(value, safe=""),
 }
 STRUCT = InitiativeBatchTaskRequest.model_validate(BATCH).to_json()
