@@ -9,7 +9,6 @@ import shutil
 import socket
 import sqlite3
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -32,7 +31,7 @@ os.environ |= {
 }
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess  # noqa: E402  # after the environment
-from tests.versions import AIRFLOW, AIRFLOWS_OWN_WARNINGS  # noqa: E402
+from tests.versions import AIRFLOW, AIRFLOW_PYTHON, AIRFLOWS_OWN_WARNINGS  # noqa: E402
 
 SUMMARY = pytest.StashKey[list[str]]()
 
@@ -45,6 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 HEAVY = ("tests/browser/", "tests/real/", "tests/chaos/")
 """They need a whole machine, and measure it."""
+SLOW_FILE = "tests/test_examples.py"
+"""Its tests share nothing; each of them starts an Airflow."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -56,12 +57,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where several processes share the work: file by file, and what is heavy all in one of them."""
+    """Where several processes share the work: file by file, but for one; and what is heavy all in one of them."""
     from xdist.scheduler import LoadScopeScheduling
 
     class FileByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "heavy" if nodeid.startswith(HEAVY) else nodeid.partition("::")[0]
+            if nodeid.startswith(HEAVY):
+                return "heavy"
+            return nodeid if nodeid.startswith(SLOW_FILE) else nodeid.partition("::")[0]
 
     return FileByFile(config, log)
 
@@ -213,9 +216,12 @@ def rendered(kind: Any, arguments: Mapping[str, Any]) -> Any:
 
 
 class AirflowCli:
-    """The command line of a real Airflow with a home and a database of its own."""
+    """The command line of a real Airflow with a home and a database of its own.
 
-    python = sys.executable
+    :param home: an empty folder, or one whose ``airflow.db`` is there.
+    """
+
+    python = AIRFLOW_PYTHON
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -228,7 +234,7 @@ class AirflowCli:
         }
 
     def __call__(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return self.command([sys.executable, "-m", "airflow", *args], self.env | env)
+        return self.command([self.python, "-m", "airflow", *args], self.env | env)
 
     def command(self, command: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         """Run any program in the home; what it prints, errors too, is its ``stdout``."""
@@ -265,12 +271,18 @@ class AirflowCli:
         return json.loads(value) if isinstance(value, str) else value
 
 
-@pytest.fixture
-def airflow_cli(tmp_path: Path) -> AirflowCli:
-    cli = AirflowCli(tmp_path)
+@pytest.fixture(scope="session")
+def empty_airflow_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cli = AirflowCli(tmp_path_factory.mktemp("empty_airflow"))
     migrated = cli("db", "migrate")
     assert migrated.returncode == 0, migrated.stdout[-3000:]
-    return cli
+    return cli.home / "airflow.db"
+
+
+@pytest.fixture
+def airflow_cli(empty_airflow_db: Path, tmp_path: Path) -> AirflowCli:
+    shutil.copy(empty_airflow_db, tmp_path)
+    return AirflowCli(tmp_path)
 
 
 def missing(what: str) -> None:

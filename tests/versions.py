@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib.metadata import version
 from typing import Any
 
 import pytest
 
 AIRFLOW = tuple(map(int, version("apache-airflow").split(".")[:2]))
+AIRFLOW_PYTHON = os.environ.get("LINGYANG_AIRFLOW_PYTHON", sys.executable)
+"""Whose Airflow a test starts, where it is a process of its own: the one of this environment, or a user's."""
 # Used where a test runs the task state store, or code that needs what Airflow ships beside it.
 needs_task_state = pytest.mark.skipif(
     AIRFLOW < (3, 3), reason="a task's own state, which outlives a killed try, is new in Airflow 3.3"
@@ -30,9 +34,11 @@ _BRANCH = r"The `airflow\.operators\.branch\.BaseBranchOperator` (class|attribut
 AIRFLOWS_OWN_WARNINGS = {
     # Flask-AppBuilder's parts on the old Flask, SQLAlchemy and marshmallow that 2.11.0 wants.
     (2, 11): [
-        r"'_(app|request)_ctx_stack' is deprecated and will be removed in Flask 2\.3",
+        r"'\w+' is deprecated and will be removed in Flask 2\.",
         "Deprecated API features detected! These feature",
         r"The '__version__' attribute is deprecated",
+        # Of a default that it has itself.
+        "Timer and timing metrics publish in seconds were deprecated",
     ],
     # The starlette that it works with, on a newer anyio.
     (3, 0): [_BRANCH, r"The anyio\.abc\.BlockingPortal alias is deprecated"],

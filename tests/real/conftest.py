@@ -27,6 +27,7 @@ from cryptography.fernet import Fernet
 
 from airflow_provider_lingyang.sandbox import SUBMIT
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.versions import AIRFLOW_PYTHON
 
 T = TypeVar("T")
 HERE = Path(__file__).parent
@@ -141,7 +142,7 @@ class AirflowProcesses:
     def _launch(self, name: str, *args: str) -> subprocess.Popen[bytes]:
         with (self.home / f"{name}.txt").open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "airflow", name, *args],
+                [AIRFLOW_PYTHON, "-m", "airflow", name, *args],
                 env=self.env,
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
