@@ -6,6 +6,7 @@ import atexit
 import json
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -67,6 +68,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return nodeid if nodeid.startswith(SLOW_FILE) else nodeid.partition("::")[0]
 
     return FileByFile(config, log)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    def end(number: int, frame: Any) -> None:
+        # After this test at the latest: Python swallows what is raised while it collects garbage.
+        session.shouldstop = "told to end"
+        signal.default_int_handler(number, frame)
+
+    # So that the servers which were started are stopped, as after an interrupt.
+    signal.signal(signal.SIGTERM, end)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
