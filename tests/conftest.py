@@ -242,6 +242,8 @@ class AirflowCli:
         self.env |= {
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+            # Airflow 3.0 draws a box around an error, and breaks its lines.
+            "COLUMNS": "1000",
         }
 
     def __call__(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:

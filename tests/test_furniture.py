@@ -78,7 +78,10 @@ def rows(cli: Any, sql: str) -> list[tuple[Any, ...]]:
         return db.execute(sql).fetchall()
 
 
-@pytest.mark.skipif(AIRFLOW < (3, 0), reason="`airflow dags test` makes no events of datasets in Airflow 2")
+@pytest.mark.skipif(
+    AIRFLOW < (3, 1),
+    reason="`airflow dags test` makes no events in Airflow 2, and takes every asset for inactive in Airflow 3.0",
+)
 def test_events_of_assets_tell_the_counts_and_the_ui_gets_its_links(ran: Any) -> None:
     printed = "\n".join(ran.printed)[-20_000:]
     told = rows(

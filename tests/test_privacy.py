@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.versions import AIRFLOW, TRIGGERS_READ_XCOMS
 
 DAG = """
 import logging
@@ -49,10 +50,6 @@ with DAG("canary", schedule=None) as dag:
     LingyangResultSensor(
         task_id="wait_rescheduled", campaign=accepted.output, mode="reschedule", poke_interval=1, timeout=60
     )
-    late = submit("late", 7)
-    LingyangResultSensor(
-        task_id="wait_deferred", campaign=late.output, deferrable=True, poke_interval=1, timeout=60
-    )
     submit("refused", 2)
     submit("refused_wholly", 3)
     submit("lost", 4, lingyang_conn_id="blind")
@@ -83,6 +80,14 @@ with DAG("canary", schedule=None) as dag:
     LingyangResultSensor(task_id="wait_called", campaign=called("{{ 'accepted' }}"), poke_interval=0.1, timeout=60)
     for how in ("raises", "raises_later", "fails"):
         called.override(task_id="called_" + how)(how)
+
+    # At last, so that the sensor looks before the gateway knows.
+    before = list(dag.tasks)
+    late = submit("late", 7, trigger_rule="all_done")
+    before >> late
+    LingyangResultSensor(
+        task_id="wait_deferred", campaign=late.output, deferrable=True, poke_interval=1, timeout=60
+    )
 """
 
 
@@ -106,7 +111,8 @@ def test_no_log_xcom_rendered_field_or_table_holds_a_person_or_a_credential(
     audience_db(["no", "tel", "mail", "who", "wave", "uid", "gift"], people)
     # So that the sensors have to wait.
     sandbox.add_fault(kind="late_index", seconds=2, match={"batch_num": "1"})
-    sandbox.add_fault(kind="late_index", seconds=12, match={"batch_num": "7"})
+    if TRIGGERS_READ_XCOMS:
+        sandbox.add_fault(kind="late_index", seconds=12, match={"batch_num": "7"})
     sandbox.add_fault(kind="echo_values", match={"batch_num": "2"}, times=None)
     sandbox.add_fault(
         kind="refuse", match={"batch_num": "3"}, times=None, message=f"{people[6][1]} {people[6][3]}"
@@ -133,8 +139,8 @@ def test_no_log_xcom_rendered_field_or_table_holds_a_person_or_a_credential(
     assert airflow_cli.xcom("canary", "wait", "return_value")["counts"]["finished"] == 3
     assert airflow_cli.xcom("canary", "wait_rescheduled", "return_value")["counts"]["finished"] == 3
     assert airflow_cli.xcom("canary", "wait_deferred", "return_value")["counts"]["finished"] == 3
-    assert "waiting in the triggerer" in ran.stdout
-    assert "3 unknown to the gateway" in ran.stdout
+    for said in ("waiting in the triggerer", "3 unknown to the gateway"):
+        assert (said in ran.stdout) == TRIGGERS_READ_XCOMS, said
     assert airflow_cli.xcom("canary", "refused", "manifest")["counts"]["rejected"] == 3
     reasons = airflow_cli.xcom("canary", "refused_wholly", "manifest")["reasons"]
     assert "<phone_number> <user_name>" in str(reasons)
@@ -152,7 +158,9 @@ def test_no_log_xcom_rendered_field_or_table_holds_a_person_or_a_credential(
     assert "called raised RuntimeError" in ran.stdout
     assert "AirflowFailException: said on purpose" in ran.stdout
 
-    written = ran.stdout + airflow_cli.everything_written()
+    written = airflow_cli.everything_written()
+    if AIRFLOW != (3, 0):  # Its `dags test` prints on the screen, and only there, what local variables hold.
+        written += ran.stdout
     assert "<audience: list, not shown>" in written
     for canary in ("CANARY", "100007770", "sandbox-secret", "sandbox-session"):
         found = [written[max(0, at.start() - 200) : at.end() + 50] for at in re.finditer(canary, written)]

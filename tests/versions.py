@@ -12,6 +12,8 @@ import pytest
 AIRFLOW = tuple(map(int, version("apache-airflow").split(".")[:2]))
 AIRFLOW_PYTHON = os.environ.get("LINGYANG_AIRFLOW_PYTHON", sys.executable)
 """Whose Airflow a test starts, where it is a process of its own: the one of this environment, or a user's."""
+TRIGGERS_READ_XCOMS = AIRFLOW != (3, 0)
+"""In ``airflow dags test``; in a triggerer they do."""
 # Used where a test runs the task state store, or code that needs what Airflow ships beside it.
 needs_task_state = pytest.mark.skipif(
     AIRFLOW < (3, 3), reason="a task's own state, which outlives a killed try, is new in Airflow 3.3"
@@ -29,8 +31,10 @@ def postgres_hook(driver: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 # Warnings are errors. These are about what Airflow and its own providers do among themselves.
-_BRANCH = r"The `airflow\.operators\.branch\.BaseBranchOperator` (class|attribute) is deprecated"
+_BRANCH = r"The `airflow\.operators\.branch\.\w+` (class|attribute) is deprecated"
 """Its provider "standard" imports this through "common-compat", from where only later Airflows do not warn."""
+_NOLOAD = "The ``noload`` loader strategy is deprecated"
+"""Its models use what SQLAlchemy 2.1, which it allows, deprecates."""
 AIRFLOWS_OWN_WARNINGS = {
     # Flask-AppBuilder's parts on the old Flask, SQLAlchemy and marshmallow that 2.11.0 wants.
     (2, 11): [
@@ -42,6 +46,7 @@ AIRFLOWS_OWN_WARNINGS = {
     ],
     # The starlette that it works with, on a newer anyio.
     (3, 0): [_BRANCH, r"The anyio\.abc\.BlockingPortal alias is deprecated"],
-    # Its models use what SQLAlchemy 2.1, which it allows, deprecates.
-    (3, 1): [_BRANCH, "The ``noload`` loader strategy is deprecated"],
+    (3, 1): [_BRANCH, _NOLOAD],
+    # Its API server asks the wrong one of its own for the form.
+    (3, 2): [_NOLOAD, r"ProvidersManager\.hooks is deprecated"],
 }

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -318,7 +318,9 @@ class LingyangResultSensor(BaseSensorOperator):
         """Return when the task was rescheduled first, or None while it has not been."""
         ti = context["ti"]
         if reader := getattr(ti, "get_first_reschedule_date", None):
-            return reader(context)
+            first = reader(context)
+            # `airflow dags test` of Airflow 3.0 gives text.
+            return datetime.fromisoformat(first) if isinstance(first, str) else first
         # Airflow 2, where a sensor asks the database itself.
         from airflow.sensors.base import _orig_start_date  # type: ignore[import-not-found]
 
