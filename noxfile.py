@@ -80,7 +80,13 @@ def suite(session: nox.Session, pair: str) -> None:
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, target)
-        env = {"PYTHONPATH": None, "PYTHONDONTWRITEBYTECODE": None, "LINGYANG_SDKS": str(ROOT / ".venv-sdks")}
+        env = {
+            "PYTHONPATH": None,
+            "PYTHONDONTWRITEBYTECODE": None,
+            "LINGYANG_SDKS": str(ROOT / ".venv-sdks"),
+            # mysqlclient, which needs a compiler, is not there.
+            "LINGYANG_REQUIRE_SERVERS": None,
+        }
         facts = str(session.run("python", "-c", FACTS, silent=True, env=env)).split()
         results[pair] = [*facts[-2:], "no result"]
         report = Path(folder, "report.xml")

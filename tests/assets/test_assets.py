@@ -48,8 +48,8 @@ class Events:
         self.told: dict[str, Events.Event] = {}
 
     def __getitem__(self, asset: Any) -> Event:
-        # By their names, because Airflow 3.0's assets cannot be hashed.
-        return self.told.setdefault(asset.name, Events.Event())
+        # Airflow 3.0's assets cannot be hashed.
+        return self.told.setdefault(asset.uri, Events.Event())
 
 
 def test_events_tell_counts_beside_what_the_author_put_there_and_aliases_are_left_alone() -> None:
@@ -57,7 +57,7 @@ def test_events_tell_counts_beside_what_the_author_put_there_and_aliases_are_lef
     context: Any = {"outlets": [asset, alias], "outlet_events": events}
     campaign = {"campaign_key": "k", "plan_id": 1, "reasons": {"rejected": {"a long text": 1}}}
     tell_outlets(context, campaign=campaign, counts={"accepted": 2}, table="t")
-    assert {name: event.extra for name, event in events.told.items()} == {
+    assert {uri: event.extra for uri, event in events.told.items()} == {
         "a": {"mine": 1, "campaign_key": "k", "plan_id": 1, "counts": {"accepted": 2}, "table": "t"}
     }
 
