@@ -47,6 +47,5 @@ AIRFLOWS_OWN_WARNINGS = {
     # The starlette that it works with, on a newer anyio.
     (3, 0): [_BRANCH, r"The anyio\.abc\.BlockingPortal alias is deprecated"],
     (3, 1): [_BRANCH, _NOLOAD],
-    # Its API server asks the wrong one of its own for the form.
-    (3, 2): [_NOLOAD, r"ProvidersManager\.hooks is deprecated"],
+    (3, 2): [_NOLOAD],
 }
