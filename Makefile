@@ -31,7 +31,7 @@ test: environment sdks  ## Run all tests (ARGS="-k name" for some of them)
 	@$(VENV)/bin/python -m pytest $(WORKERS) $(ARGS)
 
 test-matrix: environment sdks wheel  ## Run the tests on the wheel with each Airflow and Python (PAIRS="2.11-3.12 lowest": these)
-	@$(VENV)/bin/nox -s $(if $(PAIRS),$(foreach pair,$(PAIRS),"suite($(pair))"),suite) table -- $(ARGS)
+	@$(VENV)/bin/nox -s $(if $(PAIRS),$(foreach pair,$(PAIRS),"suite($(pair))"),suite) table -- $(WORKERS) $(ARGS)
 
 chaos: environment  ## Run N campaigns (default 1000) through everything that can go wrong (SEED=7: this one)
 	@$(VENV)/bin/python tests/chaos/run.py --seeds $(or $(SEED),1000-$(shell expr 999 + $(or $(N),1000)))

@@ -34,8 +34,6 @@ NEEDED = ["tests", "dags_examples", "docs", "README.md", "README.zh.md", "pyproj
 # Thousands of killed tries, and a whole Airflow with all its processes, in a browser too: `make test` runs them, on the
 # newest Airflow.
 LEFT_OUT = ["tests/browser", "tests/chaos", "tests/real"]
-# As in the Makefile.
-WORKERS = ["-n", "logical", "--maxprocesses", "4", "--no-loadscope-reorder"]
 # Printed where the tests run, by what they run on.
 FACTS = """
 import platform, sys
@@ -90,7 +88,7 @@ def suite(session: nox.Session, pair: str) -> None:
         facts = str(session.run("python", "-c", FACTS, silent=True, env=env)).split()
         results[pair] = [*facts[-2:], "no result"]
         report = Path(folder, "report.xml")
-        options = ["-q", *WORKERS, f"--junitxml={report}", *(f"--ignore={path}" for path in LEFT_OUT)]
+        options = ["-q", f"--junitxml={report}", *(f"--ignore={path}" for path in LEFT_OUT)]
         try:
             session.run("python", "-m", "pytest", *options, *session.posargs, env=env)
         finally:

@@ -24,7 +24,8 @@ _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _STRUCT = re.compile(rb"(?:^|&)(task_result_query|initiative_batch_task_request)=([^&]*)")
 _FREQUENT = {b"%%%02X" % byte: bytes((byte,)) for byte in b'",:\\'}
 _ESCAPES = {b"%02X" % byte: bytes((byte,)) for byte in range(256)}
-_CODE = re.compile(rb"%22task_unique_code%22%3A%22[^%]*%22%2C", re.IGNORECASE)
+# Some leave the colon and the comma as they are.
+_CODE = re.compile(rb"%22task_unique_code%22(?:%3A|:)%22[^%]*%22(?:%2C|,)", re.IGNORECASE)
 
 
 class Span:

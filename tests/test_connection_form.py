@@ -104,7 +104,7 @@ def test_airflow_shows_the_form() -> None:
         "    if meta.connection_type == 'lingyang': print(meta.model_dump_json())"
     )
     ran = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
-    shown = json.loads(ran.stdout.splitlines()[-1])
+    (shown,) = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
     assert shown["standard_fields"]["login"]["title"] == "App key"
     assert tuple(shown["extra_fields"]) == EXTRA_FIELDS
     assert shown["extra_fields"]["session_token"]["schema"]["format"] == "password"

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
+from airflow_provider_lingyang.campaign.arguments import ArgumentError
 from airflow_provider_lingyang.hooks.answers import Wait, WaitError
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox import LOOKUP
@@ -397,3 +398,25 @@ def test_it_reads_xcoms_by_their_pointer(monkeypatch: pytest.MonkeyPatch) -> Non
     pointer = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "digest": "0"}
     triggers.pull_xcom(pointer, "biz_ids")
     assert asked == [{"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "key": "biz_ids"}]
+
+
+@pytest.mark.parametrize(
+    ("missing", "told"),
+    [
+        ("cannot import name 'SUPERVISOR_COMMS' from 'task_runner'", "lets no trigger read one"),
+        ("No module named 'the_users_xcom_backend'", "the_users_xcom_backend"),
+    ],
+)
+def test_only_where_airflow_lets_no_trigger_read_xcoms_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, missing: str, told: str
+) -> None:
+    from airflow.providers.common.compat.sdk import XCom
+
+    def fails(**_: Any) -> None:
+        raise ImportError(missing)
+
+    monkeypatch.setattr(XCom, "get_one", fails)
+    pointer = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1}
+    with pytest.raises((ArgumentError, ImportError), match=told) as caught:
+        triggers.pull_xcom(pointer, "biz_ids")
+    assert isinstance(caught.value, ArgumentError) == ("SUPERVISOR_COMMS" in missing)
