@@ -36,8 +36,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _TLS_GOODBYE = 0.25
-_LONG = 4096
-"""Bytes of an answer that takes so long to read that the loop must get its turn after it."""
+_ROUND = 0.01
+"""Seconds for which calls may keep the loop busy until it goes round: answers may come by the dozen."""
 _UNUSABLE = "the gateway's URL, or the proxy's in the environment, cannot be used"
 
 
@@ -75,8 +75,7 @@ class AsyncGatewayClient:
         self._sleep = sleep
         self._retry = RetryPolicy(settings.max_attempts, rng or random.Random())
         self._next = 0.0
-        # Answers that come at the same moment are read one by one, with whatever else waits on the loop in between.
-        self._reading = asyncio.Lock()
+        self._round: float | None = None
         self._session: aiohttp.ClientSession | None = None
         # Without TLS a proxy of the environment would be handed the session and the audience in the open.
         self._proxy = None if settings.plain_http else proxy_of(settings.url)
@@ -158,10 +157,24 @@ class AsyncGatewayClient:
 
     async def _turn(self) -> None:
         """Wait until the next call may leave."""
+        await self._breathe()
         # Who waits with others looks again: one of them has gone first.
         while (wait := self._next - self._monotonic()) > 0:
             await self._sleep(wait)
+            await self._breathe()
         self._next = self._monotonic() + self._interval
+
+    async def _breathe(self) -> None:
+        """Leave the loop to whoever else waits for it, once it has been kept busy for long."""
+        loop = asyncio.get_running_loop()
+        while self._round is not None and loop.time() - self._round > _ROUND:  # noqa: ASYNC110  # no event, a round
+            await asyncio.sleep(0)
+        if self._round is None:
+            self._round = loop.time()
+            loop.call_soon(self._end_round)
+
+    def _end_round(self) -> None:
+        self._round = None
 
     async def _attempt(
         self, method: str, params: Mapping[str, str], read: Callable[[Answer, Scrubber], T]
@@ -182,18 +195,7 @@ class AsyncGatewayClient:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # from None: the original carries the whole request, and Airflow prints what it is chained to.
             raise _transport_error(error, self.settings.timeout) from None
-        if len(body) < _LONG:
-            return self._read(response, body, scrub, read)
-        async with self._reading:
-            return self._read(response, body, scrub, read)
-
-    def _read(
-        self,
-        response: aiohttp.ClientResponse,
-        body: bytes,
-        scrub: Scrubber,
-        read: Callable[[Answer, Scrubber], T],
-    ) -> T:
+        await self._breathe()
         answer = protocol.read_answer(
             status=response.status,
             content_type=response.headers.get("Content-Type", ""),

@@ -193,16 +193,16 @@ class ResultQuery(BaseModel):
             biz_id = plain_text(item.get(biz_id_field)) if isinstance(item, dict) else None
             if biz_id is None:
                 raise self._misfit(biz_id_field, f"each item of {self.items_path}", item, scrub(request_id))
-            # A field that the query does not name is in no item: a name in JSON is never None.
-            task_id = plain_text(item.get(task_id_field))
+            # A function called for nothing is felt, too: not every query names every field.
+            task_id = plain_text(item.get(task_id_field)) if task_id_field else None
             if task_ids and biz_id in results and results[biz_id].task_id == task_ids.get(biz_id) is not None:
                 continue
             results[biz_id] = TaskResult(
                 biz_id,
                 item.get(slots_field),
-                plain_text(item.get(status_field)),
+                plain_text(item.get(status_field)) if status_field else None,
                 task_id,
-                plain_text(item.get(created_at_field)),
+                plain_text(item.get(created_at_field)) if created_at_field else None,
             )
         return results
 

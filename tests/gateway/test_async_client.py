@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from typing import Any
 
 import pytest
@@ -75,6 +76,38 @@ def test_many_calls_at_a_time_share_one_session(gateway_sandbox: SandboxProcess,
 
     assert asyncio.run(work()) < 0.2 * 30 / 3
     assert times(gateway_sandbox) == 30
+
+
+def test_answers_that_come_together_leave_the_loop_to_others_in_between(
+    gateway_sandbox: SandboxProcess, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = ResultQuery.read
+    since, most = 0, 0
+
+    def slowly(self: ResultQuery, *args: Any, **kwargs: Any) -> Any:
+        nonlocal since, most
+        # While the first is read, all others come.
+        until = time.perf_counter() + (0.004 if most else 0.5)
+        since, most = since + 1, max(most, since + 1)
+        while time.perf_counter() < until:
+            pass
+        return read(self, *args, **kwargs)
+
+    async def watch() -> None:
+        nonlocal since
+        while True:
+            since = 0
+            await asyncio.sleep(0)
+
+    async def work() -> None:
+        watching = asyncio.ensure_future(watch())
+        async with client(gateway_sandbox, clock) as gateway:
+            await asyncio.gather(*(gateway.fetch_results(QUERY, [str(n)]) for n in range(30)))
+        watching.cancel()
+
+    monkeypatch.setattr(ResultQuery, "read", slowly)
+    asyncio.run(work())
+    assert most <= 4
 
 
 def test_connections_are_kept_as_long_as_the_client_for_tasks_keeps_them(
