@@ -92,7 +92,7 @@ class Sink(asyncio.Protocol):
 def answer_to(body: bytes) -> bytes:
     found = _STRUCT.search(body)
     kind, struct = found.groups() if found else (b"", b"%7B%7D")
-    return results(struct) if kind == b"task_result_query" else accepted(_CODE.sub(b"", struct))
+    return results(struct) if kind == b"task_result_query" else accepted(_CODE.sub(b"", struct, count=1))
 
 
 def decoded(text: bytes) -> bytes:

@@ -210,7 +210,8 @@ class _Session(requests.Session):
     def post_form(self, url: str, form: bytes, *, timeout: tuple[float, float]) -> requests.Response:
         """Post a form. What is the same in every request to a URL is made once.
 
-        Not ``post``, which would take a tenth of a submission's time for it, and look into ``~/.netrc``.
+        Not ``post``, which would take a tenth of a submission's time for it, and look into ``~/.netrc``; nor ``send``,
+        which reads the whole body of a redirect even when told not to follow it, and fails on an odd URL there.
         """
         if url != self._url:
             self._settings = self.merge_environment_settings(url, {}, True, None, None)
@@ -219,11 +220,7 @@ class _Session(requests.Session):
         request = self._prepared.copy()
         request.body = form
         request.prepare_content_length(form)
-        return self.send(request, timeout=timeout, allow_redirects=False, **self._settings)
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        # requests looks at a redirect even when told not to follow: it reads the whole body, and fails on an odd URL.
-        return None
+        return self.get_adapter(url).send(request, timeout=timeout, **self._settings)
 
 
 class _Adapter(HTTPAdapter):

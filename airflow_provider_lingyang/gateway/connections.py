@@ -84,18 +84,30 @@ class _Response(http.client.HTTPResponse):
 
 class _HTTPConnection(HTTPConnection):
     response_class = _Response
+    _held: list[bytes] | None = None
 
     def connect(self) -> None:
         with _dialing(self):
             super().connect()
 
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        """Send a request, head and body in one write: after each, a thread waits for its turn to run."""
+        held = self._held = []
+        try:
+            super().request(*args, **kwargs)
+        finally:
+            self._held = None
+        self.send(b"".join(held))
 
-class _HTTPSConnection(HTTPSConnection):
-    response_class = _Response
+    def send(self, data: Any) -> None:
+        if self._held is None:
+            super().send(data)
+        else:
+            self._held.append(data)
 
-    def connect(self) -> None:
-        with _dialing(self):
-            super().connect()
+
+class _HTTPSConnection(_HTTPConnection, HTTPSConnection):
+    pass
 
 
 class _HTTPPool(urllib3.HTTPConnectionPool):

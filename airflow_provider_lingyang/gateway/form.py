@@ -12,13 +12,16 @@ _UNCHANGED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._
 
 
 def form_encoded(text: str) -> bytes:
-    """Return a text as ``application/x-www-form-urlencoded``, as ``quote_plus(text, safe=KEPT)``, three times as fast.
+    """Return a text as ``application/x-www-form-urlencoded``, as ``quote_plus(text, safe=KEPT)``, several times as fast.
 
     :raises UnicodeEncodeError: it holds half a character.
     """
     encoded = text.encode()
-    special = set(encoded.translate(None, _UNCHANGED))
     # The percent sign first, because the others bring more of it; the space last, because it becomes a plus sign.
-    for byte in sorted(special, key=lambda byte: (byte != ord("%"), byte == ord(" "))):
-        encoded = encoded.replace(bytes((byte,)), b"+" if byte == ord(" ") else b"%%%02X" % byte)
-    return encoded
+    special = encoded.translate(None, _UNCHANGED + b"% ")
+    encoded = encoded.replace(b"%", b"%25")
+    while special:
+        byte = special[:1]
+        special = special.translate(None, byte)
+        encoded = encoded.replace(byte, b"%%%02X" % byte[0])
+    return encoded.replace(b" ", b"+")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -316,6 +317,24 @@ def test_a_signature_that_is_quoted_back_is_not_shown(connect: Connect, serve: C
 
 
 # --- the house ------------------------------------------------------------------------------------------------
+
+
+def test_head_and_body_leave_in_one_write(
+    gateway_sandbox: SandboxProcess, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes: list[bytes] = []
+
+    class Socket(socket.socket):
+        def sendall(self, data: Any, flags: int = 0) -> None:
+            writes.append(bytes(data))
+            super().sendall(data, flags)
+
+    monkeypatch.setattr(socket, "socket", Socket)
+    client = connect(gateway_sandbox.url)
+    for _ in range(2):
+        client.call("taobao.time.get", {})
+    assert len(writes) == 2
+    assert all(b"method=taobao.time.get" in write for write in writes)
 
 
 def test_the_gateway_layer_imports_no_airflow() -> None:
