@@ -104,7 +104,7 @@ class AsyncGatewayClient:
         :return: the answer below its root element.
         :raises LingyangError: the typed reason, after the last attempt.
         """
-        return await self._attempts(method, params, lambda answer, _: answer, idempotent=idempotent)
+        return await self._attempts(method, params, lambda answer: answer, idempotent=idempotent)
 
     async def fetch_results(
         self,
@@ -124,7 +124,9 @@ class AsyncGatewayClient:
             found = await self._attempts(
                 query.method,
                 params,
-                lambda answer, scrub: query.read(answer.payload, scrub, answer.request_id, task_ids=task_ids),
+                lambda answer: query.read(
+                    answer.payload, answer.scrub, answer.raw_request_id, task_ids=task_ids
+                ),
                 idempotent=True,
             )
             results |= {biz_id: found[biz_id] for biz_id in chunk if biz_id in found}
@@ -134,7 +136,7 @@ class AsyncGatewayClient:
         self,
         method: str,
         params: Mapping[str, str],
-        read: Callable[[Answer, Scrubber], T],
+        read: Callable[[Answer], T],
         *,
         idempotent: bool,
     ) -> T:
@@ -176,9 +178,7 @@ class AsyncGatewayClient:
     def _end_round(self) -> None:
         self._round = None
 
-    async def _attempt(
-        self, method: str, params: Mapping[str, str], read: Callable[[Answer, Scrubber], T]
-    ) -> T:
+    async def _attempt(self, method: str, params: Mapping[str, str], read: Callable[[Answer], T]) -> T:
         # Signed inside the attempt: the timestamp must be of this one.
         form = protocol.signed_form(self.settings, method, params, self._clock())
         scrub = Scrubber(params, {protocol.signature_of(form): "sign", **self.settings.credentials})
@@ -204,7 +204,7 @@ class AsyncGatewayClient:
             date=response.headers.get("Date"),
             now=self._clock(),
         )
-        return read(answer, scrub)
+        return read(answer)
 
     def _open(self) -> aiohttp.ClientSession:
         timeout = self.settings.timeout

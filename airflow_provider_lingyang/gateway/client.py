@@ -88,7 +88,7 @@ class GatewayClient:
         :return: the answer below its root element.
         :raises LingyangError: the typed reason, after the last attempt.
         """
-        return self._attempts(method, params, lambda answer, _: answer, idempotent=idempotent)
+        return self._attempts(method, params, lambda answer: answer, idempotent=idempotent)
 
     def submit_batch(self, request: InitiativeBatchTaskRequest) -> SubmitReceipt:
         """Submit one request; see :meth:`submit_struct`."""
@@ -130,7 +130,9 @@ class GatewayClient:
             found = self._attempts(
                 query.method,
                 params,
-                lambda answer, scrub: query.read(answer.payload, scrub, answer.request_id, task_ids=task_ids),
+                lambda answer: query.read(
+                    answer.payload, answer.scrub, answer.raw_request_id, task_ids=task_ids
+                ),
                 idempotent=True,
             )
             results |= {biz_id: found[biz_id] for biz_id in chunk if biz_id in found}
@@ -140,7 +142,7 @@ class GatewayClient:
         self,
         method: str,
         params: Mapping[str, str],
-        read: Callable[[Answer, Scrubber], T],
+        read: Callable[[Answer], T],
         *,
         idempotent: bool,
         departure: Departure = nullcontext,
@@ -161,14 +163,14 @@ class GatewayClient:
         self,
         method: str,
         params: Mapping[str, str],
-        read: Callable[[Answer, Scrubber], T],
+        read: Callable[[Answer], T],
         departure: Departure,
     ) -> T:
         # Signed inside the attempt: the timestamp must be of this one.
         form = protocol.signed_form(self.settings, method, params, self._clock())
         scrub = Scrubber(params, {protocol.signature_of(form): "sign", **self.settings.credentials})
         with departure():
-            return read(self._exchange(form, scrub), scrub)
+            return read(self._exchange(form, scrub))
 
     def _exchange(self, form: bytes, scrub: Scrubber) -> Answer:
         if self._monotonic() - self._last_used > IDLE_LIMIT:

@@ -12,7 +12,7 @@ _UNCHANGED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._
 
 
 def form_encoded(text: str) -> bytes:
-    """Return a text as ``application/x-www-form-urlencoded``, as ``quote_plus(text, safe=KEPT)``, several times as fast.
+    """Return a text as ``application/x-www-form-urlencoded``, as ``quote_plus(text, safe=KEPT)`` does, but sooner.
 
     :raises UnicodeEncodeError: it holds half a character.
     """

@@ -76,12 +76,23 @@ def signature_of(form: bytes) -> str:
     return form.rpartition(b"&sign=")[2].decode()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answer:
-    """A success of the envelope: what is below the root element, and the call's id."""
+    """A success of the envelope.
+
+    :param payload: what is below the root element.
+    :param raw_request_id: the gateway's id of the call, as it came.
+    :param scrub: takes the request's values out of texts.
+    """
 
     payload: Mapping[str, Any] = field(repr=False)
-    request_id: str | None
+    raw_request_id: str | None = field(repr=False)
+    scrub: Scrubber = field(repr=False)
+
+    @cached_property
+    def request_id(self) -> str | None:
+        """The gateway's id of the call. Scrubbed when it is asked for: a request is long, and most ids nobody reads."""
+        return self.scrub.call_id(self.raw_request_id)
 
 
 def read_answer(
@@ -124,7 +135,7 @@ def read_answer(
     payload = _payload(document)
     if status != 200 or payload is None or "error_response" in document:
         raise _unreadable(status, content_type, body)
-    return Answer(payload, scrub.call_id(plain_text(payload.get("request_id") or document.get("request_id"))))
+    return Answer(payload, plain_text(payload.get("request_id") or document.get("request_id")), scrub)
 
 
 def _parse_json(body: bytes) -> Any:
@@ -220,12 +231,17 @@ class SubmitReceipt:
 
     :param items: the accepted tasks as they came.
     :param accepted: of each, what tells whose it is.
-    :param request_id: the gateway's id of the call.
+    :param answer: what it was read from.
     """
 
     items: list[Any] = field(repr=False)
     accepted: list[_Accepted] = field(repr=False)
-    request_id: str | None = None
+    answer: Answer = field(repr=False)
+
+    @property
+    def request_id(self) -> str | None:
+        """The gateway's id of the call."""
+        return self.answer.request_id
 
     @cached_property
     def data(self) -> list[InitiativeTaskResponse]:
@@ -247,10 +263,9 @@ class SubmitReceipt:
         return sum((task.get("task_request") or {}).get("biz_id") not in biz_ids for task in self.accepted)
 
 
-def read_receipt(answer: Answer, scrub: Scrubber) -> SubmitReceipt:
+def read_receipt(answer: Answer) -> SubmitReceipt:
     """Return which tasks of a submitted request were accepted.
 
-    :param scrub: takes the request's values out of texts.
     :raises RequestRefusedError: ``success`` is false: nothing of the request was accepted.
     :raises AnswerUnreadableError: the answer has no ``result`` that says so or so.
     """
@@ -259,16 +274,16 @@ def read_receipt(answer: Answer, scrub: Scrubber) -> SubmitReceipt:
     if not isinstance(result, dict) or success not in ("true", "false"):
         raise AnswerUnreadableError(
             f"the answer to {SUBMIT_METHOD} has no result with success true or false "
-            f"(it holds: {scrub(names_in(answer.payload))})",
-            request_id=scrub(answer.request_id),
+            f"(it holds: {answer.scrub(names_in(answer.payload))})",
+            request_id=answer.request_id,
             hint=LOOK_UP,
         )
     if success == "false":
         raise RequestRefusedError(
             "the platform refused the request (success=false)",
-            code=shown_code(plain_text(result.get("code")), scrub),
-            msg=scrub(plain_text(result.get("message"))),
-            request_id=scrub(answer.request_id),
+            code=shown_code(plain_text(result.get("code")), answer.scrub),
+            msg=answer.scrub(plain_text(result.get("message"))),
+            request_id=answer.request_id,
             hint="Check the plan_id, the plan's state and the fields that the message names.",
         )
     items = as_list(result.get("data"))
@@ -277,7 +292,7 @@ def read_receipt(answer: Answer, scrub: Scrubber) -> SubmitReceipt:
     except ValidationError:
         raise AnswerUnreadableError(
             f"the answer to {SUBMIT_METHOD} says success, but its data cannot be read",
-            request_id=scrub(answer.request_id),
+            request_id=answer.request_id,
             hint=LOOK_UP,
         ) from None
-    return SubmitReceipt(items, accepted, answer.request_id)
+    return SubmitReceipt(items, accepted, answer)

@@ -42,7 +42,7 @@ class Wire:
             if error := self._answers(next(self._numbers)):
                 raise error
         data = [{"task_id": 1, "task_request": {"biz_id": biz_id}} for biz_id in struct.split()]
-        return read_receipt(Answer({"result": {"success": True, "data": data}}, "r"), Scrubber({}, {}))
+        return read_receipt(Answer({"result": {"success": True, "data": data}}, "r", Scrubber({}, {})))
 
     def close(self) -> None:
         pass

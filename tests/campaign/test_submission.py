@@ -30,7 +30,7 @@ def receipt(*biz_ids: str) -> SubmitReceipt:
     from airflow_provider_lingyang.gateway.scrub import Scrubber
 
     data = [{"task_id": number, "task_request": {"biz_id": biz_id}} for number, biz_id in enumerate(biz_ids)]
-    return read_receipt(Answer({"result": {"success": True, "data": data}}, "r1"), Scrubber({}, {}))
+    return read_receipt(Answer({"result": {"success": True, "data": data}}, "r1", Scrubber({}, {})))
 
 
 class Wire:

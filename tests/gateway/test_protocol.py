@@ -54,7 +54,7 @@ def read(body: bytes | str, status: int = 200, content_type: str = "text/javascr
 
 
 def receipt(body: bytes | str) -> SubmitReceipt:
-    return read_receipt(read(body), NOTHING)
+    return read_receipt(read(body))
 
 
 def text(value: Any) -> str:
@@ -348,7 +348,7 @@ def test_raw_control_characters_in_strings_are_read(mark: bytes) -> None:
 
 def test_no_receipt_or_answer_shows_the_echo() -> None:
     found = read(text({ROOT: WRAPPED}))
-    assert "10000000001" not in repr(found) + repr(read_receipt(found, NOTHING))
+    assert "10000000001" not in repr(found) + repr(read_receipt(found))
 
 
 @pytest.mark.parametrize(
@@ -600,7 +600,7 @@ def test_another_status_is_ambiguous_even_over_a_success(status: int, advice: st
 )
 def test_a_receipt_that_does_not_say_what_happened_is_ambiguous(payload: dict[str, Any]) -> None:
     with pytest.raises(AnswerUnreadableError) as caught:
-        read_receipt(Answer(payload, "r1"), NOTHING)
+        read_receipt(Answer(payload, "r1", NOTHING))
     assert caught.value.replay is Replay.AMBIGUOUS
     assert caught.value.request_id == "r1"
     assert CANARY not in str(caught.value)
@@ -626,7 +626,7 @@ def test_values_of_the_request_never_come_back_in_a_refusal() -> None:
         {"10000000001": {}, "request_id": "10000000001"},
     ):
         with pytest.raises(LingyangError) as caught:
-            read_receipt(read(text(body), scrub=scrub), scrub)
+            read_receipt(read(text(body), scrub=scrub))
         shown.append(str(caught.value) + repr(vars(caught.value)))
     assert "10000000001" not in "".join(shown)
     assert "张三" not in "".join(shown)
