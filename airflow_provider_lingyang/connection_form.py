@@ -165,6 +165,26 @@ def widgets() -> dict[str, Any]:
             self.hide_value = False
             return super().__call__(field, **kwargs)
 
+    class ChoiceWidget(BS3TextFieldWidget):  # type: ignore[misc]
+        """A drop-down. Airflow takes no field that would bring its own."""
+
+        def __init__(self, choices: tuple[str, ...]) -> None:
+            self.choices = choices
+
+        def __call__(self, field: Any, **_: Any) -> Any:
+            from markupsafe import Markup
+
+            # What is stored stays what it is, until somebody chooses, or is told that it cannot be right.
+            choices = dict.fromkeys((*self.choices, *filter(None, (field.data,))))
+            options = [
+                Markup("<option{}>{}</option>").format(
+                    Markup(" selected") if choice == field.data else "", choice
+                )
+                for choice in choices
+            ]
+            select = Markup('<select class="form-control" id="{}" name="{}">{}</select>')
+            return select.format(field.id, field.name, Markup("").join(options))
+
     def can_be_right(form: Any, field: Any) -> None:
         from airflow_provider_lingyang.gateway.errors import LingyangConfigError
         from airflow_provider_lingyang.gateway.result_query import ResultQuery
@@ -186,7 +206,8 @@ def widgets() -> dict[str, Any]:
         if field.kind == "boolean":
             made[field.name] = BooleanField(field.label, description=field.help, default=False)
             continue
-        kind, widget, checks = kinds[field.kind]
+        kind, made_widget, checks = kinds[field.kind]
+        widget = ChoiceWidget(field.choices) if field.choices else made_widget()
         if field.choices:
             checks = [any_of(list(field.choices))]
         made[field.name] = kind(
@@ -194,8 +215,12 @@ def widgets() -> dict[str, Any]:
             validators=[Optional(), *checks],
             description=field.help,
             default=field.choices[0] if field.choices else None,
-            widget=widget(),
+            widget=widget,
         )
+        if field.kind == "json" and hasattr(made[field.name], "param"):
+            # What stands in for WTForms in Airflow 3.0 and 3.1: with this it is edited and checked as JSON there, too,
+            # and an object that the connection holds is not shown, and saved, as "[object Object]".
+            made[field.name].param.schema["type"] = _schema(field)["type"]
     return made
 
 

@@ -64,6 +64,8 @@ with DAG(
         output_slots=["intention"],  # Yours: what the plans find out.
         # Should a request be in doubt, the task's failure says what to put into this Variable before it is cleared.
         settle="{{ var.value.get('lingyang_settle', '') }}",
+        # A city without customers is no reason to skip the answers of the others, as Airflow would after a skipped one.
+        on_empty="succeed",
         map_index_template="{{ task.parameters['city'] }}",
         max_active_tis_per_dagrun=2,  # Yours: how many cities at a time.
         # Two instances may want to find out about one request; the later one goes on with its next try.

@@ -104,6 +104,7 @@ def test_events_of_assets_tell_the_counts_and_the_ui_gets_its_links(ran: Any) ->
         assert extra["counts"] == ran.xcom("produces", task, "return_value")["counts"]
     assert events["submit"][1]["counts"]["accepted"] == 3
     assert events["deferred"][1]["counts"]["finished"] == 3
+    assert events["poked"][1]["complete"] is events["deferred"][1]["complete"] is True
     assert events["transfer"][1]["table"] == "answers"
 
     # A DAG that is scheduled on them reads them.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_PATH = re.compile(r"/0*([0-9]{1,19})(/answers)?", re.ASCII)
+_PATH = re.compile(r"/0*([1-9][0-9]{0,18})(/answers)?", re.ASCII)
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
@@ -25,7 +25,7 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
     :raises ValueError: it is neither ``lingyang://plans/123`` nor ``lingyang://plans/123/answers``.
     """
     found = _PATH.fullmatch(uri.path)
-    if uri.netloc != "plans" or found is None:
+    if uri.netloc != "plans" or found is None or uri.query or uri.fragment:
         raise ValueError(
             "URI format lingyang:// must be lingyang://plans/<plan_id>, or lingyang://plans/<plan_id>/answers"
         )

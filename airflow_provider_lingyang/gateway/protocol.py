@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
@@ -76,7 +75,6 @@ def signature_of(form: bytes) -> str:
     return form.rpartition(b"&sign=")[2].decode()
 
 
-@dataclass(frozen=True)
 class Answer:
     """A success of the envelope.
 
@@ -85,9 +83,10 @@ class Answer:
     :param scrub: takes the request's values out of texts.
     """
 
-    payload: Mapping[str, Any] = field(repr=False)
-    raw_request_id: str | None = field(repr=False)
-    scrub: Scrubber = field(repr=False)
+    def __init__(self, payload: Mapping[str, Any], raw_request_id: str | None, scrub: Scrubber) -> None:
+        self.payload = payload
+        self.raw_request_id = raw_request_id
+        self.scrub = scrub
 
     @cached_property
     def request_id(self) -> str | None:
@@ -225,23 +224,31 @@ _ACCEPTED = TypeAdapter(list[_Accepted])
 _RESPONSES = TypeAdapter(list[InitiativeTaskResponse])
 
 
-@dataclass(frozen=True)
 class SubmitReceipt:
     """What became of one submitted request.
 
     :param items: the accepted tasks as they came.
     :param accepted: of each, what tells whose it is.
-    :param answer: what it was read from.
+    :param answer: what they were read from.
     """
 
-    items: list[Any] = field(repr=False)
-    accepted: list[_Accepted] = field(repr=False)
-    answer: Answer = field(repr=False)
+    def __init__(self, items: list[Any], accepted: list[_Accepted], answer: Answer) -> None:
+        self.items = items
+        self.accepted = accepted
+        self._answer = answer
+
+    def __repr__(self) -> str:
+        # Without the echo, which is people.
+        return f"SubmitReceipt({len(self.accepted)} accepted, request_id={self.request_id!r})"
+
+    def serialize(self) -> dict[str, Any]:
+        """Return what Airflow stores of it where a task returns it: ids, and nobody's contact."""
+        return {"task_ids": self.task_ids, "request_id": self.request_id}
 
     @property
     def request_id(self) -> str | None:
         """The gateway's id of the call."""
-        return self.answer.request_id
+        return self._answer.request_id
 
     @cached_property
     def data(self) -> list[InitiativeTaskResponse]:

@@ -158,7 +158,7 @@ class LingyangResultSensor(BaseSensorOperator):
             value = self._waited(context)
         finally:
             self._close()
-        wanted.tell_outlets_of(self, context, value["counts"])
+        wanted.tell_outlets_of(self, context, value["counts"], complete=self._incomplete is None)
         return value
 
     def _waited(self, context: Context) -> Any:
@@ -231,7 +231,7 @@ class LingyangResultSensor(BaseSensorOperator):
             value = self._look_or_defer(context, started, deadline)
         finally:
             self._close()
-        wanted.tell_outlets_of(self, context, value["counts"])
+        wanted.tell_outlets_of(self, context, value["counts"], complete=self._incomplete is None)
         return value
 
     def _look_or_defer(self, context: Context, started: float, deadline: float) -> Any:

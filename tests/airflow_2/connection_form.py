@@ -28,6 +28,9 @@ def fields(page: str) -> dict[str, str]:
             found[attributes["name"]] = html.unescape(attributes.get("value", ""))
     for name, text in re.findall(r'<textarea[^>]* name="([^"]*)"[^>]*>\r?\n?(.*?)</textarea>', page, re.S):
         found[name] = html.unescape(text)
+    for name, options in re.findall(r'<select[^>]* name="([^"]*)"[^>]*>(.*?)</select>', page, re.S):
+        chosen = re.search(r"<option[^>]* selected[^>]*>([^<]*)<", options)
+        found[name] = html.unescape(chosen[1]) if chosen else ""
     return found
 
 
@@ -55,6 +58,9 @@ def check(client: Any) -> None:
     sent = fields(page) | {"conn_type": "lingyang"}
     assert json.loads(sent[f"{PREFIX}result_query"]) == QUERY
     assert sent[f"{PREFIX}timeout"] == "20"
+    choices = re.search(rf'<select[^>]* name="{PREFIX}sign_method">(.*?)</select>', page)
+    assert choices and re.findall(">([^<]+)<", choices[1]) == ["hmac-sha256", "hmac", "md5"]
+    assert sent[f"{PREFIX}sign_method"] == "hmac-sha256"
 
     def send(**changes: str) -> str:
         body = sent | {PREFIX + name: value for name, value in changes.items()}

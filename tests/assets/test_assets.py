@@ -30,7 +30,8 @@ def test_an_asset_has_one_spelling(uri: str, one_spelling: str) -> None:
 @pytest.mark.parametrize(
     "uri",
     ["lingyang://plan/123", "lingyang://plans", "lingyang://plans/spring", "lingyang://plans/1/2", "lingyang:///plans/1",
-     "lingyang://plans/1/answer", "lingyang://plans/１"],
+     "lingyang://plans/1/answer", "lingyang://plans/１", "lingyang://plans/0", "lingyang://plans/1?x=1",
+     "lingyang://plans/1#x"],
 )  # fmt: skip
 def test_an_asset_of_another_form_is_refused_with_the_right_one(uri: str) -> None:
     with pytest.raises(ValueError, match="must be lingyang://plans/<plan_id>"):

@@ -17,7 +17,7 @@ from selenium.webdriver.chrome.service import Service
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.browser.page import SCREENSHOTS, Page
 from tests.conftest import missing
-from tests.real.conftest import AirflowProcesses, new_enough, pytest_runtest_makereport
+from tests.real.conftest import AirflowProcesses, free_port, new_enough, pytest_runtest_makereport
 
 __all__ = [
     "new_enough",
@@ -67,9 +67,13 @@ def airflow(
         # Nothing is killed here, and a browser beside it keeps the machine busy.
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "300",
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
+        # Nobody else's, if another Airflow runs on this machine.
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
         "AIRFLOW_CONN_AUDIENCE_DB": json.dumps({"conn_type": "sqlite", "host": str(home / "audience.db")}),
     }
-    processes = AirflowProcesses(home, f"postgresql+psycopg2://{server}/airflow_browser", env, dag=DAG)
+    database = f"postgresql+psycopg2://{server}/airflow_browser"
+    processes = AirflowProcesses(home, database, env, dag=DAG, standalone=True)
     processes.start()
     try:
         yield processes

@@ -112,6 +112,12 @@ def test_a_host_that_does_not_answer_does_not_hold_the_api_server(
     assert "within 0.3 s" in sentence
 
 
+def test_a_wrong_field_is_told_without_the_name_under_which_airflow_tests_a_form(
+    sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ask(sandbox, monkeypatch, {}, timeout="soon") == (False, "timeout must be a number")
+
+
 def test_a_missing_connection_is_a_sentence_too() -> None:
     works, sentence = LingyangHook("nowhere").test_connection()
     assert not works

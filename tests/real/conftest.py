@@ -60,17 +60,30 @@ class AirflowProcesses:
     :param database: SQLAlchemy's URL.
     :param env: more of their environment.
     :param dag: the one that is waited for at the start.
+    :param standalone: whether `airflow standalone` starts all of them, a triggerer, too.
     """
 
-    def __init__(self, home: Path, database: str, env: Mapping[str, str], *, dag: str = "campaign") -> None:
+    def __init__(
+        self,
+        home: Path,
+        database: str,
+        env: Mapping[str, str],
+        *,
+        dag: str = "campaign",
+        standalone: bool = False,
+    ) -> None:
         self.home = home
         self.dag = dag
+        self.standalone = standalone
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")} | {
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(self.port),
             "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
+            "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(48),
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__CORE__DAGS_FOLDER": str(HERE / "dags"),
@@ -91,6 +104,8 @@ class AirflowProcesses:
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
             "NO_PROXY": "127.0.0.1,localhost",
+            # `airflow standalone` looks for the others there.
+            "PATH": os.pathsep.join([str(Path(AIRFLOW_PYTHON).parent), os.environ["PATH"]]),
             **env,
         }
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -102,12 +117,15 @@ class AirflowProcesses:
             [sys.executable, str(HERE / "keeper.py")], stdin=subprocess.PIPE, start_new_session=True
         )
         try:
-            migrate = self._launch("db", "migrate")
-            assert migrate.wait(120) == 0, self._tail("db")
-            del self._running["db"]
-            self._launch("api-server", "--host=127.0.0.1", f"--port={self.port}", "--workers=1")
-            self._launch("dag-processor")
-            self._launch("scheduler", "--skip-serve-logs")
+            if self.standalone:
+                self._launch("standalone")
+            else:
+                migrate = self._launch("db", "migrate")
+                assert migrate.wait(120) == 0, self._tail("db")
+                del self._running["db"]
+                self._launch("api-server")
+                self._launch("dag-processor")
+                self._launch("scheduler", "--skip-serve-logs")
             self.until(lambda: self.has("/api/v2/monitor/health"), "the API server", 90)
             self._token = self.api("GET", "/auth/token")["access_token"]
             self.until(lambda: self.has(f"/api/v2/dags/{self.dag}"), "the DAG", 60)
