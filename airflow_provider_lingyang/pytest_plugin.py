@@ -25,7 +25,7 @@ def lingyang_sandbox_process(lingyang_sandbox_options: Sequence[str]) -> Iterato
     """The sandbox, one process for all tests, with whatever tests have left in it; see ``lingyang_sandbox``."""
     from airflow_provider_lingyang.sandbox.process import SandboxProcess
 
-    with SandboxProcess(*lingyang_sandbox_options) as process:
+    with SandboxProcess(*map(str, lingyang_sandbox_options)) as process:
         yield process
 
 

@@ -32,6 +32,8 @@ TEMPLATE_FIELDS = (
     "result_query",
     "lingyang_conn_id",
 )
+_SOURCES = ("campaign", "biz_ids", "ids_sql")
+"""Of the ids; one is given."""
 TEMPLATE_FIELDS_RENDERERS = {
     "campaign": "json",
     "biz_ids": "json",
@@ -74,17 +76,21 @@ def check(task: Any) -> None:
         arguments.check_names("required_slots", task.required_slots)
 
 
-def wanted_by(task: Any, context: Context, *, source: str) -> Wanted:
+def wanted_by(task: Any, context: Context, *, given: Sequence[str]) -> Wanted:
     """Return what a task's rendered arguments say.
 
-    :param source: which of the arguments names the ids; what it renders to may be nothing.
-    :raises ArgumentError: the campaign is none, of another run, or accepted nobody.
+    :param given: see :func:`given_to`; what a source of ids renders to may be nobody, all else must be something.
+    :raises ArgumentError: the campaign is none, of another run, or accepted nobody; an argument is nothing.
     :raises NothingToWaitForError: it was validated only.
     """
     from airflow_provider_lingyang.hooks.answers import Wanted
     from airflow_provider_lingyang.hooks.recipients import essence
 
     slots = task.required_slots
+    source = next(name for name in _SOURCES if name in given)
+    for name in given:
+        if name not in _SOURCES:
+            arguments.check_rendered(name, getattr(task, name))
     if source == "campaign":
         campaign = essence(task.campaign)
         if campaign["biz_ids"]["run_id"] != context["ti"].run_id:
@@ -122,9 +128,9 @@ def _warn_of_strange_slots(named: Iterable[str], asked: Sequence[str]) -> None:
             )
 
 
-def source_of(task: Any) -> str:
-    """Return which argument names the ids."""
-    return next(name for name in ("campaign", "biz_ids", "ids_sql") if getattr(task, name) is not None)
+def given_to(task: Any) -> list[str]:
+    """Return which of the templated arguments a task was given, before they are rendered."""
+    return [name for name in TEMPLATE_FIELDS if getattr(task, name) is not None]
 
 
 def leave_plan_link(task: Any, context: Context) -> None:

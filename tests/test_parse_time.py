@@ -44,6 +44,13 @@ OF_SUBMIT: list[tuple[str, Any, str]] = [
     ("plan_id", 1.5, "plan_id must be a number"),
     ("plan_id", -1, "plan_id must be a number"),
     ("plan_id", 2**63, "plan_id must be a number"),
+    pytest.param("plan_id", 10**5000, "plan_id must be a number; it is a number of more than 40 digits", id="digits"),
+    ("plan_id", [{"phone_number": "10000000001"}], "plan_id must be a number; it is a list$"),
+    ("channel", ["call"], "channel must be one of call, sms, email; it is a list$"),
+    ("batch_size", [{"phone_number": "10000000001"}], "batch_size must be a whole number of at least 1; it is a list$"),
+    ("batch_size", "x" * 1000, "it is 'x{41}$"),
+    ("max_in_flight", 101, "max_in_flight must be a whole number from 1 to 100; it is 101"),
+    ("on_empty", {"a": 1}, "on_empty must be one of skip, fail, succeed; it is a dict$"),
     ("campaign_key", " ", "campaign_key must be text; it is ' '"),
     ("campaign_key", 5, "campaign_key must be text; it is 5"),
     ("use_book_info", "B", "use_book_info must be a dict of use_platform, book_code, book_owner_id; it is a str"),
@@ -126,6 +133,15 @@ def test_an_audience_that_is_no_rows_is_refused_and_templates_in_it_too(audience
     ) as caught:
         LingyangSubmitBatchOperator(task_id="t", plan_id=1, audience=audience)
     assert "A1" not in str(caught.value)
+
+
+def test_a_template_in_a_biz_id_of_rows_in_the_dag_file_is_refused_because_nobody_renders_it() -> None:
+    with pytest.raises(
+        ArgumentError, match="audience is never rendered, and a biz_id in it holds a template"
+    ):
+        LingyangSubmitBatchOperator(
+            task_id="t", plan_id=1, audience=[{"biz_id": "A1"}, {"biz_id": "{{ run_id }}/A2"}]
+        )
 
 
 @pytest.mark.parametrize("kind", [LingyangResultSensor, LingyangToSqlOperator])

@@ -42,6 +42,14 @@ class ArgumentError(ValueError):
     """An argument cannot be right. The text names it, and the way out."""
 
 
+def shown(value: object) -> str:
+    """Return an argument as an error shows it: short, and of a mapping or a list only what it is, which may be rows."""
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return "a number of more than 40 digits"
+    plain = value is None or isinstance(value, (str, int, float))
+    return repr(value)[:42] if plain else f"a {type(value).__name__}"
+
+
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Return " (did you mean X?)" for the nearest valid name, or nothing."""
     by_lower = {known.lower(): known for known in names}
@@ -56,8 +64,8 @@ def is_listing(value: object) -> TypeGuard[Iterable[Any]]:
 
 def check_choice(argument: str, value: object, choices: Collection[str]) -> None:
     """Raise unless the argument is one of its choices."""
-    if value not in choices:
-        raise ArgumentError(f"{argument} must be one of {', '.join(choices)}; it is {value!r}")
+    if not isinstance(value, str) or value not in choices:
+        raise ArgumentError(f"{argument} must be one of {', '.join(choices)}; it is {shown(value)}")
 
 
 def check_fields(argument: str, names: Iterable[str], *, without: Collection[str] = ()) -> None:
@@ -73,22 +81,26 @@ def check_fields(argument: str, names: Iterable[str], *, without: Collection[str
             )
 
 
-def check_positive(argument: str, value: object) -> None:
-    """Raise unless the argument is a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ArgumentError(f"{argument} must be a whole number of at least 1; it is {value!r}")
+def check_positive(argument: str, value: object, *, most: int | None = None) -> None:
+    """Raise unless the argument is a whole number of at least 1.
+
+    :param most: and at most so large. Default None: any.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most and value > most):
+        limit = "of at least 1" if most is None else f"from 1 to {most}"
+        raise ArgumentError(f"{argument} must be a whole number {limit}; it is {shown(value)}")
 
 
 def check_ratio(argument: str, value: object) -> None:
     """Raise unless the argument is a number in (0, 1]."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-        raise ArgumentError(f"{argument} must be in (0, 1]; it is {value!r}")
+        raise ArgumentError(f"{argument} must be in (0, 1]; it is {shown(value)}")
 
 
 def check_bool(argument: str, value: object) -> None:
     """Raise unless the argument is True or False: the text "false" is neither."""
     if not isinstance(value, bool):
-        raise ArgumentError(f"{argument} must be True or False; it is {value!r}")
+        raise ArgumentError(f"{argument} must be True or False; it is {shown(value)}")
 
 
 def check_mapping(argument: str, value: object) -> None:
@@ -142,7 +154,7 @@ def check_window(argument: str, value: object) -> None:
     hours = _WINDOW.fullmatch(value) if isinstance(value, str) else None
     if hours is None or hours["opens"] == hours["closes"]:
         raise ArgumentError(
-            f"{argument} must be two different times of the day such as '09:00-20:30'; it is {str(value)[:40]!r}"
+            f"{argument} must be two different times of the day such as '09:00-20:30'; it is {shown(value)}"
         )
 
 
@@ -152,11 +164,13 @@ def parse_number(argument: str, value: object) -> int:
     :param value: the number, or its digits.
     :raises ArgumentError: it is none.
     """
-    text = str(value).strip()
-    digits = text.isascii() and text.isdigit() and len(text) < 20
-    if isinstance(value, bool) or not digits or int(text) >= 2**63:
-        raise ArgumentError(f"{argument} must be a number; it is {text[:40]!r}")
-    return int(text)
+    # Text as it is, a number by its value: one of thousands of digits has none.
+    text = value.strip() if isinstance(value, str) else ""
+    if text.isascii() and text.isdigit() and len(text) < 20:
+        value = int(text)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ArgumentError(f"{argument} must be a number; it is {shown(value)}")
+    return int(value)
 
 
 def parse_settle(value: object) -> dict[str, str]:
@@ -182,9 +196,9 @@ def parse_settle(value: object) -> dict[str, str]:
     settled: dict[str, str] = {}
     for name, said in value:
         code = str(name).strip().lower()
-        if said not in ("accepted", "not_executed"):
+        if not isinstance(said, str) or said not in ("accepted", "not_executed"):
             raise ArgumentError(
-                f"settle: {code[:40]!r} must be 'accepted' or 'not_executed'; it is {str(said)[:40]!r}"
+                f"settle: {code[:40]!r} must be 'accepted' or 'not_executed'; it is {shown(said)}"
             )
         if code == LOST and said != "not_executed":
             raise ArgumentError(

@@ -131,8 +131,9 @@ class AudienceReader:
 
     def _shape(self, names: tuple[str, ...], *, all_needed: bool, row: int | None = None) -> _Shape:
         where = "" if row is None else f" (row {row})"
-        if strange := next((name for name in names if not isinstance(name, str)), None):
-            raise ArgumentError(f"the audience has a column whose name is a {type(strange).__name__}{where}")
+        if strange := [type(name).__name__ for name in names if not isinstance(name, str)]:
+            more = ": a line of a file has more fields than its header" if None in names else ""
+            raise ArgumentError(f"the audience has a column whose name is a {strange[0]}{where}{more}")
 
         def shown(position: int) -> str:
             # Rows that bring their own names may have none: a file without a header has a person in their place.
@@ -208,6 +209,17 @@ class AudienceReader:
             problems.append(Problem(number, shape.label("biz_id"), "is missing"))
         self._fold_variables(number, shape, values, fields, problems)
         self._fold_slots(fields)
+        if not shape.variables:
+            given = _as_object(fields.get("input_params")) or {}
+            problems += [
+                Problem(
+                    number,
+                    f"input_params[{name!r}]" if _PLAIN_NAME.fullmatch(name) else "input_params",
+                    "is NULL",
+                )
+                for name, value in given.items()
+                if value is None
+            ]
         # An absent value and a NULL are the same: pydantic then says "missing" for both.
         fields = {name: value for name, value in fields.items() if not is_blank(value)}
         try:
@@ -217,7 +229,10 @@ class AudienceReader:
             problems += [
                 problem
                 for name, reason in explain(error)
-                if (problem := Problem(number, shape.label(name), reason)).field not in seen
+                if (
+                    problem := Problem(number, shape.label(name), reason + _WAYS_OUT.get((name, reason), ""))
+                ).field
+                not in seen
             ]
             return problems
         contact = self._contact(task)
@@ -292,6 +307,18 @@ class AudienceReader:
 
     def _derived(self, task: InitiativeTaskRequest) -> str:
         return derived_id(self._key, self._campaign, [_canonical(task, name) for name in WHO])
+
+
+_WAYS_OUT = {
+    (
+        "input_params",
+        "is missing",
+    ): " (name its columns in input_params_columns; of a plan without variables: "
+    "task_defaults={'input_params': {}})",
+    ("output_params", "is missing"): " (name the plan's slots in output_slots; of a plan without any: "
+    "task_defaults={'output_params': {}})",
+}
+"""What to do about what is wrong with a field of a row."""
 
 
 @dataclass(frozen=True, slots=True)

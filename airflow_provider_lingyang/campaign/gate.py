@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from datetime import time as day_time
 from typing import Any, Self
 
-from airflow_provider_lingyang.campaign.arguments import ArgumentError, check_window
+from airflow_provider_lingyang.campaign.arguments import ArgumentError, check_window, shown
 from airflow_provider_lingyang.gateway.dates import CHINA, in_china, parse_date
 from airflow_provider_lingyang.gateway.retry import LONGEST_WAIT
 
@@ -98,7 +98,7 @@ def parse_until(value: Any) -> datetime | None:
     except (ValueError, OverflowError):
         # The second for a moment that is in no year from 1 to 9999 in China.
         raise ArgumentError(
-            f"send_until must be a date with a time, such as '2026-01-31 20:00:00'; it is {str(value)[:40]!r}"
+            f"send_until must be a date with a time, such as '2026-01-31 20:00:00'; it is {shown(value)}"
         ) from None
 
 

@@ -18,6 +18,7 @@ from airflow_provider_lingyang.campaign.arguments import (
     is_listing,
     parse_number,
     parse_settle,
+    shown,
 )
 from airflow_provider_lingyang.campaign.gate import parse_until
 
@@ -54,7 +55,7 @@ def check_text(argument: str, value: object, what: str) -> None:
     :param what: it must be, for the message.
     """
     if not is_open(value) and (not isinstance(value, str) or not value.strip()):
-        raise ArgumentError(f"{argument} must be {what}; it is {_shown(value)}")
+        raise ArgumentError(f"{argument} must be {what}; it is {shown(value)}")
 
 
 def check_conn_id(argument: str, value: object) -> None:
@@ -96,7 +97,7 @@ def check_defaults(argument: str, value: Mapping[str, Any]) -> None:
         _check_not_blank(f"{argument}[{name!r}]", inner)
         text = str(inner).strip()
         if name == "batch_num" and not (text.isascii() and text.isdigit()):
-            raise ArgumentError(f"{argument}['batch_num'] must be decimal digits; it is {_shown(inner)}")
+            raise ArgumentError(f"{argument}['batch_num'] must be decimal digits; it is {shown(inner)}")
 
 
 def check_rows(argument: str, value: object) -> None:
@@ -108,6 +109,13 @@ def check_rows(argument: str, value: object) -> None:
             f"{argument} must be a list of rows, or other_task.output (it is never a template); it is a "
             f"{type(value).__name__}"
         )
+    for row in value if isinstance(value, (list, tuple)) else ():
+        biz_id = row.get("biz_id") if isinstance(row, Mapping) else None
+        if isinstance(biz_id, str) and is_open(biz_id):
+            raise ArgumentError(
+                f"{argument} is never rendered, and a biz_id in it holds a template: let another task return the rows, "
+                "or use sql"
+            )
 
 
 def check_parameters(argument: str, value: object) -> None:
@@ -195,7 +203,7 @@ def _check_keys(
     for name in value:
         if name not in known:
             raise ArgumentError(
-                f"{argument}: {_shown(name)} is no key of it{did_you_mean(str(name), known)}; it takes "
+                f"{argument}: {shown(name)} is no key of it{did_you_mean(str(name), known)}; it takes "
                 f"{', '.join(known)}"
             )
     if missing := [name for name in needed if name not in value]:
@@ -205,9 +213,3 @@ def _check_keys(
 def _check_not_blank(argument: str, value: object) -> None:
     if not is_open(value) and str("" if value is None else value).strip() in ("", "None"):
         raise ArgumentError(f"{argument} is blank: fill it in, or leave it out")
-
-
-def _shown(value: object) -> str:
-    """Return an argument as an error shows it: short, and of a mapping or list only what it is."""
-    plain = value is None or isinstance(value, (str, int, float))
-    return repr(value)[:42] if plain else f"a {type(value).__name__}"

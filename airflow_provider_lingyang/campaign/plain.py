@@ -20,7 +20,12 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 from airflow_provider_lingyang.gateway.dates import date_text
-from airflow_provider_lingyang.gateway.field_types import dump_json, json_object_text, to_date
+from airflow_provider_lingyang.gateway.field_types import (
+    dump_json,
+    json_object_of,
+    json_object_text,
+    to_date,
+)
 from airflow_provider_lingyang.gateway.models import InitiativeTaskRequest
 
 PlainRow = tuple[str, bool, str | None, str, str]
@@ -60,8 +65,16 @@ def _number(value: Any) -> int | None:
 def _object(value: Any) -> str | None:
     kind = type(value)
     if kind is dict:
-        return dump_json(value)
+        return json_object_of(value)
     return json_object_text(value) if kind is str and value.strip() else None
+
+
+def _variables(value: Any) -> str | None:
+    # Of a variable that is NULL the judge says so.
+    if isinstance(value, dict):
+        return None if None in value.values() else _object(value)
+    text = _object(value)
+    return None if text is None or "null" in text else text
 
 
 def _date(value: Any) -> str | None:
@@ -82,7 +95,7 @@ READERS: Mapping[str, Callable[[Any], str | int | None]] = {
     "outer_user_id": _text,
     "cms_user_id": _number,
     "user_name": _text,
-    "input_params": _object,
+    "input_params": _variables,
     "output_params": _object,
     "source_id": _number,
     "department_id": _number,
@@ -104,7 +117,7 @@ def _decimal(value: Decimal) -> str | None:
     return f'"{value:f}"' if value.is_finite() and abs(value.adjusted()) <= 100 else None
 
 
-_VARIABLES: Mapping[type, Callable[[Any], str | None]] = {
+_WRITERS: Mapping[type, Callable[[Any], str | None]] = {
     str: encode_basestring,
     int: int.__repr__,
     bool: lambda value: "true" if value else "false",
@@ -235,7 +248,7 @@ class PlainRows:
         parts = []
         for prefix, place in self._variables:
             value = values[place]
-            write = _VARIABLES.get(type(value))
+            write = _WRITERS.get(type(value))
             text = write(value) if write is not None else None
             if text is None:
                 return None

@@ -121,7 +121,13 @@ class Verdict:
     def who(self) -> str:
         """Return some of those who are waited for, in words."""
         left = self.counts["recipients"] - self.counts["finished"]
-        return _listed(self.first) + (f" and {left - len(self.first)} more" if left > len(self.first) else "")
+        return _listed(map(_shown_id, self.first)) + (
+            f" and {left - len(self.first)} more" if left > len(self.first) else ""
+        )
+
+
+def _shown_id(biz_id: str) -> str:
+    return biz_id if biz_id.isprintable() and len(biz_id) <= 64 else repr(biz_id[:64])
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -63,6 +63,16 @@ def _to_json_object(value: Any) -> Any:
         return json_object_text(value)
     if not isinstance(value, dict):
         raise PydanticCustomError("json_object", "must be a JSON object")
+    return json_object_of(value)
+
+
+def json_object_of(value: dict[Any, Any]) -> str:
+    """Return a dict as the text of a JSON object.
+
+    :raises PydanticCustomError: JSON cannot hold it, or would hold a name twice: of 1 and "1" it makes the same.
+    """
+    if not all(isinstance(name, str) for name in value) and len(set(map(str, value))) < len(value):
+        raise PydanticCustomError("json_object", "holds a name twice")
     return dump_json(value)
 
 
@@ -170,8 +180,9 @@ def _to_phone(value: Any) -> Any:
     text = _to_text(value)
     if text is None:
         return None
-    digits = re.sub(r"[\s-]", "", text)
-    digits = re.sub(r"^(?:\+|00)86", "", digits)
+    # A hyphen before it is a minus sign.
+    digits = re.sub(r"(?<=[0-9])[\s-]+(?=[0-9])", "", text.strip())
+    digits = re.sub(r"^(?:\+\s*|00)86", "", digits)
     if not re.fullmatch(r"[0-9]{5,20}", digits):
         raise PydanticCustomError("phone", "is not a phone number (5 to 20 digits)")
     return digits

@@ -97,7 +97,7 @@ class ResultQuery(BaseModel):
     :param request_param: name of the struct parameter that holds ``biz_ids_field``; null: flat.
     :param biz_ids_field: the field that takes the ids: a list (joined with commas where flat), or one
         text where ``max_biz_ids`` is 1.
-    :param max_biz_ids: the most ids in one call, 1 by default.
+    :param max_biz_ids: the most ids in one call, 1 by default, 10,000 at most.
     :param items_path: dotted path to the list of results, below the answer's root element.
     :param biz_id_field: the result's own ``biz_id``.
     :param output_params_field: the result's slots: see :func:`read_slots`.
@@ -115,7 +115,7 @@ class ResultQuery(BaseModel):
     method: Name
     request_param: Name | None = None
     biz_ids_field: Name
-    max_biz_ids: Annotated[int, Field(ge=1)] = 1
+    max_biz_ids: Annotated[int, Field(ge=1, le=10_000)] = 1
     items_path: Name
     biz_id_field: Name = "biz_id"
     output_params_field: Name = "output_params"

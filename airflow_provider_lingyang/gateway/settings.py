@@ -34,13 +34,19 @@ class GatewaySettings:
 
     def __post_init__(self) -> None:
         _check_url(self.url)
+        for value, name in (
+            (self.app_key, "App key"),
+            *((text, kind) for text, kind in self.credentials.items()),
+        ):
+            if not _is_unicode(value):
+                raise LingyangConfigError(f"the {name} holds half a character, which no text can")
         if not self.app_key:
             raise LingyangConfigError("the App key is missing")
         if not self.app_secret:
             raise LingyangConfigError("the App secret is missing")
         if self.sign_method not in SIGN_METHODS:
             raise LingyangConfigError(
-                f"unknown sign_method {self.sign_method!r}: use one of {', '.join(SIGN_METHODS)}"
+                f"unknown sign_method {self.sign_method[:20]!r}: use one of {', '.join(SIGN_METHODS)}"
             )
         if not 0 < self.timeout <= 3600:
             raise LingyangConfigError("timeout must be more than 0 and at most 3600 seconds")
@@ -59,7 +65,17 @@ class GatewaySettings:
         return urlsplit(self.url).scheme == "http"
 
 
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _check_url(url: str) -> None:
+    if not url.isprintable():
+        raise LingyangConfigError("the gateway URL holds a character that cannot be printed")
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""

@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 from airflow_provider_lingyang.connection_form import CONN_TYPE, EXTRA_FIELDS, field_behaviour, widgets
 from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.dates import parse_date
+from airflow_provider_lingyang.gateway.error_codes import LOOK_UP
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError, RequestInvalidError
 from airflow_provider_lingyang.gateway.field_types import dump_json
 from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest, explain
@@ -166,13 +167,14 @@ def _extra(conn: Connection) -> Mapping[str, Any]:
     # Not extra_dejson: it turns broken JSON into an empty dict, and a missing session into a riddle.
     try:
         extra = json.loads(conn.extra or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         extra = None
     if not isinstance(extra, dict):
         raise LingyangConfigError(f"connection {conn.conn_id!r}: extra must be a JSON object")
     if unknown := sorted(extra.keys() - set(EXTRA_FIELDS)):
+        names = ", ".join(name[:40] for name in unknown)
         raise LingyangConfigError(
-            f"connection {conn.conn_id!r}: extra holds unknown {', '.join(unknown)}; it takes {', '.join(EXTRA_FIELDS)}"
+            f"connection {conn.conn_id!r}: extra holds unknown {names}; it takes {', '.join(EXTRA_FIELDS)}"
         )
     return extra
 
@@ -373,7 +375,8 @@ class LingyangHook(BaseHook):
             # `airflow connections test` takes [code …] for markup, and shows nothing of it.
             # Airflow's form tests what it holds under a name that nobody has given.
             text = str(error).removeprefix(f"connection {self.lingyang_conn_id!r}: ")
-            return False, text.translate(str.maketrans("[]", "()"))
+            # That a request may have been executed is not for one that reaches nobody.
+            return False, text.replace(LOOK_UP, "").strip().translate(str.maketrans("[]", "()"))
         clock = (
             f"this machine's clock is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}" if skew else ""
         )

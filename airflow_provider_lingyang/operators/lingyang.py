@@ -96,7 +96,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
     *How*
 
     :param batch_size: tasks in one request at most, 100 by default (the platform documents no limit).
-    :param max_in_flight: requests of one ``batch_num`` under way at a time, 1 by default.
+    :param max_in_flight: requests of one ``batch_num`` under way at a time, 1 by default, 100 at most.
     :param send_window: hours of the day in which requests leave, at Asia/Shanghai's time, such as ``"09:00-20:30"``.
         Outside them the task waits as a deferred one. Default None: any hour.
     :param send_until: nothing leaves after this moment: a datetime, or text of one (without a time zone:
@@ -269,7 +269,8 @@ class LingyangSubmitBatchOperator(BaseOperator):
         arguments.plan_variables(self.input_params_columns)
         arguments.check_names("output_slots", self.output_slots)
         arguments.check_positive("batch_size", self.batch_size)
-        arguments.check_positive("max_in_flight", self.max_in_flight)
+        # Each is a thread, and a connection to the gateway.
+        arguments.check_positive("max_in_flight", self.max_in_flight, most=100)
         arguments.check_window("send_window", self.send_window)
         if self.max_recipients is not None:
             arguments.check_positive("max_recipients", self.max_recipients)

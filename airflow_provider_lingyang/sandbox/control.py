@@ -42,11 +42,14 @@ def add_routes(app: web.Application, sandbox: Sandbox) -> None:
 
     async def add_fault(request: web.Request) -> web.Response:
         try:
-            rule = sandbox.rules.add(json.loads(await request.read()))
+            wanted = json.loads(await request.read())
+            # Half a character, or a number beyond all measure, would fail in every answer.
+            json.dumps(wanted, ensure_ascii=False).encode()
+            rule = sandbox.rules.add(wanted)
         except RuleError as error:
             return _json({"error": str(error)}, status=400)
-        except ValueError:
-            return _json({"error": "the body is not JSON"}, status=400)
+        except (ValueError, RecursionError, OverflowError):
+            return _json({"error": "the body is not JSON that can be used"}, status=400)
         return _json(rule.shown())
 
     async def list_faults(request: web.Request) -> web.Response:

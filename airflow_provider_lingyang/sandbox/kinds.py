@@ -55,8 +55,13 @@ class Kind:
                 raise RuleError(f"{self.name}: {item.name} is required")
             found[item.name] = arguments.get(item.name, item.default)
             if item.name in arguments and not _is_a(found[item.name], types_[item.name]):
-                text = getattr(types_[item.name], "__name__", None) or str(types_[item.name])
+                hint = types_[item.name]
+                text = getattr(hint, "__name__", None) or str(hint)
+                if get_origin(hint) is Literal:
+                    text = f"one of {', '.join(map(str, get_args(hint)))}"
                 raise RuleError(f"{self.name}: {item.name} must be {text}")
+            if item.name == "seconds" and abs(found["seconds"]) > 10 * 365 * 86_400:
+                raise RuleError(f"{self.name}: seconds must be less than ten years")
             if item.name == "seconds" and self.name != "clock" and found["seconds"] < 0:
                 raise RuleError(f"{self.name}: seconds must not be negative")
         return found

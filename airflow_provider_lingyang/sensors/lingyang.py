@@ -145,8 +145,8 @@ class LingyangResultSensor(BaseSensorOperator):
         self._has_looked = False
         self._incomplete: tuple[Verdict | None, Look] | None = None
         wanted.check(self)
-        # What a source renders to may be nothing; which one it is was said here.
-        self._source = wanted.source_of(self)
+        # What is given here may render to nothing.
+        self._given = wanted.given_to(self)
         arguments.check_ratio("complete_ratio", complete_ratio)
         arguments.check_choice("on_incomplete", on_incomplete, ("fail", "skip", "succeed"))
         arguments.check_bool("deferrable", deferrable)
@@ -292,7 +292,7 @@ class LingyangResultSensor(BaseSensorOperator):
         started = self._when_started(context)
         try:
             if self._wait is None:
-                whose = wanted.wanted_by(self, context, source=self._source)
+                whose = wanted.wanted_by(self, context, given=self._given)
                 self._wait = Wait(whose, wanted.pull_of(context))
             look = self._wait.look_now(first=not self._has_looked)
             self._has_looked = True

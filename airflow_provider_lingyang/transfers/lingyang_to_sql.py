@@ -158,8 +158,8 @@ class LingyangToSqlOperator(BaseOperator):
         self.create_table = create_table
         self.lingyang_conn_id = lingyang_conn_id
         wanted.check(self)
-        # What a source renders to may be nothing; which one it is was said here.
-        self._source = wanted.source_of(self)
+        # What is given here may render to nothing.
+        self._given = wanted.given_to(self)
         if not literals.is_open(table):
             check_table(table)
         literals.check_conn_id("sql_conn_id", sql_conn_id)
@@ -175,7 +175,7 @@ class LingyangToSqlOperator(BaseOperator):
 
         wanted.leave_plan_link(self, context)
         try:
-            whose = wanted.wanted_by(self, context, source=self._source)
+            whose = wanted.wanted_by(self, context, given=self._given)
             transfer = self._transfer(whose)
         except NothingToWaitForError as error:
             raise AirflowSkipException(str(error)) from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import uuid
 from datetime import datetime
@@ -121,6 +123,11 @@ def test_slots_of_a_row_are_kept_and_completed() -> None:
         ({}, {"channel": "email"}, "email is missing (channel 'email'"),
         ({"email": "nobody"}, {}, "email is not an email address"),
         ({"input_params": None}, {}, "input_params is missing"),
+        ({"input_params": {"who": None}}, {}, "input_params['who'] is NULL"),
+        ({"input_params": '{"who": null}'}, {}, "input_params['who'] is NULL"),
+        ({"input_params": {"call me": None}}, {}, "input_params is NULL"),
+        ({"input_params": {1: "a", "1": "b"}}, {}, "input_params holds a name twice"),
+        ({"output_params": None}, {}, "output_params is missing (name the plan's slots in output_slots"),
         ({"input_params": "[1]"}, {}, "input_params must be a JSON object"),
         ({"input_params": "{"}, {"input_params_columns": {"who": "user_name"}}, "input_params must be a JSON object"),
         ({"input_params": '{"a": 1, "a": 2}'}, {"input_params_columns": {"w": "user_name"}}, "input_params must be a JSON"),
@@ -181,6 +188,15 @@ def test_an_unknown_column_is_an_error_that_names_the_nearest(
     with pytest.raises(ArgumentError) as caught:
         reader(columns=columns).header(names)
     assert expected in str(caught.value)
+
+
+def test_a_line_with_more_fields_than_its_header_is_told_as_that() -> None:
+    (row,) = csv.DictReader(io.StringIO("biz_id,phone_number\nb1,10000000001,CANARY\n"))
+    with pytest.raises(
+        ArgumentError, match=r"\(row 3\): a line of a file has more fields than its header"
+    ) as caught:
+        reader().mapping(3, row)
+    assert "CANARY" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["10000000001", "张三", "a@b", 10000000001])

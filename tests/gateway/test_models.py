@@ -352,6 +352,8 @@ def test_a_phone_number_has_one_form_however_it_is_written(given_: Any, sent: st
         "-",
         "+86",
         "10000000001;10000000002",
+        -10000000001,
+        "-10000000001",
         "10000000001�",
         "n/a",
         "1.0e10",

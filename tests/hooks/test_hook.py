@@ -85,6 +85,10 @@ def test_defaults_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch) -> No
         ({"host": "http://eco.taobao.com/router/rest"}, "plain http is allowed to this machine only"),
         ({"host": "http://127.0.0.1.evil.example/x"}, "plain http is allowed to this machine only"),
         ({"host": "https://user:pw@eco.taobao.com/router/rest"}, "no user, password"),
+        ({"host": "https://eco\0.taobao.com/"}, "holds a character that cannot be printed|cannot be read"),
+        ({"host": "https://\ud800/"}, "holds a character that cannot be printed|cannot be read"),
+        ({"password": "\ud800"}, "the app_secret holds half a character|cannot be read"),
+        ({"extra": {"session_token": "\ud800"}}, "the session_token holds half a character|cannot be read"),
         ({"login": ""}, "App key is missing"),
         ({"password": ""}, "App secret is missing"),
         ({"port": 443}, "leave port and schema empty"),
@@ -100,6 +104,7 @@ def test_defaults_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch) -> No
         ({"extra": {"sesion_token": "CANARY"}}, "unknown sesion_token; it takes session_token"),
         ({"extra": ["CANARY"]}, "extra must be a JSON object|cannot be read"),
         ({"extra": "{CANARY"}, "extra must be a JSON object|cannot be read"),
+        ({"extra": "[" * 100_000}, "extra must be a JSON object|cannot be read"),
     ],
 )
 def test_a_connection_that_cannot_be_right_is_an_error_that_says_what(

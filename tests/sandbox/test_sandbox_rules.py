@@ -99,6 +99,7 @@ BAD_RULES: list[tuple[Any, str]] = [
     ({"kind": "http", "executed": 1}, "http: executed must be bool"),
     ({"kind": "slow"}, "slow: seconds is required"),
     ({"kind": "slow", "seconds": -1}, "slow: seconds must not be negative"),
+    ({"kind": "clock", "seconds": 1e308}, "clock: seconds must be less than ten years"),
     ({"kind": "echo"}, "echo: mode is required"),
     ({"kind": "echo", "mode": "other"}, "echo: mode must be"),
     ({"kind": "error", "code": 1.5}, "error: code must be int | str"),
@@ -133,7 +134,7 @@ def test_a_rule_that_cannot_be_understood_is_refused_with_the_reason(
 def test_rules_must_be_json(gateway: Any) -> None:
     for body in (b"kind=http", b"\xff", b""):
         reply = gateway.http(body, path="/sandbox/faults")
-        assert (reply.status, reply.json) == (400, {"error": "the body is not JSON"})
+        assert (reply.status, reply.json) == (400, {"error": "the body is not JSON that can be used"})
 
 
 def test_the_kinds_can_be_listed(gateway: Any) -> None:

@@ -204,6 +204,16 @@ def test_a_campaign_that_rendered_to_nothing_says_so(sandbox: SandboxProcess, ru
     assert "campaign must be the manifest" in run.fails(one)
 
 
+@pytest.mark.parametrize("name", ["results_sql", "results_conn_id", "result_query", "lingyang_conn_id"])
+def test_what_was_given_and_rendered_to_nothing_is_not_replaced_by_something_else(
+    sandbox: SandboxProcess, run: Any, name: str
+) -> None:
+    table = {"results_sql": "SELECT 1", "results_conn_id": "db"} if name.startswith("results_") else {}
+    one = wait(campaign=submitted(run), **(table or {"result_query": RESULT_QUERY}))
+    setattr(one, name, None)
+    assert f"{name} was given, but has rendered to nothing" in run.fails(one)
+
+
 def test_a_path_that_is_wrong_in_its_last_step_does_not_read_as_nobody_found(
     sandbox: SandboxProcess, run: Any
 ) -> None:
