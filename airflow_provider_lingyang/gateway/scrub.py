@@ -27,11 +27,16 @@ _BETWEEN_DIGITS = re.compile(rf"(?<=[0-9]){_SPACED}+(?=[0-9])")
 _COUNTRY = re.compile(r"^(?:(?:\+|00)86|86(?=1[0-9]{10}$)|\+)")
 _ENTITY = re.compile("&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[0-9A-Za-z]{1,32});?")
 _NUMBER = re.compile(rf"[0-9]{{{_MIN_DIGITS},}}")
+_CONTACT = re.compile(
+    r"(?<![0-9A-Za-z])(?:\+?86[ -]?)?1[3-9][0-9](?:[ -]?[0-9]{4}){2}(?![0-9A-Za-z])"
+    r"|[^\s@<>:,;\"']{1,64}@[^\s@<>:,;\"']{1,255}"
+)
+"""A mobile number of China, or a mailbox: of somebody who is not even in the request, and all the less for a log."""
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class Scrubber:
-    """Replaces every value of one request by its field's name.
+    """Replaces every value of one request by its field's name, and what else looks like somebody's contact.
 
     Costs nothing until a text has to be scrubbed, which is only once something went wrong.
 
@@ -54,7 +59,7 @@ class Scrubber:
         for start, end, name in _merged(self._found(text)):
             pieces += text[done:start], f"<{name}>"
             done = end
-        text = "".join(pieces) + text[done:]
+        text = _CONTACT.sub("<contact>", "".join(pieces) + text[done:])
         # Only after that: a cut could leave half a value that no longer matches.
         return _UNPRINTABLE.sub(" ", text[:_MAX_TEXT])
 

@@ -133,6 +133,20 @@ def test_a_part_of_the_struct_holds_no_whole_value(scrub: Scrubber, start: int) 
             assert spelling(value) not in found
 
 
+@pytest.mark.parametrize(
+    "contact", ["19999999999", "+86 199-9999-9999", "8619999999999", "li.si@example.com"]
+)
+def test_the_contact_of_somebody_who_is_not_in_the_request_is_not_shown_either(
+    scrub: Scrubber, contact: str
+) -> None:
+    assert scrub(f"重复: {contact}, 199") == "重复: <contact>, 199"
+
+
+@pytest.mark.parametrize("text", ["at 1999999999999 ms", "code 119999999999", "id-a19999999999", "@ 12"])
+def test_other_numbers_and_signs_stay(scrub: Scrubber, text: str) -> None:
+    assert scrub(text) == text
+
+
 @pytest.mark.parametrize("text", [None, "", "nothing of it", "Remote service error", "非法参数"])
 def test_a_text_without_values_stays_as_it_is(scrub: Scrubber, text: str | None) -> None:
     assert scrub(text) == text
