@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator, XComArg
 
 from airflow_provider_lingyang.campaign import literals
-from airflow_provider_lingyang.campaign.arguments import ArgumentError
+from airflow_provider_lingyang.campaign.arguments import ArgumentError, parse_number
 from airflow_provider_lingyang.gateway.models import UseBookInfo
 from airflow_provider_lingyang.gateway.result_query import ResultQuery
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
@@ -133,6 +134,11 @@ def test_an_audience_that_is_no_rows_is_refused_and_templates_in_it_too(audience
     ) as caught:
         LingyangSubmitBatchOperator(task_id="t", plan_id=1, audience=audience)
     assert "A1" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [123, "123", " 0123 ", Decimal("123")])
+def test_a_plan_is_a_number_however_it_comes(value: Any) -> None:
+    assert parse_number("plan_id", value) == 123
 
 
 def test_a_template_in_a_biz_id_of_rows_in_the_dag_file_is_refused_because_nobody_renders_it() -> None:

@@ -164,13 +164,12 @@ def parse_number(argument: str, value: object) -> int:
     :param value: the number, or its digits.
     :raises ArgumentError: it is none.
     """
-    # Text as it is, a number by its value: one of thousands of digits has none.
-    text = value.strip() if isinstance(value, str) else ""
-    if text.isascii() and text.isdigit() and len(text) < 20:
-        value = int(text)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+    # Python makes no text of a number with thousands of digits.
+    text = "" if isinstance(value, int) and abs(value) >= 2**63 else str(value).strip()
+    digits = text.isascii() and text.isdigit() and len(text) < 20
+    if isinstance(value, bool) or not digits or int(text) >= 2**63:
         raise ArgumentError(f"{argument} must be a number; it is {shown(value)}")
-    return int(value)
+    return int(text)
 
 
 def parse_settle(value: object) -> dict[str, str]:

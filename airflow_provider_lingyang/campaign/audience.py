@@ -209,17 +209,6 @@ class AudienceReader:
             problems.append(Problem(number, shape.label("biz_id"), "is missing"))
         self._fold_variables(number, shape, values, fields, problems)
         self._fold_slots(fields)
-        if not shape.variables:
-            given = _as_object(fields.get("input_params")) or {}
-            problems += [
-                Problem(
-                    number,
-                    f"input_params[{name!r}]" if _PLAIN_NAME.fullmatch(name) else "input_params",
-                    "is NULL",
-                )
-                for name, value in given.items()
-                if value is None
-            ]
         # An absent value and a NULL are the same: pydantic then says "missing" for both.
         fields = {name: value for name, value in fields.items() if not is_blank(value)}
         try:
@@ -264,11 +253,20 @@ class AudienceReader:
         fields: dict[str, Any],
         problems: list[Problem],
     ) -> None:
-        if not shape.variables:
-            return
         base = _as_object(fields.get("input_params"))
         if base is None:
             return  # the model says what is wrong with it
+        problems += [
+            Problem(
+                number,
+                f"input_params[{name!r}]" if _PLAIN_NAME.fullmatch(str(name)) else "input_params",
+                "is NULL",
+            )
+            for name, value in base.items()
+            if value is None
+        ]
+        if not shape.variables:
+            return
         for variable, position in shape.variables.items():
             value = values[position]
             if value is None or (isinstance(value, float) and math.isnan(value)):

@@ -125,6 +125,7 @@ def test_slots_of_a_row_are_kept_and_completed() -> None:
         ({"input_params": None}, {}, "input_params is missing"),
         ({"input_params": {"who": None}}, {}, "input_params['who'] is NULL"),
         ({"input_params": '{"who": null}'}, {}, "input_params['who'] is NULL"),
+        ({"input_params": '{"who": null}'}, {"input_params_columns": {"w": "user_name"}}, "input_params['who'] is NULL"),
         ({"input_params": {"call me": None}}, {}, "input_params is NULL"),
         ({"input_params": {1: "a", "1": "b"}}, {}, "input_params holds a name twice"),
         ({"output_params": None}, {}, "output_params is missing (name the plan's slots in output_slots"),
