@@ -206,10 +206,11 @@ def widgets() -> dict[str, Any]:
         if field.kind == "boolean":
             made[field.name] = BooleanField(field.label, description=field.help, default=False)
             continue
-        kind, made_widget, checks = kinds[field.kind]
-        widget = ChoiceWidget(field.choices) if field.choices else made_widget()
+        kind, make_widget, checks = kinds[field.kind]
         if field.choices:
-            checks = [any_of(list(field.choices))]
+            widget, checks = ChoiceWidget(field.choices), [any_of(list(field.choices))]
+        else:
+            widget = make_widget()
         made[field.name] = kind(
             field.label,
             validators=[Optional(), *checks],

@@ -51,7 +51,7 @@ def check(task: Any) -> None:
     :param task: an operator with all of :data:`TEMPLATE_FIELDS` and ``required_slots``.
     :raises ArgumentError: naming the argument and the way out.
     """
-    if sum(source is not None for source in (task.campaign, task.biz_ids, task.ids_sql)) != 1:
+    if sum(getattr(task, source) is not None for source in _SOURCES) != 1:
         raise arguments.ArgumentError(
             "give one source of ids: campaign=submit.output, biz_ids, or ids_sql (with ids_conn_id)"
         )

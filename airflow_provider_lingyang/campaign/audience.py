@@ -215,14 +215,9 @@ class AudienceReader:
             task = InitiativeTaskRequest.model_validate(fields)
         except ValidationError as error:
             seen = {problem.field for problem in problems}
-            problems += [
-                problem
-                for name, reason in explain(error)
-                if (
-                    problem := Problem(number, shape.label(name), reason + _WAYS_OUT.get((name, reason), ""))
-                ).field
-                not in seen
-            ]
+            for name, reason in explain(error):
+                if (label := shape.label(name)) not in seen:
+                    problems.append(Problem(number, label, reason + _WAYS_OUT.get((name, reason), "")))
             return problems
         contact = self._contact(task)
         if contact is None:
@@ -308,13 +303,12 @@ class AudienceReader:
 
 
 _WAYS_OUT = {
-    (
-        "input_params",
-        "is missing",
-    ): " (name its columns in input_params_columns; of a plan without variables: "
-    "task_defaults={'input_params': {}})",
-    ("output_params", "is missing"): " (name the plan's slots in output_slots; of a plan without any: "
-    "task_defaults={'output_params': {}})",
+    ("input_params", "is missing"): (
+        " (name its columns in input_params_columns; of a plan without variables: task_defaults={'input_params': {}})"
+    ),
+    ("output_params", "is missing"): (
+        " (name the plan's slots in output_slots; of a plan without any: task_defaults={'output_params': {}})"
+    ),
 }
 """What to do about what is wrong with a field of a row."""
 

@@ -34,10 +34,7 @@ class GatewaySettings:
 
     def __post_init__(self) -> None:
         _check_url(self.url)
-        for value, name in (
-            (self.app_key, "App key"),
-            *((text, kind) for text, kind in self.credentials.items()),
-        ):
+        for value, name in ((self.app_key, "App key"), *self.credentials.items()):
             if not _is_unicode(value):
                 raise LingyangConfigError(f"the {name} holds half a character, which no text can")
         if not self.app_key:
