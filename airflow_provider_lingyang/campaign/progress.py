@@ -43,7 +43,8 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._tell_batches(self._monotonic())
+        # Whatever ended it, nothing is to go at any pace.
+        self._tell_batches(self._monotonic(), to_go=False)
 
     def look(self) -> None:
         """Tell how far it is, where it is time to. Called at every turn of the main loop, so it must be cheap."""
@@ -62,33 +63,19 @@ class Progress:
             self._tell_batches(now)
 
     def _tell(self, now: float) -> None:
-        batches = self._manifest.batches
-        requests = sum(batch.requests for batch in batches)
-        accepted = sum(batch.accepted for batch in batches)
-        rejected = sum(batch.rejected for batch in batches)
-        # A batch_num that is done has nobody left to be sent to: who was not answered for is in doubt.
-        done = sum(batch.tasks for batch in batches[:-1])
-        current = sum(batch.accepted + batch.rejected for batch in batches[-1:])
-        sent = done + current
-        if (requests, sent) == self._moments[-1][1:]:
-            return
-        while len(self._moments) > 1 and self._moments[1][0] <= now - _PACE_OF:
-            self._moments.popleft()
-        then, requests_then, sent_then = self._moments[0]
-        self._moments.append((now, requests, sent))
-        took = now - then
-        pace = (sent - sent_then) / took
-        log.info(
-            "sent to %d of %d: accepted %d, rejected %d; %.3g requests per second%s",
-            sent,
-            self._total,
-            accepted,
-            rejected,
-            (requests - requests_then) / took,
-            f", {duration((self._total - sent) / pace)} to go at this pace" if pace > 0 else "",
-        )
+        before = self._moments[-1][1:]
+        sent, pace = self._pace(now)
+        if self._moments[-1][1:] != before:
+            log.info(
+                "sent to %d of %d: accepted %d, rejected %d%s",
+                sent,
+                self._total,
+                sum(batch.accepted for batch in self._manifest.batches),
+                sum(batch.rejected for batch in self._manifest.batches),
+                pace,
+            )
 
-    def _tell_batches(self, now: float) -> None:
+    def _tell_batches(self, now: float, *, to_go: bool = True) -> None:
         kept, self._kept = self._kept, []
         if not kept:
             return
@@ -96,14 +83,36 @@ class Progress:
         self._batch_line_at = now
         more = f" to {kept[-1].batch_num} ({len(kept)} of them)" if len(kept) > 1 else ""
         log.info(
-            "%s%s: tasks %d, requests %d, accepted %d, rejected %d",
+            "%s%s: tasks %d, requests %d, accepted %d, rejected %d%s",
             kept[0].name,
             more,
             sum(batch.tasks for batch in kept),
             sum(batch.requests for batch in kept),
             sum(batch.accepted for batch in kept),
             sum(batch.rejected for batch in kept),
+            self._pace(now, to_go=to_go)[1],
         )
+
+    def _pace(self, now: float, *, to_go: bool = True) -> tuple[int, str]:
+        """Return how many people were sent to, and how fast that goes, as the end of a line."""
+        batches = self._manifest.batches
+        requests = sum(batch.requests for batch in batches)
+        # A batch_num that is done has nobody left to be sent to: who was not answered for is in doubt.
+        done = sum(batch.tasks for batch in batches[:-1])
+        sent = done + sum(batch.accepted + batch.rejected for batch in batches[-1:])
+        if (requests, sent) != self._moments[-1][1:]:
+            while len(self._moments) > 1 and self._moments[1][0] <= now - _PACE_OF:
+                self._moments.popleft()
+            self._moments.append((now, requests, sent))
+        then, requests_then, sent_then = self._moments[0]
+        took = now - then
+        if took <= 0:
+            return sent, ""
+        text = f"; {(requests - requests_then) / took:.3g} requests per second"
+        pace, left = (sent - sent_then) / took, self._total - sent
+        if to_go and pace > 0 and left > 0:
+            text += f", {duration(left / pace)} to go at this pace"
+        return sent, text
 
 
 def duration(seconds: float) -> str:

@@ -295,8 +295,7 @@ class SqlLedger:
                 self._check_generation(run)
             for outcome in outcomes:
                 self._write_outcome(run, outcome)
-            for intent in intents:
-                self._write_intent(run, intent)
+            self._write_intents(run, intents)
         self._has_written = self._has_written or bool(intents)
 
     @_repeated_after(GaveWayError)
@@ -389,39 +388,30 @@ class SqlLedger:
             # Its intent was never written, so there is nothing to take back; and who is another's stays as it is.
             return
         of_code = f"WHERE {_THIS} AND task_unique_code=? AND recipient IN "
-        for state, biz_ids, only in (
-            # Whatever another task has made of them: who was accepted is never free again.
-            (_ACCEPTED, outcome.accepted, ()),
-            (_REJECTED, outcome.rejected, (_IN_DOUBT,)),
-            (_NOT_EXECUTED, outcome.not_executed, (_IN_DOUBT,)),
-        ):
-            still = " AND state=?" if only else ""
+        for pairs in chunks([(key_of(biz_id).hex(), number) for biz_id, number in outcome.accepted.items()]):
+            keys = [key for key, _ in pairs]
+            # Whatever the gateway says must not keep the outcome from being written.
+            told = [(key, str(number)) for key, number in pairs if number and -(2**63) <= number < 2**63]
+            task_id = f"CASE recipient {'WHEN ? THEN ? ' * len(told)}ELSE task_id END" if told else "task_id"
+            run.count(
+                # Whatever another task has made of them: who was accepted is never free again.
+                f"UPDATE lingyang_ledger_recipient SET state=?, task_id={task_id} {of_code} ({marks(keys)})",
+                [_ACCEPTED, *chain.from_iterable(told), *self._this, code, *keys],
+            )
+        for state, biz_ids in ((_REJECTED, outcome.rejected), (_NOT_EXECUTED, outcome.not_executed)):
             for some in chunks([key_of(biz_id).hex() for biz_id in biz_ids]):
                 run.count(
-                    f"UPDATE lingyang_ledger_recipient SET state=? {of_code} ({marks(some)}){still}",
-                    [state, *self._this, code, *some, *only],
+                    f"UPDATE lingyang_ledger_recipient SET state=? {of_code} ({marks(some)}) AND state=?",
+                    [state, *self._this, code, *some, _IN_DOUBT],
                 )
-        told = [
-            (key_of(biz_id).hex(), str(number))
-            for biz_id, number in outcome.accepted.items()
-            # Whatever the gateway says must not keep the outcome from being written.
-            if number and -(2**63) <= number < 2**63
-        ]
-        for pairs in chunks(told):
-            run.count(
-                f"UPDATE lingyang_ledger_recipient SET task_id=CASE recipient {'WHEN ? THEN ? ' * len(pairs)}END "
-                f"{of_code} ({marks(pairs)})",
-                [*chain.from_iterable(pairs), *self._this, code, *(key for key, _ in pairs)],
-            )
 
-    def _write_intent(self, run: Statements, intent: Intent) -> None:
-        code = intent.task_unique_code
-        keys = [key_of(biz_id).hex() for biz_id in intent.biz_ids]
-        worker = self._free(run, code, keys) if intent.again else self._worker
-        run.insert(
-            "lingyang_ledger_request",
-            "campaign, generation, task_unique_code, batch_num, struct_digest, written_at, worker, owner, writes",
-            [
+    def _write_intents(self, run: Statements, intents: Sequence[Intent]) -> None:
+        requests, recipients = [], []
+        for intent in intents:
+            code = intent.task_unique_code
+            keys = [key_of(biz_id).hex() for biz_id in intent.biz_ids]
+            worker = self._free(run, code, keys) if intent.again else self._worker
+            requests.append(
                 (
                     *self._this,
                     code,
@@ -432,15 +422,20 @@ class SqlLedger:
                     self._owner,
                     1,
                 )
-            ],
+            )
+            recipients += [
+                (*self._this, key, biz_id, code, place, _IN_DOUBT)
+                for place, (key, biz_id) in enumerate(zip(keys, intent.biz_ids, strict=True))
+            ]
+        run.insert(
+            "lingyang_ledger_request",
+            "campaign, generation, task_unique_code, batch_num, struct_digest, written_at, worker, owner, writes",
+            requests,
         )
         run.insert(
             "lingyang_ledger_recipient",
             "campaign, generation, recipient, biz_id, task_unique_code, place, state",
-            [
-                (*self._this, key, biz_id, code, place, _IN_DOUBT)
-                for place, (key, biz_id) in enumerate(zip(keys, intent.biz_ids, strict=True))
-            ],
+            recipients,
         )
 
     def _free(self, run: Statements, code: str, keys: Sequence[str]) -> str:

@@ -106,7 +106,9 @@ def test_a_long_batch_tells_every_few_seconds_how_far_it_is_and_when_it_will_be_
         "sent": "10", "of": "200", "accepted": "8", "rejected": "2", "pace": "1", "to_go": "2 min"
     }  # fmt: skip
     assert (middle["sent"], middle["accepted"], middle["to_go"]) == ("100", "98", "50 s")
-    assert lines("batch_num") == ["batch_num 1: tasks 200, requests 100, accepted 198, rejected 2"]
+    assert lines("batch_num") == [
+        "batch_num 1: tasks 200, requests 100, accepted 198, rejected 2; 1 requests per second"
+    ]
 
 
 def test_the_pace_is_that_of_the_last_minute(lines: Any) -> None:
@@ -122,7 +124,9 @@ def test_a_fast_campaign_tells_no_more_than_its_first_batches_and_one_line_a_sec
     manifest = send([1] * 1000, lambda answered: 0.005 * answered)
     told = lines("batch_num")
     assert BATCH_LINES + 4 <= len(told) <= BATCH_LINES + 7
-    assert told[0] == "batch_num 1: tasks 2, requests 1, accepted 2, rejected 0"
+    assert told[0] == (
+        "batch_num 1: tasks 2, requests 1, accepted 2, rejected 0; 200 requests per second, 5 s to go at this pace"
+    )
     assert re.match(rf"batch_num {BATCH_LINES + 1} to \d+ \(\d+ of them\): ", told[BATCH_LINES])
     # However they are put together, everybody is in one line.
     assert sum(int(re.search(r"accepted (\d+)", line)[1]) for line in told) == manifest.accepted == 2000  # type: ignore[index]
@@ -131,9 +135,8 @@ def test_a_fast_campaign_tells_no_more_than_its_first_batches_and_one_line_a_sec
 
 def test_a_batch_that_takes_its_time_has_a_line_of_its_own(lines: Any) -> None:
     send([1] * (BATCH_LINES + 5) + [30], lambda answered: 0.1 * answered)
-    assert (
-        lines("batch_num")[-1]
-        == f"batch_num {BATCH_LINES + 6}: tasks 60, requests 30, accepted 60, rejected 0"
+    assert lines("batch_num")[-1] == (
+        f"batch_num {BATCH_LINES + 6}: tasks 60, requests 30, accepted 60, rejected 0; 10 requests per second"
     )
 
 
@@ -141,9 +144,13 @@ def test_what_ends_the_sending_does_not_swallow_the_batches_before_it(lines: Any
     away = errors.NotSentError("away")
     with pytest.raises(SubmissionStopped):
         send(
-            [1] * (BATCH_LINES + 5), lambda _: 0.0, lambda number: away if number == BATCH_LINES + 3 else None
+            [1] * (BATCH_LINES + 5),
+            lambda answered: 0.01 * answered,
+            lambda number: away if number == BATCH_LINES + 3 else None,
         )
-    assert lines("batch_num")[-1].startswith(f"batch_num {BATCH_LINES + 1} to {BATCH_LINES + 3} (3 of them)")
+    last = lines("batch_num")[-1]
+    assert last.startswith(f"batch_num {BATCH_LINES + 1} to {BATCH_LINES + 3} (3 of them)")
+    assert last.endswith(" requests per second"), "it is over: nothing is to go"
 
 
 def test_a_time_in_which_nothing_happens_is_not_told_again_and_again(lines: Any) -> None:

@@ -212,6 +212,16 @@ def test_what_was_handed_out_ahead_is_not_in_doubt_when_patience_ends() -> None:
     assert (manifest.in_doubt, manifest.not_sent) == (4, 6)
 
 
+@pytest.mark.parametrize("in_flight", [1, 4, 12])
+def test_a_write_to_the_ledger_serves_as_many_requests_as_may_be_under_way(in_flight: int) -> None:
+    diary = Diary()
+    send([None] * (5 * in_flight), ledger=diary, max_in_flight=in_flight)
+    windows = [len(intents) for _, intents in diary.written if intents]
+    assert windows[0] == 2 * in_flight
+    assert all(in_flight <= window <= 2 * in_flight for window in windows[1:-1])
+    assert sum(windows) == 5 * in_flight
+
+
 def test_no_request_that_was_handed_out_ahead_leaves_after_a_failure() -> None:
     left: list[str] = []
     under_way, failed = threading.Barrier(4), threading.Event()
