@@ -341,8 +341,14 @@ class LingyangHook(BaseHook):
         :param params: business parameters: text as it is, numbers and booleans as text, dicts and lists
             as compact JSON; None is left out. Repeated only when it provably was not executed.
         :return: the answer below its root element.
+        :raises RequestInvalidError: it is no call; nothing was sent.
         :raises LingyangError: the typed reason.
         """
+        named = isinstance(params or {}, Mapping) and all(isinstance(name, str) for name in params or {})
+        if not (isinstance(method, str) and named):
+            raise RequestInvalidError(
+                "call takes the platform's name of a method, and a dict with names of parameters as its keys"
+            )
         try:
             texts = {name: _parameter(value) for name, value in (params or {}).items() if value is not None}
         except PydanticCustomError:

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import signal
 import socket
+import sqlite3
 import sys
 import threading
 from collections.abc import Sequence
@@ -61,16 +62,13 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-async def serve(options: argparse.Namespace, listener: socket.socket) -> None:
+async def serve(sandbox: Sandbox, listener: socket.socket, *, exit_on_stdin_close: bool) -> None:
     """Serve until SIGTERM, SIGINT or (if asked for) the end of standard input."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    if options.exit_on_stdin_close:
+    if exit_on_stdin_close:
         threading.Thread(target=_watch_stdin, args=(loop, stop), daemon=True).start()
-    sandbox = Sandbox(
-        options.store, dedupe=options.dedupe, answer_after=options.answer_after, seed=options.seed
-    )
     runner = sandbox.runner()
     await runner.setup()
     await web.SockSite(runner, listener).start()
@@ -95,7 +93,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"sandbox: cannot listen on {options.host} port {options.port}: {error.strerror}", file=sys.stderr
         )
         return 1
-    asyncio.run(serve(options, listener))
+    try:
+        sandbox = Sandbox(
+            options.store, dedupe=options.dedupe, answer_after=options.answer_after, seed=options.seed
+        )
+    except (OSError, sqlite3.Error) as error:
+        listener.close()
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        print(f"sandbox: cannot use --store {options.store}: {why}", file=sys.stderr)
+        return 1
+    asyncio.run(serve(sandbox, listener, exit_on_stdin_close=options.exit_on_stdin_close))
     return 0
 
 

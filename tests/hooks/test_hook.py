@@ -270,6 +270,14 @@ def test_any_method_can_be_called_with_every_sign_method(
     assert answer["result"]["success"] is True
 
 
+@pytest.mark.parametrize(
+    ("method", "params"), [(None, {}), (3, {}), ("taobao.time.get", ["x"]), ("taobao.time.get", {1: "x"})]
+)
+def test_what_is_no_call_is_refused_before_anything_is_sent(method: Any, params: Any) -> None:
+    with pytest.raises(RequestInvalidError, match="call takes"):
+        LingyangHook().call(method, params)
+
+
 def test_a_parameter_that_cannot_be_written_is_an_error_and_not_sent(sandbox: SandboxProcess) -> None:
     with pytest.raises(RequestInvalidError, match="holds a value that JSON cannot hold"):
         LingyangHook().call("taobao.time.get", {"x": {"a": b"CANARY"}})

@@ -119,6 +119,16 @@ def test_a_port_that_is_taken_is_said_so(start: Start) -> None:
     assert err.startswith("sandbox: cannot listen on 127.0.0.1 port")
 
 
+def test_a_store_that_cannot_be_used_is_said_so(start: Start, tmp_path: Path) -> None:
+    other = tmp_path / "notes.txt"
+    other.write_text("no database\n" * 100)
+    for store, why in ((tmp_path / "nowhere" / "s.db", "No such file"), (other, "file is not a database")):
+        _, err = (child := start("--port", "0", "--store", str(store))).communicate(timeout=10)
+        assert child.returncode == 1
+        assert err.startswith(f"sandbox: cannot use --store {store}: {why}")
+        assert err.count("\n") == 1
+
+
 def test_localhost_and_a_seed_are_fine(client_of: Any) -> None:
     with SandboxProcess("--host", "localhost", "--seed", "3", "--answer-after", "0") as sandbox:
         client = client_of(sandbox.url)
