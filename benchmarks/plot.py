@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-ROW, LEFT, UNIT, WIDTH = 26, 430, 240, 980
+ROW, LEFT, UNIT, WIDTH = 26, 470, 240, 1020
 MET, MISSED, GREY = "#2a7f62", "#b8432f", "#666"
 Figure = tuple[str, str, float, float | None, bool]
 """Benchmark, name, figure, bound, whether the bound is a lower one."""
