@@ -94,7 +94,7 @@ class Progress:
         )
 
     def _pace(self, now: float, *, to_go: bool = True) -> tuple[int, str]:
-        """Return how many people were sent to, and how fast that goes, as the end of a line."""
+        """Note how far it is; return how many people were sent to, and the end of a line: how fast that goes."""
         batches = self._manifest.batches
         requests = sum(batch.requests for batch in batches)
         # A batch_num that is done has nobody left to be sent to: who was not answered for is in doubt.

@@ -344,13 +344,14 @@ class LingyangHook(BaseHook):
         :raises RequestInvalidError: it is no call; nothing was sent.
         :raises LingyangError: the typed reason.
         """
-        named = isinstance(params or {}, Mapping) and all(isinstance(name, str) for name in params or {})
+        params = params or {}
+        named = isinstance(params, Mapping) and all(isinstance(name, str) for name in params)
         if not (isinstance(method, str) and named):
             raise RequestInvalidError(
                 "call takes the platform's name of a method, and a dict with names of parameters as its keys"
             )
         try:
-            texts = {name: _parameter(value) for name, value in (params or {}).items() if value is not None}
+            texts = {name: _parameter(value) for name, value in params.items() if value is not None}
         except PydanticCustomError:
             raise RequestInvalidError(
                 f"a parameter of {method} holds a value that JSON cannot hold"
