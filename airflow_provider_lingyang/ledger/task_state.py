@@ -1,13 +1,14 @@
 """The ledger in Airflow's task state store (Airflow 3.3 and later).
 
-Keys, each a JSON object of at most 60 KB::
+Keys, of at most 60 KB each::
 
     lingyang                              that this task instance was here
     lingyang/PLAN                         the campaign's latest generation, its header, whether it is finished
     lingyang/PLAN/GENERATION/w000001 …    requests by task_unique_code; what stands later outranks what stands earlier
 
 A try appends segments of its own and rewrites only the last of them: outcomes join their intents there, so that a
-million recipients need some 360 keys. A try that was replaced is fenced by Airflow: its writes fail.
+million recipients need some 360 keys. A segment is the text of a JSON object: Airflow, which hands a value on four
+times, would look at every part of an object each time. A try that was replaced is fenced by Airflow: its writes fail.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from __future__ import annotations
 import itertools
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from airflow_provider_lingyang.ledger.base import (
     Attempt,
@@ -33,12 +34,19 @@ from airflow_provider_lingyang.ledger.base import (
 )
 
 _SEGMENT_BYTES = 60_000
+_REPEATED_BYTES = 10_000
+"""What a segment may repeat of the one before it."""
 _KEY_BYTES = 16
 _KEY_BASE64 = 22
 """A key's share of the text, rounded up."""
-_LISTS_BYTES = 50
+_LISTS_BYTES = 60
 """Names, quotes and padding of the lists of keys."""
 _ROOT = "lingyang"
+
+
+class _Part(NamedTuple):
+    text: str
+    size: int
 
 
 class TaskStateStore(Protocol):
@@ -69,8 +77,9 @@ class TaskStateLedger:
         self._campaign = ""
         self._opened: dict[str, Any] = {}
         self._number = 0
-        self._segment: dict[str, dict[str, Any]] = {}
-        self._sizes: dict[str, int] = {}
+        self._segment: dict[str, _Part] = {}
+        self._changed: set[str] = set()
+        """Entries of the segment that are not as the store has them."""
         self._open: dict[str, dict[str, Any]] = {}
         """Requests with somebody in doubt: what is known of them must outlive their next state."""
 
@@ -85,10 +94,8 @@ class TaskStateLedger:
         return knows
 
     def _begun(self, generation: int) -> bool:
-        numbers = itertools.count(1)
-        segments = (self._get(f"{self._campaign}/{generation}/w{number:06}") for number in numbers)
-        entries = (entry for segment in iter(lambda: next(segments), None) for entry in segment.values())
-        return any(entry.keys() & {"a", "r", "d"} for entry in entries)
+        requests = (request for segment in self._stored(generation) for _, request in segment)
+        return any(request.accepted or request.rejected or request.in_doubt for request in requests)
 
     def know_past(self) -> None:
         """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
@@ -117,14 +124,21 @@ class TaskStateLedger:
     def past(self) -> Iterator[PastRequest]:
         """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
         number = 1
-        while (segment := self._get(self._key(number))) is not None:
-            with _ours(self._key(number)):
-                requests = [_past_request(code, entry) for code, entry in segment.items()]
+        for segment in self._stored(self._opened["generation"]):
             number += 1
-            for code, entry in segment.items():
-                self._remember(code, entry)
-            yield from requests
-        self._number, self._segment, self._sizes = number, {}, {}
+            for entry, request in segment:
+                self._remember(request.task_unique_code, entry)
+                yield request
+        self._number, self._segment = number, {}
+
+    def _stored(self, generation: int) -> Iterator[list[tuple[dict[str, Any], PastRequest]]]:
+        for number in itertools.count(1):
+            key = self._key(generation, number)
+            if (text := self._get(key)) is None:
+                return
+            with _ours(key):
+                segment = [(entry, _past_request(code, entry)) for code, entry in json.loads(text).items()]
+            yield segment
 
     def write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
         """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
@@ -137,7 +151,8 @@ class TaskStateLedger:
         # Before anything is changed: the outcomes can still be written without the intents.
         for intent in intents:
             _check_size(intent)
-        before = self._number, self._segment.copy(), self._sizes.copy(), self._open.copy()
+        before = self._number, self._segment.copy(), self._open.copy()
+        self._changed = set()
         try:
             for outcome in outcomes:
                 # Of a request whose intent was never written there is nothing to take back.
@@ -145,10 +160,10 @@ class TaskStateLedger:
                     self._put(outcome.task_unique_code, self._after(outcome))
             for intent in intents:
                 self._put(intent.task_unique_code, _entry(intent))
-            self._set(self._key(self._number), self._segment)
+            self._write_segment()
         except BaseException:
             # An outcome that is written again later must find what it was first added to.
-            self._number, self._segment, self._sizes, self._open = before
+            self._number, self._segment, self._open = before
             raise
 
     def renew(self, intents: Sequence[Intent]) -> None:
@@ -166,8 +181,12 @@ class TaskStateLedger:
     def close(self) -> None:
         """Do nothing: no connection is held."""
 
-    def _key(self, number: int) -> str:
-        return f"{self._campaign}/{self._opened['generation']}/w{number:06}"
+    def _key(self, generation: int, number: int) -> str:
+        return f"{self._campaign}/{generation}/w{number:06}"
+
+    def _write_segment(self) -> None:
+        text = ",".join(part.text for part in self._segment.values())
+        self._set(self._key(self._opened["generation"], self._number), "{" + text + "}")
 
     def _after(self, outcome: Outcome) -> dict[str, Any]:
         before = self._open.get(outcome.task_unique_code, {})
@@ -189,17 +208,22 @@ class TaskStateLedger:
         return after
 
     def _put(self, code: str, entry: dict[str, Any]) -> None:
-        size = _size({code: entry})
-        others = sum(self._sizes.values()) - self._sizes.get(code, 0)
+        text = json.dumps({code: entry})[1:-1]
+        new = _Part(text, _size(text))
         # What an entry says of those who are free while others are in doubt is nowhere else.
-        partial = self._segment.get(code, {}).keys() >= {"n", "d"}
-        if partial or others + size > _SEGMENT_BYTES:
-            # The full segment stays as it is, with what was put into it since it was written last.
-            self._set(self._key(self._number), self._segment)
+        partial = code in self._segment and "n" in self._open.get(code, {})
+        if partial or _sum(self._segment.values()) + new.size > _SEGMENT_BYTES:
+            changed = {each: part for each, part in self._segment.items() if each in self._changed}
+            repeated = _sum(changed.values())
+            if partial or repeated > _REPEATED_BYTES or repeated + new.size > _SEGMENT_BYTES:
+                # The full segment stays as it is, with what was put into it since it was written last.
+                self._write_segment()
+                changed = {}
+            # Else what little that was goes into the next one: one write instead of two, while requests wait for it.
             self._number += 1
-            self._segment, self._sizes = {}, {}
-        self._segment[code] = entry
-        self._sizes[code] = size
+            self._segment, self._changed = changed, set(changed)
+        self._segment[code] = new
+        self._changed.add(code)
         self._remember(code, entry)
 
     def _remember(self, code: str, entry: dict[str, Any]) -> None:
@@ -244,8 +268,8 @@ def _entry(intent: Intent) -> dict[str, Any]:
 
 def _check_size(intent: Intent) -> None:
     """Refuse a request that does not fit: as an intent, or as an outcome of whatever kind."""
-    rest = _size({intent.task_unique_code: {**_entry(intent), "d": []}})
-    size = rest + _LISTS_BYTES + sum(max(_size(biz_id) + 2, _KEY_BASE64) for biz_id in intent.biz_ids)
+    rest = _size(json.dumps({intent.task_unique_code: {**_entry(intent), "d": []}}))
+    size = rest + _LISTS_BYTES + sum(max(_size(json.dumps(each)), _KEY_BASE64) for each in intent.biz_ids)
     if size > _SEGMENT_BYTES:
         raise LedgerError(
             f"a request of {len(intent.biz_ids)} recipients does not fit into the task state store (60 KB a value): "
@@ -257,8 +281,13 @@ def _only_not_executed(outcome: Outcome) -> bool:
     return not (outcome.accepted or outcome.rejected or outcome.in_doubt)
 
 
-def _size(value: Any) -> int:
-    return len(json.dumps(value))
+def _size(text: str) -> int:
+    """Return how long a part of a value is in the store, which keeps JSON."""
+    return len(json.dumps(text))
+
+
+def _sum(parts: Iterable[_Part]) -> int:
+    return sum(part.size for part in parts)
 
 
 def _past_request(code: str, entry: dict[str, Any]) -> PastRequest:
