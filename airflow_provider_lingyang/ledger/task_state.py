@@ -212,7 +212,8 @@ class TaskStateLedger:
         new = _Part(text, _size(text))
         # What an entry says of those who are free while others are in doubt is nowhere else.
         partial = code in self._segment and "n" in self._open.get(code, {})
-        if partial or _sum(self._segment.values()) + new.size > _SEGMENT_BYTES:
+        others = _sum(part for each, part in self._segment.items() if each != code)
+        if partial or others + new.size > _SEGMENT_BYTES:
             changed = {each: part for each, part in self._segment.items() if each in self._changed}
             repeated = _sum(changed.values())
             if partial or repeated > _REPEATED_BYTES or repeated + new.size > _SEGMENT_BYTES:

@@ -45,6 +45,14 @@ def test_a_large_campaign_needs_few_keys(ledgers: Any, store: Any) -> None:
     assert ledgers.states(ledgers.next_try(), people(0) + people(999) + people(1999)) == "a" * 300
 
 
+def test_what_becomes_of_a_large_request_takes_its_place(ledgers: Any, store: Any) -> None:
+    ledger = ledgers.start()
+    for number in range(3):
+        ledger.write([], [ledgers.intent(f"code-{number}", people(number, 2000))])
+        ledger.write([Outcome(f"code-{number}", dict.fromkeys(people(number, 2000), 1))], [])
+    assert len(store.segments()) == 3
+
+
 def test_a_window_of_small_requests_is_one_write(ledgers: Any, store: Any) -> None:
     ledger, in_flight, size = ledgers.start(), 8, 20
     before = store.sets
