@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import platform
+import resource
 import shutil
 import statistics
 import subprocess
@@ -79,6 +80,18 @@ def span(url: str) -> tuple[int, float]:
 
 def machine() -> str:
     return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def peak_memory() -> float:
+    """MB that this process has needed at most."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+            1024**2 if sys.platform == "darwin" else 1024
+        )
+    # What getrusage tells on Linux begins with the size of the process that started this one.
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def in_turn(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:

@@ -18,7 +18,6 @@ import itertools
 import json
 import logging
 import os
-import resource
 import sqlite3
 import statistics
 import subprocess
@@ -165,7 +164,7 @@ def child(options: argparse.Namespace) -> None:
     begun, cpu = time.perf_counter(), time.process_time()
     run(options.rows)
     seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = common.peak_memory()
     print(json.dumps({"MB": peak, "us": seconds / options.rows * 1e6, "CPU": cpu / options.rows * 1e6}))
 
 

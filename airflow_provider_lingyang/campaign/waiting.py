@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import weakref
+from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice, repeat
 from typing import Any, NamedTuple
 
 from airflow_provider_lingyang.campaign.private import insert, open_private, written
@@ -28,16 +30,17 @@ from airflow_provider_lingyang.gateway.result_query import TaskResult
 from airflow_provider_lingyang.ledger.base import key_of
 
 PAGE = 1000
+_BUCKETS = 64
 _MAX_VALUES = 50
 """Different values of one slot that are told apart, and slots that are; free text has as many as people."""
 _SHOWN = 10
-_FIELDS = "number, biz_id, task_id"
 _WHAT = "the private list of who is waited for"
 _CODES = {state: code for code, state in enumerate(STATES)}
 
 
 def _in_state(*states: str) -> re.Pattern[bytes]:
-    return re.compile(b"[%s]" % bytes(_CODES[state] for state in states))
+    # Many at a time, but not all there are: only some are looked for.
+    return re.compile(b"[%s]{1,%d}" % (bytes(_CODES[state] for state in states), PAGE))
 
 
 _UNFINISHED = _in_state(*STATES[len(FINISHED) :])
@@ -83,7 +86,9 @@ Take = Callable[[Sequence[Person], Mapping[str, TaskResult]], None]
 class WaitingList:
     """Holds the recipients of a campaign until each is finished. For one thread at a time.
 
-    Who they are and what they answered is in a file; how far each is takes one byte of memory.
+    Who they are and what they answered is in a file, a page of people at a time: a row for each of them, in an index
+    that finds who is there twice, takes several times as long to write and to read. So nine bytes a person stay in
+    memory: how far they are, and the hash of their ``biz_id``.
 
     :param rules: when somebody is finished.
     :param folder: where its file lies; empty: the system's folder for temporary files.
@@ -115,6 +120,8 @@ class WaitingList:
         # For who pokes a sensor without executing it.
         weakref.finalize(self, self._db.close)
         self._states = bytearray()
+        self._hashes = [array("q") for _ in range(_BUCKETS)]
+        self._indexed = False
         self._empty: Counter[str] = Counter()
         self._unreadable = 0
         self._slots: dict[str, None] = dict.fromkeys(rules.required_slots)
@@ -132,28 +139,29 @@ class WaitingList:
         :param people: ``biz_id`` and, where it is known, the task that was accepted.
         :raises SpoolError: the disk is full.
         """
-        given, before = 0, len(self)
         people = iter(people)
-        while rows := list(islice(people, PAGE)):
-            given += len(rows)
-            with written(_WHAT):
-                insert(self._db, "INSERT OR IGNORE INTO person (biz_id, task_id)", rows)
-        (count,) = self._db.execute("SELECT count(*) FROM person").fetchone()
-        added = int(count) - before
-        self._states.extend(bytes((self._absent,)) * added)
-        return given - added
+        return self._added(zip(*rows, strict=True) for rows in iter(lambda: list(islice(people, PAGE)), []))
+
+    def add_ids(self, pages: Iterable[Sequence[str]]) -> int:
+        """Take recipients whose task is not known, and return how many of them were there already.
+
+        :param pages: their ``biz_id``, some at a time, :data:`PAGE` at most.
+        :raises SpoolError: the disk is full.
+        """
+        return self._added((page, ()) for page in pages)
 
     def digest(self) -> int:
         """Return a number that tells one set of people from another, in whatever order they came."""
         found = 0
-        for (biz_id,) in self._db.execute("SELECT biz_id FROM person"):
+        for biz_id in self._all():
             found ^= int.from_bytes(key_of(biz_id))
         return found
 
     def clear(self) -> None:
-        """Forget everybody."""
-        self._db.execute("DELETE FROM person")
-        self._states.clear()
+        """Forget everybody, and what they answered."""
+        self._forget()
+        self._db.execute("DELETE FROM kept")
+        self._db.execute("DELETE FROM tally")
 
     def begin(self) -> None:
         """Begin a new look at everybody who is not finished."""
@@ -163,7 +171,7 @@ class WaitingList:
 
     def all_ids(self) -> list[str]:
         """Return everybody's ``biz_id``."""
-        return [biz_id for (biz_id,) in self._db.execute("SELECT biz_id FROM person ORDER BY number")]
+        return list(self._all())
 
     def page(self, after: int = 0, size: int = PAGE) -> list[Row]:
         """Return so many of those who are not finished, by their number.
@@ -174,9 +182,10 @@ class WaitingList:
 
     def find(self, biz_ids: Sequence[str]) -> list[Row]:
         """Return those of some people who are waited for; :data:`PAGE` people at most."""
+        self._index()
         marks = ",".join("?" * len(biz_ids))
         rows: list[Row] = self._db.execute(
-            f"SELECT {_FIELDS} FROM person WHERE biz_id IN ({marks})", tuple(biz_ids)
+            f"SELECT number, biz_id, task_id FROM person WHERE biz_id IN ({marks})", tuple(biz_ids)
         ).fetchall()
         return [row for row in rows if STATES[self._states[row[0] - 1]] not in FINISHED]
 
@@ -202,7 +211,7 @@ class WaitingList:
                 self._unreadable += not result.readable
                 continue
             if self._keeps:
-                changes.kept.append((*_kept(result), number))
+                changes.kept.append((number, *_kept(result)))
             if self._tally and state == ANSWERED:
                 changes.tally.update(self._values(result))
             if self._tally and not result.readable:
@@ -213,9 +222,7 @@ class WaitingList:
 
         :raises SpoolError: the disk is full.
         """
-        self._write(
-            "UPDATE person SET status = ?, told_task_id = ?, slots = ? WHERE number = ?", changes.kept
-        )
+        self._write("INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?)", changes.kept)
         self._write(
             "INSERT INTO tally VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET people = people + excluded.people",
             [(slot, value, count) for (slot, value), count in changes.tally.items()],
@@ -233,14 +240,14 @@ class WaitingList:
 
     def verdict(self, complete_ratio: float) -> Verdict:
         """Return what the answers so far mean."""
-        first = _numbers(_SHOWN_FIRST, self._states, 0, _SHOWN)
-        first += _numbers(_SHOWN_LAST, self._states, 0, _SHOWN - len(first))
+        first = self._numbered(_numbers(_SHOWN_FIRST, self._states, 0, _SHOWN))
+        first += self._numbered(_numbers(_SHOWN_LAST, self._states, 0, _SHOWN - len(first)))
         return Verdict.of(
             {state: self._states.count(code) for state, code in _CODES.items()},
             complete_ratio,
             empty=dict(self._empty),
             unreadable=self._unreadable,
-            first=[biz_id for _, biz_id, _ in self._numbered(first)],
+            first=[biz_id for _, biz_id, _ in first],
         )
 
     def slots(self) -> dict[str, dict[str, int]]:
@@ -261,12 +268,15 @@ class WaitingList:
         """Return each finished recipient's state, status, task and slots; None where they are too many."""
         if len(self) > self._keep:
             return None
-        rows = self._db.execute("SELECT biz_id, status, told_task_id, slots FROM person ORDER BY number")
-        states = (STATES[code] for code in self._states)
+        biz_ids = self.all_ids()
         return {
-            biz_id: {"state": state, "status": status, "task_id": task_id, "slots": json.loads(slots)}
-            for state, (biz_id, status, task_id, slots) in zip(states, rows, strict=True)
-            if state in FINISHED
+            biz_ids[number - 1]: {
+                "state": STATES[self._states[number - 1]],
+                "status": status,
+                "task_id": task_id,
+                "slots": json.loads(slots),
+            }
+            for number, status, task_id, slots in self._db.execute("SELECT * FROM kept ORDER BY number")
         }
 
     def _values(self, result: TaskResult) -> Iterator[tuple[str, str]]:
@@ -276,10 +286,80 @@ class WaitingList:
                     self._slots.setdefault(slot)
         return ((storable(slot), storable(as_text(result.output_params.get(slot)))) for slot in self._slots)
 
+    def _added(self, pages: Iterable[Iterable[Sequence[Any]]]) -> int:
+        before = len(self)
+        for biz_ids, task_ids in pages:
+            self._append(biz_ids, task_ids)
+        given = len(self) - before
+        # Different people may share a hash, equal ones must. A bucket at a time, because a set takes much memory.
+        if any(len(set(bucket)) < len(bucket) for bucket in self._hashes):
+            self._drop_repeated(before)
+        return given - (len(self) - before)
+
+    def _append(self, biz_ids: Sequence[str], task_ids: Sequence[str | None]) -> None:
+        tasks = None if task_ids.count(None) == len(task_ids) else json.dumps(task_ids)
+        with written(_WHAT):
+            self._db.execute("INSERT INTO page VALUES (?, ?, ?)", (len(self) + 1, json.dumps(biz_ids), tasks))
+        buckets = [bucket.append for bucket in self._hashes]
+        for hashed in map(hash, biz_ids):
+            buckets[hashed % _BUCKETS](hashed)
+        self._states.extend(bytes((self._absent,)) * len(biz_ids))
+        self._indexed = False
+
+    def _drop_repeated(self, before: int) -> None:
+        """Take out who is there twice, but the first time.
+
+        :param before: how many people there were before the latest; each is there once, and keeps their number.
+        """
+        self._index()
+        (people,) = self._db.execute("SELECT count(*) FROM person").fetchone()
+        if people == len(self):
+            return
+        with written(_WHAT):
+            self._db.execute("CREATE TABLE first AS SELECT biz_id, task_id FROM person ORDER BY number")
+        states = self._states[:before]
+        self._forget()
+        self.add(self._db.execute("SELECT * FROM first ORDER BY rowid"))
+        self._states[:before] = states
+        self._db.execute("DROP TABLE first")
+
+    def _forget(self) -> None:
+        self._db.execute("DELETE FROM page")
+        self._db.execute("DELETE FROM person")
+        self._states.clear()
+        self._hashes = [array("q") for _ in range(_BUCKETS)]
+        self._indexed = False
+
+    def _index(self) -> None:
+        """Write down everybody in a row of their own; of those who are there twice, the first."""
+        if self._indexed:
+            return
+        with written(_WHAT):
+            self._db.execute("DELETE FROM person")
+            for number, biz_ids, task_ids in self._db.execute("SELECT * FROM page ORDER BY number"):
+                rows = _rows(number, biz_ids, task_ids)
+                insert(self._db, "INSERT OR IGNORE INTO person (number, biz_id, task_id)", rows)
+        self._indexed = True
+
+    def _all(self) -> Iterator[str]:
+        for (biz_ids,) in self._db.execute("SELECT biz_ids FROM page ORDER BY number"):
+            yield from json.loads(biz_ids)
+
     def _numbered(self, numbers: Sequence[int]) -> list[Row]:
-        return self._db.execute(
-            f"SELECT {_FIELDS} FROM json_each(?) JOIN person ON number = value", (json.dumps(numbers),)
-        ).fetchall()
+        """Return who has some numbers, which ascend."""
+        found: list[Row] = []
+        done = 0
+        while done < len(numbers):
+            page = self._db.execute(
+                "SELECT * FROM page WHERE number <= ? ORDER BY number DESC LIMIT 1", (numbers[done],)
+            ).fetchone()
+            first, rows = page[0], _rows(*page)
+            end = bisect_left(numbers, first + len(rows), done)
+            found += (
+                rows if end - done == len(rows) else [rows[number - first] for number in numbers[done:end]]
+            )
+            done = end
+        return found
 
     def _write(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
         if not rows:
@@ -292,7 +372,18 @@ class WaitingList:
 
 def _numbers(wanted: re.Pattern[bytes], states: bytearray, after: int, size: int) -> list[int]:
     """Return the numbers, higher than `after`, of some people whose state is a wanted one."""
-    return [found.end() for found in islice(wanted.finditer(states, after), size)]
+    numbers: list[int] = []
+    for found in wanted.finditer(states, after):
+        numbers.extend(range(found.start() + 1, found.end() + 1))
+        if len(numbers) >= size:
+            break
+    return numbers[:size]
+
+
+def _rows(first: int, biz_ids: str, task_ids: str | None) -> list[Row]:
+    """Return the people of a page."""
+    tasks: Iterable[str | None] = repeat(None) if task_ids is None else json.loads(task_ids)
+    return list(zip(count(first), json.loads(biz_ids), tasks, strict=False))
 
 
 def _kept(result: TaskResult) -> tuple[str, ...]:
@@ -313,13 +404,8 @@ def as_text(value: Any) -> str:
 
 
 _SCHEMA = """
-CREATE TABLE person (
-    number INTEGER PRIMARY KEY,
-    biz_id TEXT NOT NULL UNIQUE,
-    task_id TEXT,
-    status TEXT,
-    told_task_id TEXT,
-    slots TEXT
-);
+CREATE TABLE page (number INTEGER PRIMARY KEY, biz_ids TEXT NOT NULL, task_ids TEXT);
+CREATE TABLE person (biz_id TEXT PRIMARY KEY, number INTEGER NOT NULL, task_id TEXT) WITHOUT ROWID;
+CREATE TABLE kept (number INTEGER PRIMARY KEY, status TEXT, task_id TEXT, slots TEXT);
 CREATE TABLE tally (slot TEXT NOT NULL, value TEXT NOT NULL, people INTEGER NOT NULL, UNIQUE (slot, value));
 """

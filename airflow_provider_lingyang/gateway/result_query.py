@@ -190,10 +190,12 @@ class ResultQuery(BaseModel):
         status_field, task_id_field = self.status_field, self.task_id_field
         created_at_field = self.created_at_field
         for item in self._items(payload, scrub, request_id):
-            biz_id = plain_text(item.get(biz_id_field)) if isinstance(item, dict) else None
+            biz_id = item.get(biz_id_field) if isinstance(item, dict) else None
+            # Nearly all is text, and a function called for nothing is felt, too.
+            if type(biz_id) is not str:
+                biz_id = plain_text(biz_id)
             if biz_id is None:
                 raise self._misfit(biz_id_field, f"each item of {self.items_path}", item, scrub(request_id))
-            # A function called for nothing is felt, too: not every query names every field.
             task_id = plain_text(item.get(task_id_field)) if task_id_field else None
             if task_ids and biz_id in results and results[biz_id].task_id == task_ids.get(biz_id) is not None:
                 continue

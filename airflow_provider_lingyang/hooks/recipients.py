@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Strict, StringConstraints, TypeAdapter, ValidationError
 
 from airflow_provider_lingyang.campaign.arguments import ArgumentError, is_listing
 from airflow_provider_lingyang.campaign.waiting import PAGE, WaitingList
@@ -27,7 +27,11 @@ Pull = Callable[[Mapping[str, Any], str], Any]
 """Returns an XCom: of the task that a pointer names, by its key."""
 People = Iterator[tuple[str, str | None]]
 """``biz_id`` and, where it is known, the accepted task's id."""
+Pages = Iterator[list[str]]
+"""``biz_id``, a page at a time."""
 _TEXTS = TypeAdapter(list[Text])
+_PLAIN_TEXTS = TypeAdapter(list[Annotated[str, Strict(), StringConstraints(min_length=1)]])
+"""What nearly all ids are: looked at without a function of Python for each, and not copied."""
 _ESSENTIAL = ("campaign_key", "plan_id", "counts", "biz_ids", "ledger", "output_slots")
 
 
@@ -66,12 +70,12 @@ def fill(waiting: WaitingList, source: Mapping[str, Any], pull: Pull) -> None:
         return
     if "query" in source:
         query = source["query"]
-        repeated = waiting.add(_of_query(query["conn_id"], query["sql"], query["parameters"]))
+        repeated = waiting.add_ids(_of_query(query["conn_id"], query["sql"], query["parameters"]))
     else:
         ids = source["biz_ids"] if "biz_ids" in source else pull(source["xcom"], "biz_ids")
         if not is_listing(ids):
             raise ArgumentError(f"biz_ids must be a list; it is a {type(ids).__name__}")
-        repeated = waiting.add(_texts(ids))
+        repeated = waiting.add_ids(_texts(ids))
     if repeated:
         raise ArgumentError(f"{repeated} of the {len(waiting) + repeated} biz_ids are there twice")
     if not len(waiting):
@@ -131,15 +135,18 @@ def _sources(
     found = _of_query(query["conn_id"], query["sql"], query["parameters"], query["column"])
     if ledger is None:
         without = set(query["without"])
-        yield "the submit task's query", (person for person in found if person[0] not in without)
+        yield (
+            "the submit task's query",
+            ((biz_id, None) for page in found for biz_id in page if biz_id not in without),
+        )
     else:
         yield "the submit task's query", _also_in_ledger(found, ledger)
 
 
-def _also_in_ledger(people: People, ledger: Mapping[str, Any]) -> People:
+def _also_in_ledger(pages: Pages, ledger: Mapping[str, Any]) -> People:
     hook = sql_hook(ledger["ledger_conn_id"])
     sql, parameters = accepted_people(ledger, hook.placeholder, of_worker=False)
-    while some := [biz_id for biz_id, _ in islice(people, PAGE)]:
+    for some in pages:
         marks = ",".join([hook.placeholder] * len(some))
         with stream_rows(
             ledger["ledger_conn_id"],
@@ -157,7 +164,7 @@ def _of_ledger(ledger: Mapping[str, Any], *, of_worker: bool = False) -> People:
         yield from ((str(biz_id), task_id) for biz_id, task_id in rows)
 
 
-def _of_query(conn_id: str, sql: str, parameters: Any, column: str | None = None) -> People:
+def _of_query(conn_id: str, sql: str, parameters: Any, column: str | None = None) -> Pages:
     with stream_rows(conn_id, sql, parameters) as (names, rows):
         if column is None and len(names) != 1:
             raise ArgumentError(f"ids_sql must select one column, the biz_id; it selects {', '.join(names)}")
@@ -168,14 +175,23 @@ def _of_query(conn_id: str, sql: str, parameters: Any, column: str | None = None
         yield from _texts(row[position] for row in rows if row[position] is not None)
 
 
-def _texts(values: Iterable[Any]) -> People:
+def _texts(values: Iterable[Any]) -> Pages:
     values = iter(values)
     while some := list(islice(values, PAGE)):
         try:
-            # As the operator reads them: a NUMERIC 7.00 is the biz_id "7".
-            yield from ((biz_id, None) for biz_id in _TEXTS.validate_python(some))
+            texts = _PLAIN_TEXTS.validate_python(some)
         except ValidationError:
-            raise ArgumentError("a biz_id is missing, blank, or neither text nor a whole number") from None
+            texts = []
+        # Python strips no less than pydantic does.
+        yield texts if texts and texts == list(map(str.strip, texts)) else _kind_texts(some)
+
+
+def _kind_texts(values: list[Any]) -> list[str]:
+    try:
+        # As the operator reads them: a NUMERIC 7.00 is the biz_id "7".
+        return _TEXTS.validate_python(values)
+    except ValidationError:
+        raise ArgumentError("a biz_id is missing, blank, or neither text nor a whole number") from None
 
 
 def _accepted(manifest: Mapping[str, Any]) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
+from airflow_provider_lingyang.campaign import waiting as waiting_module
 from airflow_provider_lingyang.campaign.looking import Look, look_up, read_table
 from airflow_provider_lingyang.campaign.results import Rules
 from airflow_provider_lingyang.campaign.waiting import PAGE, Row, WaitingList
@@ -68,6 +70,61 @@ def test_single_results_are_given_only_while_they_are_few(people: WaitingList) -
 def test_repeated_ids_are_counted(people: WaitingList) -> None:
     assert people.add([("1", None), ("2", None), ("1", None)]) == 1
     assert len(people) == 2
+
+
+def test_of_people_who_are_there_twice_the_first_stays_wherever_they_are(people: WaitingList) -> None:
+    everybody = [(f"b{number}", f"t{number}") for number in range(2 * PAGE + 7)]
+    assert people.add([*everybody, ("b5", "later"), (f"b{PAGE}", None), ("new", None)]) == 2
+    assert people.add_ids([["b0", "newer"], ["newer", "newest"]]) == 2
+    expected = [*everybody, ("new", None), ("newer", None), ("newest", None)]
+    assert people.page(0, len(expected) + 1) == [(n, *one) for n, one in enumerate(expected, 1)]
+    assert people.find(["newest", "b5", "nobody"]) == [(6, "b5", "t5"), (len(expected), "newest", None)]
+    assert len(people) == len(expected)
+    people.begin()
+    people.take(people.find(["new"]), {"new": done("new", task_id="9")})
+    assert people.add_ids([["new"]]) == 1
+    assert [biz_id for _, biz_id, _ in people.page(2 * PAGE + 7)] == ["newer", "newest"]
+
+
+def test_people_who_share_a_hash_are_different_people(
+    people: WaitingList, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting_module, "hash", len, raising=False)
+    assert people.add_ids([["a", "b"], ["c", "a", "d"]]) == 1
+    assert people.all_ids() == ["a", "b", "c", "d"]
+    assert people.add_ids([["e"]]) == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_list_is_what_a_plain_dictionary_would_be(seed: int) -> None:
+    chance = random.Random(seed)
+    waiting = WaitingList(Rules((), ("DONE",)), keep=5000)
+    model: dict[str, str | None] = {}
+    finished: set[str] = set()
+    for _ in range(6):
+        new = [
+            (f"{chance.randrange(4000)}", chance.choice([None, "7"])) for _ in range(chance.randrange(1500))
+        ]
+        before = len(model)
+        for biz_id, task_id in new:
+            model.setdefault(biz_id, task_id)
+        assert waiting.add(new) == len(new) - (len(model) - before)
+        waiting.begin()
+        everybody = [(n, *one) for n, one in enumerate(model.items(), 1)]
+        left = [one for one in everybody if one[1] not in finished]
+        after, size = chance.randrange(len(model) + 2), chance.choice([1, 10, PAGE, 2500])
+        page = waiting.page(after, size)
+        assert page == [one for one in left if one[0] > after][:size]
+        told = {one[1]: done(one[1]) for one in page if chance.random() < chance.random()}
+        waiting.take(page, told)
+        finished |= told.keys()
+        some = chance.sample(everybody, min(len(everybody), 50))
+        assert sorted(waiting.find([one[1] for one in some])) == sorted(
+            one for one in some if one[1] not in finished
+        )
+        assert waiting.verdict(1.0).counts["answered"] == len(finished)
+        assert (waiting.results() or {}).keys() == finished
+    waiting.close()
 
 
 def test_of_thousands_whoever_is_left_is_asked_again_in_order(people: WaitingList) -> None:
