@@ -85,13 +85,12 @@ def machine() -> str:
 def peak_memory() -> float:
     """MB that this process has needed at most."""
     try:
+        # What getrusage tells on Linux begins with the size of the process that started this one.
         status = Path("/proc/self/status").read_text()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-            1024**2 if sys.platform == "darwin" else 1024
-        )
-    # What getrusage tells on Linux begins with the size of the process that started this one.
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    except (OSError, IndexError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (1024**2 if sys.platform == "darwin" else 1024)
 
 
 def in_turn(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:

@@ -141,6 +141,8 @@ def read_table(waiting: WaitingList, rows: Iterable[TaskResult]) -> Look:
 
     Of several rows of one person the first that finishes them counts, else the last; one of the accepted task before
     one of another, if they are not thousands of rows apart.
+
+    :raises SpoolError: the disk is full.
     """
     waiting.begin()
     rows = iter(rows)

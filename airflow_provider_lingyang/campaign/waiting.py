@@ -86,9 +86,9 @@ Take = Callable[[Sequence[Person], Mapping[str, TaskResult]], None]
 class WaitingList:
     """Holds the recipients of a campaign until each is finished. For one thread at a time.
 
-    Who they are and what they answered is in a file, a page of people at a time: a row for each of them, in an index
-    that finds who is there twice, takes several times as long to write and to read. So nine bytes a person stay in
-    memory: how far they are, and the hash of their ``biz_id``.
+    Who they are and what they answered is in a file; who they are, a page of people at a time: a row for each of them,
+    in an index that finds who is there twice, takes several times as long to write and to read. So nine bytes a person
+    stay in memory: how far they are, and the hash of their ``biz_id``.
 
     :param rules: when somebody is finished.
     :param folder: where its file lies; empty: the system's folder for temporary files.
@@ -158,7 +158,7 @@ class WaitingList:
         return found
 
     def clear(self) -> None:
-        """Forget everybody, and what they answered."""
+        """Forget everybody, and what they answered; for before the first look."""
         self._forget()
         self._db.execute("DELETE FROM kept")
         self._db.execute("DELETE FROM tally")
@@ -181,7 +181,12 @@ class WaitingList:
         return self._numbered(_numbers(_UNFINISHED, self._states, after, size))
 
     def find(self, biz_ids: Sequence[str]) -> list[Row]:
-        """Return those of some people who are waited for; :data:`PAGE` people at most."""
+        """Return those of some people who are waited for; :data:`PAGE` people at most.
+
+        The first time, it writes an index of everybody.
+
+        :raises SpoolError: the disk is full.
+        """
         self._index()
         marks = ",".join("?" * len(biz_ids))
         rows: list[Row] = self._db.execute(
