@@ -24,8 +24,8 @@ from airflow_provider_lingyang.campaign.progress import Progress
 from airflow_provider_lingyang.campaign.reading import Reading
 from airflow_provider_lingyang.campaign.resume import Resume, inherit, recall
 from airflow_provider_lingyang.campaign.spool import AudienceError, Spool
-from airflow_provider_lingyang.campaign.stop import Stop
 from airflow_provider_lingyang.campaign.submission import Policy, Submission
+from airflow_provider_lingyang.cancellation import Stop
 from airflow_provider_lingyang.gateway.models import UseBookInfo, explain
 from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.ledger.base import Header, Ledger

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
-from airflow_provider_lingyang.campaign.stop import Stop
+from airflow_provider_lingyang.cancellation import Stop
 from airflow_provider_lingyang.gateway.protocol import SubmitReceipt
 
 T = TypeVar("T")

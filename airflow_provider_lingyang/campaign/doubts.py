@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from airflow_provider_lingyang.campaign.stop import Stop
+from airflow_provider_lingyang.cancellation import Stop
 from airflow_provider_lingyang.gateway.dates import parse_date
 from airflow_provider_lingyang.gateway.errors import LingyangError
 from airflow_provider_lingyang.gateway.result_query import TaskResult

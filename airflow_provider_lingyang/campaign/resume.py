@@ -12,8 +12,8 @@ from airflow_provider_lingyang.campaign.couriers import StoppedError
 from airflow_provider_lingyang.campaign.doubts import Inquiry, Question, Verdict
 from airflow_provider_lingyang.campaign.manifest import Doubt, Manifest
 from airflow_provider_lingyang.campaign.spool import Past, Spool, State
-from airflow_provider_lingyang.campaign.stop import Stop
 from airflow_provider_lingyang.campaign.submission import Policy, Resent, SubmissionStopped
+from airflow_provider_lingyang.cancellation import Stop
 from airflow_provider_lingyang.ledger.base import (
     LOST,
     Intent,

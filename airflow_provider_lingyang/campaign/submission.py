@@ -17,7 +17,7 @@ from airflow_provider_lingyang.campaign.gate import Gate, Later, TooLate
 from airflow_provider_lingyang.campaign.manifest import BatchTally, Doubt, Manifest
 from airflow_provider_lingyang.campaign.progress import Progress
 from airflow_provider_lingyang.campaign.spool import Spool
-from airflow_provider_lingyang.campaign.stop import Stop
+from airflow_provider_lingyang.cancellation import Stop
 from airflow_provider_lingyang.gateway.errors import (
     CallRefusedError,
     LingyangConfigError,

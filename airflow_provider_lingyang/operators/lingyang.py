@@ -432,8 +432,8 @@ class LingyangSubmitBatchOperator(BaseOperator):
         from airflow_provider_lingyang.campaign.campaign import Campaign
         from airflow_provider_lingyang.campaign.gate import Gate, SendWindow, parse_until
         from airflow_provider_lingyang.campaign.spool import Spool
-        from airflow_provider_lingyang.campaign.stop import Stop
         from airflow_provider_lingyang.campaign.submission import Policy
+        from airflow_provider_lingyang.cancellation import Stop
         from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 
         settle = arguments.parse_settle(self.settle)

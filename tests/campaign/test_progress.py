@@ -16,8 +16,8 @@ from airflow_provider_lingyang.campaign.gate import Gate
 from airflow_provider_lingyang.campaign.manifest import BatchTally, Manifest
 from airflow_provider_lingyang.campaign.progress import BATCH_LINES, BETWEEN_LINES, Progress, duration
 from airflow_provider_lingyang.campaign.spool import Spool
-from airflow_provider_lingyang.campaign.stop import Stop
 from airflow_provider_lingyang.campaign.submission import Policy, Submission, SubmissionStopped
+from airflow_provider_lingyang.cancellation import Stop
 from airflow_provider_lingyang.gateway import errors
 from airflow_provider_lingyang.gateway.protocol import Answer, SubmitReceipt, read_receipt
 from airflow_provider_lingyang.gateway.retry import RetryPolicy

@@ -16,8 +16,8 @@ from airflow_provider_lingyang.campaign.gate import Gate, Later
 from airflow_provider_lingyang.campaign.manifest import BatchTally, Manifest
 from airflow_provider_lingyang.campaign.progress import Progress
 from airflow_provider_lingyang.campaign.spool import Spool
-from airflow_provider_lingyang.campaign.stop import PATIENCE, Stop
 from airflow_provider_lingyang.campaign.submission import Policy, Submission, SubmissionStopped
+from airflow_provider_lingyang.cancellation import PATIENCE, Stop
 from airflow_provider_lingyang.gateway import errors
 from airflow_provider_lingyang.gateway.errors import Replay
 from airflow_provider_lingyang.gateway.protocol import SubmitReceipt, read_receipt
