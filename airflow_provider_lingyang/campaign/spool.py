@@ -14,8 +14,8 @@ from enum import IntEnum
 from functools import lru_cache
 
 from airflow_provider_lingyang.campaign.audience import Problem, Recipient
-from airflow_provider_lingyang.campaign.private import CACHE_KB, insert, open_private, written
 from airflow_provider_lingyang.ledger.base import PastRequest, key_of
+from airflow_provider_lingyang.storage.private_sqlite import CACHE_KB, insert, open_private, written
 
 SHOWN = 20
 """How many rows, or kinds of problems, an error names."""

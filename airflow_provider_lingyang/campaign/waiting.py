@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from itertools import count, islice, repeat
 from typing import Any, NamedTuple
 
-from airflow_provider_lingyang.campaign.private import insert, open_private, written
 from airflow_provider_lingyang.campaign.results import (
     ANSWERED,
     FINISHED,
@@ -28,6 +27,7 @@ from airflow_provider_lingyang.campaign.results import (
 )
 from airflow_provider_lingyang.gateway.result_query import TaskResult
 from airflow_provider_lingyang.ledger.base import key_of
+from airflow_provider_lingyang.storage.private_sqlite import insert, open_private, written
 
 PAGE = 1000
 _BUCKETS = 64

@@ -21,8 +21,8 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_lingyang.campaign.arguments import ArgumentError, is_listing
-from airflow_provider_lingyang.hooks.rows import QueryError
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator, Rows
+from airflow_provider_lingyang.storage.query import QueryError
 
 if TYPE_CHECKING:
     from typing import Protocol

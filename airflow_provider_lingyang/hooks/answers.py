@@ -13,7 +13,6 @@ from typing import Any
 from airflow_provider_lingyang import config
 from airflow_provider_lingyang.campaign.arguments import ArgumentError, did_you_mean
 from airflow_provider_lingyang.campaign.looking import Look, Offload, look_up, read_table
-from airflow_provider_lingyang.campaign.private import SpoolError
 from airflow_provider_lingyang.campaign.results import UNKNOWN, WAITING, Rules, Verdict
 from airflow_provider_lingyang.campaign.waiting import Row, Take, WaitingList
 from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient, tls_context
@@ -27,7 +26,8 @@ from airflow_provider_lingyang.gateway.result_query import (
 from airflow_provider_lingyang.hooks.here import Here
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 from airflow_provider_lingyang.hooks.recipients import Pull, fill
-from airflow_provider_lingyang.hooks.rows import QueryError, stream_rows
+from airflow_provider_lingyang.storage.private_sqlite import SpoolError
+from airflow_provider_lingyang.storage.query import QueryError, stream_rows
 
 log = logging.getLogger(__name__)
 

@@ -106,7 +106,7 @@ def _facts(listing: Listing, campaign: ListedCampaign, options: argparse.Namespa
 def _hook(conn_id: str) -> Any:
     # Airflow 3 looks into its own database only where it is told that this is no task.
     os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
-    from airflow_provider_lingyang.hooks.rows import QueryError, sql_hook
+    from airflow_provider_lingyang.storage.query import QueryError, sql_hook
 
     try:
         return sql_hook(conn_id)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_lingyang.ledger.database import Database, chunks, marks
 from airflow_provider_lingyang.ledger.sql import STATES
+from airflow_provider_lingyang.storage.database import Database, chunks, marks
 
 _THIS = "campaign=? AND generation=?"
 

@@ -29,7 +29,7 @@ from airflow_provider_lingyang.ledger.base import (
     generation_of,
     key_of,
 )
-from airflow_provider_lingyang.ledger.database import (
+from airflow_provider_lingyang.storage.database import (
     CollisionError,
     Database,
     GaveWayError,

@@ -387,8 +387,8 @@ class LingyangSubmitBatchOperator(BaseOperator):
         :raises ArgumentError: the ledger that there is could not hold.
         :raises AirflowFailException: there is none, and one is needed.
         """
-        from airflow_provider_lingyang.hooks.rows import sql_hook
         from airflow_provider_lingyang.ledger.base import NoLedger
+        from airflow_provider_lingyang.storage.query import sql_hook
 
         if self.ledger_conn_id is not None:
             from airflow_provider_lingyang.ledger.sql import SqlLedger
@@ -527,7 +527,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         if self.sql is None:
             yield (reader.mapping(number, row) for number, row in enumerate(self.audience, 1))
             return
-        from airflow_provider_lingyang.hooks.rows import stream_rows
+        from airflow_provider_lingyang.storage.query import stream_rows
 
         with stream_rows(str(self.sql_conn_id), self.sql, self.parameters) as (names, rows):
             read = reader.header(names)
@@ -571,12 +571,12 @@ class LingyangSubmitBatchOperator(BaseOperator):
         """
         from airflow_provider_lingyang.campaign.campaign import NobodyToSendTo
         from airflow_provider_lingyang.campaign.gate import Later
-        from airflow_provider_lingyang.campaign.private import SpoolError
         from airflow_provider_lingyang.campaign.spool import AudienceError
         from airflow_provider_lingyang.campaign.submission import SubmissionStopped
         from airflow_provider_lingyang.gateway.errors import LingyangError
-        from airflow_provider_lingyang.hooks.rows import QueryError
         from airflow_provider_lingyang.ledger.base import LedgerError, LedgerRefusedError
+        from airflow_provider_lingyang.storage.private_sqlite import SpoolError
+        from airflow_provider_lingyang.storage.query import QueryError
 
         nothing = "nothing was sent" + (" by this try" if attempt.has_past else "")
         account: dict[str, Any] = {}

@@ -189,7 +189,7 @@ class LingyangToSqlOperator(BaseOperator):
         return {"table": self.table, "counts": counts}
 
     def _transfer(self, whose: Wanted) -> _Transfer:
-        from airflow_provider_lingyang.hooks.rows import sql_hook
+        from airflow_provider_lingyang.storage.query import sql_hook
         from airflow_provider_lingyang.transfers.table import AnswerTable
 
         check_table(self.table)
@@ -221,8 +221,8 @@ class _Transfer:
 
     def run(self, pull: Any, *, create: bool) -> dict[str, int]:
         from airflow_provider_lingyang import config
-        from airflow_provider_lingyang.campaign.private import SpoolError
         from airflow_provider_lingyang.hooks.answers import Wait, WaitError, WaitFailed
+        from airflow_provider_lingyang.storage.private_sqlite import SpoolError
         from airflow_provider_lingyang.transfers.table import TableError, TableWrongError
 
         try:
@@ -252,7 +252,7 @@ class _Transfer:
                 thing.close()
 
     def _take(self, people: Sequence[Person], results: Mapping[str, TaskResult]) -> None:
-        from airflow_provider_lingyang.campaign.private import SpoolError
+        from airflow_provider_lingyang.storage.private_sqlite import SpoolError
         from airflow_provider_lingyang.transfers.table import TableError
 
         assert self._wait is not None

@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow_provider_lingyang.campaign.answer_rows import OWN_COLUMNS, AnswerRow
 from airflow_provider_lingyang.ledger.base import LedgerError
-from airflow_provider_lingyang.ledger.database import (
+from airflow_provider_lingyang.storage.database import (
     CollisionError,
     Database,
     GaveWayError,

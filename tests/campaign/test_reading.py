@@ -14,11 +14,11 @@ import pytest
 
 from airflow_provider_lingyang.campaign.audience import Problem, Recipient
 from airflow_provider_lingyang.campaign.batches import Identity, RequestBuilder
-from airflow_provider_lingyang.campaign.private import SpoolError
 from airflow_provider_lingyang.campaign.reading import Reading
 from airflow_provider_lingyang.campaign.spool import AudienceError, Spool
 from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest, UseBookInfo
 from airflow_provider_lingyang.ledger.base import PastRequest, key_of
+from airflow_provider_lingyang.storage.private_sqlite import SpoolError
 
 
 def person(

@@ -27,8 +27,8 @@ from store import TaskStateStore
 
 # Each try is forked from here: what a task imports only when it runs is imported once, and not by every try.
 import airflow_provider_lingyang.campaign.campaign
-import airflow_provider_lingyang.hooks.rows
-import airflow_provider_lingyang.ledger.task_state  # noqa: F401
+import airflow_provider_lingyang.ledger.task_state
+import airflow_provider_lingyang.storage.query  # noqa: F401
 from airflow_provider_lingyang.campaign.couriers import Couriers
 from airflow_provider_lingyang.campaign.submission import Submission
 from airflow_provider_lingyang.gateway.client import GatewayClient

@@ -7,7 +7,7 @@ import resource
 from contextlib import suppress
 from pathlib import Path
 
-from airflow_provider_lingyang.hooks.rows import stream_rows
+from airflow_provider_lingyang.storage.query import stream_rows
 
 
 def _held() -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.hooks.rows import QueryError, _without_values, stream_rows
+from airflow_provider_lingyang.storage.query import QueryError, _without_values, stream_rows
 
 FillDb = Callable[..., None]
 

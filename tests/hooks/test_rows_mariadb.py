@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.hooks.rows import QueryError, stream_rows
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from airflow_provider_lingyang.storage.query import QueryError, stream_rows
 from tests.conftest import missing
 from tests.hooks.memory import growth_while_reading
 from tests.hooks.real_campaign import check_campaign

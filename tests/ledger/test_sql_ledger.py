@@ -21,7 +21,7 @@ from airflow_provider_lingyang.ledger.base import (
     digest,
     key_of,
 )
-from airflow_provider_lingyang.ledger.database import Statements
+from airflow_provider_lingyang.storage.database import Statements
 from tests.ledger.conftest import SqlLedgers
 
 
@@ -321,7 +321,7 @@ def test_whether_keys_are_enforced_is_asked_once_and_leaves_nothing(database: An
 def test_a_connection_that_was_cut_while_it_was_idle_is_replaced(database: Any, monkeypatch: Any) -> None:
     ledger = database.start()
     database.interrupt()()
-    monkeypatch.setattr("airflow_provider_lingyang.ledger.database._IDLE", -1.0)
+    monkeypatch.setattr("airflow_provider_lingyang.storage.database._IDLE", -1.0)
     assert list(ledger.past()) == []
     ledger.write([], [database.intent("code", "ab")])
 

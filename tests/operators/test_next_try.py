@@ -16,12 +16,12 @@ from airflow_provider_lingyang.campaign.arguments import ArgumentError
 from airflow_provider_lingyang.campaign.campaign import Campaign
 from airflow_provider_lingyang.gateway.errors import AnswerLostError
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
-from airflow_provider_lingyang.hooks.rows import QueryError
 from airflow_provider_lingyang.ledger.base import LedgerError
 from airflow_provider_lingyang.ledger.sql import SqlLedger
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from airflow_provider_lingyang.storage.query import QueryError
 from tests.conftest import TaskInstance
 from tests.operators.people import (
     LOST,

@@ -525,7 +525,7 @@ def test_two_writers_of_one_page_at_once_leave_one_row_each(
     ids = {"biz_ids": [f"A{n}" for n in range(300)], "slots": ["x"]}
     push = pushed([(f"A{n}", '{"x": "1"}') for n in range(300)])
     run.execute(transfer(**ids | {"biz_ids": ["first"]}, **push))
-    from airflow_provider_lingyang.ledger.database import Statements
+    from airflow_provider_lingyang.storage.database import Statements
 
     barrier = threading.Barrier(2)
     insert, met = Statements.insert, threading.local()

@@ -1,0 +1,1 @@
+"""Databases: a private file, a ledger's, a warehouse's."""
