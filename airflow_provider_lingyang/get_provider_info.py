@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_lingyang.connection_form import CONN_TYPE, conn_fields, field_behaviour
+from airflow_provider_lingyang.config.connection_form import CONN_TYPE, conn_fields, field_behaviour
 
 
 def get_provider_info() -> dict[str, Any]:

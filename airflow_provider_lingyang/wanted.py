@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lingyang.assets.lingyang import tell_outlets
-from airflow_provider_lingyang.campaign import arguments, literals
+from airflow_provider_lingyang.config import arguments, literals
 from airflow_provider_lingyang.links.lingyang import leave_link
 
 if TYPE_CHECKING:

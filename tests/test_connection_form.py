@@ -14,7 +14,7 @@ import airflow
 import jsonschema
 import pytest
 
-from airflow_provider_lingyang.connection_form import EXTRA_FIELDS, FIELDS
+from airflow_provider_lingyang.config.connection_form import EXTRA_FIELDS, FIELDS
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError
 from airflow_provider_lingyang.gateway.signing import SIGN_METHODS
 from airflow_provider_lingyang.get_provider_info import get_provider_info

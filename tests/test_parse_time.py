@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator, XComArg
 
-from airflow_provider_lingyang.campaign import literals
-from airflow_provider_lingyang.campaign.arguments import ArgumentError, parse_number
+from airflow_provider_lingyang.config import literals
+from airflow_provider_lingyang.config.arguments import ArgumentError, parse_number
 from airflow_provider_lingyang.gateway.models import UseBookInfo
 from airflow_provider_lingyang.gateway.result_query import ResultQuery
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator

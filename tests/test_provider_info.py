@@ -148,7 +148,7 @@ def test_airflow_lists_the_provider_and_finds_the_hook_of_a_connection(
 
 
 def test_the_declared_options_have_the_defaults_that_the_code_falls_back_to() -> None:
-    from airflow_provider_lingyang import config
+    from airflow_provider_lingyang.config import options as config
 
     options = INFO["config"]["lingyang"]["options"]
     assert {name: option["default"] for name, option in options.items()} == {

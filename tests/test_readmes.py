@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from airflow_provider_lingyang.connection_form import FIELDS, field_behaviour
+from airflow_provider_lingyang.config.connection_form import FIELDS, field_behaviour
 from airflow_provider_lingyang.gateway import error_codes, errors
 from airflow_provider_lingyang.gateway.errors import LingyangError, Replay, RequestRefusedError
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator

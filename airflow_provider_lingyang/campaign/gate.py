@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from datetime import time as day_time
 from typing import Any, Self
 
-from airflow_provider_lingyang.campaign.arguments import ArgumentError, check_window, shown
+from airflow_provider_lingyang.config.arguments import ArgumentError, check_window, shown
 from airflow_provider_lingyang.gateway.dates import CHINA, in_china, parse_date
 from airflow_provider_lingyang.gateway.retry import LONGEST_WAIT
 

@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import (
     task_decorator_factory,
 )
 
-from airflow_provider_lingyang.campaign.arguments import ArgumentError, is_listing
+from airflow_provider_lingyang.config.arguments import ArgumentError, is_listing
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator, Rows
 from airflow_provider_lingyang.storage.query import QueryError
 

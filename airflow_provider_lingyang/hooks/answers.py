@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from airflow_provider_lingyang import config
-from airflow_provider_lingyang.campaign.arguments import ArgumentError, did_you_mean
 from airflow_provider_lingyang.campaign.looking import Look, Offload, look_up, read_table
 from airflow_provider_lingyang.campaign.results import UNKNOWN, WAITING, Rules, Verdict
 from airflow_provider_lingyang.campaign.waiting import Row, Take, WaitingList
+from airflow_provider_lingyang.config import options as config
+from airflow_provider_lingyang.config.arguments import ArgumentError, did_you_mean
 from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient, tls_context
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError, Replay
 from airflow_provider_lingyang.gateway.result_query import (

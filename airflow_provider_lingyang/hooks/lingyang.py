@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
-from airflow_provider_lingyang.connection_form import CONN_TYPE, EXTRA_FIELDS, field_behaviour, widgets
+from airflow_provider_lingyang.config.connection_form import CONN_TYPE, EXTRA_FIELDS, field_behaviour, widgets
 from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.dates import parse_date
 from airflow_provider_lingyang.gateway.error_codes import LOOK_UP

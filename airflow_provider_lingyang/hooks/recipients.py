@@ -16,8 +16,8 @@ from typing import Annotated, Any
 
 from pydantic import Strict, StringConstraints, TypeAdapter, ValidationError
 
-from airflow_provider_lingyang.campaign.arguments import ArgumentError, is_listing
 from airflow_provider_lingyang.campaign.waiting import PAGE, WaitingList
+from airflow_provider_lingyang.config.arguments import ArgumentError, is_listing
 from airflow_provider_lingyang.gateway.field_types import Text
 from airflow_provider_lingyang.ledger.base import key_of
 from airflow_provider_lingyang.ledger.sql import accepted_people

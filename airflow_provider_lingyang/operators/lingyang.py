@@ -19,9 +19,9 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_lingyang import config
 from airflow_provider_lingyang.assets.lingyang import tell_outlets
-from airflow_provider_lingyang.campaign import arguments, literals
+from airflow_provider_lingyang.config import arguments, literals
+from airflow_provider_lingyang.config import options as config
 from airflow_provider_lingyang.links.lingyang import LingyangPlanLink, leave_link
 
 if TYPE_CHECKING:

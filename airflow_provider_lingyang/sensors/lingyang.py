@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_lingyang import wanted
-from airflow_provider_lingyang.campaign import arguments
+from airflow_provider_lingyang.config import arguments
 from airflow_provider_lingyang.links.lingyang import LingyangPlanLink
 
 if TYPE_CHECKING:

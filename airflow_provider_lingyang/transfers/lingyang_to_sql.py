@@ -15,7 +15,6 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_lingyang import wanted
-from airflow_provider_lingyang.campaign import arguments, literals
 from airflow_provider_lingyang.campaign.answer_rows import (
     AnswerRow,
     Tally,
@@ -24,6 +23,7 @@ from airflow_provider_lingyang.campaign.answer_rows import (
     slot_columns,
 )
 from airflow_provider_lingyang.campaign.results import FOREIGN, UNKNOWN
+from airflow_provider_lingyang.config import arguments, literals
 from airflow_provider_lingyang.links.lingyang import LingyangPlanLink
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ class _Transfer:
         self._last_line = time.monotonic()
 
     def run(self, pull: Any, *, create: bool) -> dict[str, int]:
-        from airflow_provider_lingyang import config
+        from airflow_provider_lingyang.config import options as config
         from airflow_provider_lingyang.hooks.answers import Wait, WaitError, WaitFailed
         from airflow_provider_lingyang.storage.private_sqlite import SpoolError
         from airflow_provider_lingyang.transfers.table import TableError, TableWrongError

@@ -17,7 +17,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 from pydantic import BaseModel, ValidationError
 
-from airflow_provider_lingyang.campaign.arguments import ArgumentError
+from airflow_provider_lingyang.config.arguments import ArgumentError
 
 if TYPE_CHECKING:
     from airflow_provider_lingyang.campaign.looking import Look

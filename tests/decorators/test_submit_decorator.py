@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import (
     task,
 )
 
-from airflow_provider_lingyang.campaign.arguments import ArgumentError
+from airflow_provider_lingyang.config.arguments import ArgumentError
 from airflow_provider_lingyang.decorators.lingyang import lingyang_submit_batch
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.campaign.arguments import ArgumentError
 from airflow_provider_lingyang.campaign.results import Rules
 from airflow_provider_lingyang.campaign.waiting import WaitingList
+from airflow_provider_lingyang.config.arguments import ArgumentError
 from airflow_provider_lingyang.hooks.recipients import NothingToWaitForError, essence, fill
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess

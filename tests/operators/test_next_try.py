@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_lingyang.campaign.arguments import ArgumentError
 from airflow_provider_lingyang.campaign.campaign import Campaign
+from airflow_provider_lingyang.config.arguments import ArgumentError
 from airflow_provider_lingyang.gateway.errors import AnswerLostError
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 from airflow_provider_lingyang.ledger.base import LedgerError
@@ -565,7 +565,7 @@ def test_only_the_word_not_executed_lets_a_lost_ledger_s_people_be_sent_to(
     message = campaign.next_try("fails", operator=operator)
     assert "can only be 'not_executed'" in message
     # The second lock, where the first would let the word pass.
-    monkeypatch.setattr("airflow_provider_lingyang.campaign.arguments.parse_settle", lambda value: value)
+    monkeypatch.setattr("airflow_provider_lingyang.config.arguments.parse_settle", lambda value: value)
     operator.settle = {"*": "accepted"}
     message = campaign.next_try("fails", operator=operator)
     assert "the ledger knows nothing of an earlier one" in message

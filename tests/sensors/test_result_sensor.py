@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
 )
 
-from airflow_provider_lingyang.campaign.arguments import ArgumentError
+from airflow_provider_lingyang.config.arguments import ArgumentError
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor

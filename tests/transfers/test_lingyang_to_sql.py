@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException
 
-from airflow_provider_lingyang.campaign.arguments import ArgumentError
+from airflow_provider_lingyang.config.arguments import ArgumentError
 from airflow_provider_lingyang.sandbox import LOOKUP, people
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 from airflow_provider_lingyang.transfers import lingyang_to_sql

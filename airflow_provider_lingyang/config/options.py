@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_lingyang.campaign.arguments import ArgumentError
+from airflow_provider_lingyang.config.arguments import ArgumentError
 
 IDS_LIMIT = 1000
 LOOKUPS = 10

@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from airflow_provider_lingyang.campaign.arguments import (
+from airflow_provider_lingyang.campaign.gate import parse_until
+from airflow_provider_lingyang.config.arguments import (
     ArgumentError,
     check_choice,
     check_positive,
@@ -20,7 +21,6 @@ from airflow_provider_lingyang.campaign.arguments import (
     parse_settle,
     shown,
 )
-from airflow_provider_lingyang.campaign.gate import parse_until
 
 BOOK_FIELDS = ("use_platform", "book_code", "book_owner_id")
 """The API's fields of ``use_book_info``; all are needed."""

@@ -1,0 +1,1 @@
+"""Arguments, connections and settings."""
