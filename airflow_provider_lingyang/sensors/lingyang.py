@@ -19,16 +19,16 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_lingyang import wanted
 from airflow_provider_lingyang.config import arguments
 from airflow_provider_lingyang.links.lingyang import LingyangPlanLink
+from airflow_provider_lingyang.results import task_arguments as wanted
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_lingyang.campaign.looking import Look
-    from airflow_provider_lingyang.campaign.results import Verdict
-    from airflow_provider_lingyang.hooks.answers import Wait
+    from airflow_provider_lingyang.results.completion import Verdict
+    from airflow_provider_lingyang.results.lookup import Look
+    from airflow_provider_lingyang.results.poller import Wait
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ class LingyangResultSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Look once more, after the trigger has fired, and end as a poke would."""
-        from airflow_provider_lingyang.hooks.answers import WaitError
+        from airflow_provider_lingyang.results.poller import WaitError
         from airflow_provider_lingyang.triggers.lingyang import BROKEN, FAILED, read_event
 
         try:
@@ -286,8 +286,8 @@ class LingyangResultSensor(BaseSensorOperator):
         return trigger
 
     def _look(self, context: Context) -> tuple[Verdict | None, Look]:
-        from airflow_provider_lingyang.hooks.answers import Wait, WaitFailed
-        from airflow_provider_lingyang.hooks.recipients import NothingToWaitForError
+        from airflow_provider_lingyang.results.poller import Wait, WaitFailed
+        from airflow_provider_lingyang.results.recipient_sources import NothingToWaitForError
 
         started = self._when_started(context)
         try:

@@ -14,26 +14,26 @@ from airflow.providers.common.compat.sdk import (
     BaseOperator,
 )
 
-from airflow_provider_lingyang import wanted
-from airflow_provider_lingyang.campaign.answer_rows import (
+from airflow_provider_lingyang.config import arguments, literals
+from airflow_provider_lingyang.links.lingyang import LingyangPlanLink
+from airflow_provider_lingyang.results import task_arguments as wanted
+from airflow_provider_lingyang.results.completion import FOREIGN, UNKNOWN
+from airflow_provider_lingyang.results.rows import (
     AnswerRow,
     Tally,
     check_table,
     row_of,
     slot_columns,
 )
-from airflow_provider_lingyang.campaign.results import FOREIGN, UNKNOWN
-from airflow_provider_lingyang.config import arguments, literals
-from airflow_provider_lingyang.links.lingyang import LingyangPlanLink
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_lingyang.campaign.looking import Look
-    from airflow_provider_lingyang.campaign.waiting import Person
     from airflow_provider_lingyang.gateway.result_query import TaskResult
-    from airflow_provider_lingyang.hooks.answers import Wait, Wanted
-    from airflow_provider_lingyang.transfers.table import AnswerTable
+    from airflow_provider_lingyang.results.lookup import Look
+    from airflow_provider_lingyang.results.poller import Wait, Wanted
+    from airflow_provider_lingyang.results.recipient_store import Person
+    from airflow_provider_lingyang.results.table import AnswerTable
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ class LingyangToSqlOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Look at everybody once, and write each page of answers as it comes."""
-        from airflow_provider_lingyang.hooks.recipients import NothingToWaitForError
+        from airflow_provider_lingyang.results.recipient_sources import NothingToWaitForError
 
         wanted.leave_plan_link(self, context)
         try:
@@ -189,8 +189,8 @@ class LingyangToSqlOperator(BaseOperator):
         return {"table": self.table, "counts": counts}
 
     def _transfer(self, whose: Wanted) -> _Transfer:
+        from airflow_provider_lingyang.results.table import AnswerTable
         from airflow_provider_lingyang.storage.query import sql_hook
-        from airflow_provider_lingyang.transfers.table import AnswerTable
 
         check_table(self.table)
         if self.slots is not None:
@@ -221,9 +221,9 @@ class _Transfer:
 
     def run(self, pull: Any, *, create: bool) -> dict[str, int]:
         from airflow_provider_lingyang.config import options as config
-        from airflow_provider_lingyang.hooks.answers import Wait, WaitError, WaitFailed
+        from airflow_provider_lingyang.results.poller import Wait, WaitError, WaitFailed
+        from airflow_provider_lingyang.results.table import TableError, TableWrongError
         from airflow_provider_lingyang.storage.private_sqlite import SpoolError
-        from airflow_provider_lingyang.transfers.table import TableError, TableWrongError
 
         try:
             self._table.prepare(create=create)
@@ -252,8 +252,8 @@ class _Transfer:
                 thing.close()
 
     def _take(self, people: Sequence[Person], results: Mapping[str, TaskResult]) -> None:
+        from airflow_provider_lingyang.results.table import TableError
         from airflow_provider_lingyang.storage.private_sqlite import SpoolError
-        from airflow_provider_lingyang.transfers.table import TableError
 
         assert self._wait is not None
         assert self._tally is not None

@@ -20,9 +20,9 @@ from pydantic import BaseModel, ValidationError
 from airflow_provider_lingyang.config.arguments import ArgumentError
 
 if TYPE_CHECKING:
-    from airflow_provider_lingyang.campaign.looking import Look
-    from airflow_provider_lingyang.campaign.results import Verdict
-    from airflow_provider_lingyang.hooks.answers import Wait
+    from airflow_provider_lingyang.results.completion import Verdict
+    from airflow_provider_lingyang.results.lookup import Look
+    from airflow_provider_lingyang.results.poller import Wait
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class LingyangResultTrigger(BaseTrigger):
     Its arguments and its event hold ids or a pointer to them, counts and reasons, and no answer of anybody. After a
     restart of the triggerer it begins anew; the deadline is a moment, so it stays.
 
-    :param wanted: whose answers, and where they are: ``Wanted.to_json()`` of ``hooks/answers.py``.
+    :param wanted: whose answers, and where they are: ``Wanted.to_json()`` of ``results/poller.py``.
     :param complete_ratio: share of the recipients that must be finished, in (0, 1].
     :param poke_interval: seconds between looks; while nothing changes they grow apart, to four times that.
     :param max_wait: seconds between looks at most; None: four times ``poke_interval``.
@@ -101,7 +101,7 @@ class LingyangResultTrigger(BaseTrigger):
 
     async def _wait(self, offload: Any, executor: ThreadPoolExecutor) -> dict[str, Any]:
         # Imported off the loop, which other triggers share.
-        answers = await offload(importlib.import_module, "airflow_provider_lingyang.hooks.answers")
+        answers = await offload(importlib.import_module, "airflow_provider_lingyang.results.poller")
         wait: Wait = answers.Wait(answers.Wanted(**self.wanted), pull_xcom, offload=offload, tally=False)
         try:
             return await self._look_again(wait, offload)

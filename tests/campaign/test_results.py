@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.campaign.results import Rules, Verdict, empty_slots, state_of
 from airflow_provider_lingyang.gateway.result_query import TaskResult
+from airflow_provider_lingyang.results.completion import Rules, Verdict, empty_slots, state_of
 
 STATUS = (("DONE",), ("GONE",))
 PLAIN: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.campaign import waiting as waiting_module
-from airflow_provider_lingyang.campaign.looking import Look, look_up, read_table
-from airflow_provider_lingyang.campaign.results import Rules
-from airflow_provider_lingyang.campaign.waiting import PAGE, Row, WaitingList
 from airflow_provider_lingyang.gateway.errors import AnswerLostError, CallRefusedError, ThrottledError
 from airflow_provider_lingyang.gateway.result_query import TaskResult
+from airflow_provider_lingyang.results import recipient_store as waiting_module
+from airflow_provider_lingyang.results.completion import Rules
+from airflow_provider_lingyang.results.lookup import Look, look_up, read_table
+from airflow_provider_lingyang.results.recipient_store import PAGE, Row, WaitingList
 
 RULES = Rules(["a"], ("DONE",), ("GONE",))
 

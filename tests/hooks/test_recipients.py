@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.campaign.results import Rules
-from airflow_provider_lingyang.campaign.waiting import WaitingList
 from airflow_provider_lingyang.config.arguments import ArgumentError
-from airflow_provider_lingyang.hooks.recipients import NothingToWaitForError, essence, fill
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
+from airflow_provider_lingyang.results.completion import Rules
+from airflow_provider_lingyang.results.recipient_sources import NothingToWaitForError, essence, fill
+from airflow_provider_lingyang.results.recipient_store import WaitingList
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 
 COLUMNS = ["biz_id", "phone_number", "input_params"]

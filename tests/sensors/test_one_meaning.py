@@ -13,8 +13,8 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
 )
 
-from airflow_provider_lingyang.hooks.answers import WaitError
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
+from airflow_provider_lingyang.results.poller import WaitError
 from airflow_provider_lingyang.sandbox import LOOKUP
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 

@@ -14,11 +14,11 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException
 
 from airflow_provider_lingyang.config.arguments import ArgumentError
+from airflow_provider_lingyang.results.table import AnswerTable
 from airflow_provider_lingyang.sandbox import LOOKUP, people
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 from airflow_provider_lingyang.transfers import lingyang_to_sql
 from airflow_provider_lingyang.transfers.lingyang_to_sql import LingyangToSqlOperator
-from airflow_provider_lingyang.transfers.table import AnswerTable
 
 Counts = Callable[[Any], dict[str, int]]
 

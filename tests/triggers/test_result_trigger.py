@@ -16,8 +16,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
 from airflow_provider_lingyang.config.arguments import ArgumentError
-from airflow_provider_lingyang.hooks.answers import Wait, WaitError
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
+from airflow_provider_lingyang.results.poller import Wait, WaitError
 from airflow_provider_lingyang.sandbox import LOOKUP
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_lingyang.campaign.answer_rows import OWN_COLUMNS, AnswerRow
 from airflow_provider_lingyang.ledger.base import LedgerError
+from airflow_provider_lingyang.results.rows import OWN_COLUMNS, AnswerRow
 from airflow_provider_lingyang.storage.database import (
     CollisionError,
     Database,

@@ -10,9 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from airflow_provider_lingyang.campaign.looking import Look, Offload, look_up, read_table
-from airflow_provider_lingyang.campaign.results import UNKNOWN, WAITING, Rules, Verdict
-from airflow_provider_lingyang.campaign.waiting import Row, Take, WaitingList
 from airflow_provider_lingyang.config import options as config
 from airflow_provider_lingyang.config.arguments import ArgumentError, did_you_mean
 from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient, tls_context
@@ -23,9 +20,12 @@ from airflow_provider_lingyang.gateway.result_query import (
     parse_statuses,
     plain_text,
 )
-from airflow_provider_lingyang.hooks.here import Here
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
-from airflow_provider_lingyang.hooks.recipients import Pull, fill
+from airflow_provider_lingyang.results.completion import UNKNOWN, WAITING, Rules, Verdict
+from airflow_provider_lingyang.results.lookup import Look, Offload, look_up, read_table
+from airflow_provider_lingyang.results.offload import Here
+from airflow_provider_lingyang.results.recipient_sources import Pull, fill
+from airflow_provider_lingyang.results.recipient_store import Row, Take, WaitingList
 from airflow_provider_lingyang.storage.private_sqlite import SpoolError
 from airflow_provider_lingyang.storage.query import QueryError, stream_rows
 
@@ -47,7 +47,7 @@ class Wanted:
     """Whose answers are wanted, and where they are. Plain JSON, so that it crosses into the triggerer.
 
     :param lingyang_conn_id: the gateway's connection.
-    :param source: of the recipients, see ``hooks/recipients.py``.
+    :param source: of the recipients, see ``results/recipient_sources.py``.
     :param required_slots: what must be filled where there is no status.
     :param result_query: how to look up; None: as the connection says.
     :param results: answers are in a table instead: ``{"sql", "conn_id", "parameters"}``.

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from airflow_provider_lingyang.campaign.results import FINISHED, FOREIGN, Rules, state_of
-from airflow_provider_lingyang.campaign.waiting import PAGE, Changes, Row, WaitingList
 from airflow_provider_lingyang.gateway.errors import LingyangError, Replay
 from airflow_provider_lingyang.gateway.result_query import TaskResult
+from airflow_provider_lingyang.results.completion import FINISHED, FOREIGN, Rules, state_of
+from airflow_provider_lingyang.results.recipient_store import PAGE, Changes, Row, WaitingList
 
 Ask = Callable[[Sequence[Row]], Awaitable[Mapping[str, TaskResult]]]
 """Asks the platform for the results of some people, by ``biz_id``, in one call."""

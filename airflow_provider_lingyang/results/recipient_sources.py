@@ -16,11 +16,11 @@ from typing import Annotated, Any
 
 from pydantic import Strict, StringConstraints, TypeAdapter, ValidationError
 
-from airflow_provider_lingyang.campaign.waiting import PAGE, WaitingList
 from airflow_provider_lingyang.config.arguments import ArgumentError, is_listing
 from airflow_provider_lingyang.gateway.field_types import Text
 from airflow_provider_lingyang.ledger.base import key_of
 from airflow_provider_lingyang.ledger.sql import accepted_people
+from airflow_provider_lingyang.results.recipient_store import PAGE, WaitingList
 from airflow_provider_lingyang.storage.query import QueryError, sql_hook, stream_rows
 
 Pull = Callable[[Mapping[str, Any], str], Any]

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from itertools import count, islice, repeat
 from typing import Any, NamedTuple
 
-from airflow_provider_lingyang.campaign.results import (
+from airflow_provider_lingyang.gateway.result_query import TaskResult
+from airflow_provider_lingyang.ledger.base import key_of
+from airflow_provider_lingyang.results.completion import (
     ANSWERED,
     FINISHED,
     STATES,
@@ -25,8 +27,6 @@ from airflow_provider_lingyang.campaign.results import (
     is_filled,
     state_of,
 )
-from airflow_provider_lingyang.gateway.result_query import TaskResult
-from airflow_provider_lingyang.ledger.base import key_of
 from airflow_provider_lingyang.storage.private_sqlite import insert, open_private, written
 
 PAGE = 1000

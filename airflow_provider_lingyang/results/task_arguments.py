@@ -16,7 +16,7 @@ from airflow_provider_lingyang.links.lingyang import leave_link
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_lingyang.hooks.answers import Wanted
+    from airflow_provider_lingyang.results.poller import Wanted
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +83,8 @@ def wanted_by(task: Any, context: Context, *, given: Sequence[str]) -> Wanted:
     :raises ArgumentError: the campaign is none, of another run, or accepted nobody; an argument is nothing.
     :raises NothingToWaitForError: it was validated only.
     """
-    from airflow_provider_lingyang.hooks.answers import Wanted
-    from airflow_provider_lingyang.hooks.recipients import essence
+    from airflow_provider_lingyang.results.poller import Wanted
+    from airflow_provider_lingyang.results.recipient_sources import essence
 
     slots = task.required_slots
     source = next(name for name in _SOURCES if name in given)
