@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 
-from airflow_provider_lingyang.campaign.spool import Spool
+from airflow_provider_lingyang.audience.store import Spool
 from airflow_provider_lingyang.gateway.field_types import dump_json
 from airflow_provider_lingyang.gateway.models import UseBookInfo
 

@@ -13,7 +13,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from airflow_provider_lingyang.campaign.audience import AudienceReader, Problem, Recipient
+from airflow_provider_lingyang.audience.parser import AudienceReader, Problem, Recipient
+from airflow_provider_lingyang.audience.store import AudienceError, Spool
+from airflow_provider_lingyang.audience.validation import Reading
 from airflow_provider_lingyang.campaign.batches import BatchRequest, Identity, RequestBuilder
 from airflow_provider_lingyang.campaign.couriers import Couriers, Wire
 from airflow_provider_lingyang.campaign.doubts import Inquiry, LookUp
@@ -21,9 +23,7 @@ from airflow_provider_lingyang.campaign.gate import Gate
 from airflow_provider_lingyang.campaign.manifest import BatchTally, Manifest
 from airflow_provider_lingyang.campaign.plan import Plan
 from airflow_provider_lingyang.campaign.progress import Progress
-from airflow_provider_lingyang.campaign.reading import Reading
 from airflow_provider_lingyang.campaign.resume import Resume, inherit, recall
-from airflow_provider_lingyang.campaign.spool import AudienceError, Spool
 from airflow_provider_lingyang.campaign.submission import Policy, Submission
 from airflow_provider_lingyang.cancellation import Stop
 from airflow_provider_lingyang.gateway.models import UseBookInfo, explain

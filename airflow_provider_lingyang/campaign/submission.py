@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from airflow_provider_lingyang.audience.store import Spool
 from airflow_provider_lingyang.campaign.batches import BatchRequest
 from airflow_provider_lingyang.campaign.couriers import Couriers, StoppedError, Wire
 from airflow_provider_lingyang.campaign.door import Door, NotLeft
@@ -16,7 +17,6 @@ from airflow_provider_lingyang.campaign.doubts import Inquiry, Question, Verdict
 from airflow_provider_lingyang.campaign.gate import Gate, Later, TooLate
 from airflow_provider_lingyang.campaign.manifest import BatchTally, Doubt, Manifest
 from airflow_provider_lingyang.campaign.progress import Progress
-from airflow_provider_lingyang.campaign.spool import Spool
 from airflow_provider_lingyang.cancellation import Stop
 from airflow_provider_lingyang.gateway.errors import (
     CallRefusedError,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_lingyang.campaign.audience import AudienceReader, Problem, Recipient
+    from airflow_provider_lingyang.audience.parser import AudienceReader, Problem, Recipient
 
     P = ParamSpec("P")
     R_co = TypeVar("R_co", bound=Iterable[Mapping[str, Any]], covariant=True)

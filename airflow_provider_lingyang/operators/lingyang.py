@@ -27,11 +27,11 @@ from airflow_provider_lingyang.links.lingyang import LingyangPlanLink, leave_lin
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_lingyang.campaign.audience import AudienceReader, Problem, Recipient
+    from airflow_provider_lingyang.audience.parser import AudienceReader, Problem, Recipient
+    from airflow_provider_lingyang.audience.store import Spool
     from airflow_provider_lingyang.campaign.campaign import CampaignSpec
     from airflow_provider_lingyang.campaign.gate import Later
     from airflow_provider_lingyang.campaign.manifest import Manifest
-    from airflow_provider_lingyang.campaign.spool import Spool
     from airflow_provider_lingyang.hooks.lingyang import LingyangHook
     from airflow_provider_lingyang.ledger.base import Attempt, Ledger
 
@@ -429,9 +429,9 @@ class LingyangSubmitBatchOperator(BaseOperator):
 
     def _run(self, ti: Any, manifest: Manifest, attempt: Attempt) -> bool:
         """Read and send; return whether everybody is in a final state."""
+        from airflow_provider_lingyang.audience.store import Spool
         from airflow_provider_lingyang.campaign.campaign import Campaign
         from airflow_provider_lingyang.campaign.gate import Gate, SendWindow, parse_until
-        from airflow_provider_lingyang.campaign.spool import Spool
         from airflow_provider_lingyang.campaign.submission import Policy
         from airflow_provider_lingyang.cancellation import Stop
         from airflow_provider_lingyang.hooks.lingyang import LingyangHook
@@ -569,9 +569,9 @@ class LingyangSubmitBatchOperator(BaseOperator):
 
         Gives the manifest as plain JSON, filled at the end.
         """
+        from airflow_provider_lingyang.audience.store import AudienceError
         from airflow_provider_lingyang.campaign.campaign import NobodyToSendTo
         from airflow_provider_lingyang.campaign.gate import Later
-        from airflow_provider_lingyang.campaign.spool import AudienceError
         from airflow_provider_lingyang.campaign.submission import SubmissionStopped
         from airflow_provider_lingyang.gateway.errors import LingyangError
         from airflow_provider_lingyang.ledger.base import LedgerError, LedgerRefusedError

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.campaign.audience import AudienceReader, Recipient
+from airflow_provider_lingyang.audience.parser import AudienceReader, Recipient
 from airflow_provider_lingyang.config.arguments import ROW_FIELDS, TASK_FIELDS, ArgumentError
 from airflow_provider_lingyang.gateway.models import InitiativeTaskRequest
 

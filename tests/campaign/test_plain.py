@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_lingyang.campaign.audience import AudienceReader, Recipient
-from airflow_provider_lingyang.campaign.plain import READERS
+from airflow_provider_lingyang.audience.fast_path import READERS
+from airflow_provider_lingyang.audience.parser import AudienceReader, Recipient
 from airflow_provider_lingyang.gateway.models import InitiativeTaskRequest
 
 

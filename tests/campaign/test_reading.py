@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.campaign.audience import Problem, Recipient
+from airflow_provider_lingyang.audience.parser import Problem, Recipient
+from airflow_provider_lingyang.audience.store import AudienceError, Spool
+from airflow_provider_lingyang.audience.validation import Reading
 from airflow_provider_lingyang.campaign.batches import Identity, RequestBuilder
-from airflow_provider_lingyang.campaign.reading import Reading
-from airflow_provider_lingyang.campaign.spool import AudienceError, Spool
 from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest, UseBookInfo
 from airflow_provider_lingyang.ledger.base import PastRequest, key_of
 from airflow_provider_lingyang.storage.private_sqlite import SpoolError

@@ -31,7 +31,7 @@ def no_write_ahead() -> None:
 
 def nobody_is_skipped() -> None:
     """Whom earlier tries had accepted is forgotten."""
-    from airflow_provider_lingyang.campaign.spool import Past, Spool
+    from airflow_provider_lingyang.audience.store import Past, Spool
 
     Spool.remember = lambda self, requests: Past()  # type: ignore[method-assign]
 

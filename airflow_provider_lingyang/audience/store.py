@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
 
-from airflow_provider_lingyang.campaign.audience import Problem, Recipient
+from airflow_provider_lingyang.audience.parser import Problem, Recipient
 from airflow_provider_lingyang.ledger.base import PastRequest, key_of
 from airflow_provider_lingyang.storage.private_sqlite import CACHE_KB, insert, open_private, written
 

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
-from airflow_provider_lingyang.campaign.plain import WHO, PlainRows, derived_id, is_blank
+from airflow_provider_lingyang.audience.fast_path import WHO, PlainRows, derived_id, is_blank
 from airflow_provider_lingyang.config.arguments import CHANNELS, ROW_FIELDS, ArgumentError, did_you_mean
 from airflow_provider_lingyang.gateway.field_types import OptionalText, dump_json, parse_json_object
 from airflow_provider_lingyang.gateway.models import InitiativeTaskRequest, explain

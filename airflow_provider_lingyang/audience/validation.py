@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from airflow_provider_lingyang.campaign.audience import Problem, Recipient
-from airflow_provider_lingyang.campaign.spool import SHOWN, AudienceError, Invalid, Spool
+from airflow_provider_lingyang.audience.parser import Problem, Recipient
+from airflow_provider_lingyang.audience.store import SHOWN, AudienceError, Invalid, Spool
 from airflow_provider_lingyang.campaign.submission import SubmissionStopped
 
 log = logging.getLogger(__name__)
