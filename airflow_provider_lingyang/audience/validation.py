@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from airflow_provider_lingyang.audience.parser import Problem, Recipient
 from airflow_provider_lingyang.audience.store import SHOWN, AudienceError, Invalid, Spool
-from airflow_provider_lingyang.campaign.submission import SubmissionStopped
+from airflow_provider_lingyang.delivery.dispatcher import SubmissionStopped
 
 log = logging.getLogger(__name__)
 

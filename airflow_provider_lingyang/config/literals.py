@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from airflow_provider_lingyang.campaign.gate import parse_until
 from airflow_provider_lingyang.config.arguments import (
     ArgumentError,
     check_choice,
@@ -21,6 +20,7 @@ from airflow_provider_lingyang.config.arguments import (
     parse_settle,
     shown,
 )
+from airflow_provider_lingyang.delivery.schedule import parse_until
 
 BOOK_FIELDS = ("use_platform", "book_code", "book_owner_id")
 """The API's fields of ``use_book_info``; all are needed."""

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_lingyang.audience.parser import AudienceReader, Problem, Recipient
     from airflow_provider_lingyang.audience.store import Spool
-    from airflow_provider_lingyang.campaign.campaign import CampaignSpec
-    from airflow_provider_lingyang.campaign.gate import Later
-    from airflow_provider_lingyang.campaign.manifest import Manifest
+    from airflow_provider_lingyang.delivery.campaign import CampaignSpec
+    from airflow_provider_lingyang.delivery.manifest import Manifest
+    from airflow_provider_lingyang.delivery.schedule import Later
     from airflow_provider_lingyang.hooks.lingyang import LingyangHook
     from airflow_provider_lingyang.ledger.base import Attempt, Ledger
 
@@ -326,7 +326,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
             self._killed_at = time.monotonic()
 
     def _submit(self, context: Context, *, resumed: bool) -> dict[str, Any]:
-        from airflow_provider_lingyang.campaign.manifest import Manifest
+        from airflow_provider_lingyang.delivery.manifest import Manifest
         from airflow_provider_lingyang.ledger.base import Attempt, NoLedger
 
         ti = context["ti"]
@@ -430,10 +430,10 @@ class LingyangSubmitBatchOperator(BaseOperator):
     def _run(self, ti: Any, manifest: Manifest, attempt: Attempt) -> bool:
         """Read and send; return whether everybody is in a final state."""
         from airflow_provider_lingyang.audience.store import Spool
-        from airflow_provider_lingyang.campaign.campaign import Campaign
-        from airflow_provider_lingyang.campaign.gate import Gate, SendWindow, parse_until
-        from airflow_provider_lingyang.campaign.submission import Policy
         from airflow_provider_lingyang.cancellation import Stop
+        from airflow_provider_lingyang.delivery.campaign import Campaign
+        from airflow_provider_lingyang.delivery.dispatcher import Policy
+        from airflow_provider_lingyang.delivery.schedule import Gate, SendWindow, parse_until
         from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 
         settle = arguments.parse_settle(self.settle)
@@ -506,7 +506,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         leave_link(self, ti, manifest.plan_url)
 
     def _spec(self) -> CampaignSpec:
-        from airflow_provider_lingyang.campaign.campaign import CampaignSpec, parse_book
+        from airflow_provider_lingyang.delivery.campaign import CampaignSpec, parse_book
 
         return CampaignSpec(
             plan_id=arguments.parse_number("plan_id", self.plan_id),
@@ -570,9 +570,9 @@ class LingyangSubmitBatchOperator(BaseOperator):
         Gives the manifest as plain JSON, filled at the end.
         """
         from airflow_provider_lingyang.audience.store import AudienceError
-        from airflow_provider_lingyang.campaign.campaign import NobodyToSendTo
-        from airflow_provider_lingyang.campaign.gate import Later
-        from airflow_provider_lingyang.campaign.submission import SubmissionStopped
+        from airflow_provider_lingyang.delivery.campaign import NobodyToSendTo
+        from airflow_provider_lingyang.delivery.dispatcher import SubmissionStopped
+        from airflow_provider_lingyang.delivery.schedule import Later
         from airflow_provider_lingyang.gateway.errors import LingyangError
         from airflow_provider_lingyang.ledger.base import LedgerError, LedgerRefusedError
         from airflow_provider_lingyang.storage.private_sqlite import SpoolError

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from airflow_provider_lingyang.campaign.door import Door, NotLeft
+from airflow_provider_lingyang.delivery.concurrency_limiter import Door, NotLeft
 
 
 def leave(door: Door[int], number: int) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.campaign.doubts import Inquiry, Question
 from airflow_provider_lingyang.cancellation import Stop
+from airflow_provider_lingyang.delivery.reconciler import Inquiry, Question
 from airflow_provider_lingyang.gateway.errors import AnswerLostError
 from airflow_provider_lingyang.gateway.result_query import TaskResult
 

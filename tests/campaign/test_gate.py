@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from airflow_provider_lingyang.campaign.gate import Gate, Later, SendWindow, TooLate, parse_until
 from airflow_provider_lingyang.config.arguments import ArgumentError
+from airflow_provider_lingyang.delivery.schedule import Gate, Later, SendWindow, TooLate, parse_until
 from airflow_provider_lingyang.gateway.dates import CHINA
 
 

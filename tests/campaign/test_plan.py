@@ -11,8 +11,8 @@ import pytest
 
 from airflow_provider_lingyang.audience.parser import Recipient
 from airflow_provider_lingyang.audience.store import Spool
-from airflow_provider_lingyang.campaign.gate import Gate, SendWindow
-from airflow_provider_lingyang.campaign.plan import SHOWN, Plan
+from airflow_provider_lingyang.delivery.preview import SHOWN, Plan
+from airflow_provider_lingyang.delivery.schedule import Gate, SendWindow
 from airflow_provider_lingyang.gateway.dates import CHINA
 
 EVENING = datetime(2026, 1, 31, 20, 29, tzinfo=CHINA)

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.audience.store import Spool
-from airflow_provider_lingyang.campaign.batches import BatchRequest
-from airflow_provider_lingyang.campaign.couriers import Couriers
-from airflow_provider_lingyang.campaign.gate import Gate
-from airflow_provider_lingyang.campaign.manifest import BatchTally, Manifest
-from airflow_provider_lingyang.campaign.progress import BATCH_LINES, BETWEEN_LINES, Progress, duration
-from airflow_provider_lingyang.campaign.submission import Policy, Submission, SubmissionStopped
 from airflow_provider_lingyang.cancellation import Stop
+from airflow_provider_lingyang.delivery.dispatcher import Policy, Submission, SubmissionStopped
+from airflow_provider_lingyang.delivery.manifest import BatchTally, Manifest
+from airflow_provider_lingyang.delivery.progress import BATCH_LINES, BETWEEN_LINES, Progress, duration
+from airflow_provider_lingyang.delivery.requests import BatchRequest
+from airflow_provider_lingyang.delivery.schedule import Gate
+from airflow_provider_lingyang.delivery.sender_pool import Couriers
 from airflow_provider_lingyang.gateway import errors
 from airflow_provider_lingyang.gateway.protocol import Answer, SubmitReceipt, read_receipt
 from airflow_provider_lingyang.gateway.retry import RetryPolicy

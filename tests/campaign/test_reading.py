@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_lingyang.audience.parser import Problem, Recipient
 from airflow_provider_lingyang.audience.store import AudienceError, Spool
 from airflow_provider_lingyang.audience.validation import Reading
-from airflow_provider_lingyang.campaign.batches import Identity, RequestBuilder
+from airflow_provider_lingyang.delivery.requests import Identity, RequestBuilder
 from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest, UseBookInfo
 from airflow_provider_lingyang.ledger.base import PastRequest, key_of
 from airflow_provider_lingyang.storage.private_sqlite import SpoolError

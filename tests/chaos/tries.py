@@ -26,11 +26,11 @@ from airflow.providers.common.compat.sdk import (
 from store import TaskStateStore
 
 # Each try is forked from here: what a task imports only when it runs is imported once, and not by every try.
-import airflow_provider_lingyang.campaign.campaign
+import airflow_provider_lingyang.delivery.campaign
 import airflow_provider_lingyang.ledger.task_state
 import airflow_provider_lingyang.storage.query  # noqa: F401
-from airflow_provider_lingyang.campaign.couriers import Couriers
-from airflow_provider_lingyang.campaign.submission import Submission
+from airflow_provider_lingyang.delivery.dispatcher import Submission
+from airflow_provider_lingyang.delivery.sender_pool import Couriers
 from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook  # noqa: F401  # likewise
 from airflow_provider_lingyang.ledger.base import LedgerError

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_lingyang.campaign.campaign import Campaign
 from airflow_provider_lingyang.config.arguments import ArgumentError
+from airflow_provider_lingyang.delivery.campaign import Campaign
 from airflow_provider_lingyang.gateway.errors import AnswerLostError
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 from airflow_provider_lingyang.ledger.base import LedgerError
@@ -350,7 +350,7 @@ def test_a_lost_ledger_is_made_up_for_whatever_the_length_of_the_ids(
 def test_making_up_for_a_lost_ledger_goes_on_where_it_broke_off(
     seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_lingyang.campaign.resume._LOOKED_UP", 2)
+    monkeypatch.setattr("airflow_provider_lingyang.delivery.recovery._LOOKED_UP", 2)
     campaign.next_try(audience=people(6))
     empty(campaign)
     look_up, asked = LingyangHook.fetch_results, []

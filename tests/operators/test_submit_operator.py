@@ -399,7 +399,7 @@ def test_a_gateway_that_is_not_there_leaves_everybody_unsent(
 def test_an_unforeseen_error_keeps_the_account_and_its_text_to_itself(
     sandbox: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from airflow_provider_lingyang.campaign.submission import Submission
+    from airflow_provider_lingyang.delivery.dispatcher import Submission
 
     def fail(*_: object) -> None:
         raise RuntimeError("CAN" + "ARY")
@@ -409,7 +409,7 @@ def test_an_unforeseen_error_keeps_the_account_and_its_text_to_itself(
         message = run.fails(submit(audience=STOPPED))
     assert "unforeseen RuntimeError" in message
     assert "CANARY" not in message + caplog.text
-    assert "submission.py" in caplog.text
+    assert "dispatcher.py" in caplog.text
     assert run.counts() == {"audience": 4, "not_sent": 3, "in_doubt": 1}
 
 

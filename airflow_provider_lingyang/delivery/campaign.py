@@ -16,16 +16,16 @@ from pydantic import ValidationError
 from airflow_provider_lingyang.audience.parser import AudienceReader, Problem, Recipient
 from airflow_provider_lingyang.audience.store import AudienceError, Spool
 from airflow_provider_lingyang.audience.validation import Reading
-from airflow_provider_lingyang.campaign.batches import BatchRequest, Identity, RequestBuilder
-from airflow_provider_lingyang.campaign.couriers import Couriers, Wire
-from airflow_provider_lingyang.campaign.doubts import Inquiry, LookUp
-from airflow_provider_lingyang.campaign.gate import Gate
-from airflow_provider_lingyang.campaign.manifest import BatchTally, Manifest
-from airflow_provider_lingyang.campaign.plan import Plan
-from airflow_provider_lingyang.campaign.progress import Progress
-from airflow_provider_lingyang.campaign.resume import Resume, inherit, recall
-from airflow_provider_lingyang.campaign.submission import Policy, Submission
 from airflow_provider_lingyang.cancellation import Stop
+from airflow_provider_lingyang.delivery.dispatcher import Policy, Submission
+from airflow_provider_lingyang.delivery.manifest import BatchTally, Manifest
+from airflow_provider_lingyang.delivery.preview import Plan
+from airflow_provider_lingyang.delivery.progress import Progress
+from airflow_provider_lingyang.delivery.reconciler import Inquiry, LookUp
+from airflow_provider_lingyang.delivery.recovery import Resume, inherit, recall
+from airflow_provider_lingyang.delivery.requests import BatchRequest, Identity, RequestBuilder
+from airflow_provider_lingyang.delivery.schedule import Gate
+from airflow_provider_lingyang.delivery.sender_pool import Couriers, Wire
 from airflow_provider_lingyang.gateway.models import UseBookInfo, explain
 from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.ledger.base import Header, Ledger

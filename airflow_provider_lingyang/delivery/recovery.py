@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from airflow_provider_lingyang.audience.store import Past, Spool, State
-from airflow_provider_lingyang.campaign.batches import RequestBuilder
-from airflow_provider_lingyang.campaign.couriers import StoppedError
-from airflow_provider_lingyang.campaign.doubts import Inquiry, Question, Verdict
-from airflow_provider_lingyang.campaign.manifest import Doubt, Manifest
-from airflow_provider_lingyang.campaign.submission import Policy, Resent, SubmissionStopped
 from airflow_provider_lingyang.cancellation import Stop
+from airflow_provider_lingyang.delivery.dispatcher import Policy, Resent, SubmissionStopped
+from airflow_provider_lingyang.delivery.manifest import Doubt, Manifest
+from airflow_provider_lingyang.delivery.reconciler import Inquiry, Question, Verdict
+from airflow_provider_lingyang.delivery.requests import RequestBuilder
+from airflow_provider_lingyang.delivery.sender_pool import StoppedError
 from airflow_provider_lingyang.ledger.base import (
     LOST,
     Intent,

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any, Self
 
 from airflow_provider_lingyang.audience.store import Spool
-from airflow_provider_lingyang.campaign.gate import Gate
-from airflow_provider_lingyang.campaign.progress import duration
+from airflow_provider_lingyang.delivery.progress import duration
+from airflow_provider_lingyang.delivery.schedule import Gate
 from airflow_provider_lingyang.gateway.dates import in_china
 
 SHOWN = 20

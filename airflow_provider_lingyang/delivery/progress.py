@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from airflow_provider_lingyang.campaign.manifest import BatchTally, Manifest
+from airflow_provider_lingyang.delivery.manifest import BatchTally, Manifest
 
 log = logging.getLogger(__name__)
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from itertools import islice
 
 from airflow_provider_lingyang.audience.store import Spool
-from airflow_provider_lingyang.campaign.batches import BatchRequest
-from airflow_provider_lingyang.campaign.couriers import Couriers, StoppedError, Wire
-from airflow_provider_lingyang.campaign.door import Door, NotLeft
-from airflow_provider_lingyang.campaign.doubts import Inquiry, Question, Verdict
-from airflow_provider_lingyang.campaign.gate import Gate, Later, TooLate
-from airflow_provider_lingyang.campaign.manifest import BatchTally, Doubt, Manifest
-from airflow_provider_lingyang.campaign.progress import Progress
 from airflow_provider_lingyang.cancellation import Stop
+from airflow_provider_lingyang.delivery.concurrency_limiter import Door, NotLeft
+from airflow_provider_lingyang.delivery.manifest import BatchTally, Doubt, Manifest
+from airflow_provider_lingyang.delivery.progress import Progress
+from airflow_provider_lingyang.delivery.reconciler import Inquiry, Question, Verdict
+from airflow_provider_lingyang.delivery.requests import BatchRequest
+from airflow_provider_lingyang.delivery.schedule import Gate, Later, TooLate
+from airflow_provider_lingyang.delivery.sender_pool import Couriers, StoppedError, Wire
 from airflow_provider_lingyang.gateway.errors import (
     CallRefusedError,
     LingyangConfigError,
