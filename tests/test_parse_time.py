@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import DAG, BaseOperator, XComArg
 from airflow_provider_lingyang.config import literals
 from airflow_provider_lingyang.config.arguments import ArgumentError, parse_number
 from airflow_provider_lingyang.gateway.models import UseBookInfo
-from airflow_provider_lingyang.gateway.result_query import ResultQuery
+from airflow_provider_lingyang.lookup.query import ResultQuery
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
 from airflow_provider_lingyang.transfers.lingyang_to_sql import LingyangToSqlOperator

@@ -187,7 +187,7 @@ def widgets() -> dict[str, Any]:
 
     def can_be_right(form: Any, field: Any) -> None:
         from airflow_provider_lingyang.gateway.errors import LingyangConfigError
-        from airflow_provider_lingyang.gateway.result_query import ResultQuery
+        from airflow_provider_lingyang.lookup.query import ResultQuery
 
         try:
             ResultQuery.parse(field.data, where="the form")

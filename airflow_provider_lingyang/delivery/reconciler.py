@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from airflow_provider_lingyang.cancellation import Stop
 from airflow_provider_lingyang.gateway.dates import parse_date
 from airflow_provider_lingyang.gateway.errors import LingyangError
-from airflow_provider_lingyang.gateway.result_query import TaskResult
+from airflow_provider_lingyang.lookup.query import TaskResult
 
 log = logging.getLogger(__name__)
 

@@ -26,10 +26,10 @@ from airflow_provider_lingyang.gateway.errors import (
     ThrottledError,
 )
 from airflow_provider_lingyang.gateway.protocol import Answer
-from airflow_provider_lingyang.gateway.result_query import ResultQuery, TaskResult
 from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
+from airflow_provider_lingyang.lookup.query import ResultQuery, TaskResult
 
 T = TypeVar("T")
 

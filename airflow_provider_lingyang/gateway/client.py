@@ -24,11 +24,11 @@ from airflow_provider_lingyang.gateway.errors import (
 )
 from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, SUBMIT_PARAM, InitiativeBatchTaskRequest
 from airflow_provider_lingyang.gateway.protocol import Answer, SubmitReceipt
-from airflow_provider_lingyang.gateway.result_query import ResultQuery, TaskResult
 from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
 from airflow_provider_lingyang.gateway.transport import CONNECT_TIMEOUT, IDLE_LIMIT, chain, reason_of
+from airflow_provider_lingyang.lookup.query import ResultQuery, TaskResult
 
 T = TypeVar("T")
 Departure = Callable[[], AbstractContextManager[object]]

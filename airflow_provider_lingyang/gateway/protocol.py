@@ -28,11 +28,11 @@ from airflow_provider_lingyang.gateway.errors import (
 )
 from airflow_provider_lingyang.gateway.form import form_encoded
 from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, InitiativeTaskResponse
-from airflow_provider_lingyang.gateway.result_query import as_list, names_in, plain_text
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
 from airflow_provider_lingyang.gateway.signing import sign
 from airflow_provider_lingyang.gateway.xml_answer import parse_xml
+from airflow_provider_lingyang.lookup.query import as_list, names_in, plain_text
 
 HEADERS = {
     "Content-Type": "application/x-www-form-urlencoded;charset=utf-8",

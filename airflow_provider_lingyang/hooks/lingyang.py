@@ -25,8 +25,8 @@ from airflow_provider_lingyang.gateway.errors import LingyangConfigError, Lingya
 from airflow_provider_lingyang.gateway.field_types import dump_json
 from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest, explain
 from airflow_provider_lingyang.gateway.protocol import SubmitReceipt
-from airflow_provider_lingyang.gateway.result_query import ResultQuery, TaskResult
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
+from airflow_provider_lingyang.lookup.query import ResultQuery, TaskResult
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_lingyang.gateway.result_query import TaskResult
+from airflow_provider_lingyang.lookup.query import TaskResult
 
 ANSWERED, NOT_REACHED = FINISHED = ("answered", "not_reached")
 WAITING, UNKNOWN, FOREIGN = "waiting", "unknown", "foreign"

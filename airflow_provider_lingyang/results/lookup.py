@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from airflow_provider_lingyang.gateway.errors import LingyangError, Replay
-from airflow_provider_lingyang.gateway.result_query import TaskResult
+from airflow_provider_lingyang.lookup.query import TaskResult
 from airflow_provider_lingyang.results.completion import FINISHED, FOREIGN, Rules, state_of
 from airflow_provider_lingyang.results.recipient_store import PAGE, Changes, Row, WaitingList
 

@@ -14,13 +14,13 @@ from airflow_provider_lingyang.config import options as config
 from airflow_provider_lingyang.config.arguments import ArgumentError, did_you_mean
 from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient, tls_context
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError, Replay
-from airflow_provider_lingyang.gateway.result_query import (
+from airflow_provider_lingyang.hooks.lingyang import LingyangHook
+from airflow_provider_lingyang.lookup.query import (
     ResultQuery,
     TaskResult,
     parse_statuses,
     plain_text,
 )
-from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 from airflow_provider_lingyang.results.completion import UNKNOWN, WAITING, Rules, Verdict
 from airflow_provider_lingyang.results.lookup import Look, Offload, look_up, read_table
 from airflow_provider_lingyang.results.offload import Here

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from itertools import count, islice, repeat
 from typing import Any, NamedTuple
 
-from airflow_provider_lingyang.gateway.result_query import TaskResult
 from airflow_provider_lingyang.ledger.base import key_of
+from airflow_provider_lingyang.lookup.query import TaskResult
 from airflow_provider_lingyang.results.completion import (
     ANSWERED,
     FINISHED,

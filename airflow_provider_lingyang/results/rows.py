@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from airflow_provider_lingyang.config import arguments
 from airflow_provider_lingyang.config.arguments import ArgumentError
-from airflow_provider_lingyang.gateway.result_query import TaskResult
+from airflow_provider_lingyang.lookup.query import TaskResult
 from airflow_provider_lingyang.results.completion import FOREIGN, NOT_REACHED, UNKNOWN, Rules, state_of
 from airflow_provider_lingyang.results.recipient_store import Person, as_text, storable
 from airflow_provider_lingyang.storage.private_sqlite import open_private, written

@@ -29,7 +29,7 @@ from airflow_provider_lingyang.results.rows import (
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_lingyang.gateway.result_query import TaskResult
+    from airflow_provider_lingyang.lookup.query import TaskResult
     from airflow_provider_lingyang.results.lookup import Look
     from airflow_provider_lingyang.results.poller import Wait, Wanted
     from airflow_provider_lingyang.results.recipient_store import Person

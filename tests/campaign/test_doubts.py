@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_lingyang.cancellation import Stop
 from airflow_provider_lingyang.delivery.reconciler import Inquiry, Question
 from airflow_provider_lingyang.gateway.errors import AnswerLostError
-from airflow_provider_lingyang.gateway.result_query import TaskResult
+from airflow_provider_lingyang.lookup.query import TaskResult
 
 INTENT = 1_769_860_800.0  # 2026-01-31 20:00:00 in China
 

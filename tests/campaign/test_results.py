@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.gateway.result_query import TaskResult
+from airflow_provider_lingyang.lookup.query import TaskResult
 from airflow_provider_lingyang.results.completion import Rules, Verdict, empty_slots, state_of
 
 STATUS = (("DONE",), ("GONE",))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.gateway.errors import AnswerLostError, CallRefusedError, ThrottledError
-from airflow_provider_lingyang.gateway.result_query import TaskResult
+from airflow_provider_lingyang.lookup.query import TaskResult
 from airflow_provider_lingyang.results import recipient_store as waiting_module
 from airflow_provider_lingyang.results.completion import Rules
 from airflow_provider_lingyang.results.lookup import Look, look_up, read_table

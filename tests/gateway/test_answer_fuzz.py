@@ -14,8 +14,8 @@ import pytest
 from airflow_provider_lingyang.gateway.errors import LingyangError
 from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, SUBMIT_PARAM, InitiativeBatchTaskRequest
 from airflow_provider_lingyang.gateway.protocol import SubmitReceipt, read_answer, read_receipt
-from airflow_provider_lingyang.gateway.result_query import ResultQuery
 from airflow_provider_lingyang.gateway.scrub import Scrubber
+from airflow_provider_lingyang.lookup.query import ResultQuery
 
 ROUNDS = int(os.environ.get("LINGYANG_FUZZ_ROUNDS", "1000"))
 """Answers per kind of damage and reader."""

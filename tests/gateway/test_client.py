@@ -25,8 +25,8 @@ from airflow_provider_lingyang.gateway.errors import (
     ThrottledError,
 )
 from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest
-from airflow_provider_lingyang.gateway.result_query import ResultQuery
 from airflow_provider_lingyang.gateway.signing import SIGN_METHODS
+from airflow_provider_lingyang.lookup.query import ResultQuery
 from airflow_provider_lingyang.sandbox import LOOKUP
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 

@@ -15,8 +15,8 @@ from airflow_provider_lingyang.gateway.errors import (
     RequestRefusedError,
 )
 from airflow_provider_lingyang.gateway.protocol import read_answer
-from airflow_provider_lingyang.gateway.result_query import ResultQuery, TaskResult, as_list, parse_statuses
 from airflow_provider_lingyang.gateway.scrub import Scrubber
+from airflow_provider_lingyang.lookup.query import ResultQuery, TaskResult, as_list, parse_statuses
 
 LEAST: dict[str, Any] = {"method": "a.b.get", "biz_ids_field": "biz_ids", "items_path": "result.data"}
 
