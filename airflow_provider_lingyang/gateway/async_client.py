@@ -17,7 +17,8 @@ from urllib.request import getproxies_environment, proxy_bypass
 import aiohttp
 import certifi
 
-from airflow_provider_lingyang.gateway import protocol, transport
+from airflow_provider_lingyang.gateway import protocol
+from airflow_provider_lingyang.gateway import transport_errors as transport
 from airflow_provider_lingyang.gateway.error_codes import LOOK_UP
 from airflow_provider_lingyang.gateway.errors import (
     AnswerUnreadableError,

@@ -14,8 +14,8 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from airflow_provider_lingyang.gateway import protocol, transport
-from airflow_provider_lingyang.gateway.connections import POOLS, NotConnectedError
+from airflow_provider_lingyang.gateway import protocol
+from airflow_provider_lingyang.gateway import transport_errors as transport
 from airflow_provider_lingyang.gateway.error_codes import LOOK_UP
 from airflow_provider_lingyang.gateway.errors import (
     AnswerUnreadableError,
@@ -27,7 +27,8 @@ from airflow_provider_lingyang.gateway.protocol import Answer, SubmitReceipt
 from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
-from airflow_provider_lingyang.gateway.transport import CONNECT_TIMEOUT, IDLE_LIMIT, chain, reason_of
+from airflow_provider_lingyang.gateway.transport_errors import CONNECT_TIMEOUT, IDLE_LIMIT, chain, reason_of
+from airflow_provider_lingyang.gateway.urllib3_connections import POOLS, NotConnectedError
 from airflow_provider_lingyang.lookup.query import ResultQuery, TaskResult
 
 T = TypeVar("T")

@@ -26,7 +26,7 @@ from airflow_provider_lingyang.gateway.errors import (
     RequestInvalidError,
     RequestRefusedError,
 )
-from airflow_provider_lingyang.gateway.form import form_encoded
+from airflow_provider_lingyang.gateway.form_encoding import form_encoded
 from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, InitiativeTaskResponse
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 from airflow_provider_lingyang.gateway.settings import GatewaySettings

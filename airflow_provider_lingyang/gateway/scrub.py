@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-from airflow_provider_lingyang.gateway.form import KEPT
+from airflow_provider_lingyang.gateway.form_encoding import KEPT
 
 _KEPT = frozenset(("biz_id", "biz_ids", "task_unique_code", "batch_num", "task_id", "plan_id"))
 """Identifiers may appear in texts; every other value of a request may not."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from airflow_provider_lingyang.gateway.form import KEPT, form_encoded
+from airflow_provider_lingyang.gateway.form_encoding import KEPT, form_encoded
 
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]))
 EVERYTHING = "".join(map(chr, range(0x250))) + "张三😀%41+"

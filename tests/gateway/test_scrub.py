@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_lingyang.gateway.form import form_encoded
+from airflow_provider_lingyang.gateway.form_encoding import form_encoded
 from airflow_provider_lingyang.gateway.models import SUBMIT_PARAM, InitiativeBatchTaskRequest
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 

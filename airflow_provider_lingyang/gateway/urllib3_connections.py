@@ -15,7 +15,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssl_match_hostname import CertificateError
 
-from airflow_provider_lingyang.gateway.transport import chain, reason_of
+from airflow_provider_lingyang.gateway.transport_errors import chain, reason_of
 
 _CERTIFICATE = (ssl.SSLCertVerificationError, CertificateError)
 
