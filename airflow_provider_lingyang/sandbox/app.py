@@ -10,8 +10,8 @@ from aiohttp import web
 
 from airflow_provider_lingyang.sandbox import ROUTER, control
 from airflow_provider_lingyang.sandbox.answers import Answer, Refused, error_answer
-from airflow_provider_lingyang.sandbox.call import Call, ConnectionGone, Raw
 from airflow_provider_lingyang.sandbox.checks import check_protocol
+from airflow_provider_lingyang.sandbox.exchange import Call, ConnectionGone, Raw
 from airflow_provider_lingyang.sandbox.record import Record
 from airflow_provider_lingyang.sandbox.rules import Rules
 

@@ -1,7 +1,7 @@
 """``/sandbox/*``: what the tests and demos ask of the sandbox itself. JSON, on the same port.
 
 =================================  =====================================================================
-``GET /sandbox/record``            the report of ``judge.py``; ``?requests=0``, ``?executions=0`` keep it short,
+``GET /sandbox/record``            the report of ``report.py``; ``?requests=0``, ``?executions=0`` keep it short,
                                    ``?people=1`` adds everybody
 ``POST /sandbox/reset``            forget requests, tasks and faults (not the ``clock`` switch, nor the arguments)
 ``POST /sandbox/faults``           add a rule of ``rules.py``; answers it with its id
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from airflow_provider_lingyang.sandbox.judge import report
-from airflow_provider_lingyang.sandbox.kinds import RuleError, catalogue
+from airflow_provider_lingyang.sandbox.fault_registry import RuleError, catalogue
+from airflow_provider_lingyang.sandbox.report import report
 
 if TYPE_CHECKING:
     from airflow_provider_lingyang.sandbox.app import Sandbox

@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from airflow_provider_lingyang.sandbox.answers import Answer, Items, result_answer
-from airflow_provider_lingyang.sandbox.call import Call, Raw
-from airflow_provider_lingyang.sandbox.kinds import kind
+from airflow_provider_lingyang.sandbox.exchange import Call, Raw
+from airflow_provider_lingyang.sandbox.fault_registry import kind
 
 PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><center>tengine</center></body></html>"
 

@@ -161,7 +161,7 @@ class SandboxProcess:
             self._stderr = None
 
     def record(self, requests: bool = True, executions: bool = True) -> dict[str, Any]:
-        """Return what happened; the keys are explained in ``airflow_provider_lingyang.sandbox.judge``.
+        """Return what happened; the keys are explained in ``airflow_provider_lingyang.sandbox.report``.
 
         :param requests: False leaves the list of requests out.
         :param executions: False leaves the counts per person out.

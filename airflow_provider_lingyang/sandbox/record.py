@@ -1,7 +1,7 @@
 """What happened, kept in SQLite: every request, and every task that was executed.
 
 Executions are written before their answer is, so that the record knows them whatever becomes of the answer.
-:mod:`~airflow_provider_lingyang.sandbox.judge` makes the report of it.
+:mod:`~airflow_provider_lingyang.sandbox.report` makes the report of it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _BEYOND_DOUBLES = 9_100_000_000_000_000_000
 
 @dataclass
 class Entry:
-    """One request as the record sees it; the keys of the report's ``requests`` are explained in ``judge``."""
+    """One request as the record sees it; the keys of the report's ``requests`` are explained in ``report``."""
 
     method: str
     received_at: float

@@ -35,9 +35,9 @@ from typing import TYPE_CHECKING, Any
 import airflow_provider_lingyang.sandbox.faults  # noqa: F401 - fills KINDS
 from airflow_provider_lingyang.sandbox import SUBMIT
 from airflow_provider_lingyang.sandbox.answers import Answer
-from airflow_provider_lingyang.sandbox.call import Call, Raw, method_named
 from airflow_provider_lingyang.sandbox.checks import BUSINESS_PARAMETERS
-from airflow_provider_lingyang.sandbox.kinds import KINDS, WHEN, Kind, RuleError
+from airflow_provider_lingyang.sandbox.exchange import Call, Raw, method_named
+from airflow_provider_lingyang.sandbox.fault_registry import KINDS, WHEN, Kind, RuleError
 
 if TYPE_CHECKING:
     from airflow_provider_lingyang.sandbox.record import Entry

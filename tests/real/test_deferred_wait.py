@@ -19,8 +19,8 @@ import pytest
 from cryptography.fernet import Fernet
 
 from airflow_provider_lingyang.sandbox import LOOKUP
-from airflow_provider_lingyang.sandbox.people import CHOICES, is_reached
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
+from airflow_provider_lingyang.sandbox.simulated_people import CHOICES, is_reached
 
 POKE_INTERVAL = 0.5
 """As in the DAG file."""

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_lingyang.sandbox.fault_registry import KINDS
 from airflow_provider_lingyang.sandbox.faults import PAGE
-from airflow_provider_lingyang.sandbox.kinds import KINDS
 
 LOST = "lost"
 """What a client sees that gets no whole answer."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.sandbox.judge import report
 from airflow_provider_lingyang.sandbox.record import Entry, Record
+from airflow_provider_lingyang.sandbox.report import report
 
 
 def test_requests_are_there_in_order_of_arrival_with_what_is_known_of_them(gateway: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.sandbox import people
+from airflow_provider_lingyang.sandbox import simulated_people as people
 
 LOOKUP = "sandbox.lingyang.utouch.query.task.result"
 IDS = [f"person-{number}" for number in range(2000)]

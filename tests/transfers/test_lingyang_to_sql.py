@@ -15,7 +15,8 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipExc
 
 from airflow_provider_lingyang.config.arguments import ArgumentError
 from airflow_provider_lingyang.results.table import AnswerTable
-from airflow_provider_lingyang.sandbox import LOOKUP, people
+from airflow_provider_lingyang.sandbox import LOOKUP
+from airflow_provider_lingyang.sandbox import simulated_people as people
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 from airflow_provider_lingyang.transfers import lingyang_to_sql
 from airflow_provider_lingyang.transfers.lingyang_to_sql import LingyangToSqlOperator

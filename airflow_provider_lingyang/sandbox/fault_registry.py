@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 if TYPE_CHECKING:
     from airflow_provider_lingyang.sandbox.answers import Answer
-    from airflow_provider_lingyang.sandbox.call import Raw
+    from airflow_provider_lingyang.sandbox.exchange import Raw
 
 
 WHEN = ("times", "after", "every", "rate", "seed", "method", "match")

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from aiohttp import web
 
-from airflow_provider_lingyang.sandbox import LOOKUP, SUBMIT, methods
+from airflow_provider_lingyang.sandbox import LOOKUP, SUBMIT
+from airflow_provider_lingyang.sandbox import api as methods
 from airflow_provider_lingyang.sandbox.answers import Answer, Refused, error_answer, new_request_id, render
 from airflow_provider_lingyang.sandbox.checks import BUSINESS_PARAMETERS, check_arguments, read_form
 from airflow_provider_lingyang.sandbox.record import Entry

@@ -7,7 +7,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lingyang.sandbox import LOOKUP, SUBMIT, TIME, people
+from airflow_provider_lingyang.sandbox import LOOKUP, SUBMIT, TIME
+from airflow_provider_lingyang.sandbox import simulated_people as people
 from airflow_provider_lingyang.sandbox.answers import (
     Answer,
     Items,
@@ -28,7 +29,7 @@ from airflow_provider_lingyang.sandbox.schema import (
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_lingyang.sandbox.call import Call
+    from airflow_provider_lingyang.sandbox.exchange import Call
 
 Keep = Callable[[int], bool]
 """Position of a task in its request → whether the platform takes it."""
