@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import audience
-from judge import Verdict, judge
+from comparison import Verdict, judge
 from processes import Failed, Interrupted, Processes
 from show import FAINT, GREEN, RED, Screen, tail
 

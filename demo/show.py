@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from judge import Verdict
+from comparison import Verdict
 
 GREEN, RED, FAINT = "32", "31", "2"
 _BAR = 30

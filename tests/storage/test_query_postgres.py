@@ -10,8 +10,8 @@ import pytest
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from airflow_provider_lingyang.storage.query import QueryError, stream_rows
-from tests.hooks.memory import growth_while_reading
-from tests.hooks.real_campaign import check_campaign
+from tests.storage.memory import growth_while_reading
+from tests.storage.real_campaign import check_campaign
 from tests.versions import postgres_hook
 
 TABLE = """

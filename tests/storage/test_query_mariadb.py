@@ -13,8 +13,8 @@ from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOper
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from airflow_provider_lingyang.storage.query import QueryError, stream_rows
 from tests.conftest import missing
-from tests.hooks.memory import growth_while_reading
-from tests.hooks.real_campaign import check_campaign
+from tests.storage.memory import growth_while_reading
+from tests.storage.real_campaign import check_campaign
 
 TABLE = """
     CREATE OR REPLACE TABLE audience CHARACTER SET utf8mb4 AS SELECT
