@@ -18,8 +18,12 @@ FIND_PYTHON = for py in $(PYTHONS); do \
 
 # How tests are shared out is in tests/conftest.py, which wants them in their order.
 WORKERS := -n logical --maxprocesses 4 --no-loadscope-reorder
+# They need a whole machine: thousands of killed tries, a real Airflow with all its processes, a browser.
+HEAVY := tests/browser tests/chaos tests/real
+# At length with LINGYANG_PROOF; in short it is one of `make test`.
+MODEL := tests/model
 
-.PHONY: help environment demo test test-matrix chaos bench screenshots lint format wheel sdks clean
+.PHONY: help environment demo test proof test-matrix chaos bench screenshots lint format wheel sdks clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,8 +31,11 @@ help:  ## List the targets
 demo:  ## Run a campaign of 1,200 customers from a SQL table through the sandbox, and check it
 	@$(FIND_PYTHON); exec "$$py" demo/run.py
 
-test: environment sdks  ## Run all tests (ARGS="-k name" for some of them)
-	@$(VENV)/bin/python -m pytest $(WORKERS) $(ARGS)
+test: environment sdks  ## Run the tests, but for those of `make proof` (ARGS="-k name" for some of them)
+	@$(VENV)/bin/python -m pytest $(WORKERS) $(HEAVY:%=--ignore=%) $(ARGS)
+
+proof: environment  ## Run what needs a whole machine: kills, a model at length, a real Airflow, a browser (TESTS=tests/real: this)
+	@LINGYANG_PROOF=1 $(VENV)/bin/python -m pytest $(or $(TESTS),$(MODEL) $(HEAVY)) $(ARGS)
 
 test-matrix: environment sdks wheel  ## Run the tests on the wheel with each Airflow and Python (PAIRS="2.11-3.12 lowest": these)
 	@$(VENV)/bin/nox -s $(if $(PAIRS),$(foreach pair,$(PAIRS),"suite($(pair))"),suite) table -- $(WORKERS) $(ARGS)

@@ -22,6 +22,7 @@ PYTHONS = {
     "3.1": ["3.11", "3.12", "3.13"],
     "3.2": ["3.11", "3.12", "3.13"],
     "3.3": ["3.11", "3.12", "3.13"],
+    "3.4": ["3.11", "3.12", "3.13"],
 }
 PAIRS = {
     f"{airflow}-{python}": (python, f"airflow-{airflow}")
@@ -30,9 +31,12 @@ PAIRS = {
 }
 # The lowest version of everything that pyproject.toml names.
 PAIRS["lowest"] = ("3.11", "lowest")
-NEEDED = ["tests", "dags_examples", "docs", "README.md", "README.zh.md", "pyproject.toml"]
-# Thousands of killed tries, and a whole Airflow with all its processes, in a browser too: `make test` runs them, on the
-# newest Airflow.
+NEEDED = [
+    *("tests", "dags_examples", "demo", "docs", "pyproject.toml"),
+    *("README.md", "README.zh.md", "ARCHITECTURE.md", "CONTRIBUTING.md"),
+]
+# Thousands of killed tries, and a whole Airflow with all its processes, in a browser too: `make proof` runs them on
+# one Airflow.
 LEFT_OUT = ["tests/browser", "tests/chaos", "tests/real"]
 # Printed where the tests run, by what they run on.
 FACTS = """

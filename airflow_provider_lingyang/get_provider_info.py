@@ -1,4 +1,4 @@
-"""What Airflow's provider discovery reads. A pure dict: a wrong one breaks ``import airflow`` for everybody."""
+"""What Airflow's provider discovery reads. A pure dict: a wrong one breaks ``import airflow``."""
 
 from __future__ import annotations
 
@@ -104,6 +104,31 @@ def get_provider_info() -> dict[str, Any]:
                         "type": "integer",
                         "example": None,
                         "default": "10",
+                    },
+                    "ledger_patience": {
+                        "description": (
+                            "For so many seconds, from the first failure on, a submission waits for a ledger that "
+                            "cannot be read or written. It sends nothing meanwhile, keeps the outcomes of requests "
+                            "under way, and goes on when the ledger is back. 0: it ends at once. Once the task was "
+                            "asked to stop, 4 seconds are all there is."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "integer",
+                        "example": None,
+                        "default": "60",
+                    },
+                    "receiver_limit_patience": {
+                        "description": (
+                            "For so many seconds, from its first refusal for a limit of one receiver "
+                            "(isv.BUSINESS_LIMIT_CONTROL) on, a campaign waits and sends the refused request again: "
+                            "once a campaign, whatever becomes of its tries. "
+                            "Then it sends the request's recipients one by one, where a look-up shows that none of "
+                            "them was contacted."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "integer",
+                        "example": None,
+                        "default": "1800",
                     },
                 },
             }

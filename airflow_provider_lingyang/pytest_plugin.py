@@ -1,6 +1,6 @@
-"""The sandbox as fixtures for tests of your own DAGs: installed with the package, started by the first test that asks.
+"""Fixtures with a sandbox, for tests of your own DAGs. The first test that uses one starts it.
 
-Every pytest in the environment imports this module, so it imports nothing of its own before a fixture is used.
+Every pytest in the environment imports this module, so the package is imported only when a fixture is used.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def lingyang_sandbox_options() -> Sequence[str]:
-    """Arguments of the sandbox's command line. Define a fixture of this name in your conftest.py for others."""
+    """Arguments of the sandbox's command line. Override this fixture in your conftest.py for others."""
     return ("--answer-after", "0")
 
 
 @pytest.fixture(scope="session")
 def lingyang_sandbox_process(lingyang_sandbox_options: Sequence[str]) -> Iterator[SandboxProcess]:
-    """The sandbox, one process for all tests, with whatever tests have left in it; see ``lingyang_sandbox``."""
+    """The sandbox, one process for all tests with the requests and faults of earlier ones. See ``lingyang_sandbox``."""
     from airflow_provider_lingyang.sandbox.process import SandboxProcess
 
     with SandboxProcess(*map(str, lingyang_sandbox_options)) as process:
@@ -31,10 +31,10 @@ def lingyang_sandbox_process(lingyang_sandbox_options: Sequence[str]) -> Iterato
 
 @pytest.fixture
 def lingyang_sandbox(lingyang_sandbox_process: SandboxProcess) -> SandboxProcess:
-    """A gateway that calls nobody, without faults or a past.
+    """A gateway that contacts no recipient, without faults and with an empty record.
 
-    ``contacted()`` gives everybody it was made to contact, in order, ``contacted_twice()`` those of whom that is true,
-    ``record()`` all that it saw, and ``add_fault(kind=…)`` makes something go wrong.
+    ``contacted()`` returns all contacts in order, ``contacted_twice()`` the repeated ones, ``record()`` all requests;
+    ``add_fault(kind=…)`` makes requests fail.
     """
     if not lingyang_sandbox_process.running:
         lingyang_sandbox_process.kill()
@@ -48,9 +48,9 @@ def lingyang_sandbox(lingyang_sandbox_process: SandboxProcess) -> SandboxProcess
 def lingyang_connection(
     lingyang_sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., dict[str, Any]]:
-    """The connection ``lingyang_default``, which leads to ``lingyang_sandbox`` until the test ends.
+    """The connection ``lingyang_default`` to ``lingyang_sandbox``, until the test ends.
 
-    Call it to have another one, ``lingyang_connection("lingyang_test")``, or other extras,
+    Call it for another connection, ``lingyang_connection("lingyang_test")``, or other extras,
     ``lingyang_connection(timeout=2, result_query=None)``; it returns the connection.
     """
     import json

@@ -64,7 +64,7 @@ def query(per_call: int) -> dict[str, Any]:
 
 
 async def by_trigger(source: dict[str, Any], per_call: int) -> dict[str, int]:
-    wanted = {
+    request = {
         "lingyang_conn_id": "lingyang_default",
         "source": source,
         "required_slots": [],
@@ -73,7 +73,7 @@ async def by_trigger(source: dict[str, Any], per_call: int) -> dict[str, int]:
     }
     now = time.time()
     trigger = LingyangResultTrigger(
-        wanted=wanted,
+        request=request,
         complete_ratio=1.0,
         poke_interval=0,
         max_wait=None,

@@ -36,7 +36,7 @@ with DAG(
     dag_id="campaign_from_sql",
     description="Customers of a SQL table → Lingyang → their answers",
     schedule=None,  # Yours. As it is, the campaign runs when it is triggered.
-    catchup=False,  # A campaign of last month must not call anybody today.
+    catchup=False,  # Drops missed runs but the last one: with a schedule, give the submit task max_lateness, too.
     max_active_runs=1,
     tags=["lingyang"],
 ):
@@ -61,7 +61,7 @@ with DAG(
         output_slots=["intention", "callback_time"],
         batch_size=50,
         # Should a request be in doubt, the task's failure says what to put into this Variable before it is cleared.
-        settle="{{ var.value.get('lingyang_settle', '') }}",
+        settle="{{ var.value.get('lingyang_settle_' ~ dag.dag_id, '') }}",
         # A retry goes on where the last try ended (Airflow 3.3 and later; earlier ones need a ledger_conn_id).
         retries=3,
         retry_delay=timedelta(minutes=1),

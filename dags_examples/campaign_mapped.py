@@ -49,7 +49,7 @@ with DAG(
     dag_id="campaign_mapped",
     description="Customers of each city → a plan of Lingyang for each → their answers",
     schedule=None,
-    catchup=False,  # A campaign of last month must not call anybody today.
+    catchup=False,  # Drops missed runs but the last one: with a schedule, give the submit task max_lateness, too.
     max_active_runs=1,
     tags=["lingyang"],
 ):
@@ -63,7 +63,7 @@ with DAG(
         input_params_columns={"name": "customer"},  # Yours: variable of the plan → column.
         output_slots=["intention"],  # Yours: what the plans find out.
         # Should a request be in doubt, the task's failure says what to put into this Variable before it is cleared.
-        settle="{{ var.value.get('lingyang_settle', '') }}",
+        settle="{{ var.value.get('lingyang_settle_' ~ dag.dag_id, '') }}",
         # A city without customers is no reason to skip the answers of the others, as Airflow would after a skipped one.
         on_empty="succeed",
         map_index_template="{{ task.parameters['city'] }}",

@@ -28,7 +28,7 @@ with DAG(
     dag_id="campaign_once",
     description="Customers of a SQL table → Lingyang, each once over all runs",
     schedule=None,  # Yours. "0 9 * * *" sends to new rows every morning.
-    catchup=False,  # A campaign of last month must not text anybody today.
+    catchup=False,  # Drops missed runs but the last one, which max_lateness skips.
     max_active_runs=1,
     tags=["lingyang"],
 ):
@@ -49,9 +49,10 @@ with DAG(
         },
         input_params_columns={"name": "customer", "gift": "gift", "shop": "shop"},
         output_slots=["intention"],
+        max_lateness=timedelta(hours=24),  # Yours: a run that comes later after its time is skipped.
         send_window="09:00-20:30",  # Yours, at Asia/Shanghai. Outside it the task waits without holding a worker.
         # Should a request be in doubt, the task's failure says what to put into this Variable before it is cleared.
-        settle="{{ var.value.get('lingyang_settle', '') }}",
+        settle="{{ var.value.get('lingyang_settle_' ~ dag.dag_id, '') }}",
         retries=3,
         retry_delay=timedelta(minutes=5),
     )

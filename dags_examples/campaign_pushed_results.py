@@ -31,7 +31,7 @@ with DAG(
     dag_id="campaign_pushed_results",
     description="Customers of a SQL table → Lingyang → answers in a table of yours",
     schedule=None,
-    catchup=False,  # A campaign of last month must not text anybody today.
+    catchup=False,  # Drops missed runs but the last one: with a schedule, give the submit task max_lateness, too.
     max_active_runs=1,
     tags=["lingyang"],
 ):
@@ -46,7 +46,7 @@ with DAG(
         input_params_columns={"name": "customer"},
         output_slots=["intention"],  # Yours: what the plan finds out.
         # Should a request be in doubt, the task's failure says what to put into this Variable before it is cleared.
-        settle="{{ var.value.get('lingyang_settle', '') }}",
+        settle="{{ var.value.get('lingyang_settle_' ~ dag.dag_id, '') }}",
         retries=3,
         retry_delay=timedelta(minutes=1),
     )

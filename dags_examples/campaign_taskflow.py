@@ -42,7 +42,7 @@ def pages_of_orders(segment: str) -> Iterator[list[dict[str, Any]]]:
     input_params_columns={"name": "customer"},  # Yours: variable of the plan → key of the rows.
     output_slots=["intention"],  # Yours: what the plan finds out.
     # Should a request be in doubt, the task's failure says what to put into this Variable before it is cleared.
-    settle="{{ var.value.get('lingyang_settle', '') }}",
+    settle="{{ var.value.get('lingyang_settle_' ~ dag.dag_id, '') }}",
     # A retry calls the function again, and goes on where the last try ended (Airflow 3.3 and later; earlier ones need
     # a ledger_conn_id).
     retries=3,
@@ -67,7 +67,7 @@ with DAG(
     dag_id="campaign_taskflow",
     description="People whom a function finds → Lingyang → their answers",
     schedule=None,
-    catchup=False,  # A campaign of last month must not call anybody today.
+    catchup=False,  # Drops missed runs but the last one: with a schedule, give the submit task max_lateness, too.
     max_active_runs=1,
     params={"segment": "new"},  # Yours.
     tags=["lingyang"],

@@ -30,7 +30,7 @@ with DAG(
     dag_id="campaign_to_warehouse",
     description="Customers of a SQL table → Lingyang → a table with their answers",
     schedule=None,  # Yours. As it is, the campaign runs when it is triggered.
-    catchup=False,  # A campaign of last month must not call anybody today.
+    catchup=False,  # Drops missed runs but the last one: with a schedule, give the submit task max_lateness, too.
     max_active_runs=1,
     tags=["lingyang"],
 ):
@@ -50,7 +50,7 @@ with DAG(
         input_params_columns={"name": "customer", "gift": "gift", "shop": "shop"},
         output_slots=["意向", "callback_time"],  # Yours: what the plan finds out.
         # Should a request be in doubt, the task's failure says what to put into this Variable before it is cleared.
-        settle="{{ var.value.get('lingyang_settle', '') }}",
+        settle="{{ var.value.get('lingyang_settle_' ~ dag.dag_id, '') }}",
         # A retry goes on where the last try ended (Airflow 3.3 and later; earlier ones need a ledger_conn_id).
         retries=3,
         retry_delay=timedelta(minutes=1),

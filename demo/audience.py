@@ -1,4 +1,4 @@
-"""The demo's customers: a SQLite table such as a data team might have, with everything in it that breaks things."""
+"""The demo's customers: a SQLite table like that of a data team, with all characters that break things."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 CUSTOMERS, WAVES = 1200, 12
 
-# Forms of address and goods, no names of people. Quotes, backslashes and emoji are what breaks hand-made JSON.
+# Forms of address and goods, no names. Quotes, backslashes and emoji break hand-made JSON.
 SURNAMES = "赵钱孙李周吴郑王冯陈褚卫蒋沈韩杨"
 TITLES = ("先生", "女士", "老师 😊", '"老板"')
 GIFTS = ("满减券 ¥50 🎁", '"8 折"券', "会员积分 \\ 双倍", "L'eau 香氛小样", "生日礼盒 🎂", "100% 棉毛巾")
@@ -20,7 +20,7 @@ SHOPS = ("杭州旗舰店", '北京"朝阳"店', "上海\\徐汇店", "成都店
 def make(path: Path) -> list[str]:
     """Write the table `customers` and return its order numbers.
 
-    `wave` is text, so the database would sort "10" before "2", and the rows lie in no order at all.
+    `wave` is text, so the database would sort "10" before "2"; the rows are in random order.
     """
     names = itertools.cycle(f"{surname}{title}" for surname in SURNAMES for title in TITLES)
     rows = [

@@ -1,11 +1,10 @@
-"""Make a virtual environment from pinned versions, or do nothing when it is already the right one.
+"""Make a virtual environment from pinned versions, unless it is up to date.
 
     python3 demo/environment.py                               # the clone's own .venv
     python3 demo/environment.py DIR CONSTRAINTS WHAT...       # another one; WHAT is given to pip
 
-An environment counts as made when its stamp holds the fingerprint of everything that decided what is in
-it. Anything else (an interrupted install, another constraints file, a moved clone) is thrown away and
-made again, so there is no half-made state to repair.
+An environment is up to date when its stamp holds the fingerprint of all that determines its content. Any other (an
+interrupted install, another constraints file, a moved clone) is removed and made again: none is ever repaired.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CLONE = (ROOT / ".venv", ROOT / "constraints" / "airflow-3.3.txt", ["-e", ".[sqlite,test,lint,bench]"])
-# Installed without what it depends on: mysqlclient has no wheel and needs a compiler. Most tests use another client;
+# Installed without its dependencies: mysqlclient has no wheel and needs a compiler. Most tests use another client;
 # .ci/run adds it for the others.
 CLONE_ALONE = ["apache-airflow-providers-mysql"]
-# Inside an activated environment this is the interpreter it was made from: it survives remaking that environment.
+# In an activated environment, the interpreter that made it: it survives making that environment again.
 PYTHON = getattr(sys, "_base_executable", sys.executable)
 # The pip that comes with Python 3.11 needs twice as long for the same install.
 PIP = "pip==26.3"
@@ -44,7 +43,7 @@ def fingerprint(target: Path, constraints: Path, requirements: list[str], alone:
 
 
 def make(target: Path, constraints: Path, requirements: list[str], alone: list[str]) -> None:
-    """Install into an empty `target`, `alone` without dependencies; what pip says goes to its install.log."""
+    """Install into an empty `target`, `alone` without dependencies. Its install.log holds pip's output."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     pip = [
@@ -55,7 +54,7 @@ def make(target: Path, constraints: Path, requirements: list[str], alone: list[s
         "install",
         "--no-input",
     ]
-    # Not compiling everything ahead saves a third of the time: Python compiles what it imports.
+    # Without compiling ahead it takes a third less time: Python compiles what it imports.
     pinned = ["--no-compile", "--constraint", str(constraints), "--build-constraint", str(constraints)]
     commands = [
         [PYTHON, "-m", "venv", str(target)],
@@ -70,17 +69,17 @@ def make(target: Path, constraints: Path, requirements: list[str], alone: list[s
 
 
 def ensure(target: Path, constraints: Path, requirements: list[str], alone: list[str]) -> bool:
-    """Whether the environment had to be made."""
-    wanted, stamp = fingerprint(target, constraints, requirements, alone), target / "stamp"
-    # Two runs at once: the second waits for the first, then finds the work done. The lock ends with its process.
+    """Make the environment unless it is up to date; return whether it was made."""
+    expected, stamp = fingerprint(target, constraints, requirements, alone), target / "stamp"
+    # Of two concurrent runs, the second waits and then has nothing to do. The lock ends with its process.
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_name(target.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if stamp.exists() and stamp.read_text() == wanted:
+        if stamp.exists() and stamp.read_text() == expected:
             return False
         print(f"installing into {target} (log: {target}/install.log)", flush=True)
         make(target, constraints, requirements, alone)
-        stamp.write_text(wanted)
+        stamp.write_text(expected)
     return True
 
 
@@ -101,7 +100,7 @@ def main() -> int:
         ensure(target, constraints, requirements, alone)
     except subprocess.CalledProcessError as error:
         log = target / "install.log"
-        # pip repeats its warnings for every package; what went wrong is in the other lines.
+        # pip repeats its warnings for every package; the other lines have the error.
         lines = [line for line in log.read_text().splitlines() if not line.startswith("WARNING:")]
         print(*lines[-15:], sep="\n")
         print(f"installing failed (status {error.returncode}), log: {log}", flush=True)

@@ -1,4 +1,4 @@
-"""Start other programs so that all of them can be stopped, whatever happens."""
+"""Start programs so that all of them can be stopped in any case."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import IO
 
 
 class Failed(Exception):
-    """A step went wrong.
+    """A step failed.
 
     :param what: one line for the user.
-    :param log: the file that holds more.
+    :param log: file with details.
     """
 
     def __init__(self, what: str, log: Path) -> None:
@@ -26,7 +26,7 @@ class Failed(Exception):
 
 
 class Interrupted(Exception):
-    """The user (or the system) asked us to stop."""
+    """The user or the system sent a signal to stop."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
@@ -34,57 +34,61 @@ class Interrupted(Exception):
 
 
 class Processes:
-    """What was started, each in a process group of its own.
+    """The started programs, each in a process group of its own.
 
-    A signal sets a note that every wait looks at. Were it raised where it arrives, one that comes while a
-    program is being started would leave that program behind.
+    A signal sets a flag that every wait checks. Raised at once, one that arrives while a program is being started
+    would leave that program running.
     """
 
     def __init__(self) -> None:
         self._running: list[subprocess.Popen[bytes]] = []
         self._signal = 0
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._note)
+            signal.signal(number, self._on_signal)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signal = self._signal or number
 
     def check(self) -> None:
-        """Raise when we were asked to stop."""
+        """Raise :class:`Interrupted` after a signal."""
         if self._signal:
             raise Interrupted(self._signal)
 
     def run(
-        self, command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path, patience: float = 600
+        self, command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path, timeout: float = 600
     ) -> None:
-        """Run a program to its end; what it writes is added to `log`."""
-        deadline = time.monotonic() + patience
+        """Run a program to its end; append its output to `log`.
+
+        :param timeout: seconds.
+        :raises Failed: when it fails or does not end in time.
+        """
+        deadline = time.monotonic() + timeout
         with log.open("ab") as output:
             process = self._start(command, env, cwd, subprocess.DEVNULL, output, output)
         while process.poll() is None:
             self.check()
             if time.monotonic() > deadline:
-                raise Failed(f"{_shown(command)} did not end within {patience:.0f} s", log)
+                raise Failed(f"{_shown(command)} did not end within {timeout:.0f} s", log)
             time.sleep(0.05)
         self._running.remove(process)
         if process.returncode:
             raise Failed(f"{_shown(command)} ended with status {process.returncode}", log)
 
     def serve(
-        self, command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path, patience: float = 30
+        self, command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path, timeout: float = 30
     ) -> str:
-        """Start a program that stays, and return the first line that it prints.
+        """Start a program that keeps running, and return its first line of output.
 
-        Its standard input is a pipe that closes with this process: it can notice that nobody is left.
+        Its standard input is a pipe that closes with this process.
         """
         with log.open("ab") as output:
             process = self._start(command, env, cwd, subprocess.PIPE, subprocess.PIPE, output)
         assert process.stdout is not None
-        line, deadline = b"", time.monotonic() + patience
+        line, deadline = b"", time.monotonic() + timeout
         while not line.endswith(b"\n"):
             self.check()
             if time.monotonic() > deadline:
-                raise Failed(f"{_shown(command)} was not ready after {patience:.0f} s", log)
+                raise Failed(f"{_shown(command)} was not ready after {timeout:.0f} s", log)
             if select.select([process.stdout], [], [], 0.05)[0]:
                 chunk = os.read(process.stdout.fileno(), 4096)
                 if not chunk:
@@ -93,7 +97,7 @@ class Processes:
         return line.decode().strip()
 
     def stop(self) -> None:
-        """Stop every group: politely, and after five seconds by force."""
+        """Stop every group with SIGTERM, after five seconds with SIGKILL."""
         for process in self._running:
             _signal_group(process, signal.SIGTERM)
         deadline = time.monotonic() + 5
@@ -102,7 +106,7 @@ class Processes:
                 process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 pass
-            # Also when its leader has ended: it may have left children.
+            # Even if its leader has ended: children may remain.
             _signal_group(process, signal.SIGKILL)
             process.wait()
         self._running.clear()
@@ -128,11 +132,11 @@ def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
     try:
         os.killpg(process.pid, number)
     except ProcessLookupError:
-        pass  # Everybody has left the group.
+        pass  # The group is empty.
 
 
 def _shown(command: Sequence[str]) -> str:
-    """The command as the user knows it: without the paths of this machine."""
+    """Return the command without the paths of this machine."""
     return " ".join(
         Path(part).name if part.startswith("/") else part for part in command[1:] if part != "-m"
     )[:60]

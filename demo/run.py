@@ -1,6 +1,6 @@
-"""A campaign from a SQL table through the sandbox to filled slots, and whether the gateway agrees: `make demo`.
+"""Run a campaign from a SQL table through the sandbox to filled slots: `make demo`.
 
-Needs nothing but Python 3.11. Ends with status 0 only if the gateway's own record agrees with the manifest.
+Needs Python 3.11 only. Exits with status 0 only if the gateway's record agrees with the manifest.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import audience
-from comparison import Verdict, judge
+from comparison import Comparison, compare
 from processes import Failed, Interrupted, Processes
 from show import FAINT, GREEN, RED, Screen, tail
 
 ROOT = Path(__file__).resolve().parent.parent
 DAG = "campaign_from_sql"
-# What the runner has to know about the installed package, asked in that package's environment.
+# Facts about the installed package, read in its environment.
 FACTS = """
 import json, platform
 from importlib.metadata import version
@@ -45,10 +45,12 @@ App key, App secret, result_query) and audience_db (your database). README.md ha
 
 
 class Demo:
-    """One run of it.
+    """One run of the demo.
 
-    :param python: interpreter of the environment to use; None: the clone's own, made if need be.
-    :param work: folder that the run may empty and fill.
+    :param python: interpreter of the environment to use; None: that of the clone, made if needed.
+    :param work: folder to empty and fill.
+    :param screen: prints.
+    :param processes: starts and stops the programs.
     """
 
     def __init__(self, python: Path | None, work: Path, screen: Screen, processes: Processes) -> None:
@@ -59,7 +61,7 @@ class Demo:
         self.processes = processes
         self.stage = "0 (start)"
         self.last_log = work
-        # The user's own Airflow must not be touched, and nothing here leaves this machine.
+        # Without the settings of the user's own Airflow; no request leaves this machine.
         self.env = {
             name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHON"))
         }
@@ -86,7 +88,9 @@ class Demo:
                 f"Python {facts['python']}",
                 f"provider {facts['package']}",
             ]
-        with self.enter(2, "sandbox", "a gateway on a free port of this machine; it calls nobody") as notes:
+        with self.enter(
+            2, "sandbox", "a gateway on a free port of this machine; it calls no recipient"
+        ) as notes:
             url = self.processes.serve(
                 self.module("airflow_provider_lingyang.sandbox", "--port=0", "--exit-on-stdin-close"),
                 self.log("sandbox"),
@@ -104,14 +108,14 @@ class Demo:
                 f"submitted in {manifest['duration_s']:.1f} s",
                 f"{result['counts']['finished']} finished",
             ]
-        with self.enter(5, "judge", "the manifest against the gateway's own record") as notes:
-            verdict = self.judge(manifest, url, {f"{run_id}/{number}" for number in order_numbers})
+        with self.enter(5, "comparison", "the manifest against the gateway's own record") as notes:
+            comparison = self.compare(manifest, url, {f"{run_id}/{number}" for number in order_numbers})
             notes.append("they agree")
-        self.report(verdict, result, time.monotonic() - started)
+        self.report(comparison, result, time.monotonic() - started)
 
     def environment(self) -> dict[str, Any]:
         if self.own_environment:
-            # Its own log is removed with a broken environment, so this one is the one to name.
+            # A broken environment is removed with its own log; this one remains.
             command = [sys.executable, str(ROOT / "demo" / "environment.py")]
             self.processes.run(command, self.log("environment"), {**os.environ}, ROOT)
         answer = self.log("facts")
@@ -120,7 +124,7 @@ class Demo:
         return facts
 
     def campaign(self, url: str, facts: dict[str, Any]) -> tuple[str, dict[tuple[str, str], Any]]:
-        """Run the DAG file as it is, in an Airflow of its own; returns the run's id and XComs."""
+        """Run the DAG file unchanged, in an Airflow of its own; return the run id and the XComs."""
         home, log = self.work / "airflow", self.log("campaign")
         gateway = {
             "conn_type": "lingyang",
@@ -140,45 +144,48 @@ class Demo:
             ),
         }
         self.processes.run(self.module("airflow", "db", "migrate"), self.log("migrate"), env, self.work)
-        self.processes.run(self.module("airflow", "dags", "test", DAG), log, env, self.work, patience=180)
+        self.processes.run(self.module("airflow", "dags", "test", DAG), log, env, self.work, timeout=180)
         with closing(sqlite3.connect(f"{(home / 'airflow.db').as_uri()}?mode=ro", uri=True)) as db:
+            tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            # From Airflow 3.4 on, an XCom belongs to a task instance by its id.
+            xcom = "xcom" if "xcom" in tables else "xcom_v2 JOIN task_instance ti ON ti.id = task_instance_id"
             rows = db.execute(
-                "SELECT run_id, task_id, key, value FROM xcom WHERE dag_id = ?", (DAG,)
+                f"SELECT run_id, task_id, key, value FROM {xcom} WHERE dag_id = ?", (DAG,)
             ).fetchall()
         xcoms = {(task, key): _json(value) for _, task, key, value in rows}
-        for wanted in (("submit", "manifest"), ("wait_for_answers", "return_value")):
-            if not xcoms.get(wanted):
-                raise Failed(f"the DAG ended well, but XCom {wanted} is missing", log)
+        for key in (("submit", "manifest"), ("wait_for_answers", "return_value")):
+            if not xcoms.get(key):
+                raise Failed(f"the DAG ended well, but XCom {key} is missing", log)
         return rows[0][0], xcoms
 
-    def judge(self, manifest: dict[str, Any], url: str, expected: set[str]) -> Verdict:
-        log = self.log("judge")
+    def compare(self, manifest: dict[str, Any], url: str, expected: set[str]) -> Comparison:
+        log = self.log("comparison")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(url.removesuffix("/router/rest") + "/sandbox/record", timeout=30) as answer:
             record = json.load(answer)
-        verdict = judge(manifest, record, expected)
+        comparison = compare(manifest, record, expected)
         log.write_text(
-            "\n".join([*verdict.problems, json.dumps({"manifest": manifest, "record": record}, indent=1)]),
+            "\n".join([*comparison.problems, json.dumps({"manifest": manifest, "record": record}, indent=1)]),
             encoding="utf-8",
         )
-        if verdict.problems:
-            self.screen.batches(verdict)
-            raise Failed("; ".join(verdict.problems), log)
-        return verdict
+        if comparison.problems:
+            self.screen.batches(comparison)
+            raise Failed("; ".join(comparison.problems), log)
+        return comparison
 
-    def report(self, verdict: Verdict, result: dict[str, Any], seconds: float) -> None:
+    def report(self, comparison: Comparison, result: dict[str, Any], seconds: float) -> None:
         screen = self.screen
         screen.say()
-        screen.batches(verdict)
+        screen.batches(comparison)
         screen.say()
-        screen.answers(result)
+        screen.slot_values(result)
         screen.say()
         screen.say(OWN_ACCOUNT)
         screen.say(f"What the tasks logged: {self.log('campaign')}")
         screen.say()
         facts = [
-            f"audience {verdict.audience} = accepted {verdict.accepted} = received {verdict.received}",
-            f"duplicates {verdict.duplicates}",
+            f"audience {comparison.audience} = accepted {comparison.accepted} = received {comparison.received}",
+            f"duplicates {comparison.duplicates}",
             "order kept",
             f"{seconds:.0f} s",
         ]
@@ -186,7 +193,7 @@ class Demo:
 
 
 def _json(value: str | bytes | None) -> Any:
-    """An XCom's value: Airflow 2 keeps bytes of JSON, Airflow 3 JSON, sometimes as a JSON string of JSON."""
+    """Parse an XCom's value: Airflow 2 keeps bytes of JSON, Airflow 3 JSON, sometimes encoded twice."""
     while isinstance(value, (str, bytes)):
         try:
             value = json.loads(value)
@@ -215,7 +222,7 @@ def main() -> int:
             shutil.rmtree(work / old, ignore_errors=True)
         (work / "audience.db").unlink(missing_ok=True)
         (work / "log").mkdir()
-        # Not resolved: the link is what makes an interpreter belong to its environment.
+        # Not resolved: through the link, an interpreter belongs to its environment.
         demo = Demo(options.python and options.python.absolute(), work, screen, processes)
         try:
             try:
@@ -223,9 +230,7 @@ def main() -> int:
             finally:
                 processes.stop()
         except Interrupted as interruption:
-            screen.say(
-                f"STOPPED  by {interruption} in stage {demo.stage}, and with it all that it had started"
-            )
+            screen.say(f"STOPPED  by {interruption} in stage {demo.stage}, with all its programs")
             return interruption.exit_status
         except Failed as failure:
             what, log = str(failure), failure.log

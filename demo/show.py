@@ -1,4 +1,4 @@
-"""What the demo prints, on any terminal: without colour, without UTF-8, with wide characters."""
+"""Output of the demo on any terminal: without colour, without UTF-8, with wide characters."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from comparison import Verdict
+from comparison import Comparison
 
 GREEN, RED, FAINT = "32", "31", "2"
 _BAR = 30
 
 
 class Screen:
-    """Where the demo prints to."""
+    """Standard output of the demo."""
 
     def __init__(self) -> None:
         encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
         self.unicode = encoding.startswith("utf")
         if hasattr(sys.stdout, "reconfigure"):
-            # A terminal that cannot show a sign must not end the run.
+            # A terminal without a character must not end the run.
             sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
         dumb = os.environ.get("TERM", "dumb") == "dumb" or "NO_COLOR" in os.environ
         self._colour = sys.stdout.isatty() and not dumb
@@ -36,12 +36,12 @@ class Screen:
         try:
             print(text, flush=True)
         except OSError:
-            # Nobody reads any more (`make demo | head`, a closed terminal). The exit status is still wanted.
+            # Standard output is closed (`make demo | head`, a closed terminal). The exit status still counts.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     @contextmanager
     def stage(self, number: int, name: str, doing: str) -> Iterator[list[str]]:
-        """Print a numbered stage and how long it took. What is put into the list is printed with it."""
+        """Print a numbered stage, then the notes in the yielded list and the duration."""
         notes: list[str] = []
         started = time.monotonic()
         self.say(f"{number}/5 {name:<12}{doing}")
@@ -49,35 +49,36 @@ class Screen:
         seconds = f"{time.monotonic() - started:6.1f} s"
         self.say(f"{'':16}{pad(f' {self.dot} '.join(notes), 60)}{seconds}")
 
-    def batches(self, verdict: Verdict) -> None:
-        """One line per batch: the manifest's numbers beside the gateway's."""
+    def batches(self, comparison: Comparison) -> None:
+        """Print one line per batch: the manifest's numbers beside the gateway's."""
         line = self.line
-        self.say(f"{'':13}{'manifest':^27}  {line} {'gateway saw':^28}")
-        said = f"{'batch_num':>11}  {'sent':>7}{'accepted':>10}{'rejected':>10}"
-        self.say(f"{said}  {line} {'requests':>8}{'tasks':>8}{'accepted':>10}")
-        for batch in verdict.batches:
-            said = f"{batch.batch_num:>11}  {batch.sent:>7}{batch.accepted:>10}{batch.rejected:>10}"
-            self.say(f"{said}  {line} {batch.seen_requests:>8}{batch.seen:>8}{batch.seen_accepted:>10}")
+        self.say(f"{'':13}{'manifest':^27}  {line} {'gateway received':^28}")
+        manifest = f"{'batch_num':>11}  {'sent':>7}{'accepted':>10}{'rejected':>10}"
+        self.say(f"{manifest}  {line} {'requests':>8}{'tasks':>8}{'accepted':>10}")
+        for batch in comparison.batches:
+            sent = f"{batch.batch_num:>11}  {batch.sent:>7}{batch.accepted:>10}{batch.rejected:>10}"
+            recorded = f"{batch.recorded_requests:>8}{batch.recorded_tasks:>8}{batch.recorded_accepted:>10}"
+            self.say(f"{sent}  {line} {recorded}")
 
-    def answers(self, result: dict[str, Any]) -> None:
-        """One bar per value of each slot, all to one scale."""
+    def slot_values(self, result: dict[str, Any]) -> None:
+        """Print one bar per value of each slot, all to one scale."""
         counts: dict[str, int] = result["counts"]
         self.say(", ".join(f"{count} {state.replace('_', ' ')}" for state, count in counts.items() if count))
         values = [(slot, *pair) for slot, tally in result["slots"].items() for pair in tally.items()]
         if not values:
             return
-        longest, most = max(width(value) for _, value, _ in values), max(count for *_, count in values)
+        longest, largest = max(width(value) for _, value, _ in values), max(count for *_, count in values)
         slots = max(width(slot) for slot, *_ in values)
         shown = None
         for slot, value, count in values:
             name = pad("" if slot == shown else slot, slots)
-            bar = self.block * max(1, round(_BAR * count / most))
+            bar = self.block * max(1, round(_BAR * count / largest))
             self.say(f"  {name}  {pad(value, longest)}  {bar:<{_BAR}} {count:>5}")
             shown = slot
 
 
 def width(text: str) -> int:
-    """How many columns a text takes: most Chinese characters and emoji take two, accents none."""
+    """Return the columns of a text: Chinese characters and emoji take two, combining accents none."""
     return sum(
         0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1
         for sign in text
@@ -89,5 +90,5 @@ def pad(text: str, columns: int) -> str:
 
 
 def tail(text: Sequence[str], lines: int = 15) -> list[str]:
-    """The end of a log, without the warnings that some programs repeat for every line."""
+    """Return the end of a log, without repeated warnings."""
     return [line.rstrip() for line in text if line.strip() and not line.startswith("WARNING:")][-lines:]

@@ -32,7 +32,7 @@ os.environ |= {
 }
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess  # noqa: E402  # after the environment
-from tests.versions import AIRFLOW, AIRFLOW_PYTHON, AIRFLOWS_OWN_WARNINGS  # noqa: E402
+from tests.versions import AIRFLOW, AIRFLOW_PYTHON, AIRFLOWS_OWN_WARNINGS, XCOMS  # noqa: E402
 
 SUMMARY = pytest.StashKey[list[str]]()
 
@@ -131,7 +131,7 @@ class TaskInstance:
 
     map_index = -1
     max_tries = 0
-    first_look: Any = None
+    first_poll: Any = None
 
     def __init__(
         self, task_id: str, xcom: dict[tuple[str, str], Any], *, run_id: str = "run", try_number: int = 1
@@ -140,7 +140,7 @@ class TaskInstance:
         self._xcom = xcom
 
     def get_first_reschedule_date(self, context: Any) -> Any:
-        return self.first_look
+        return self.first_poll
 
     def xcom_push(self, key: str, value: Any) -> None:
         self._xcom[self.task_id, key] = json.loads(json.dumps(value))
@@ -275,7 +275,7 @@ class AirflowCli:
     def xcom(self, dag_id: str, task_id: str, key: str) -> Any:
         with closing(sqlite3.connect(self.home / "airflow.db")) as db:
             found = db.execute(
-                "SELECT value FROM xcom WHERE dag_id = ? AND task_id = ? AND key = ? ORDER BY timestamp DESC",
+                f"SELECT value FROM {XCOMS} WHERE dag_id = ? AND task_id = ? AND key = ? ORDER BY timestamp DESC",
                 (dag_id, task_id, key),
             ).fetchone()
         assert found, f"{dag_id}.{task_id} pushed no {key}"
@@ -311,35 +311,58 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Postgres:
+    """A PostgreSQL server of its own, which can be stopped and started again."""
+
+    def __init__(self) -> None:
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+        initdb = str(found[-1]) if found else shutil.which("initdb")
+        if initdb is None:
+            missing("PostgreSQL")
+        assert initdb is not None
+        # It refuses to run as root; Debian's package brings a user for it.
+        user = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+        self._folder = folder = tempfile.mkdtemp(prefix="lingyang-postgres-")
+        if user:
+            shutil.chown(folder, **user)
+        self._port = free_port()
+        self._run: dict[str, Any] = {"cwd": folder, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        self._run |= {"check": True, **user}
+        arguments = ["-D", f"{folder}/data", "-U", "lingyang", "-A", "trust", "-E", "UTF8", "--no-sync"]
+        subprocess.run([initdb, *arguments], **self._run)
+        pg_ctl = str(Path(initdb).with_name("pg_ctl"))
+        self._pg_ctl = [pg_ctl, "-D", f"{folder}/data", "-l", f"{folder}/log", "-w"]
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """The server as an Airflow connection."""
+        address = {"host": "127.0.0.1", "port": self._port, "login": "lingyang", "schema": "postgres"}
+        return {"conn_type": "postgres"} | address
+
+    def start(self) -> None:
+        options = f"-p {self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+        subprocess.run([*self._pg_ctl, "-o", options, "start"], **self._run)
+
+    def stop(self) -> None:
+        """Stop it as a crash would."""
+        subprocess.run([*self._pg_ctl, "-m", "immediate", "stop"], **self._run)
+
+    def __enter__(self) -> Postgres:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.stop()
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[dict[str, Any]]:
     """A PostgreSQL server of its own, as an Airflow connection; stopped and gone afterwards."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    initdb = str(found[-1]) if found else shutil.which("initdb")
-    if initdb is None:
-        missing("PostgreSQL")
-    assert initdb is not None
-    # It refuses to run as root; Debian's package brings a user for it.
-    user = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
-    folder = tempfile.mkdtemp(prefix="lingyang-postgres-")
-    if user:
-        shutil.chown(folder, **user)
-    port = free_port()
-    run: dict[str, Any] = {"cwd": folder, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **user}
-    try:
-        arguments = ["-D", f"{folder}/data", "-U", "lingyang", "-A", "trust", "-E", "UTF8", "--no-sync"]
-        subprocess.run([initdb, *arguments], check=True, **run)
-        pg_ctl = [str(Path(initdb).with_name("pg_ctl")), "-D", f"{folder}/data", "-l", f"{folder}/log", "-w"]
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
-        subprocess.run([*pg_ctl, "-o", options, "start"], check=True, **run)
-        try:
-            yield {"conn_type": "postgres", "host": "127.0.0.1", "port": port, "login": "lingyang"} | {
-                "schema": "postgres"
-            }
-        finally:
-            subprocess.run([*pg_ctl, "-m", "immediate", "stop"], check=True, **run)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with Postgres() as server:
+        yield server.connection
 
 
 @pytest.fixture(scope="session")

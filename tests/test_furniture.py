@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
-from tests.versions import AIRFLOW
+from tests.versions import AIRFLOW, XCOMS
 
 DAGS = """
 from datetime import datetime
@@ -110,7 +110,7 @@ def test_events_of_assets_tell_the_counts_and_the_ui_gets_its_links(ran: Any) ->
     # A DAG that is scheduled on them reads them.
     assert ran.xcom("consumes", "consume", "return_value") == [events["submit"][1], events["deferred"][1]]
 
-    links = rows(ran, "SELECT task_id, value FROM xcom WHERE key = 'plan_url' AND dag_id = 'produces'")
+    links = rows(ran, f"SELECT task_id, value FROM {XCOMS} WHERE key = 'plan_url' AND dag_id = 'produces'")
     found = {task: json.loads(value) for task, value in links}
     url = "https://console.example/plans/123?tab=1"
     assert {task for task, link in found.items() if url in link} == {

@@ -155,6 +155,8 @@ def test_the_declared_options_have_the_defaults_that_the_code_falls_back_to() ->
         "spool_dir": "",
         "xcom_ids_limit": str(config.IDS_LIMIT),
         "lookups_at_a_time": str(config.LOOKUPS),
+        "ledger_patience": str(config.LEDGER_PATIENCE),
+        "receiver_limit_patience": str(config.RECEIVER_LIMIT_PATIENCE),
     }
     for name in options:
         assert str(getattr(config, name)()) == options[name]["default"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from importlib.metadata import version
 from typing import Any
@@ -12,6 +13,21 @@ import pytest
 AIRFLOW = tuple(map(int, version("apache-airflow").split(".")[:2]))
 AIRFLOW_PYTHON = os.environ.get("LINGYANG_AIRFLOW_PYTHON", sys.executable)
 """Whose Airflow a test starts, where it is a process of its own: the one of this environment, or a user's."""
+STARTED_AIRFLOW = AIRFLOW
+"""Its version."""
+if sys.executable != AIRFLOW_PYTHON:
+    _found = subprocess.check_output(
+        [AIRFLOW_PYTHON, "-c", "from importlib.metadata import version; print(version('apache-airflow'))"],
+        text=True,
+    )
+    STARTED_AIRFLOW = tuple(map(int, _found.split(".")[:2]))
+XCOMS = (
+    "xcom"
+    if STARTED_AIRFLOW < (3, 4)
+    else "(SELECT dag_id, run_id, task_id, key, value, timestamp FROM xcom_v2 "
+    "JOIN task_instance ON task_instance.id = task_instance_id) AS xcom"
+)
+"""Where its database has them."""
 TRIGGERS_READ_XCOMS = AIRFLOW != (3, 0)
 """In ``airflow dags test``; in a triggerer they do."""
 # Used where a test runs the task state store, or code that needs what Airflow ships beside it.

@@ -1,4 +1,4 @@
-"""Campaigns as assets of Airflow: what their URIs look like, and what their events tell."""
+"""Campaigns as assets of Airflow: their URIs, and the extra of their events."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PATH = re.compile(r"/0*([1-9][0-9]{0,18})(/answers)?", re.ASCII)
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
-    """Return an asset's URI in its one spelling. Airflow asks for every URI that begins with ``lingyang:``.
+    """Return an asset's URI in its canonical form. Airflow calls it for every URI that begins with ``lingyang:``.
 
     :raises ValueError: it is neither ``lingyang://plans/123`` nor ``lingyang://plans/123/answers``.
     """
@@ -32,15 +32,15 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
     return uri._replace(path=f"/{found[1]}{found[2] or ''}")
 
 
-def tell_outlets(
+def add_to_outlet_events(
     context: Context, *, campaign: Mapping[str, Any] | None, counts: Mapping[str, int], **more: Any
 ) -> None:
-    """Put what a task did into the events of the assets that it has as outlets.
+    """Add the outcome of a task to the events of the assets in its outlets.
 
-    Aliases are left alone: which asset one stands for only the author knows.
+    Aliases are skipped: only the DAG's author knows the asset that one stands for.
 
-    :param campaign: the manifest, where there is one: its ``campaign_key`` and ``plan_id`` are told.
-    :param counts: how many people are in which state.
+    :param campaign: the manifest, where there is one; its ``campaign_key`` and ``plan_id`` are added.
+    :param counts: state → number of recipients.
     :param more: further plain JSON.
     """
     extra = {name: campaign.get(name) for name in ("campaign_key", "plan_id")} if campaign else {}
@@ -50,10 +50,10 @@ def tell_outlets(
         try:
             event = context["outlet_events"][outlet]
         except Exception as error:
-            # The people have been contacted: an outlet that is no asset (lineage has others), or a reference that
-            # cannot be resolved now, is no reason to fail.
+            # The recipients have been contacted: an outlet that is no asset (lineage has others), or a reference
+            # that cannot be resolved now, is no reason to fail.
             log.warning(
-                "the event of the outlet %s tells no counts: %s", type(outlet).__name__, type(error).__name__
+                "the event of the outlet %s has no counts: %s", type(outlet).__name__, type(error).__name__
             )
         else:
             event.extra |= {**extra, "counts": dict(counts), **more}

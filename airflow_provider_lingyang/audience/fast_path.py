@@ -19,14 +19,17 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
+from airflow_provider_lingyang.gateway.contacts import PLAIN
 from airflow_provider_lingyang.gateway.dates import date_text
 from airflow_provider_lingyang.gateway.field_types import (
     dump_json,
     json_object_of,
     json_object_text,
-    to_date,
+    parse_json_object,
+    to_start_time,
 )
 from airflow_provider_lingyang.gateway.models import InitiativeTaskRequest
+from airflow_provider_lingyang.gateway.values import is_null
 
 PlainRow = tuple[str, bool, str | None, str, str]
 """``biz_id``, whether it is derived, ``batch_num``, contact, JSON of the task."""
@@ -34,7 +37,9 @@ PlainRow = tuple[str, bool, str | None, str, str]
 WHO = ("phone_number", "email", "outer_user_id", "cms_user_id")
 """What a derived ``biz_id`` is made from."""
 _INT64 = 2**63
-_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+# Of others the canonical form is more than their lower case.
+_EMAIL = re.compile(r"[!-?A-~]+@[A-Za-z0-9.-]*[A-Za-z0-9-]")
+_PHONE = re.compile(f"(?:{PLAIN})|0[2-9][0-9]{{8,10}}|010[0-9]{{7,9}}")
 
 
 def _text(value: Any) -> str | None:
@@ -46,9 +51,7 @@ def _text(value: Any) -> str | None:
 
 def _phone(value: Any) -> str | None:
     text = str(value) if type(value) is int and 0 <= value < _INT64 else value
-    if type(text) is str and text.isdigit() and text.isascii() and 5 <= len(text) <= 20:
-        return None if text.startswith("0086") else text
-    return None
+    return text if type(text) is str and _PHONE.fullmatch(text) else None
 
 
 def _email(value: Any) -> str | None:
@@ -72,14 +75,21 @@ def _object(value: Any) -> str | None:
 def _variables(value: Any) -> str | None:
     # Of a variable that is NULL the judge says so.
     if isinstance(value, dict):
-        return None if None in value.values() else _object(value)
+        return None if any(map(is_null, value.values())) else _object(value)
     text = _object(value)
     return None if text is None or "null" in text else text
 
 
+def _text_variables(value: Any) -> str | None:
+    text = _variables(value)
+    if text is None or not all(isinstance(item, str) for item in parse_json_object(text).values()):
+        return None
+    return text
+
+
 def _date(value: Any) -> str | None:
     kind = type(value)
-    return date_text(to_date(value)) if kind is datetime or (kind is str and value.strip()) else None
+    return date_text(to_start_time(value)) if kind is datetime or (kind is str and value.strip()) else None
 
 
 def _batch_num(value: Any) -> str | None:
@@ -143,6 +153,7 @@ class PlainRows:
     :param contacts: fields of which each row needs one.
     :param campaign: makes derived ids of different campaigns differ.
     :param key: makes derived ids impossible to enumerate.
+    :param variables_as_text: whether every plan variable is written as text. Default: only what JSON writes so.
     """
 
     def __init__(
@@ -155,7 +166,9 @@ class PlainRows:
         contacts: Sequence[str],
         campaign: str,
         key: bytes,
+        variables_as_text: bool = False,
     ) -> None:
+        self._as_text = variables_as_text
         self._batch_num = fields.get("batch_num")
         self._default_batch_num = _batch_num(defaults.get("batch_num"))
         self._campaign = campaign
@@ -166,6 +179,8 @@ class PlainRows:
         self._possible = ("batch_num" in defaults) == (self._default_batch_num is not None)
         for name in InitiativeTaskRequest.model_fields:
             reader, given = READERS[name], defaults.get(name)
+            if name == "input_params" and variables_as_text:
+                reader = _text_variables
             default: Any = None if given is None else _read(reader, given)
             if given is not None and default is None:
                 self._possible = False
@@ -252,7 +267,7 @@ class PlainRows:
             text = write(value) if write is not None else None
             if text is None:
                 return None
-            parts.append(prefix + text)
+            parts.append(f'{prefix}"{text}"' if self._as_text and text[0] != '"' else prefix + text)
         return "{" + ",".join(parts) + "}"
 
 
@@ -269,12 +284,12 @@ def _read(reader: Callable[[Any], str | int | None], value: Any) -> str | int | 
 
 def is_blank(value: Any) -> bool:
     """Whether a row lacks a value."""
-    return value is None or (isinstance(value, str) and not value.strip())
+    return is_null(value) or (isinstance(value, str) and not value.strip())
 
 
 def derived_id(key: bytes, campaign: str, who: Sequence[Any]) -> str:
-    """Return the ``biz_id`` of somebody who has none.
+    """Return the ``biz_id`` of a recipient that has none.
 
-    :param who: the values of :data:`WHO`; a mailbox in lower case.
+    :param who: the values of :data:`WHO` in their canonical forms.
     """
     return hmac.new(key, dump_json([campaign, *who]).encode(), hashlib.sha256).hexdigest()[:32]

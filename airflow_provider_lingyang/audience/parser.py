@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +13,20 @@ from pydantic_core import PydanticCustomError
 
 from airflow_provider_lingyang.audience.fast_path import WHO, PlainRows, derived_id, is_blank
 from airflow_provider_lingyang.config.arguments import CHANNELS, ROW_FIELDS, ArgumentError, did_you_mean
-from airflow_provider_lingyang.gateway.field_types import OptionalText, dump_json, parse_json_object
+from airflow_provider_lingyang.gateway.contacts import (
+    IDENTITY_VERSION,
+    canonical_email,
+    canonical_phone_of_version_1,
+)
+from airflow_provider_lingyang.gateway.field_types import (
+    ALLOW_INTERNATIONAL,
+    OptionalText,
+    dump_json,
+    parse_json_object,
+    variables_as_text,
+)
 from airflow_provider_lingyang.gateway.models import InitiativeTaskRequest, explain
+from airflow_provider_lingyang.gateway.values import is_null
 
 _ANY_CONTACT = ("phone_number", "email", "outer_user_id")
 _MAX_BATCH_NUM = 100
@@ -47,7 +59,7 @@ class Recipient:
     :param biz_id: who it is, within the campaign.
     :param derived: whether the ``biz_id`` was made from the contact.
     :param batch_num: as the row has it, or None.
-    :param contact: what is dialled, texted or mailed; what makes two rows one person.
+    :param contact: what is dialled, texted or mailed, in its canonical form; what makes two rows one person.
     :param task: the JSON of the task.
     """
 
@@ -70,6 +82,10 @@ class AudienceReader:
     :param channel: ``call``, ``sms`` or ``email``; None: any contact will do.
     :param campaign: makes derived ids of different campaigns differ.
     :param key: makes derived ids impossible to enumerate: the App secret.
+    :param identity_version: of the canonical forms that derived ids are made from. Default: the latest.
+    :param plan_variables_as_text: whether every plan variable is sent as text. Default: as the rows have them.
+    :param international_numbers: whether a phone number may be another country's, also where the channel dials it.
+        Default: it may not. Of ``email`` it is not dialled, and any will do.
     """
 
     def __init__(
@@ -82,9 +98,19 @@ class AudienceReader:
         channel: str | None,
         campaign: str,
         key: str,
+        identity_version: int = IDENTITY_VERSION,
+        plan_variables_as_text: bool = False,
+        international_numbers: bool = False,
     ) -> None:
         self._columns = columns
         self._defaults = {name: value for name, value in task_defaults.items() if not is_blank(value)}
+        self._identity_version = identity_version
+        self._as_text = plan_variables_as_text
+        self._context = {ALLOW_INTERNATIONAL: international_numbers or channel == "email"}
+        if plan_variables_as_text and (given := _as_object(self._defaults.get("input_params"))):
+            # A value that JSON cannot hold is an error of each row.
+            with suppress(PydanticCustomError):
+                self._defaults["input_params"] = variables_as_text(given)
         self._variables = input_params_columns
         self._slots = dict.fromkeys(output_slots, "")
         self._slots_json = dump_json(self._slots)
@@ -194,6 +220,7 @@ class AudienceReader:
             contacts=self._contacts,
             campaign=self._campaign,
             key=self._key,
+            variables_as_text=self._as_text,
         )
         return _Shape(names, fields, variables, missing, plain)
 
@@ -212,7 +239,7 @@ class AudienceReader:
         # An absent value and a NULL are the same: pydantic then says "missing" for both.
         fields = {name: value for name, value in fields.items() if not is_blank(value)}
         try:
-            task = InitiativeTaskRequest.model_validate(fields)
+            task = InitiativeTaskRequest.model_validate(fields, context=self._context)
         except ValidationError as error:
             seen = {problem.field for problem in problems}
             for name, reason in explain(error):
@@ -236,7 +263,7 @@ class AudienceReader:
             return problems
         derived = biz_id is None
         if biz_id is None:
-            biz_id = self._derived(task)
+            biz_id = self._derived(task, fields)
             task = task.model_copy(update={"biz_id": biz_id})
         return Recipient(number, biz_id, derived, batch_num, contact, task.to_json())
 
@@ -258,19 +285,19 @@ class AudienceReader:
                 "is NULL",
             )
             for name, value in base.items()
-            if value is None
+            if is_null(value)
         ]
-        if not shape.variables:
+        if not shape.variables and (not self._as_text or is_blank(fields.get("input_params"))):
             return
         for variable, position in shape.variables.items():
             value = values[position]
-            if value is None or (isinstance(value, float) and math.isnan(value)):
+            if is_null(value):
                 column = shape.names[position]
                 problems.append(Problem(number, f"input_params[{variable!r}] (column {column!r})", "is NULL"))
                 continue
             base[variable] = value
         try:
-            fields["input_params"] = dump_json(base)
+            fields["input_params"] = dump_json(variables_as_text(base) if self._as_text else base)
         except PydanticCustomError as error:
             bad = [variable for variable in shape.variables if not _is_json(base.get(variable))]
             problems += [
@@ -298,8 +325,11 @@ class AudienceReader:
     def _contact(self, task: InitiativeTaskRequest) -> str | None:
         return next((f"{name} {value}" for name in self._contacts if (value := _canonical(task, name))), None)
 
-    def _derived(self, task: InitiativeTaskRequest) -> str:
-        return derived_id(self._key, self._campaign, [_canonical(task, name) for name in WHO])
+    def _derived(self, task: InitiativeTaskRequest, fields: Mapping[str, Any]) -> str:
+        who = [_canonical(task, name) for name in WHO]
+        if self._identity_version == 1:
+            who[:2] = _of_version_1(task, fields)
+        return derived_id(self._key, self._campaign, who)
 
 
 _WAYS_OUT = {
@@ -331,9 +361,19 @@ class _Shape:
 
 
 def _canonical(task: InitiativeTaskRequest, name: str) -> Any:
-    """Return a contact so that equal ones look equal: mailboxes do not care about case, ids of members may."""
+    """Return a contact so that equal ones look equal: of mailboxes case does not matter, of ids of members it may."""
     value = getattr(task, name)
-    return value.lower() if name == "email" and value else value
+    return canonical_email(value) if name == "email" and value else value
+
+
+def _of_version_1(task: InitiativeTaskRequest, fields: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return the phone number and the mailbox as version 1 had them.
+
+    A spelling that it refused had no id: it takes the one of the same number in digits.
+    """
+    phone = fields.get("phone_number")
+    first = canonical_phone_of_version_1(str(_TEXT.validate_python(phone))) if task.phone_number else None
+    return first or task.phone_number, task.email and task.email.lower()
 
 
 def _batch_num(value: Any, number: int, shape: _Shape, problems: list[Problem]) -> str | None:

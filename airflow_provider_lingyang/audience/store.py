@@ -14,7 +14,8 @@ from enum import IntEnum
 from functools import lru_cache
 
 from airflow_provider_lingyang.audience.parser import Problem, Recipient
-from airflow_provider_lingyang.ledger.base import PastRequest, key_of
+from airflow_provider_lingyang.identity import key_of
+from airflow_provider_lingyang.ledger.base import PastRequest
 from airflow_provider_lingyang.storage.private_sqlite import CACHE_KB, insert, open_private, written
 
 SHOWN = 20
@@ -61,11 +62,11 @@ class Invalid:
         self.problems[field, reason] = [*named, *first][:_NAMED], before + count
 
     def __str__(self) -> str:
-        told = [
+        shown = [
             f"{_rows(named, count)}: {field} {reason}"
             for (field, reason), (named, count) in self.problems.items()
         ]
-        return "; ".join(told) + ("; …" if self.more else "")
+        return "; ".join(shown) + ("; …" if self.more else "")
 
 
 def _rows(named: list[int], count: int) -> str:
@@ -91,7 +92,7 @@ class State(IntEnum):
 class Past:
     """What earlier tries left.
 
-    :param in_doubt: requests with recipients of whom nothing is known, and the number of their group.
+    :param in_doubt: requests with recipients in doubt, and the number of their group.
     :param vanished: recipients of this task's earlier tries who are not in the audience any more.
     :param left_out: recipients whose contact an earlier try has reached under another ``biz_id``.
     :param furthest: orders like ``batch_num``: the last that any request carried.
@@ -235,7 +236,7 @@ class Spool:
     def remember(self, requests: Iterable[PastRequest]) -> Past:
         """Take what earlier tries did: who was accepted, rejected or is in doubt is not sent to.
 
-        :param requests: of one that comes twice the later state counts.
+        :param requests: of one that comes twice the later state counts, but for who was accepted.
         :raises SpoolError: the disk is full.
         """
         self._index()
@@ -252,7 +253,10 @@ class Spool:
                 (State.FREE, request.not_executed),
             ):
                 self._write_many(
-                    "INSERT OR REPLACE INTO past VALUES (?, ?, ?, ?, ?)",
+                    # What was accepted stays so, whatever else is said of it.
+                    "INSERT INTO past VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET state = excluded.state, "
+                    "grp = excluded.grp, pos = excluded.pos, mine = excluded.mine "
+                    f"WHERE state <> {State.ACCEPTED:d}",
                     [(key, state, self.last_group, place, request.mine) for place, key in enumerate(keys)],
                 )
             if request.accepted or request.rejected or doubtful:
@@ -311,7 +315,7 @@ class Spool:
         return int(count)
 
     def ids_in_state(self, state: State) -> Iterator[str]:
-        """Yield whom of the audience earlier tries left in a state."""
+        """Yield the recipients of the audience that earlier tries left in a state."""
         rows = self._db.execute(f"SELECT biz_id FROM recipient WHERE state = {state:d} ORDER BY place, row")
         # Not "yield from": see recipients().
         for (biz_id,) in rows:
@@ -336,7 +340,7 @@ class Spool:
         return [biz_id for (biz_id,) in found]
 
     def free_ids(self, count: int) -> Iterator[list[str]]:
-        """Yield whom no earlier try left in a final state or in doubt, so many at a time."""
+        """Yield the recipients that no earlier try left in a final state or in doubt, ``count`` at a time."""
         self._flush()
         found = self._db.execute(
             f"SELECT biz_id FROM recipient WHERE state = {State.FREE:d} ORDER BY place, row"

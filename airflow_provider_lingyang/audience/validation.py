@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from airflow_provider_lingyang.audience.parser import Problem, Recipient
 from airflow_provider_lingyang.audience.store import SHOWN, AudienceError, Invalid, Spool
-from airflow_provider_lingyang.delivery.dispatcher import SubmissionStopped
+from airflow_provider_lingyang.errors import SubmissionStopped
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +35,14 @@ class Reading:
     ) -> None:
         """Read every row into the spool.
 
-        :param stopped: whether the task was told to stop.
+        :param stopped: whether the task was asked to stop.
         :raises SubmissionStopped: it was.
         :raises SpoolError: the disk is full.
         """
         for row in rows:
             if stopped():
                 raise SubmissionStopped(
-                    "the task was told to stop while it read the audience; this try sent nothing"
+                    "the task was asked to stop while it read the audience; this try sent nothing"
                 )
             self.audience += 1
             if isinstance(row, Recipient):
@@ -82,7 +82,8 @@ class Reading:
         if count:
             raise AudienceError(
                 f"{count} row(s) repeat a biz_id, which must be unique in a campaign: {'; '.join(rows)}. Make it "
-                "unique; where it is made from the contact, set on_duplicate_contact='keep_first' or select a biz_id"
+                "unique; where it is made from the contact, in whatever spelling, set "
+                "on_duplicate_contact='keep_first' or select a biz_id"
             )
         if max_recipients is not None and len(self.spool) > max_recipients:
             raise AudienceError(

@@ -6,10 +6,16 @@ import difflib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, TypeGuard
 
-from airflow_provider_lingyang.ledger.base import LOST
+from airflow_provider_lingyang.gateway.dates import in_china, parse_date
+from airflow_provider_lingyang.identity import LOST, lost_key, settle_key
 
+LEDGER_PATIENCE = 60
+"""Seconds: default of ``[lingyang] ledger_patience``."""
+RECEIVER_LIMIT_PATIENCE = 1800
+"""Seconds: default of ``[lingyang] receiver_limit_patience``."""
 TASK_FIELDS = (
     "biz_id",
     "phone_number",
@@ -35,6 +41,9 @@ CHANNELS = {"call": "phone_number", "sms": "phone_number", "email": "email"}
 """What a plan may do → the contact that it needs."""
 _TIME = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 _WINDOW = re.compile(f"(?P<opens>{_TIME}) *- *(?P<closes>{_TIME})")
+_NUMBERED = re.compile(r"(?P<code>[^#]*)(?:#(?P<number>[1-9][0-9]{0,8}))?")
+_LOST = re.compile(rf"{re.escape(LOST)}#(?P<try>[1-9][0-9]{{0,8}}) +(?P<key>.*)", re.DOTALL)
+_WORDS = 1000
 _REQUEST_FIELDS = ("plan_id", "use_book_info", "task_unique_code", "task_list")
 
 
@@ -62,6 +71,33 @@ def is_listing(value: object) -> TypeGuard[Iterable[Any]]:
     return isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
 
 
+_ROWS_OF_FRAMES = {
+    "pandas": 'to_dict("records")',
+    "polars": "to_dicts()",
+    "pyarrow": "to_pylist()",
+    "pyspark": "toLocalIterator()",
+}
+
+
+_FRAMES = ("DataFrame", "LazyFrame", "Table", "RecordBatch")
+
+
+def check_no_frame(argument: str, value: object) -> None:
+    """Raise if an argument that takes rows is a data frame, or a column of one: iterating it does not give rows."""
+    kind = type(value)
+    if kind.__name__ in ("Series", "ndarray"):
+        raise ArgumentError(f"{argument} is a {kind.__name__}, one column without names: give a list of rows")
+    if kind.__name__ in _FRAMES:
+        rows = _ROWS_OF_FRAMES.get(kind.__module__.partition(".")[0], 'to_dict("records")')
+        raise ArgumentError(f"{argument} is a {kind.__name__}, which is no list of rows: give frame.{rows}")
+
+
+def check_one_column(argument: str, value: object) -> None:
+    """Raise if an argument that takes ids is a data frame: iterating it gives the names of its columns."""
+    if type(value).__name__ in _FRAMES:
+        raise ArgumentError(f"{argument} is a {type(value).__name__}: give one column of it, as a list")
+
+
 def check_choice(argument: str, value: object, choices: Collection[str]) -> None:
     """Raise unless the argument is one of its choices."""
     if not isinstance(value, str) or value not in choices:
@@ -76,8 +112,14 @@ def check_fields(argument: str, names: Iterable[str], *, without: Collection[str
         if name in without:
             raise ArgumentError(f"{argument}: {name!r} must differ from row to row")
         if name not in ROW_FIELDS:
+            column = names.get(name) if isinstance(names, Mapping) else None
             raise ArgumentError(
                 f"{argument}: {name!r} is not a field of the API{did_you_mean(str(name), ROW_FIELDS)}"
+                + (
+                    f"; it maps API field → column, so the other way round: {{{column!r}: {name!r}}}"
+                    if argument == "columns" and column in ROW_FIELDS
+                    else ""
+                )
             )
 
 
@@ -130,6 +172,11 @@ def plan_variables(input_params_columns: Sequence[str] | Mapping[str, str]) -> d
     return {name: name for name in input_params_columns}
 
 
+def check_plan_variables(value: Any) -> None:
+    """Raise unless ``input_params_columns`` can be right."""
+    plan_variables(value)
+
+
 def check_columns(argument: str, columns: Mapping[str, str]) -> None:
     """Raise unless the argument maps names to non-blank column names."""
     bad: list[Any] = [
@@ -173,9 +220,11 @@ def parse_number(argument: str, value: object) -> int:
 
 
 def parse_settle(value: object) -> dict[str, str]:
-    """Return what the author says about requests in doubt: task_unique_code → ``accepted`` or ``not_executed``.
+    """Return what the author says about requests in doubt.
 
     :param value: a mapping, the JSON text of one, or nothing.
+    :return: :func:`~airflow_provider_lingyang.identity.settle_key` of each, or
+        :func:`~airflow_provider_lingyang.ledger.base.lost_key` → ``accepted`` or ``not_executed``.
     :raises ArgumentError: it is none of these, says something else, or contradicts itself.
     """
     if value is None or (isinstance(value, str) and not value.strip()):
@@ -192,22 +241,68 @@ def parse_settle(value: object) -> dict[str, str]:
             "settle must be a dict: task_unique_code → 'accepted' or 'not_executed', or the JSON of one, with double "
             "quotes (a template that prints a dict needs `| tojson`)"
         )
+    if len(value) > _WORDS:
+        raise ArgumentError(
+            f"settle names {len(value)} requests, more than {_WORDS}: take out those that are settled"
+        )
     settled: dict[str, str] = {}
     for name, said in value:
-        code = str(name).strip().lower()
+        key = _parse_settle_key(str(name).strip())
         if not isinstance(said, str) or said not in ("accepted", "not_executed"):
             raise ArgumentError(
-                f"settle: {code[:40]!r} must be 'accepted' or 'not_executed'; it is {shown(said)}"
+                f"settle: {key[:40]!r} must be 'accepted' or 'not_executed'; it is {shown(said)}"
             )
-        if code == LOST and said != "not_executed":
+        if key.startswith(LOST) and said != "not_executed":
             raise ArgumentError(
-                f"settle: {LOST!r} stands for all that a lost ledger may have held, and can only be 'not_executed': "
-                "who was accepted must be left out of the audience of a new run"
+                f"settle: {key[:40]!r} stands for all that a lost ledger may have held, and can only be "
+                "'not_executed': who was accepted must be left out of the audience of a new run"
             )
-        if settled.setdefault(code, said) != said:
-            raise ArgumentError(f"settle says both 'accepted' and 'not_executed' of {code[:40]!r}")
+        if settled.setdefault(key, said) != said:
+            raise ArgumentError(f"settle says both 'accepted' and 'not_executed' of {key[:40]!r}")
     return settled
+
+
+def _parse_settle_key(name: str) -> str:
+    if name == LOST:
+        return name
+    if name.startswith(LOST):
+        if lost := _LOST.fullmatch(name):
+            return lost_key(int(lost["try"]), lost["key"])
+        raise ArgumentError(
+            f"settle: {name[:40]!r} must name the try that has asked for it, and the campaign: "
+            f"'{LOST}#2 campaign_key'; the message of that try has the line to paste"
+        )
+    if numbered := _NUMBERED.fullmatch(name.lower()):
+        return settle_key(numbered["code"], int(numbered["number"] or 1))
+    raise ArgumentError(
+        f"settle: {name[:60]!r} is no task_unique_code, nor one with the number of its intent, such as 'CODE#2'"
+    )
 
 
 class _Pairs(list[tuple[Any, Any]]):
     """What a dict or a JSON object holds, before the last of two equal names wins."""
+
+
+def parse_deadline(value: Any) -> datetime | None:
+    """Return the moment that ``send_until`` means; None for None.
+
+    :param value: a datetime, or text of one; without a time zone it is China's time.
+    :raises ArgumentError: it is none.
+    """
+    if value is None:
+        return None
+    try:
+        return in_china(value) if isinstance(value, datetime) else parse_date(str(value).strip())
+    except (ValueError, OverflowError):
+        # The second for a moment that is in no year from 1 to 9999 in China.
+        raise ArgumentError(
+            f"send_until must be a date with a time, such as '2026-01-31 20:00:00'; it is {shown(value)}"
+        ) from None
+
+
+def check_max_lateness(argument: str, value: object) -> None:
+    """Raise unless the argument is None or a positive timedelta."""
+    if value is not None and not (isinstance(value, timedelta) and value > timedelta()):
+        raise ArgumentError(
+            f"{argument} must be a timedelta of more than zero, such as timedelta(hours=6); it is {shown(value)}"
+        )

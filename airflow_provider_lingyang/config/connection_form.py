@@ -94,6 +94,20 @@ FIELDS = (
         "was lost is then sent again. If it does not, people are called twice.",
     ),
     Field(
+        "plan_variables_as_text",
+        "Plan variables as text",
+        "boolean",
+        "Switch it on if your plan takes text only: numbers, booleans and lists in input_params are then sent as text.",
+    ),
+    Field(
+        "international_numbers",
+        "Numbers of other countries",
+        "text",
+        "Whether phone numbers with +, or 00, and another country's code may be called or texted: such calls are dear "
+        "and often blocked.",
+        choices=("refuse", "allow"),
+    ),
+    Field(
         "console_url",
         "Address of a plan in the console",
         "text",
@@ -174,7 +188,7 @@ def widgets() -> dict[str, Any]:
         def __call__(self, field: Any, **_: Any) -> Any:
             from markupsafe import Markup
 
-            # What is stored stays what it is, until somebody chooses, or is told that it cannot be right.
+            # What is stored stays what it is until a person chooses, or an error says that it cannot be right.
             choices = dict.fromkeys((*self.choices, *filter(None, (field.data,))))
             options = [
                 Markup("<option{}>{}</option>").format(

@@ -7,20 +7,23 @@ heavy.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from airflow_provider_lingyang.config.arguments import (
     ArgumentError,
     check_choice,
+    check_no_frame,
+    check_one_column,
     check_positive,
     did_you_mean,
     is_listing,
+    parse_deadline,
     parse_number,
     parse_settle,
     shown,
 )
-from airflow_provider_lingyang.delivery.schedule import parse_until
+from airflow_provider_lingyang.lookup.parameters import contradiction
 
 BOOK_FIELDS = ("use_platform", "book_code", "book_owner_id")
 """The API's fields of ``use_book_info``; all are needed."""
@@ -29,11 +32,18 @@ RESULT_QUERY_FIELDS = {
     "request_param": False,
     "biz_ids_field": True,
     "max_biz_ids": False,
+    "fixed_params": False,
+    "page_field": False,
+    "page_size_field": False,
+    "page_size": False,
     "items_path": True,
+    "success_field": False,
+    "success_values": False,
     "biz_id_field": False,
     "output_params_field": False,
     "task_id_field": False,
     "created_at_field": False,
+    "created_at_zone": False,
     "status_field": False,
     "done_values": False,
     "failed_values": False,
@@ -47,6 +57,69 @@ def is_open(value: object) -> bool:
         return any(mark in value for mark in ("{{", "{%", "{#"))
     # Airflow's mark of what it resolves when a task runs: XComArg, DagParam and the like.
     return hasattr(value, "iter_references")
+
+
+def holds_open(value: object) -> bool:
+    """Whether a value, or anything in it, is open (:func:`is_open`)."""
+    if isinstance(value, Mapping):
+        return any(holds_open(each) for pair in value.items() for each in pair)
+    if isinstance(value, (list, tuple)):
+        return any(map(holds_open, value))
+    return is_open(value)
+
+
+def checked(check: Callable[..., None], name: str, **more: Any) -> Callable[[Any], None]:
+    """Return a check of a value alone, for :func:`check_task`: of one argument, by its name."""
+    return lambda value: check(name, value, **more)
+
+
+def check_task(task: Any, checks: Mapping[str, Callable[[Any], None]]) -> None:
+    """Check arguments that this package does not template, while the DAG is parsed.
+
+    A subclass may template them: then they are left to :func:`check_rendered_task`.
+
+    :param task: an operator, with an attribute and perhaps a template field for each argument.
+    :param checks: argument → what raises unless its value can be right.
+    :raises ArgumentError: an argument cannot be right, or holds a template that nothing renders.
+    """
+    for name, check in checks.items():
+        value = getattr(task, name)
+        if not holds_open(value):
+            check(value)
+        elif name not in task.template_fields:
+            raise ArgumentError(
+                f"{name} holds a template, or the output of a task, and is not templated: give it a value that is "
+                "known while the DAG is parsed, or add it to template_fields in a subclass"
+            )
+
+
+def check_rendered_task(task: Any, checks: Mapping[str, Callable[[Any], None]]) -> None:
+    """Check those arguments of :func:`check_task` that a subclass templates, once they are rendered."""
+    for name, check in checks.items():
+        if name in task.template_fields:
+            check(getattr(task, name))
+
+
+def open_parameters(value: object) -> list[Any]:
+    """Return the keys, or the positions, of a query's parameters that hold a template."""
+    if isinstance(value, Mapping):
+        return [name for name, inner in value.items() if isinstance(inner, str) and is_open(inner)]
+    if isinstance(value, (list, tuple)):
+        return [place for place, inner in enumerate(value) if isinstance(inner, str) and is_open(inner)]
+    return []
+
+
+def check_rendered_parameters(argument: str, value: Any, names: Iterable[Any]) -> None:
+    """Raise if a parameter of a query has rendered to what Python calls nothing: it would be bound as that word.
+
+    :param names: see :func:`open_parameters`.
+    """
+    for name in names:
+        if value[name] == "None":
+            raise ArgumentError(
+                f"{argument}[{name!r}] has rendered to 'None': its template found nothing. Correct it, or give the "
+                "template a default"
+            )
 
 
 def check_text(argument: str, value: object, what: str) -> None:
@@ -72,7 +145,7 @@ def check_number(argument: str, value: object) -> None:
 def check_until(value: object) -> None:
     """Raise unless ``send_until`` is a moment."""
     if not is_open(value):
-        parse_until(value)
+        parse_deadline(value)
 
 
 def check_book(argument: str, value: object) -> None:
@@ -104,6 +177,7 @@ def check_rows(argument: str, value: object) -> None:
     """Raise unless the argument may be rows."""
     if value is None or hasattr(value, "iter_references"):
         return
+    check_no_frame(argument, value)
     if not is_listing(value):
         raise ArgumentError(
             f"{argument} must be a list of rows, or other_task.output (it is never a template); it is a "
@@ -159,6 +233,7 @@ def check_biz_ids(argument: str, value: object) -> None:
     """Raise unless the argument may be a list of ids."""
     if value is None or is_open(value):
         return
+    check_one_column(argument, value)
     if not is_listing(value):
         raise ArgumentError(f"{argument} must be a list, also for one; it is a {type(value).__name__}")
     if not isinstance(value, (list, tuple)):
@@ -186,14 +261,18 @@ def check_result_query(argument: str, value: object, *, of_table: bool) -> None:
     _check_keys(argument, value, RESULT_QUERY_FIELDS, needed=needed)
     for name in needed:
         _check_not_blank(f"{argument}[{name!r}]", value[name])
-    if isinstance(most := value.get("max_biz_ids"), int):
-        check_positive(f"{argument}['max_biz_ids']", most)
+    for name in ("max_biz_ids", "page_size"):
+        if isinstance(most := value.get(name), int):
+            check_positive(f"{argument}[{name!r}]", most)
+    # What a template renders to, only a run can tell.
+    if not of_table and not is_open(json.dumps(value, default=str)) and (problem := contradiction(value)):
+        raise ArgumentError(f"{argument}: {problem}")
     tells = bool(value.get("done_values") or value.get("failed_values"))
     if tells and not value.get("status_field") and not of_table:
         raise ArgumentError(f"{argument}: done_values and failed_values need a status_field")
     if value.get("status_field") and not tells:
         raise ArgumentError(
-            f"{argument}: a status_field needs done_values or failed_values, or nobody ever finishes"
+            f"{argument}: a status_field needs done_values or failed_values, or no recipient ever finishes"
         )
 
 

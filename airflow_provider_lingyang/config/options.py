@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_lingyang.config.arguments import ArgumentError
+from airflow_provider_lingyang.config.arguments import LEDGER_PATIENCE, RECEIVER_LIMIT_PATIENCE, ArgumentError
 
 IDS_LIMIT = 1000
 LOOKUPS = 10
@@ -29,6 +29,22 @@ def lookups_at_a_time() -> int:
     :raises ArgumentError: it is no whole number of at least 1.
     """
     return _whole_number("lookups_at_a_time", LOOKUPS, least=1)
+
+
+def ledger_patience() -> int:
+    """Return for how many seconds a ledger that cannot be read or written is waited for, 60 by default; 0: not at all.
+
+    :raises ArgumentError: it is no whole number.
+    """
+    return _whole_number("ledger_patience", LEDGER_PATIENCE)
+
+
+def receiver_limit_patience() -> int:
+    """Return for how many seconds a campaign waits at most for limits of single receivers, 1,800 by default.
+
+    :raises ArgumentError: it is no whole number.
+    """
+    return _whole_number("receiver_limit_patience", RECEIVER_LIMIT_PATIENCE)
 
 
 def _whole_number(option: str, fallback: int, least: int = 0) -> int:

@@ -1,4 +1,4 @@
-"""Submit a campaign whose people a Python function gives: ``@task.lingyang_submit_batch``."""
+"""Submit a campaign to the recipients that a Python function gives: ``@task.lingyang_submit_batch``."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from airflow.providers.common.compat.sdk import (
     task_decorator_factory,
 )
 
-from airflow_provider_lingyang.config.arguments import ArgumentError, is_listing
-from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator, Rows
+from airflow_provider_lingyang.config.arguments import ArgumentError, check_no_frame, is_listing
+from airflow_provider_lingyang.operators.audience_sources import Rows
+from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.storage.query import QueryError
 
 if TYPE_CHECKING:
@@ -30,6 +31,16 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_lingyang.audience.parser import AudienceReader, Problem, Recipient
+    from airflow_provider_lingyang.config.submit_arguments import (
+        Channel,
+        OnClear,
+        OnDuplicateContact,
+        OnEmpty,
+        OnInDoubt,
+        OnInvalid,
+        OnRejected,
+        SettledAs,
+    )
 
     P = ParamSpec("P")
     R_co = TypeVar("R_co", bound=Iterable[Mapping[str, Any]], covariant=True)
@@ -77,7 +88,7 @@ class FunctionError(QueryError):
 
 
 class Hidden:
-    """An argument that may hold people: shown in the UI and in logs as what it is."""
+    """An argument that may hold personal data. The UI and logs show its type, never its value."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -169,7 +180,7 @@ class LingyangSubmitBatchDecoratedOperator(DecoratedOperator, LingyangSubmitBatc
             op_args=op_args,
             op_kwargs=op_kwargs,
             audience=Rows(python_callable),
-            # Said, so that default_args meant for other tasks of the DAG do not come in.
+            # Explicit, so that default_args of other tasks of the DAG do not apply.
             sql=None,
             sql_conn_id=None,
             parameters=None,
@@ -179,7 +190,7 @@ class LingyangSubmitBatchDecoratedOperator(DecoratedOperator, LingyangSubmitBatc
     # Airflow sets them twice: as they stand in the DAG file, then as rendered, which it stores and shows.
     @property
     def op_args(self) -> Any:
-        """The function's positional arguments; rendered ones that may hold people are not shown."""
+        """The function's positional arguments; rendered ones that may hold personal data are not shown."""
         return self._op_args
 
     @op_args.setter
@@ -226,22 +237,23 @@ class LingyangSubmitBatchDecoratedOperator(DecoratedOperator, LingyangSubmitBatc
     def _of_function(self) -> Generator[Any, None, None]:
         """Call the function and yield its rows, one in memory at a time."""
         name = getattr(self.python_callable, "__name__", "the function")
-        with _told_without_values(name):
+        with _errors_without_values(name):
             args = [_found(argument) for argument in self.op_args]
             of_context = determine_kwargs(self.python_callable, args, self._context)
             # Not merged into the context, which the task itself still needs.
             kwargs = {**of_context, **{key: _found(value) for key, value in self.op_kwargs.items()}}
             returned = self.python_callable(*args, **kwargs)
+        check_no_frame(f"what {name} returned", returned)
         if not is_listing(returned):
             raise ArgumentError(
                 f"{name} must return or yield rows (mappings of names to values); it returned a "
                 f"{type(returned).__name__}"
             )
-        with _told_without_values(name):
+        with _errors_without_values(name):
             rows = iter(returned)
         try:
             while True:
-                with _told_without_values(name):
+                with _errors_without_values(name):
                     try:
                         row = next(rows)
                     except StopIteration:
@@ -249,21 +261,26 @@ class LingyangSubmitBatchDecoratedOperator(DecoratedOperator, LingyangSubmitBatc
                 yield row
         finally:
             if close := getattr(rows, "close", None):
-                with _told_without_values(name):
+                with _errors_without_values(name):
                     close()
 
 
 @contextmanager
-def _told_without_values(name: str) -> Iterator[None]:
-    """Turn what a user's function raises into an error without its text, which may quote people.
+def _errors_without_values(name: str) -> Iterator[None]:
+    """Turn what a user's function raises into an error without its text, which may quote rows.
 
-    What is raised to be told stays as it is: Airflow's own exceptions.
+    Airflow's own exceptions pass unchanged, with their text.
     """
     try:
         yield
     except AirflowException:
         raise
-    except Exception as error:
+    except KeyboardInterrupt as error:
+        # An interrupt from outside has no text.
+        raise (KeyboardInterrupt if error.args else error) from None
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+            raise error from None
         log.error("%s raised (without the texts, which may quote rows):\n%s", name, _trace(error))
         raise FunctionError(
             f"{name} raised {type(error).__name__}, see the traceback above; its text may quote rows and is left out "
@@ -292,7 +309,7 @@ def lingyang_submit_batch(
     *,
     plan_id: int | str,
     campaign_key: str | None = None,
-    channel: str | None = None,
+    channel: Channel | None = None,
     use_book_info: Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | None = None,
     task_defaults: Mapping[str, Any] | None = None,
@@ -302,15 +319,17 @@ def lingyang_submit_batch(
     max_in_flight: int = 1,
     send_window: str | None = None,
     send_until: datetime | str | None = None,
+    max_lateness: timedelta | None = None,
     max_recipients: int | None = None,
     validate_only: bool = False,
-    on_invalid: str = "fail",
-    on_duplicate_contact: str = "warn",
-    on_rejected: str = "continue",
-    on_in_doubt: str = "stop",
-    on_empty: str = "skip",
-    on_clear: str = "reuse",
-    settle: Mapping[str, str] | str | None = None,
+    on_invalid: OnInvalid = "fail",
+    on_duplicate_contact: OnDuplicateContact = "warn",
+    on_rejected: OnRejected = "continue",
+    on_in_doubt: OnInDoubt = "stop",
+    on_empty: OnEmpty = "skip",
+    # Templated, so any text may stand there in the DAG file.
+    on_clear: OnClear | str = "reuse",
+    settle: Mapping[str, SettledAs | str] | str | None = None,
     ledger_conn_id: str | None = None,
     lingyang_conn_id: str = "lingyang_default",
     **kwargs: Any,
@@ -335,14 +354,15 @@ def lingyang_submit_batch(function: Callable[..., Any] | None = None, /, **kwarg
     ``task.lingyang_submit_batch``, with types that editors and type checkers know.
 
     The function takes arguments as any function of TaskFlow does, those named like a key of Airflow's context
-    included. Airflow stores and shows them as rendered fields: numbers, dates and text; what may hold people (lists,
-    mappings, other objects, text and long numbers of an upstream task or a mapping) is shown as its type alone.
+    included. Airflow stores and shows them as rendered fields: numbers, dates and text. What may hold personal data
+    (lists, mappings, other objects, text and long numbers of an upstream task or a mapping) is shown as its type alone.
 
-    It is called again by each try, and after a deferral. It must then give the same people the same ``biz_id``.
+    It is called again by each try, and after a deferral. It must then give the same recipients the same ``biz_id``.
 
     What it raises ends the task before anything is sent: ``AirflowSkipException`` skips it, ``AirflowFailException``
     fails it without retries, another ``AirflowException`` fails it, and each is shown with its text. Of any other
-    exception the type and the traceback are logged, but not the text, which may quote a row; a retry calls again.
+    exception, ``sys.exit("…")`` included, the type and the traceback are logged, but not the text, which may quote a
+    row; a retry calls again.
 
     :param function: the function, where the decorator is used without arguments (all are in ``default_args``).
     :param kwargs: arguments of the operator, and of any task of Airflow.

@@ -1,1 +1,1 @@
-"""Who gets what, in which order, and what became of it. Knows no Airflow and no HTTP."""
+"""Requests out, in order, each once."""

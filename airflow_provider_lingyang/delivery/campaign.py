@@ -7,8 +7,9 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import tzinfo
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,19 +17,25 @@ from pydantic import ValidationError
 from airflow_provider_lingyang.audience.parser import AudienceReader, Problem, Recipient
 from airflow_provider_lingyang.audience.store import AudienceError, Spool
 from airflow_provider_lingyang.audience.validation import Reading
-from airflow_provider_lingyang.cancellation import Stop
-from airflow_provider_lingyang.delivery.dispatcher import Policy, Submission
+from airflow_provider_lingyang.cancellation import Cancellation
+from airflow_provider_lingyang.delivery.dispatcher import Dispatcher
+from airflow_provider_lingyang.delivery.lost_ledger import LostLedger
 from airflow_provider_lingyang.delivery.manifest import BatchTally, Manifest
-from airflow_provider_lingyang.delivery.preview import Plan
+from airflow_provider_lingyang.delivery.policy import Policy
+from airflow_provider_lingyang.delivery.preview import NO_LOOK_UP, Plan
 from airflow_provider_lingyang.delivery.progress import Progress
-from airflow_provider_lingyang.delivery.reconciler import Inquiry, LookUp
-from airflow_provider_lingyang.delivery.recovery import Resume, inherit, recall
+from airflow_provider_lingyang.delivery.reconciler import LookUp, Reconciler
+from airflow_provider_lingyang.delivery.recovery import NOT_EXECUTED, Recovery, count_history, load_history
 from airflow_provider_lingyang.delivery.requests import BatchRequest, Identity, RequestBuilder
-from airflow_provider_lingyang.delivery.schedule import Gate
-from airflow_provider_lingyang.delivery.sender_pool import Couriers, Wire
+from airflow_provider_lingyang.delivery.schedule import SendSchedule
+from airflow_provider_lingyang.delivery.sender_pool import SenderPool, Wire
+from airflow_provider_lingyang.errors import LedgerError, SubmissionStopped
+from airflow_provider_lingyang.gateway.contacts import IDENTITY_VERSION
 from airflow_provider_lingyang.gateway.models import UseBookInfo, explain
 from airflow_provider_lingyang.gateway.retry import RetryPolicy
+from airflow_provider_lingyang.identity import settle_key
 from airflow_provider_lingyang.ledger.base import Header, Ledger
+from airflow_provider_lingyang.ledger.patience import impatient
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +62,8 @@ class CampaignSpec:
     max_recipients: int | None
     on_invalid: str
     on_duplicate_contact: str
+    plan_variables_as_text: bool = False
+    international_numbers: bool = False
 
 
 def parse_book(value: Mapping[str, Any] | None) -> UseBookInfo | None:
@@ -100,51 +109,97 @@ class Campaign:
         self._host = host
         self._app_key = app_key
         self._key = key
+        self._identity_version = IDENTITY_VERSION
+        self._spent_words: frozenset[str] = frozenset()
+        """Words of ``settle`` that have been applied when the campaign was opened."""
         manifest.plan_id = spec.plan_id
 
-    def open(self, *, resubmit: bool) -> None:
+    @property
+    def plan_id(self) -> int:
+        """The platform's plan."""
+        return self._spec.plan_id
+
+    def open(
+        self,
+        cancellation: Cancellation,
+        *,
+        resubmit: bool,
+        settle: Mapping[str, str] | None = None,
+        lost: LostLedger | None = None,
+    ) -> None:
         """Open the campaign in the ledger.
 
-        :param resubmit: a Clear of a finished submission sends everybody again.
+        :param cancellation: ends a wait for other tasks when the task is asked to stop.
+        :param resubmit: a Clear of a finished submission sends to all recipients again.
+        :param settle: the author's words, see :meth:`send`: they may let the campaign go on with other settings.
+        :param lost: see :meth:`send`.
         :raises LedgerRefusedError: it belongs to another app, or was begun with another secret.
         :raises LedgerError: the ledger cannot be written.
+        :raises SubmissionStopped: the task was asked to stop.
         """
+
+        def wait(seconds: float) -> None:
+            log.info(
+                "other tasks may still send what they had begun with the settings before, so this one waits %.0f s",
+                seconds,
+            )
+            cancellation.sleep(seconds)
+            if cancellation.requested():
+                raise SubmissionStopped(
+                    "the task was asked to stop while it waited for other tasks; nothing was sent by this try"
+                )
+
         header = Header.of(
             host=self._host, app_key=self._app_key, app_secret=self._key, plan_id=self._spec.plan_id
         )
-        self._manifest.generation = self._ledger.open(header, resubmit=resubmit)
+        not_executed = {key for key, said in (settle or {}).items() if said == NOT_EXECUTED}
+        self._manifest.settle_key = lambda code: settle_key(code, self._ledger.number(code))
+        opening = self._ledger.open(header, resubmit=resubmit, not_executed=not_executed, wait=wait)
+        self._manifest.generation = opening.generation
+        self._spent_words = frozenset(opening.settled)
+        if opening.changed:
+            log.warning(
+                "the campaign goes on with another %s: %d request(s) in doubt are settled as not executed, because "
+                "settle says so: %s",
+                " and ".join(opening.changed),
+                len(opening.settled),
+                ", ".join(opening.settled) or "none",
+            )
+        self._identity_version = self._ledger.identity_version
         self._manifest.ledger = self._ledger.handle
 
-    def read(self, source: RowSource, spool: Spool, stop: Stop, *, unknown_past: bool = False) -> None:
+    def read(
+        self, source: RowSource, spool: Spool, cancellation: Cancellation, *, unknown_past: bool = False
+    ) -> None:
         """Read the whole audience and decide whether it may be sent.
 
-        :param stop: ends the reading when the task is told to stop.
+        :param cancellation: ends the reading when the task is asked to stop.
         :param unknown_past: there were earlier tries, and the ledger knows nothing of them.
         :raises ArgumentError: a column is unknown, missing or twice there.
         :raises AudienceError: the audience may not be sent.
         :raises SpoolError: no room for its private copy.
         :raises NobodyToSendTo: it is empty.
-        :raises SubmissionStopped: the task was told to stop.
+        :raises SubmissionStopped: the task was asked to stop.
         """
         try:
-            self._read(source, spool, stop)
+            self._read(source, spool, cancellation)
         except Exception:
-            if self._ledger.remembers and not stop.told():
+            if self._ledger.remembers and not cancellation.requested():
                 self._account_for_past(spool, unknown_past=unknown_past)
             raise
 
     def _account_for_past(self, spool: Spool, *, unknown_past: bool) -> None:
         """Book what earlier tries did, as far as that is possible: this one ends without knowing."""
         try:
-            recall(spool, self._ledger, self._manifest)
-            inherit(spool, self._manifest)
+            load_history(spool, self._ledger, self._manifest)
+            count_history(spool, self._manifest)
         except Exception as error:
-            # What ended this try is what has to be told.
+            # What ended this try is the error to report.
             log.warning("what earlier tries did cannot be counted: %s", type(error).__name__)
         else:
             self._manifest.past_counted = not unknown_past
 
-    def _read(self, source: RowSource, spool: Spool, stop: Stop) -> None:
+    def _read(self, source: RowSource, spool: Spool, cancellation: Cancellation) -> None:
         spec = self._spec
         reader = AudienceReader(
             columns=spec.columns,
@@ -154,11 +209,14 @@ class Campaign:
             channel=spec.channel,
             campaign=f"{self._manifest.campaign_key}/{spec.plan_id}",
             key=self._key,
+            identity_version=self._identity_version,
+            plan_variables_as_text=spec.plan_variables_as_text,
+            international_numbers=spec.international_numbers,
         )
         reading = Reading(spool)
         try:
             with source(reader) as rows:
-                reading.fill(rows, stop.told)
+                reading.fill(rows, cancellation.requested)
             log.info("read %d rows: %d valid, %d invalid", reading.audience, len(spool), reading.invalid.rows)
             reading.check(
                 on_invalid=spec.on_invalid,
@@ -168,21 +226,26 @@ class Campaign:
         finally:
             self._manifest.audience = reading.audience
             self._manifest.invalid = reading.invalid.rows
-            self._manifest.because("not_sent", "repeats an earlier row's contact", reading.repeated_contacts)
+            self._manifest.add_reason(
+                "not_sent", "repeats an earlier row's contact", reading.repeated_contacts
+            )
         if not reading.audience:
-            raise NobodyToSendTo("nobody to send to: the audience has no rows")
+            raise NobodyToSendTo("no recipient to send to: the audience has no rows")
         if not len(spool):
             raise AudienceError(f"not one of {reading.audience} row(s) is valid: {reading.invalid}")
 
-    def show_plan(self, spool: Spool, gate: Gate) -> None:
-        """Log what would be sent, and book everybody as not sent.
+    def show_plan(self, spool: Spool, schedule: SendSchedule, look_up: str | None = None) -> None:
+        """Log what would be sent, and book all recipients as not sent.
 
         :param gate: would hold requests back.
+        :param look_up: what the look-up can prove, in words; None: none is described.
         """
-        plan = Plan.of(spool, self._spec.batch_size, gate)
-        self._manifest.because("not_sent", "validate_only", len(spool))
-        self._manifest.plan = plan.to_json()
+        plan = Plan.of(spool, self._spec.batch_size, schedule)
+        self._manifest.add_reason("not_sent", "validate_only", len(spool))
+        evidence = look_up or NO_LOOK_UP
+        self._manifest.plan = plan.to_json() | {"look_up": evidence}
         log.info("validate_only, so nothing is sent. %s", plan)
+        log.info("should a request be in doubt: %s", evidence)
         if plan.too_late:
             log.warning("the plan does not end before send_until: the rest would not be sent")
 
@@ -193,28 +256,31 @@ class Campaign:
         new_wire: Callable[[], Wire],
         look_up: LookUp | None,
         dated: bool,
-        gate: Gate,
+        created_at_zone: tzinfo | None = None,
+        schedule: SendSchedule,
         policy: Policy,
-        stop: Stop,
+        cancellation: Cancellation,
         settle: Mapping[str, str],
-        unknown_past: bool = False,
+        lost: LostLedger | None = None,
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Send everybody who is still to be sent to, in the order of ``batch_num``.
+        """Send to all remaining recipients, in the order of ``batch_num``.
 
         :param new_wire: makes a connection to the gateway that sends each request once.
         :param look_up: asks for results by ``biz_id``; None: no look-up is configured.
         :param dated: whether its results tell when they were created.
+        :param created_at_zone: where a time of creation without a zone is meant; None: the author does not say.
         :param gate: holds requests back.
-        :param stop: whether the task was told to stop: then no further request leaves.
-        :param settle: what the author knows of requests in doubt: code → ``accepted`` or ``not_executed``.
-        :param unknown_past: there were earlier tries, and the ledger knows nothing of them: everybody is in doubt.
+        :param cancellation: whether the task was asked to stop: then no further request leaves.
+        :param settle: what the author knows of requests in doubt, as
+            :func:`~airflow_provider_lingyang.config.arguments.parse_settle` returns it.
+        :param lost: there were earlier tries, and the ledger knows nothing of them: every recipient is in doubt.
         :param rng: source of jitter between attempts.
         :param clock: returns epoch seconds.
         :raises SubmissionStopped: the rest was not sent.
-        :raises Later: the rest cannot be sent now.
+        :raises DeferSending: the rest cannot be sent now.
         :raises LedgerError: the ledger cannot be read or written.
         """
         spec, manifest = self._spec, self._manifest
@@ -223,31 +289,34 @@ class Campaign:
             self._host, self._app_key, manifest.campaign_key, spec.plan_id, manifest.generation
         )
         builder = RequestBuilder(spool, identity, spec.batch_size, spec.use_book_info)
-        with Couriers(new_wire, policy.max_in_flight + policy.ahead) as couriers:
-            inquiry = look_up and Inquiry(
-                lambda biz_ids: couriers.call(lambda _: look_up(biz_ids), stop),
-                stop,
+        with SenderPool(new_wire, policy.max_in_flight + policy.ahead) as sender_pool:
+            reconciler = look_up and Reconciler(
+                lambda biz_ids: sender_pool.run_exclusively(lambda _: look_up(biz_ids), cancellation),
+                cancellation,
                 dated=dated,
+                zone=created_at_zone,
                 reused=manifest.generation > 1,
                 monotonic=monotonic,
             )
-            resume = Resume(builder, self._ledger, manifest, policy, inquiry, stop)
-            resent = resume.go_on(settle, started + policy.lookup_settle, unknown_past=unknown_past)
+            recovery = Recovery(builder, self._ledger, manifest, policy, reconciler, cancellation, monotonic)
+            words = {key: said for key, said in settle.items() if key not in self._spent_words}
+            retried = recovery.run(words, started, lost=lost)
             batches = spool.batches()
             total = sum(count for _, count in batches)
-            with Progress(manifest, total, monotonic=monotonic) as progress:
-                submission = Submission(
-                    couriers=couriers,
-                    ledger=self._ledger,
+            with _waiting_for_others(recovery), Progress(manifest, total, monotonic=monotonic) as progress:
+                submission = Dispatcher(
+                    sender_pool=sender_pool,
+                    # It waits for the ledger itself: meanwhile it hears what is under way.
+                    ledger=impatient(self._ledger),
                     spool=spool,
                     manifest=manifest,
                     progress=progress,
-                    gate=gate,
+                    schedule=schedule,
                     retry=RetryPolicy(policy.max_attempts, rng or random.Random()),
                     policy=policy,
-                    stop=stop,
-                    inquiry=inquiry,
-                    resent=resent,
+                    cancellation=cancellation,
+                    reconciler=reconciler,
+                    retried=retried,
                     clock=clock,
                     monotonic=monotonic,
                 )
@@ -261,3 +330,20 @@ class Campaign:
                         return itertools.chain(builder.again(batch_num), builder.new(batch_num))
 
                     submission.send_batch(BatchTally(batch_num, count), requests)
+                submission.finish()
+
+
+@contextmanager
+def _waiting_for_others(recovery: Recovery) -> Iterator[None]:
+    """At the end, wait for other processes that may still send what is in doubt, before a person is asked about it."""
+    stopped = None
+    try:
+        yield
+    except SubmissionStopped as error:
+        stopped = error
+    try:
+        recovery.wait_for_others()
+    except LedgerError as error:
+        log.warning("%s; so a word about what is in doubt may be asked for again", error)
+    if stopped is not None:
+        raise stopped

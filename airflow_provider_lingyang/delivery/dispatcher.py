@@ -5,174 +5,108 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
+from typing import Any
 
 from airflow_provider_lingyang.audience.store import Spool
-from airflow_provider_lingyang.cancellation import Stop
-from airflow_provider_lingyang.delivery.concurrency_limiter import Door, NotLeft
-from airflow_provider_lingyang.delivery.manifest import BatchTally, Doubt, Manifest
+from airflow_provider_lingyang.cancellation import SIGNAL_POLL_INTERVAL, Cancellation
+from airflow_provider_lingyang.delivery.concurrency_limiter import ConcurrencyLimiter, NotDispatched
+from airflow_provider_lingyang.delivery.dispatch import Dispatch, RetriedRequest
+from airflow_provider_lingyang.delivery.ledger_writer import LedgerWriter
+from airflow_provider_lingyang.delivery.manifest import BatchTally, Manifest
+from airflow_provider_lingyang.delivery.outcomes import OutcomeRecorder, provably_not_executed, reason
+from airflow_provider_lingyang.delivery.policy import Policy
 from airflow_provider_lingyang.delivery.progress import Progress
-from airflow_provider_lingyang.delivery.reconciler import Inquiry, Question, Verdict
+from airflow_provider_lingyang.delivery.receiver_limit import ReceiverLimit
+from airflow_provider_lingyang.delivery.reconciler import Reconciler, Resolution, UnresolvedRequest, resolve
 from airflow_provider_lingyang.delivery.requests import BatchRequest
-from airflow_provider_lingyang.delivery.schedule import Gate, Later, TooLate
-from airflow_provider_lingyang.delivery.sender_pool import Couriers, StoppedError, Wire
+from airflow_provider_lingyang.delivery.schedule import DeadlinePassed, DeferSending, SendSchedule
+from airflow_provider_lingyang.delivery.sender_pool import SenderPool, Wire
+from airflow_provider_lingyang.errors import (
+    LedgerError,
+    LedgerFencedError,
+    LedgerRefusedError,
+    SubmissionStopped,
+)
 from airflow_provider_lingyang.gateway.errors import (
-    CallRefusedError,
-    LingyangConfigError,
     LingyangError,
-    NotSentError,
+    ReceiverLimitedError,
     Replay,
-    RequestInvalidError,
     RequestRefusedError,
     ThrottledError,
 )
-from airflow_provider_lingyang.gateway.protocol import SubmitReceipt
+from airflow_provider_lingyang.gateway.receipt import SubmitReceipt
 from airflow_provider_lingyang.gateway.retry import LONGEST_WAIT, RetryPolicy
-from airflow_provider_lingyang.ledger.base import (
-    INTENT_LIFE,
-    Intent,
-    Ledger,
-    LedgerError,
-    LedgerFencedError,
-    Outcome,
-)
+from airflow_provider_lingyang.ledger.base import Ledger
+from airflow_provider_lingyang.ledger.patience import Patience
 
 log = logging.getLogger(__name__)
 
-_SLICE = 0.2
-_AHEAD = 8
 
-
-class SubmissionStopped(Exception):
-    """The rest of the campaign was not sent. The text says where and why.
-
-    :param final: whether a person must do something first, so that another try is of no use.
-    """
-
-    def __init__(self, message: str, *, final: bool = False) -> None:
-        super().__init__(message)
-        self.final = final
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """How a campaign is sent.
-
-    :param max_in_flight: requests under way at a time.
-    :param max_attempts: how often one request is sent at most while it provably was not executed.
-    :param lookup_settle: seconds after which a look-up knows of every executed request.
-    :param dedupes_by_code: whether the gateway executes a ``task_unique_code`` only once.
-    :param on_in_doubt: ``stop`` or ``continue``.
-    :param on_rejected: ``continue`` or ``fail``.
-    """
-
-    max_in_flight: int = 1
-    max_attempts: int = 3
-    lookup_settle: float = 60.0
-    dedupes_by_code: bool = False
-    on_in_doubt: str = "stop"
-    on_rejected: str = "continue"
-
-    @property
-    def ahead(self) -> int:
-        """Requests that are signed and encoded while they wait for one to be answered."""
-        return min(_AHEAD, self.max_in_flight - 1)
-
-    @property
-    def intent_life(self) -> float:
-        """Seconds after which an intent must be renewed: well before a look-up by another try may count."""
-        # Not 0, or every intent would be stale before its request can leave.
-        return min(INTENT_LIFE, max(0.05, self.lookup_settle / 2))
-
-
-@dataclass(frozen=True, slots=True)
-class Resent:
-    """A request in doubt of an earlier try that is sent again under its code.
-
-    :param doubt: as it is booked.
-    :param written_at: epoch seconds of its first intent: a look-up must not take what it did then for another
-        campaign's.
-    """
-
-    doubt: Doubt
-    written_at: float
-
-
-@dataclass(slots=True)
-class _Flight:
-    """A request from its intent to its outcome."""
-
-    request: BatchRequest
-    intent: Intent
-    fresh_until: float
-    attempts: int = 0
-    left: bool = False
-    left_at: float = 0.0
-    doubt: Doubt | None = None
-    unknown: Sequence[str] = ()
-    why: str = ""
-    ambiguous: bool = False
-    """Whether an earlier attempt may have been executed: then no later refusal proves anything."""
-
-
-class Submission:
+class Dispatcher:
     """Sends one campaign.
 
-    The main thread decides and writes the ledger, couriers send. A request leaves only after its intent was written,
-    and intents run at most twice ``max_in_flight`` ahead: that many are in doubt after a kill. Couriers are given a few
-    requests more than may be under way; whether one leaves is decided when there is a place for it.
+    The main thread decides and writes the ledger, the sender pool sends. A request leaves only after its intent was
+    written, and intents run at most twice ``max_in_flight`` ahead: that many are in doubt after a kill. The pool gets
+    a few requests more than may be under way; whether one leaves is decided when there is a place for it.
 
     :param spool: knows who was not executed and has to be sent to again.
     :param manifest: where every outcome is booked, before anything else happens.
     :param progress: tells the log how far it is.
-    :param inquiry: settles doubts; None: no look-up is configured.
-    :param resent: requests in doubt of earlier tries that the gateway knows by their code.
+    :param reconciler: settles doubts; None: no look-up is configured.
+    :param retried: requests in doubt of earlier tries that the gateway knows by their code.
     """
 
     def __init__(
         self,
         *,
-        couriers: Couriers,
+        sender_pool: SenderPool,
         ledger: Ledger,
         spool: Spool,
         manifest: Manifest,
         progress: Progress,
-        gate: Gate,
+        schedule: SendSchedule,
         retry: RetryPolicy,
         policy: Policy,
-        stop: Stop,
-        inquiry: Inquiry | None = None,
-        resent: Mapping[str, Resent] | None = None,
+        cancellation: Cancellation,
+        reconciler: Reconciler | None = None,
+        retried: Mapping[str, RetriedRequest] | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._couriers = couriers
-        self._ledger = ledger
+        self._sender_pool = sender_pool
         self._spool = spool
         self._manifest = manifest
         self._progress = progress
-        self._gate = gate
+        self._schedule = schedule
         self._retry = retry
         self._policy = policy
-        self._stop = stop
-        self._inquiry = inquiry
-        self._resent = resent or {}
+        self._cancellation = cancellation
+        self._reconciler = reconciler
+        self._retried = retried or {}
         self._clock = clock
         self._monotonic = monotonic
-        self._door = Door(policy.max_in_flight, self._may_leave)
+        patience = Patience(policy.ledger_patience, cancellation, monotonic=monotonic)
+        self._writer = LedgerWriter(ledger, patience)
+        self._limit = ReceiverLimit(ledger, patience, policy.receiver_limit_patience, clock)
+        self._recorder = OutcomeRecorder(manifest, self._writer, self._limit)
+        self._limiter = ConcurrencyLimiter(policy.max_in_flight, self._may_be_sent, self._is_fresh)
         # At a pace, the moment at which a request is handed out is the one at which it has to leave.
-        self._handed_at_most = policy.max_in_flight + (0 if gate.is_paced else policy.ahead)
-        self._ready: deque[_Flight] = deque()
-        self._flying: list[_Flight] = []
-        self._doubtful: list[_Flight] = []
-        self._unwritten: list[_Flight] = []
-        self._outcomes: list[Outcome] = []
+        self._queued_at_most = policy.max_in_flight + (0 if schedule.is_paced else policy.ahead)
+        self._intended: list[Dispatch] = []
+        """Requests whose intents are being written."""
+        self._ready: deque[Dispatch] = deque()
+        self._dispatched: list[Dispatch] = []
+        self._in_doubt: list[Dispatch] = []
         self._ending: Exception | None = None
         self._wait = 0.0
         self._free_again = False
+        self._failed = False
+        """Whether one was not executed for another reason than a limit, which is waited for up to a ceiling."""
         self._last_failure = ""
+        self._broken_off = False
 
     def send_batch(self, batch: BatchTally, requests: Callable[[int | None], Iterable[BatchRequest]]) -> None:
         """Send the requests of one ``batch_num``; when it returns, each is answered, or booked in doubt.
@@ -180,22 +114,22 @@ class Submission:
         :param requests: gives them: all for None, then those of the groups after a number, whose first request was
             not executed.
         :raises SubmissionStopped: nothing more may leave.
-        :raises Later: nothing more may leave now.
+        :raises DeferSending: nothing more may leave now.
         :raises LedgerError: the ledger cannot be written.
         """
         self._manifest.batches.append(batch)
         after: int | None = None
-        for _ in range(self._policy.max_attempts):
+        failures, self._free_again = 0, True
+        while self._free_again:
+            if failures >= self._policy.max_attempts:
+                raise SubmissionStopped(
+                    f"{batch.name}: requests were not executed, {failures} time(s) in a row; the last: "
+                    f"{self._last_failure}"
+                )
             source, after = requests(after), self._spool.last_group
-            self._free_again = False
+            self._free_again = self._failed = False
             self._send(batch, iter(source))
-            if not self._free_again:
-                break
-        else:
-            raise SubmissionStopped(
-                f"{batch.name}: requests were not executed, {self._policy.max_attempts} time(s) in a "
-                f"row; the last: {self._last_failure}"
-            )
+            failures += self._failed
         self._progress.batch_done(batch)
         if self._policy.on_rejected == "fail" and batch.rejected:
             raise SubmissionStopped(
@@ -203,203 +137,268 @@ class Submission:
                 final=True,
             )
 
+    def finish(self) -> None:
+        """End the campaign, once all its requests are sent.
+
+        :raises SubmissionStopped: recipients are left who were refused for a limit that may be their own.
+        """
+        self._recorder.check_limits()
+
     def _send(self, batch: BatchTally, source: Iterator[BatchRequest]) -> None:
         try:
-            while True:
-                self._check_stop()
-                self._progress.look()
-                self._launch(batch)
-                if self._take(source):
-                    self._launch(batch)
-                if self._flying:
-                    self._hear(batch)
-                elif self._ending is not None:
-                    raise self._ending
-                elif self._doubtful:
-                    self._clear_up(batch)
-                elif self._ready:
-                    self._stop.sleep(min(self._wait, _SLICE))
-                else:
-                    break
+            while self._step(batch, source):
+                pass
+            if (ending := self._recorder.end_splits(batch)) is not None:
+                raise ending
+            self._writer.flush()
         except BaseException as error:
-            self._door.shut()
-            for flight in [flight for flight in self._flying if not flight.left]:
-                self._flying.remove(flight)
-                self._take_back(batch, flight)
-            self._release()
-            try:
-                self._close_books()
-            except LedgerError as second:
-                if not isinstance(error, LedgerError):
-                    log.error("the ledger does not know the last outcomes: %s", second)
+            self._break_off(batch, error)
             raise
-        self._close_books()
+
+    def _step(self, batch: BatchTally, source: Iterator[BatchRequest]) -> bool:
+        """Do what is next; return False when nothing is."""
+        self._check_stop()
+        self._progress.look()
+        if self._writer.is_away:
+            self._retry_ledger()
+        self._dispatch_ready(batch)
+        if self._write_intents(source):
+            self._dispatch_ready(batch)
+        if self._dispatched:
+            self._handle_next_result(batch)
+        elif self._ending is not None:
+            raise self._ending
+        elif self._writer.is_away:
+            self._cancellation.sleep(min(self._writer.wait, SIGNAL_POLL_INTERVAL))
+        elif self._in_doubt:
+            self._reconcile(batch)
+        elif self._ready:
+            # A long wait: another task that takes over counts on what is known being written.
+            if self._writer.has_outcomes:
+                self._retry_ledger(renew=False)
+            else:
+                self._cancellation.sleep(min(self._wait, SIGNAL_POLL_INTERVAL))
+        else:
+            return False
+        return True
+
+    def _break_off(self, batch: BatchTally, error: BaseException) -> None:
+        """Book and write down what is known, before an error ends the try."""
+        self._broken_off = True
+        self._limiter.close()
+        for dispatch in [dispatch for dispatch in self._dispatched if not dispatch.left]:
+            self._dispatched.remove(dispatch)
+            self._undo_dispatch(batch, dispatch)
+        # What was answered meanwhile is known.
+        while self._dispatched and (answer := self._sender_pool.next_result(0)) is not None:
+            # One that did not leave is taken back already, and may have answered so.
+            if answer[0] in self._dispatched:
+                self._record_result(batch, *answer)
+        if self._dispatched:
+            self._writer.leave_open()
+        self._recorder.end_splits(batch)
+        self._recorder.release([*self._ready, *self._intended])
+        self._ready.clear()
+        self._intended.clear()
+        try:
+            if isinstance(error, LedgerFencedError):
+                self._writer.save_accepted()
+            elif not isinstance(error, LedgerRefusedError):
+                planned = isinstance(error, (SubmissionStopped, DeferSending))
+                self._writer.flush(once=not planned)
+        except LedgerError as second:
+            log.error("the ledger does not know the last outcomes: %s", second)
+            if isinstance(error, DeferSending):
+                # Nothing is deferred whose outcomes are only in memory.
+                raise second from None
+        finally:
+            self._manifest.ledger_lacks = self._writer.lacking()
 
     def _check_stop(self) -> None:
-        if self._stop.told() and self._ending is None:
-            self._ending = SubmissionStopped("the task was told to stop; no further request left")
-        if self._stop.out_of_time() and (flight := next((each for each in self._flying if each.left), None)):
-            raise SubmissionStopped(f"the task was told to stop while {flight.request} was under way")
+        if self._cancellation.requested() and self._ending is None:
+            self._ending = SubmissionStopped("the task was asked to stop; no further request left")
+        if self._cancellation.grace_expired() and (
+            dispatch := next((each for each in self._dispatched if each.left), None)
+        ):
+            raise SubmissionStopped(f"the task was asked to stop while {dispatch.request} was under way")
 
-    def _take(self, source: Iterator[BatchRequest]) -> bool:
+    def _write_intents(self, source: Iterator[BatchRequest]) -> bool:
         """Write the intents of the next requests, and with them the outcomes that are known."""
-        if self._ending is not None or self._doubtful:
+        if self._ending is not None or self._writer.is_away:
+            return False
+        if self._intended:
+            return self._write_intended()
+        if self._in_doubt:
             return False
         in_flight = self._policy.max_in_flight
-        room = 2 * in_flight - len(self._ready) - len(self._flying)
+        room = 2 * in_flight - len(self._ready) - len(self._dispatched)
         if room < in_flight:
             # A write costs hardly more for many requests than for one: 25 ms and more in the task state store.
             return False
-        now, fresh_until = self._clock(), self._monotonic() + self._policy.intent_life
-        flights = []
-        for request in islice(source, room):
-            before = self._resent.get(request.task_unique_code)
-            flights.append(
-                _Flight(
-                    request,
-                    _intent(request, min(now, before.written_at) if before else now),
-                    fresh_until,
-                    doubt=before.doubt if before else None,
-                    unknown=request.biz_ids,
-                    ambiguous=before is not None,
-                )
-            )
-        if flights:
-            try:
-                self._ledger.write(self._outcomes, [flight.intent for flight in flights])
-            except LedgerError as error:
-                # Nothing of this window leaves; what is under way is still waited for.
-                self._ending = error
-                self._unwritten += [flight for flight in flights if not flight.ambiguous]
-                return False
-            self._outcomes = []
-            self._ready.extend(flights)
-        return bool(flights)
+        now = self._clock()
+        # Kept before they are written: should the write be broken off, they are released.
+        self._intended = [
+            Dispatch.of(request, now, self._policy.open_for, self._retried.get(request.task_unique_code))
+            for request in islice(source, room)
+        ]
+        return bool(self._intended) and self._write_intended()
 
-    def _launch(self, batch: BatchTally) -> None:
+    def _write_intended(self) -> bool:
+        # From before the write: another process that takes over after it counts from its own commit.
+        fresh_until = self._monotonic() + self._policy.intent_life
+        try:
+            if not self._writer.write([dispatch.intent for dispatch in self._intended]):
+                return False
+        except LedgerError as error:
+            # Nothing of this window leaves; what is under way is still waited for.
+            self._ending = error
+            return False
+        for dispatch in self._intended:
+            dispatch.fresh_until = fresh_until
+        window, self._intended = self._intended, []
+        self._ready.extend(window)
+        return True
+
+    def _retry_ledger(self, *, renew: bool = True) -> None:
+        """Write what could not be written, where it is time to.
+
+        :param renew: whether to find out first if the requests that are ready are still this process's.
+        """
+        if isinstance(self._ending, LedgerError):
+            return
+        try:
+            if self._ending is not None:
+                self._writer.write()
+            elif self._intended:
+                self._write_intended()
+            elif self._ready and renew:
+                self._renew()
+            else:
+                self._writer.write()
+        except LedgerError as error:
+            self._ending = self._ending or error
+
+    def _dispatch_ready(self, batch: BatchTally) -> None:
         """Let requests leave, as many as may."""
         self._wait = 0.0
-        while self._ready and len(self._flying) < self._handed_at_most:
-            # The task may have been told to stop while the intents were written.
-            if self._ending is not None or self._doubtful or self._stop.told():
+        while self._ready and len(self._dispatched) < self._queued_at_most:
+            # The task may have been asked to stop while the intents were written.
+            if (
+                self._ending is not None
+                or self._in_doubt
+                or self._writer.is_away
+                or self._cancellation.requested()
+            ):
                 return
             try:
-                self._wait = self._gate.delay()
-            except TooLate as error:
+                self._wait = self._schedule.delay()
+            except DeadlinePassed as error:
                 self._manifest.rest = "send_until has passed"
                 self._ending = SubmissionStopped(f"the rest was not sent: {error}", final=True)
                 return
-            except Later as error:
+            except DeferSending as error:
                 self._ending = error
                 return
             if self._wait > 0:
                 return
             if self._monotonic() > self._ready[0].fresh_until:
                 try:
-                    self._renew()
+                    if not self._renew():
+                        return
                 except LedgerError as error:
                     self._ending = error
                     return
-            flight = self._ready.popleft()
-            self._gate.passed()
-            flight.attempts += 1
-            flight.left = False
+            dispatch = self._ready.popleft()
+            self._schedule.record_dispatch()
+            dispatch.attempts += 1
+            dispatch.left = False
             batch.requests += 1
             # In doubt before it leaves, and until something definite is known: whatever may be raised, wherever, by a
-            # signal or a bug, nobody who may have been contacted is counted as not sent.
-            flight.doubt = flight.doubt or self._manifest.doubt(
-                flight.request.task_unique_code, flight.request.batch_num, len(flight.request.biz_ids)
+            # signal or a bug, no recipient that may have been contacted is counted as not sent.
+            dispatch.booked = dispatch.booked or self._manifest.doubt(
+                dispatch.request.task_unique_code, dispatch.request.batch_num, len(dispatch.request.biz_ids)
             )
-            self._flying.append(flight)
-            self._couriers.hand(flight, lambda wire, flight=flight: self._carry(wire, flight))  # type: ignore[misc]
+            self._dispatched.append(dispatch)
+            self._sender_pool.submit(dispatch, partial(self._send_request, dispatch))
 
-    def _carry(self, wire: Wire, flight: _Flight) -> SubmitReceipt:
-        """Send a request, in a courier's thread."""
-        return wire.submit_struct(flight.request.struct, departure=lambda: self._door.departure(flight))
+    def _send_request(self, dispatch: Dispatch, wire: Wire) -> SubmitReceipt:
+        """Send a request, in a sender's thread."""
+        try:
+            return wire.submit_struct(
+                dispatch.request.struct, departure=lambda: self._limiter.acquire(dispatch)
+            )
+        finally:
+            # From when it left on it may have been slow to connect, to be read, to be answered: only now it is over.
+            dispatch.ended_at = self._monotonic()
 
-    def _may_leave(self, flight: _Flight) -> bool:
-        """Whether a request may leave now; in a courier's thread."""
-        if self._ending is not None or self._doubtful or self._stop.told() or not self._gate.is_open():
+    def _may_be_sent(self, dispatch: Dispatch) -> bool:
+        """Whether a request may leave now; in a sender's thread."""
+        if self._ending is not None or self._in_doubt or self._writer.is_away:
+            return False
+        if self._cancellation.requested() or not self._schedule.is_open():
             return False
         # A process that was paused meanwhile must not send under an old intent.
-        flight.left_at = self._monotonic()
-        flight.left = flight.left_at <= flight.fresh_until
-        return flight.left
+        dispatch.left_at = self._monotonic()
+        dispatch.left = self._is_fresh(dispatch)
+        return dispatch.left
 
-    def _renew(self) -> None:
+    def _is_fresh(self, dispatch: Dispatch) -> bool:
+        """Whether no other process can have taken the intent over and waited for its end; in a sender's thread."""
+        return self._monotonic() <= dispatch.fresh_until
+
+    def _renew(self) -> bool:
         fresh_until = self._monotonic() + self._policy.intent_life
-        self._ledger.renew([flight.intent for flight in self._ready])
-        for flight in self._ready:
-            flight.fresh_until = fresh_until
+        if not self._writer.renew([dispatch.intent for dispatch in self._ready]):
+            return False
+        for dispatch in self._ready:
+            dispatch.fresh_until = fresh_until
+        return True
 
-    def _hear(self, batch: BatchTally) -> None:
+    def _handle_next_result(self, batch: BatchTally) -> None:
         """Wait a moment for an answer, and book it."""
-        waits_for_gate = self._ready and len(self._flying) < self._handed_at_most and self._wait > 0
-        answer = self._couriers.answer(min(_SLICE, self._wait) if waits_for_gate else _SLICE)
-        if answer is None:
-            return
-        flight, result = answer
-        self._flying.remove(flight)
+        waits_for_gate = self._ready and len(self._dispatched) < self._queued_at_most and self._wait > 0
+        answer = self._sender_pool.next_result(
+            min(SIGNAL_POLL_INTERVAL, self._wait) if waits_for_gate else SIGNAL_POLL_INTERVAL
+        )
+        if answer is not None:
+            dispatch, result = answer
+            self._record_result(batch, dispatch, result)
+            if not isinstance(result, (SubmitReceipt, Exception)):
+                raise result
+
+    def _record_result(self, batch: BatchTally, dispatch: Dispatch, result: Any) -> None:
+        self._dispatched.remove(dispatch)
         if isinstance(result, SubmitReceipt):
-            self._book_receipt(batch, flight, result)
-        elif isinstance(result, RequestRefusedError) and not flight.ambiguous:
-            log.warning("%s was refused: %s", flight.request, result)
-            self._book(batch, flight, rejected=flight.request.biz_ids)
-            self._manifest.because("rejected", _reason(result), len(flight.request.biz_ids))
-        elif isinstance(result, NotLeft):
-            self._take_back(batch, flight)
+            if why := self._recorder.record_receipt(batch, dispatch, result):
+                self._doubt(dispatch, why, why)
+        elif isinstance(result, RequestRefusedError) and not dispatch.ambiguous:
+            log.warning("%s was refused: %s", dispatch.request, result)
+            self._recorder.record_rejected(batch, dispatch, result)
+        elif isinstance(result, NotDispatched):
+            self._undo_dispatch(batch, dispatch)
+        elif isinstance(result, ReceiverLimitedError) and not dispatch.ambiguous:
+            self._book_receiver_limit(batch, dispatch, result)
         elif isinstance(result, LingyangError):
-            self._book_failure(batch, flight, result)
+            self._record_failure(batch, dispatch, result)
         elif isinstance(result, Exception):
-            _doubt_of(flight).reason = type(result).__name__
+            dispatch.doubt.reason = type(result).__name__
             self._ending = self._ending or result
+        self._limiter.acknowledge_failure(dispatch)
+
+    def _record_failure(self, batch: BatchTally, dispatch: Dispatch, error: LingyangError) -> None:
+        request = dispatch.request
+        if isinstance(error, ReceiverLimitedError):
+            dispatch.limited, again_in = error, None
         else:
-            raise result
-        self._door.heard(flight)
-
-    def _book_receipt(self, batch: BatchTally, flight: _Flight, receipt: SubmitReceipt) -> None:
-        request, echoed = flight.request, receipt.task_ids
-        accepted = {biz_id: echoed[biz_id] for biz_id in request.biz_ids if biz_id in echoed}
-        missing = [biz_id for biz_id in request.biz_ids if biz_id not in echoed]
-        strangers = receipt.strangers(set(request.biz_ids))
-        # Each echo is an execution; those that name nobody may be the missing ones.
-        if strangers:
-            log.warning(
-                "%s: %d echoes are nobody's of the request (request_id %s)",
-                request,
-                strangers,
-                receipt.request_id,
-            )
-        if missing and strangers:
-            self._book(batch, flight, accepted=accepted, in_doubt=missing)
-            flight.ambiguous = True
-            flight.why = _doubt_of(flight).reason = (
-                "the answer echoes tasks that cannot be told whose they are"
-            )
-            self._doubtful.append(flight)
-            return
-        self._book(batch, flight, accepted=accepted, rejected=missing)
-        if missing:
-            log.warning(
-                "%s: %d tasks were not echoed, so not accepted (request_id %s)",
-                request,
-                len(missing),
-                receipt.request_id,
-            )
-            self._manifest.because("rejected", "not echoed by the gateway", len(missing))
-
-    def _book_failure(self, batch: BatchTally, flight: _Flight, error: LingyangError) -> None:
-        request = flight.request
-        again_in = self._retry.delay(error, flight.attempts, idempotent=False)
+            again_in = self._retry.delay(error, dispatch.attempts, idempotent=False)
         if again_in is not None:
-            log.warning("%s: attempt %d: %s; again in %.1f s", request, flight.attempts, error, again_in)
-            self._gate.hold(again_in)
-            self._back(batch, flight)
-        elif _provably_not_executed(error) and not flight.ambiguous:
-            self._book(batch, flight, not_executed=request.biz_ids)
-            self._manifest.because("not_sent", _reason(error), len(request.biz_ids))
+            log.warning("%s: attempt %d: %s; again in %.1f s", request, dispatch.attempts, error, again_in)
+            self._schedule.pause(again_in)
+            self._requeue(batch, dispatch)
+        elif provably_not_executed(error) and not dispatch.ambiguous:
+            self._recorder.record_not_executed(batch, dispatch, error)
             if isinstance(error, ThrottledError) and (error.retry_after or 0) > LONGEST_WAIT:
-                ending: Exception = self._gate.later(
+                ending: Exception = self._schedule.defer_for(
                     (error.retry_after or 0) + 1, f"{request} was throttled: {error}"
                 )
             else:
@@ -409,153 +408,150 @@ class Submission:
             self._ending = self._ending or ending
         else:
             log.warning("%s is in doubt: %s", request, error)
-            flight.why, _doubt_of(flight).reason = str(error), _reason(error)
-            flight.ambiguous = True
-            self._doubtful.append(flight)
+            self._doubt(dispatch, str(error), reason(error))
 
-    def _clear_up(self, batch: BatchTally) -> None:
-        """Find out about those in doubt, now that nothing is under way."""
-        flights, self._doubtful = self._doubtful, []
-        verdicts = self._verdicts(flights)
-        for flight, verdict in zip(flights, verdicts, strict=True):
-            if verdict.executed or verdict.not_executed:
-                self._book(
-                    batch,
-                    flight,
-                    accepted=verdict.executed,
-                    not_executed=verdict.not_executed,
-                    in_doubt=verdict.unknown,
-                )
-            if self._inquiry is not None:
-                log.info(
-                    "%s was looked up: %d executed, %d not executed and sent again, %d in doubt",
-                    flight.request,
-                    len(verdict.executed),
-                    len(verdict.not_executed),
-                    len(verdict.unknown),
-                )
-            if verdict.not_executed:
-                self._spool.regroup(verdict.not_executed)
-                self._last_failure = flight.why
-                self._free_again = True
-            if not verdict.unknown:
-                continue
-            whole = len(verdict.unknown) == len(flight.request.biz_ids)
-            if self._policy.dedupes_by_code and whole and flight.attempts < self._policy.max_attempts:
-                log.info(
-                    "%s is sent again: the gateway executes a task_unique_code only once", flight.request
-                )
-                self._back(batch, flight)
-            elif self._policy.on_in_doubt == "stop":
-                what = "is in doubt" if whole else f"{len(verdict.unknown)} of its tasks are in doubt"
-                self._ending = self._ending or SubmissionStopped(
-                    f"{flight.request}{' ' if whole else ': '}{what}: {flight.why}",
-                    final=self._inquiry is None and not self._policy.dedupes_by_code,
-                )
+    def _doubt(self, dispatch: Dispatch, why: str, reason: str) -> None:
+        """Have the recipients looked up that are in doubt of a request, once nothing is under way."""
+        dispatch.why, dispatch.doubt.reason = why, reason
+        dispatch.ambiguous = True
+        self._in_doubt.append(dispatch)
 
-    def _verdicts(self, flights: list[_Flight]) -> list[Verdict]:
-        if self._inquiry is not None and self._ending is None:
-            try:
-                return self._inquiry.ask(
-                    [
-                        Question(
-                            flight.unknown,
-                            flight.intent.written_at,
-                            flight.left_at + self._policy.lookup_settle,
-                        )
-                        for flight in flights
-                    ]
-                )
-            except StoppedError:
-                self._check_stop()
-        return [Verdict(unknown=list(flight.unknown)) for flight in flights]
-
-    def _take_back(self, batch: BatchTally, flight: _Flight) -> None:
-        """Make a request ready again that did not leave."""
-        self._back(batch, flight)
-        flight.attempts -= 1
-        batch.requests -= 1
-
-    def _back(self, batch: BatchTally, flight: _Flight) -> None:
-        """Make a request ready again."""
-        if not flight.ambiguous:
-            self._manifest.settle(_doubt_of(flight), batch)
-            flight.doubt = None
-        self._ready.appendleft(flight)
-
-    def _book(
-        self,
-        batch: BatchTally,
-        flight: _Flight,
-        *,
-        accepted: dict[str, int | None] | None = None,
-        rejected: Iterable[str] = (),
-        not_executed: Iterable[str] = (),
-        in_doubt: Iterable[str] = (),
+    def _book_receiver_limit(
+        self, batch: BatchTally, dispatch: Dispatch, error: ReceiverLimitedError
     ) -> None:
-        outcome = Outcome(
-            flight.request.task_unique_code,
-            accepted or {},
-            tuple(rejected),
-            tuple(not_executed),
-            tuple(in_doubt),
-        )
-        self._manifest.settle(
-            _doubt_of(flight),
-            batch,
-            accepted=outcome.accepted,
-            rejected=outcome.rejected,
-            in_doubt=len(outcome.in_doubt),
-        )
-        flight.unknown = outcome.in_doubt
-        self._outcomes.append(outcome)
-
-    def _release(self) -> None:
-        """Note that the requests which were only intended did not leave."""
-        self._outcomes += [
-            Outcome(flight.request.task_unique_code, {}, not_executed=flight.request.biz_ids)
-            for flight in [*self._ready, *self._unwritten]
-            if not flight.ambiguous
-        ]
-        self._ready.clear()
-
-    def _close_books(self) -> None:
-        """Write the outcomes that are known; a second time where the first fails, because unwritten they are doubts."""
-        outcomes, self._outcomes = self._outcomes, []
-        if not outcomes:
+        """Book a refusal for a limit of one receiver: of several recipients the others may have been contacted."""
+        dispatch.limited = error
+        if len(dispatch.request.biz_ids) > 1:
+            log.warning("%s is looked up: %s", dispatch.request, error)
+            why = f"{error.facts}. Whether others of the request were contacted, only a look-up tells"
+            self._doubt(dispatch, why, reason(error))
+            return
+        if self._broken_off:
+            self._recorder.record_not_executed(batch, dispatch, error)
             return
         try:
-            self._ledger.write(outcomes, [])
-        except LedgerFencedError:
-            raise
-        except LedgerError as error:
-            log.warning("%s; once more", error)
-            self._ledger.write(outcomes, [])
+            wait = self._limit.wait(error)
+        except LedgerError as problem:
+            self._recorder.record_not_executed(batch, dispatch, error)
+            self._ending = self._ending or problem
+            return
+        if 0 < wait <= LONGEST_WAIT:
+            log.warning("%s: %s; again in %.1f s", dispatch.request, error, wait)
+            self._schedule.pause(wait)
+            self._requeue(batch, dispatch)
+        elif wait > 0:
+            self._recorder.record_not_executed(batch, dispatch, error)
+            self._ending = self._ending or self._schedule.defer_for(
+                wait, f"{dispatch.request} was refused for a limit of its receiver: {error}"
+            )
+        elif split := self._limit.split_of(dispatch):
+            # Whose limit it is, the others tell.
+            log.warning("%s: %s", dispatch.request, error)
+            split.refused.append(dispatch)
+        else:
+            self._recorder.record_not_executed(batch, dispatch, error)
+            self._ending = self._ending or SubmissionStopped(
+                f"{dispatch.request} was refused for a limit of its receiver or of the account, and [lingyang] "
+                f"receiver_limit_patience ({self._policy.receiver_limit_patience:g} s) has passed: {error}"
+            )
 
+    def _reconcile(self, batch: BatchTally) -> None:
+        """Find out about those in doubt, now that nothing is under way."""
+        dispatches, self._in_doubt = self._in_doubt, []
+        for dispatch, resolution in zip(dispatches, self._resolutions(dispatches), strict=True):
+            if dispatch.limited is not None and (resolution.executed or resolution.unknown):
+                # Not refused as a whole: what became of the rest of it, and when, nothing says.
+                resolution.unknown = [each for each in dispatch.unknown if each not in resolution.executed]
+                resolution.not_executed = []
+            if resolution.executed or resolution.not_executed:
+                self._recorder.record(
+                    batch,
+                    dispatch,
+                    accepted=resolution.executed,
+                    not_executed=resolution.not_executed,
+                    in_doubt=resolution.unknown,
+                )
+            if self._reconciler is not None:
+                log.info(
+                    "%s was looked up: %d executed, %d not executed and sent again, %d in doubt",
+                    dispatch.request,
+                    len(resolution.executed),
+                    len(resolution.not_executed),
+                    len(resolution.unknown),
+                )
+            if resolution.not_executed:
+                self._last_failure = dispatch.why
+                self._free_again = True
+                if dispatch.limited is None:
+                    self._failed = True
+                    self._spool.regroup(resolution.not_executed)
+                else:
+                    self._wait_or_split(dispatch)
+            if not resolution.unknown:
+                continue
+            whole = len(resolution.unknown) == len(dispatch.request.biz_ids)
+            may_repeat = self._policy.dedupes_by_code and dispatch.limited is None
+            if may_repeat and whole and dispatch.attempts < self._policy.max_attempts:
+                log.info(
+                    "%s is sent again: the gateway executes a task_unique_code only once", dispatch.request
+                )
+                self._requeue(batch, dispatch)
+            elif self._policy.on_in_doubt == "stop":
+                what = "is in doubt" if whole else f"{len(resolution.unknown)} of its tasks are in doubt"
+                self._ending = self._ending or SubmissionStopped(
+                    f"{dispatch.request}{' ' if whole else ': '}{what}: {dispatch.why}",
+                    final=self._reconciler is None and not self._policy.dedupes_by_code,
+                )
 
-def _intent(request: BatchRequest, now: float) -> Intent:
-    return Intent(
-        request.task_unique_code,
-        request.batch_num,
-        request.biz_ids,
-        request.struct_digest,
-        now,
-        request.again,
-    )
+    def _wait_or_split(self, dispatch: Dispatch) -> None:
+        """Have a request sent again that was refused for a limit of one receiver, whole or one by one."""
+        biz_ids, error = dispatch.request.biz_ids, dispatch.limited
+        assert isinstance(error, ReceiverLimitedError)
+        try:
+            wait = self._limit.wait(error)
+        except LedgerError as problem:
+            self._ending = self._ending or problem
+            return
+        if wait <= 0:
+            log.warning(
+                "%s is sent one by one: [lingyang] receiver_limit_patience has passed", dispatch.request
+            )
+            self._limit.split(biz_ids)
+            for biz_id in biz_ids:
+                self._spool.regroup([biz_id])
+            return
+        self._spool.regroup(biz_ids)
+        if wait <= LONGEST_WAIT:
+            log.warning("%s: %s; again in %.1f s", dispatch.request, error, wait)
+            self._schedule.pause(wait)
+        else:
+            self._manifest.add_reason("not_sent", reason(error), len(biz_ids))
+            self._ending = self._ending or self._schedule.defer_for(
+                wait, f"{dispatch.request} was refused for a limit of one receiver: {error}"
+            )
 
+    def _resolutions(self, dispatches: list[Dispatch]) -> list[Resolution]:
+        requests = [
+            UnresolvedRequest(
+                dispatch.unknown,
+                dispatch.intent.written_at,
+                max(dispatch.ended_at + self._policy.lookup_settle, dispatch.settled_at),
+            )
+            for dispatch in dispatches
+        ]
+        resolutions = resolve(self._reconciler if self._ending is None else None, requests)
+        self._check_stop()
+        return resolutions
 
-def _doubt_of(flight: _Flight) -> Doubt:
-    assert flight.doubt is not None
-    return flight.doubt
+    def _undo_dispatch(self, batch: BatchTally, dispatch: Dispatch) -> None:
+        """Make a request ready again that did not leave."""
+        self._requeue(batch, dispatch)
+        dispatch.attempts -= 1
+        batch.requests -= 1
 
-
-def _provably_not_executed(error: LingyangError) -> bool:
-    never_sent = (NotSentError, CallRefusedError, LingyangConfigError, RequestInvalidError)
-    return error.replay is Replay.SAFE or isinstance(error, never_sent)
-
-
-def _reason(error: LingyangError) -> str:
-    """A reason that many requests can share: without ids of a single call."""
-    code = " ".join(filter(None, (error.code, error.sub_code)))
-    text = error.sub_msg or error.msg
-    return error.message + (f" [{code}]" if code else "") + (f": {text}" if text else "")
+    def _requeue(self, batch: BatchTally, dispatch: Dispatch) -> None:
+        """Make a request ready again."""
+        if not dispatch.ambiguous:
+            self._manifest.settle(dispatch.doubt, batch)
+            dispatch.booked = None
+        self._ready.appendleft(dispatch)

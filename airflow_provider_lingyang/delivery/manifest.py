@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from airflow_provider_lingyang.ledger.base import key_of
+from airflow_provider_lingyang.identity import LOST, key_of
 
 _MAX_BATCHES = 100
 _MAX_REASONS = 20
@@ -32,8 +32,8 @@ class BatchTally:
 
 
 @dataclass(slots=True)
-class Doubt:
-    """A request of which nobody knows whether it was executed."""
+class UnknownRequest:
+    """A request in doubt: it may or may not have been executed."""
 
     task_unique_code: str
     batch_num: str | None
@@ -65,16 +65,22 @@ class Manifest:
     late: int = 0
     vanished: int = 0
     rest: str = "not attempted"
-    """Why those were not sent whom no other reason names."""
+    """Why recipients without a reason of their own were not sent."""
+    settle_key: Callable[[str], str] = str
+    """Gives what stands in ``settle`` for a request in doubt."""
+    lost_key: str = ""
+    """The same for all that a lost ledger may have held; empty: no word is asked for."""
     past_counted: bool = True
     """Whether these counts know what was sent before."""
     ledger: dict[str, Any] | None = None
+    ledger_lacks: dict[str, int] = field(default_factory=dict)
+    """State → number of recipients whose state could not be written to the ledger."""
     plan_url: str | None = None
     """Where a person finds the plan."""
     plan: dict[str, Any] | None = None
     """What would be sent, where nothing is."""
     batches: list[BatchTally] = field(default_factory=list)
-    doubts: list[Doubt] = field(default_factory=list)
+    doubts: list[UnknownRequest] = field(default_factory=list)
     reasons: dict[str, Counter[str]] = field(default_factory=dict)
     _accepted_ids: dict[str, int | None] = field(default_factory=dict)
     _rejected_ids: list[str] = field(default_factory=list)
@@ -112,7 +118,7 @@ class Manifest:
     def _few(self) -> bool:
         return self.accepted + self.already_accepted <= self.ids_limit
 
-    def inherit(self, accepted: Iterable[str], rejected: Iterable[str]) -> None:
+    def add_history(self, accepted: Iterable[str], rejected: Iterable[str]) -> None:
         """Book what earlier tries did for people of this audience.
 
         :param accepted: all ids of those accepted.
@@ -125,7 +131,7 @@ class Manifest:
         for biz_id in rejected:
             self.rejected += 1
             self._note_rejected(biz_id)
-        self.because("rejected", "in an earlier try", self.rejected - before)
+        self.add_reason("rejected", "in an earlier try", self.rejected - before)
 
     def _note_accepted(self, biz_id: str, task_id: int | None) -> None:
         self._digest ^= int.from_bytes(key_of(biz_id))
@@ -136,22 +142,22 @@ class Manifest:
         if len(self._rejected_ids) < self.ids_limit:
             self._rejected_ids.append(biz_id)
 
-    def doubt(self, task_unique_code: str, batch_num: str | None, tasks: int) -> Doubt:
+    def doubt(self, task_unique_code: str, batch_num: str | None, tasks: int) -> UnknownRequest:
         """Book a request as in doubt, from before it leaves."""
-        doubt = Doubt(task_unique_code, batch_num, tasks)
+        doubt = UnknownRequest(task_unique_code, batch_num, tasks)
         self.doubts.append(doubt)
         return doubt
 
     def settle(
         self,
-        doubt: Doubt,
+        doubt: UnknownRequest,
         batch: BatchTally,
         *,
         accepted: Mapping[str, int | None] = MappingProxyType({}),
         rejected: Sequence[str] = (),
         in_doubt: int = 0,
     ) -> None:
-        """Book what became of a request; whom no number counts was not sent.
+        """Book the outcome of a request; the recipients that no number counts were not sent.
 
         :param accepted: ids of the accepted, and their tasks.
         :param rejected: ids of the rejected.
@@ -169,19 +175,24 @@ class Manifest:
         for biz_id in rejected:
             self._note_rejected(biz_id)
 
-    def because(self, state: str, reason: str, count: int) -> None:
+    def add_reason(self, state: str, reason: str, count: int) -> None:
         """Note why rows are in a state."""
         if count:
             reasons = self.reasons.setdefault(state, Counter())
             known = reason in reasons or len(reasons) < _MAX_REASONS
             reasons[reason if known else "other reasons"] += count
 
+    def _settle_as(self, code: str) -> dict[str, str]:
+        """Return what stands in ``settle`` for a request in doubt, where that is not its code alone."""
+        key = self.lost_key if code == LOST else self.settle_key(code)
+        return {} if key in ("", code) else {"settle": key}
+
     def _all_reasons(self) -> dict[str, dict[str, int]]:
         found: dict[str, Counter[str]] = {state: Counter(reasons) for state, reasons in self.reasons.items()}
         for doubt in self.doubts:
             found.setdefault("in_doubt", Counter())[doubt.reason] += doubt.tasks
-        told = sum(found.get("not_sent", Counter()).values())
-        if (rest := self.not_sent - told) > 0:
+        explained = sum(found.get("not_sent", Counter()).values())
+        if (rest := self.not_sent - explained) > 0:
             why = self.rest if self.past_counted else f"{self.rest} by this try; earlier ones are not counted"
             found.setdefault("not_sent", Counter())[why] += rest
         return {state: dict(reasons) for state, reasons in found.items()}
@@ -203,6 +214,11 @@ class Manifest:
     def in_words(self) -> str:
         """Return the counts as one sentence."""
         before = "" if self.past_counted else ". What was sent before is not in these counts"
+        if self.ledger_lacks:
+            lacks = ", ".join(f"{n} {state.replace('_', ' ')}" for state, n in self.ledger_lacks.items())
+            before += (
+                f". The ledger does not know of {lacks}; this manifest does. The next try finds them in doubt"
+            )
         if not self.audience:
             return f"No row of the audience was read{before}"
         return (
@@ -230,6 +246,7 @@ class Manifest:
             "generation": self.generation,
             "output_slots": list(self.output_slots),
             "counts": self.counts(),
+            "history_counted": self.past_counted,
             "batches": batches[:_MAX_BATCHES],
             "batches_left_out": max(0, len(batches) - _MAX_BATCHES),
             "reasons": self._all_reasons(),
@@ -238,6 +255,7 @@ class Manifest:
                     "task_unique_code": doubt.task_unique_code,
                     "batch_num": doubt.batch_num,
                     "tasks": doubt.tasks,
+                    **self._settle_as(doubt.task_unique_code),
                 }
                 for doubt in self.doubts[:_MAX_BATCHES]
             ],
@@ -245,4 +263,5 @@ class Manifest:
             "biz_ids": {**self.source, "digest": f"{self._digest:032x}"},
             "ledger": self.ledger,
             "duration_s": round(time.monotonic() - self._started, 3),
+            **({"ledger_lacks": self.ledger_lacks} if self.ledger_lacks else {}),
         } | ({} if self.plan is None else {"plan": self.plan})

@@ -9,11 +9,14 @@ from typing import Any, Self
 
 from airflow_provider_lingyang.audience.store import Spool
 from airflow_provider_lingyang.delivery.progress import duration
-from airflow_provider_lingyang.delivery.schedule import Gate
+from airflow_provider_lingyang.delivery.schedule import SendSchedule
 from airflow_provider_lingyang.gateway.dates import in_china
 
 SHOWN = 20
 """How many batches a plan shows."""
+NO_LOOK_UP = (
+    "no result_query describes a look-up, so its recipients stay in doubt until a person settles them"
+)
 _FIRST_IDS, _ID_LENGTH = 3, 32
 
 
@@ -51,24 +54,24 @@ class Plan:
     too_late: bool
 
     @classmethod
-    def of(cls, spool: Spool, batch_size: int, gate: Gate) -> Self:
+    def of(cls, spool: Spool, batch_size: int, schedule: SendSchedule) -> Self:
         """Return the plan for an audience."""
         counts = [(batch_num, tasks, -(-tasks // batch_size)) for batch_num, tasks in spool.batches()]
         requests = sum(count for _, _, count in counts)
-        ends = gate.ends(requests)
+        ends = schedule.ends(requests)
         return cls(
             first=[
                 PlannedBatch(
-                    batch_num, tasks, count, gate.seconds(count), spool.first_ids(batch_num, _FIRST_IDS)
+                    batch_num, tasks, count, schedule.seconds(count), spool.first_ids(batch_num, _FIRST_IDS)
                 )
                 for batch_num, tasks, count in counts[:SHOWN]
             ],
             batches=len(counts),
             tasks=sum(tasks for _, tasks, _ in counts),
             requests=requests,
-            seconds=gate.seconds(requests),
+            seconds=schedule.seconds(requests),
             ends=ends,
-            too_late=ends is not None and gate.is_too_late(ends),
+            too_late=ends is not None and schedule.is_too_late(ends),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -124,7 +127,7 @@ class Plan:
 def _short(biz_id: str) -> str:
     # Its end: ids of one run mostly begin alike, with the run's id.
     short = biz_id if len(biz_id) <= _ID_LENGTH else f"…{biz_id[1 - _ID_LENGTH :]}"
-    # The end of a line in an id would make lines of the log that nobody wrote.
+    # The end of a line in an id would forge lines of the log.
     return short if short.isprintable() else repr(short)
 
 

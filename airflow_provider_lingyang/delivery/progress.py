@@ -1,4 +1,4 @@
-"""How far sending is, told in the log: a line every few seconds, and one for each ``batch_num`` that is done."""
+"""Progress of sending, in the log: a line every few seconds, and one for each ``batch_num`` that is done."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PACE_OF = 60.0
 
 
 class Progress:
-    """Tells how far sending is; a context manager, so that whatever ends it, the last lines are told.
+    """Logs the progress of sending; a context manager, so that the last lines are logged however it ends.
 
     :param manifest: where every outcome is booked; only read.
     :param total: how many people are to be sent to.
@@ -97,7 +97,7 @@ class Progress:
         """Note how far it is; return how many people were sent to, and the end of a line: how fast that goes."""
         batches = self._manifest.batches
         requests = sum(batch.requests for batch in batches)
-        # A batch_num that is done has nobody left to be sent to: who was not answered for is in doubt.
+        # A batch_num that is done has no recipient left to send to: without an answer a recipient is in doubt.
         done = sum(batch.tasks for batch in batches[:-1])
         sent = done + sum(batch.accepted + batch.rejected for batch in batches[-1:])
         if (requests, sent) != self._moments[-1][1:]:

@@ -1,29 +1,35 @@
-"""People of whom nobody knows whether they were contacted: what a look-up proves about them."""
+"""Recipients in doubt: what a look-up proves about them."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import tzinfo
 
-from airflow_provider_lingyang.cancellation import Stop
-from airflow_provider_lingyang.gateway.dates import parse_date
+from airflow_provider_lingyang.cancellation import Cancellation
+from airflow_provider_lingyang.delivery.sender_pool import CancellationError
+from airflow_provider_lingyang.gateway.dates import placed
 from airflow_provider_lingyang.gateway.errors import LingyangError
+from airflow_provider_lingyang.lookup.answer import LookupAnswer
 from airflow_provider_lingyang.lookup.query import TaskResult
 
 log = logging.getLogger(__name__)
 
-LookUp = Callable[[Sequence[str]], Mapping[str, TaskResult]]
+LookUp = Callable[[Sequence[str]], LookupAnswer]
+"""Asks the platform for every result of some recipients, by ``biz_id``."""
 
 _CLOCKS = 660.0
 """Seconds by which this machine's clock and the platform's may differ: beyond 10 minutes it refuses every call."""
+_ANY_ZONE = 26 * 3600.0
+"""Seconds by which a time whose zone is not known may be wrong: zones are up to 26 hours apart."""
 _GRAIN = 1.0
 """Seconds: the platform's times are whole ones."""
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class UnresolvedRequest:
     """Some recipients of one request.
 
     :param since: epoch seconds of the intent, for the platform's own time of creation.
@@ -36,93 +42,155 @@ class Question:
 
 
 @dataclass(slots=True)
-class Verdict:
+class Resolution:
     """What is proven.
 
-    :param executed: ``biz_id`` → task id, where it was told.
+    :param executed: ``biz_id`` → platform task id, where the result has one.
     :param unknown: still in doubt.
+    :param found: of these, who have a result that may be this campaign's: no word outweighs it.
     """
 
     executed: dict[str, int | None] = field(default_factory=dict)
     not_executed: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    found: set[str] = field(default_factory=set)
 
 
-class Inquiry:
+class Reconciler:
     """Asks the platform, waits until its answer counts, and asks again.
 
     :param look_up: asks for results by ``biz_id``.
     :param dated: whether results tell when they were created.
+    :param zone: where a time of creation without a zone is meant; None: the author does not say.
     :param reused: whether an earlier generation used the same ids: then only a time of creation proves anything.
     """
 
     def __init__(
         self,
         look_up: LookUp,
-        stop: Stop,
+        cancellation: Cancellation,
         *,
         dated: bool,
         reused: bool,
+        zone: tzinfo | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._look_up = look_up
-        self._stop = stop
+        self._cancellation = cancellation
         self._dated = dated
+        self._zone = zone
         self._reused = reused
         self._monotonic = monotonic
+        self._clock = clock
 
-    def ask(self, questions: Sequence[Question]) -> list[Verdict]:
+    def resolve(self, questions: Sequence[UnresolvedRequest]) -> list[Resolution]:
         """Return what is proven about each request; where the look-up fails, nothing is."""
+        resolutions = [Resolution(unknown=list(question.biz_ids)) for question in questions]
         if self._reused and not self._dated:
             log.warning(
                 "no look-up: an earlier generation of the campaign used these ids, and the result_query has no "
                 "created_at_field to tell them apart"
             )
-            return [Verdict(unknown=list(question.biz_ids)) for question in questions]
+            return resolutions
         asked_at = self._monotonic()
-        verdicts = self._ask(questions)
+        self._ask(questions, resolutions)
         settled_at = max(question.settled_at for question in questions)
-        if asked_at < settled_at and any(verdict.unknown for verdict in verdicts):
+        if asked_at < settled_at and any(resolution.unknown for resolution in resolutions):
             wait = max(0.0, settled_at - self._monotonic())
-            log.info("not everybody is found; asking again in %.1f s, when new tasks must be visible", wait)
-            self._stop.sleep(wait)
-            if not self._stop.told():
-                verdicts = self._ask(questions)
-        return verdicts
+            log.info(
+                "not all recipients are found; asking again in %.1f s, when new tasks must be visible", wait
+            )
+            self._cancellation.sleep(wait)
+            if not self._cancellation.requested():
+                # Only of the others: what was found stays found, whatever a later answer leaves out.
+                self._ask(questions, resolutions)
+        return resolutions
 
-    def _ask(self, questions: Sequence[Question]) -> list[Verdict]:
+    def _ask(self, questions: Sequence[UnresolvedRequest], resolutions: Sequence[Resolution]) -> None:
+        """Ask for all recipients in doubt, and add to the resolutions what is proven now."""
         asked_at = self._monotonic()
+        answer = self._answer([biz_id for resolution in resolutions for biz_id in resolution.unknown])
+        if answer is None:
+            return
+        single: list[str] = []
+        for question, resolution in zip(questions, resolutions, strict=True):
+            self._judge(question, resolution, answer, asked_at)
+            if asked_at >= question.settled_at:
+                single += [biz_id for biz_id in resolution.unknown if biz_id in answer.alone]
+        if single:
+            log.info(
+                "an answer for several recipients does not say that it is complete; %d are asked for one by one",
+                len(single),
+            )
+        for biz_id in single:
+            if self._cancellation.requested():
+                return
+            asked_at = self._monotonic()
+            alone = self._answer([biz_id])
+            if alone is None:
+                # The others would most likely fail, too, each after all its attempts.
+                break
+            answer = alone
+            for question, resolution in zip(questions, resolutions, strict=True):
+                if biz_id in resolution.unknown:
+                    self._judge(question, resolution, alone, asked_at)
+        if answer.why and any(resolution.unknown for resolution in resolutions):
+            log.warning("an answer of the look-up does not prove who was not contacted: %s", answer.why)
+
+    def _answer(self, biz_ids: Sequence[str]) -> LookupAnswer | None:
         try:
-            found = self._look_up([biz_id for question in questions for biz_id in question.biz_ids])
+            return self._look_up(biz_ids)
         except LingyangError as error:
             log.warning("the look-up failed, so those in doubt stay so: %s", error)
-            return [Verdict(unknown=list(question.biz_ids)) for question in questions]
-        return [self._judge(question, found, asked_at) for question in questions]
+            return None
 
-    def _judge(self, question: Question, found: Mapping[str, TaskResult], asked_at: float) -> Verdict:
-        verdict = Verdict()
-        for biz_id in question.biz_ids:
-            result = found.get(biz_id)
-            age = None if result is None else self._age(result, question.since)
-            if result is None or (age is not None and age < -_CLOCKS):
-                # Not there, or another campaign's.
-                settled = asked_at >= question.settled_at
-                (verdict.not_executed if settled else verdict.unknown).append(biz_id)
-            elif self._dated and (age is None or (self._reused and age < -_GRAIN)):
-                verdict.unknown.append(biz_id)
+    def _judge(
+        self, question: UnresolvedRequest, resolution: Resolution, answer: LookupAnswer, asked_at: float
+    ) -> None:
+        """Move the recipients that the answer proves something about out of the unknown ones."""
+        settled = asked_at >= question.settled_at
+        unknown, resolution.unknown = resolution.unknown, []
+        for biz_id in unknown:
+            results = answer.results.get(biz_id, ())
+            ours = [self._is_ours(result, question.since) for result in results]
+            if True in ours:
+                # Every result is evidence: one that is ours is enough, whatever the others are.
+                resolution.executed[biz_id] = _number(results[ours.index(True)].task_id)
+            elif settled and biz_id in answer.absent and None not in ours and biz_id not in resolution.found:
+                # There is none, or only those of earlier campaigns; nor did an answer before hold one that may be ours.
+                resolution.not_executed.append(biz_id)
             else:
-                verdict.executed[biz_id] = _number(result.task_id)
-        return verdict
+                resolution.unknown.append(biz_id)
+                if None in ours:
+                    resolution.found.add(biz_id)
 
-    def _age(self, result: TaskResult, since: float) -> float | None:
-        """Return by how many seconds a result is younger than the intent; None where it does not tell."""
-        if not self._dated or result.created_at is None:
+    def _is_ours(self, result: TaskResult, since: float) -> bool | None:
+        """Whether a result is of this campaign, or of an earlier one; None: nothing tells.
+
+        What else could bring an old time for a task of ours: a clock that differs, and a time in another zone than the
+        one that is assumed. Only what is older than both explain is another campaign's.
+        """
+        if not self._dated:
+            return True
+        created = None if result.created_at is None else placed(result.created_at, self._zone)
+        if created is None or created > max(since, self._clock()) + _ANY_ZONE:
+            log.warning("created_at_field of the result_query holds no date that can be placed")
             return None
+        age = created - since
+        if age < -(_ANY_ZONE if self._zone is None else _CLOCKS):
+            return False
+        return True if age >= -(_GRAIN if self._reused else _CLOCKS) else None
+
+
+def resolve(reconciler: Reconciler | None, requests: Sequence[UnresolvedRequest]) -> list[Resolution]:
+    """Return what is proven about requests in doubt: nothing without a look-up, or where the task shall stop."""
+    if reconciler is not None and requests:
         try:
-            return parse_date(result.created_at).timestamp() - since
-        except ValueError:
-            log.warning("created_at_field of the result_query holds no date")
-            return None
+            return reconciler.resolve(requests)
+        except CancellationError:
+            pass
+    return [Resolution(unknown=list(request.biz_ids)) for request in requests]
 
 
 def _number(task_id: str | None) -> int | None:

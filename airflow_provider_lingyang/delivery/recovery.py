@@ -1,53 +1,48 @@
-"""The next try: decides about every recipient of earlier ones before it sends anything."""
+"""The next try, after a retry, a Clear or a kill: decides about all recipients of earlier ones before it sends."""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from airflow_provider_lingyang.audience.store import Past, Spool, State
-from airflow_provider_lingyang.cancellation import Stop
-from airflow_provider_lingyang.delivery.dispatcher import Policy, Resent, SubmissionStopped
-from airflow_provider_lingyang.delivery.manifest import Doubt, Manifest
-from airflow_provider_lingyang.delivery.reconciler import Inquiry, Question, Verdict
+from airflow_provider_lingyang.cancellation import Cancellation
+from airflow_provider_lingyang.delivery.dispatch import RetriedRequest
+from airflow_provider_lingyang.delivery.lost_history import LostHistory
+from airflow_provider_lingyang.delivery.lost_ledger import LostLedger
+from airflow_provider_lingyang.delivery.manifest import Manifest, UnknownRequest
+from airflow_provider_lingyang.delivery.policy import Policy
+from airflow_provider_lingyang.delivery.reconciler import Reconciler, Resolution, UnresolvedRequest, resolve
 from airflow_provider_lingyang.delivery.requests import RequestBuilder
-from airflow_provider_lingyang.delivery.sender_pool import StoppedError
+from airflow_provider_lingyang.errors import SubmissionStopped
+from airflow_provider_lingyang.identity import LOST, key_of
 from airflow_provider_lingyang.ledger.base import (
-    LOST,
-    Intent,
+    GIVEN_TOO_EARLY,
+    WAITS_FOR_OTHERS,
+    WRITTEN_WITHIN,
     Ledger,
-    LedgerRefusedError,
     Outcome,
     PastRequest,
-    digest,
 )
 
 log = logging.getLogger(__name__)
 
 ACCEPTED, NOT_EXECUTED = "accepted", "not_executed"
-_LOOKED_UP = 1000
-_PORTION, _OF_AN_ID = 40_000, 24
-"""Bytes of ids in one entry of a ledger, and what one id needs beside itself or as a key instead of itself."""
-_InDoubt = tuple[Doubt, int, PastRequest]
+_NAMED = 20
+_InDoubt = tuple[UnknownRequest, int, PastRequest]
 """A request as it is booked, its group in the spool, and as the ledger remembers it."""
-_UNKNOWN_PAST = (
-    "this is not the task's first try, and the ledger knows nothing of an earlier one: either none of them came as far "
-    "as this task's own code, or the ledger was emptied. If the logs of the earlier tries show that they sent nothing, "
-    f"say so with settle={{'{LOST}': 'not_executed'}} and clear the task; otherwise send the remaining people in a new "
-    "run, from an audience without those already reached"
-)
 
 
-def recall(spool: Spool, ledger: Ledger, manifest: Manifest) -> tuple[Past, list[_InDoubt]]:
+def load_history(spool: Spool, ledger: Ledger, manifest: Manifest) -> tuple[Past, list[_InDoubt]]:
     """Book what earlier tries did that was never settled, and return it.
 
     :raises LedgerError: the ledger cannot be read.
     """
     past = spool.remember(ledger.past())
     manifest.vanished = past.vanished
-    manifest.because("not_sent", "their contact was reached under another biz_id", past.left_out)
+    manifest.add_reason("not_sent", "their contact was reached under another biz_id", past.left_out)
     doubtful: list[_InDoubt] = []
     for group, request in past.in_doubt:
         here = _here(spool, group, request)
@@ -59,9 +54,9 @@ def recall(spool: Spool, ledger: Ledger, manifest: Manifest) -> tuple[Past, list
     return past, doubtful
 
 
-def inherit(spool: Spool, manifest: Manifest) -> None:
-    """Book whom earlier tries reached or were refused, now that their doubts are settled as far as they can be."""
-    manifest.inherit(spool.ids_in_state(State.ACCEPTED), spool.ids_in_state(State.REJECTED))
+def count_history(spool: Spool, manifest: Manifest) -> None:
+    """Count the recipients that earlier tries reached, or whose requests were refused."""
+    manifest.add_history(spool.ids_in_state(State.ACCEPTED), spool.ids_in_state(State.REJECTED))
 
 
 def _here(spool: Spool, group: int, request: PastRequest) -> int:
@@ -70,28 +65,13 @@ def _here(spool: Spool, group: int, request: PastRequest) -> int:
     return sum(biz_id in in_doubt for _, biz_id, _ in spool.group(group))
 
 
-def _portions(biz_ids: Iterable[str]) -> Iterator[list[str]]:
-    """Yield as many ids at a time as fit into one value of the task state store, however long they are."""
-    portion: list[str] = []
-    size = 0
-    for biz_id in biz_ids:
-        length = len(json.dumps(biz_id)) + _OF_AN_ID
-        if portion and size + length > _PORTION:
-            yield portion
-            portion, size = [], 0
-        portion.append(biz_id)
-        size += length
-    if portion:
-        yield portion
-
-
-class Resume:
+class Recovery:
     """Takes up what earlier tries left.
 
     Accepted and rejected recipients are final. Those in doubt are settled by the author's word, by a look-up, or by
     sending their request again where the gateway knows it by its code; else they stay in doubt.
 
-    :param inquiry: None: no look-up is configured.
+    :param reconciler: None: no look-up is configured.
     """
 
     def __init__(
@@ -100,155 +80,250 @@ class Resume:
         ledger: Ledger,
         manifest: Manifest,
         policy: Policy,
-        inquiry: Inquiry | None,
-        stop: Stop,
+        reconciler: Reconciler | None,
+        cancellation: Cancellation,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._monotonic = monotonic
         self._builder = builder
         self._spool = builder.spool
         self._ledger = ledger
         self._manifest = manifest
         self._policy = policy
-        self._inquiry = inquiry
-        self._stop = stop
+        self._reconciler = reconciler
+        self._cancellation = cancellation
+        self._others_until: dict[str, float] = {}
+        """Requests in doubt that another process may still send, and monotonic seconds from when it cannot."""
+        self._too_early: set[str] = set()
+        """Requests in doubt about which a word was given while another process could still send them."""
 
-    def go_on(
-        self, settle: Mapping[str, str], settled_at: float, *, unknown_past: bool = False
-    ) -> dict[str, Resent]:
+    def run(
+        self, settle: Mapping[str, str], claimed_at: float, *, lost: LostLedger | None = None
+    ) -> dict[str, RetriedRequest]:
         """Book what earlier tries did, and settle their doubts.
 
-        :param settle: the author's word: code → ``accepted`` or ``not_executed``.
-        :param settled_at: monotonic seconds from when a look-up knows of everything that earlier tries sent.
-        :param unknown_past: there were earlier tries, and the ledger knows nothing of them: everybody is in doubt.
+        :param settle: the author's words: :func:`~airflow_provider_lingyang.identity.settle_key` or ``lost_key`` →
+            ``accepted`` or ``not_executed``.
+        :param claimed_at: monotonic seconds, not before earlier tries of this task instance could write nothing more.
+        :param lost: there were earlier tries, and the ledger knows nothing of them: every recipient is in doubt.
         :return: requests in doubt that are to be sent again under their code.
-        :raises SubmissionStopped: somebody stays in doubt.
-        :raises LedgerRefusedError: nothing can tell whom earlier tries reached.
+        :raises SubmissionStopped: a recipient stays in doubt.
+        :raises LedgerRefusedError: nothing can tell what earlier tries sent.
         :raises LedgerError: the ledger cannot be read or written.
         """
-        # Booked before anything else may fail: whoever is in doubt is never counted as not sent.
-        past, doubtful = recall(self._spool, self._ledger, self._manifest)
-        codes = [request.task_unique_code for _, _, request in doubtful]
-        unknown = [code for code in settle if code not in codes]
-        if any(code != LOST for code in unknown):
-            log.warning("settle names requests that are not in doubt: %s", ", ".join(unknown))
+        # Booked before anything else may fail: a recipient in doubt is never counted as not sent.
+        past, doubtful = load_history(self._spool, self._ledger, self._manifest)
+        stale: list[str] = []
         left: list[_InDoubt] = []
+        taken_over_at = 0.0
         try:
-            if unknown_past:
-                if settle.get(LOST) != NOT_EXECUTED:
-                    self._look_everybody_up(settled_at)
+            stale = self._stale(settle, [request for _, request in past.in_doubt], lost)
+            if lost is not None:
+                LostHistory(
+                    self._builder,
+                    self._ledger,
+                    self._manifest,
+                    self._policy,
+                    self._reconciler,
+                    self._cancellation,
+                ).resolve(claimed_at, lost, is_settled=settle.get(lost.key_before or "") == NOT_EXECUTED)
                 self._ledger.know_past()
             if doubtful:
-                self._ledger.take_over(codes)
-                left = self._settle(doubtful, settle, settled_at)
+                self._ledger.take_over([request.task_unique_code for _, _, request in doubtful])
+                taken_over_at = self._monotonic()
+                left = self._settle(doubtful, settle, taken_over_at)
+            if not self._others_until:
+                self._ledger.end_others(())
         finally:
-            inherit(self._spool, self._manifest)
+            count_history(self._spool, self._manifest)
             self._manifest.past_counted = True
-        resent: dict[str, Resent] = {}
+        retried: dict[str, RetriedRequest] = {}
         for doubt, group, request in left:
-            if self._may_be_resent(group, request):
+            if self._may_be_retried(group, request):
                 log.info("%s is sent again: the gateway executes it only once", request.task_unique_code)
                 self._spool.settle(request.in_doubt, State.FREE)
-                resent[request.task_unique_code] = Resent(doubt, request.written_at)
+                retried[request.task_unique_code] = RetriedRequest(
+                    doubt,
+                    request.written_at,
+                    taken_over_at + request.open_for + self._policy.lookup_settle,
+                )
         self._manifest.late = self._spool.late(past.furthest)
-        if len(resent) < len(left) and self._policy.on_in_doubt == "stop":
+        if len(retried) < len(left) and self._policy.on_in_doubt == "stop":
             why = ""
-            if self._stop.told():
-                why = "the task was told to stop before it had found out about them"
-            elif unknown and not any(code in settle for code in codes):
+            if self._cancellation.requested():
+                why = "the task was asked to stop before it had found out about them"
+            elif self._too_early:
+                why = GIVEN_TOO_EARLY
+            elif stale and not any(request.settle_key in settle for _, _, request in doubtful):
                 why = "settle names none of them"
             raise SubmissionStopped(
-                f"{len(left) - len(resent)} request(s) of earlier tries are in doubt, so nothing was sent by this try"
+                f"{len(left) - len(retried)} request(s) of earlier tries are in doubt, so nothing was sent by this try"
                 + (f": {why}" if why else ""),
-                final=self._inquiry is None and not self._stop.told(),
+                final=self._reconciler is None and not self._cancellation.requested(),
             )
-        return resent
+        return retried
 
-    def _look_everybody_up(self, settled_at: float) -> None:
-        """Find out, person by person, whom earlier tries reached of which the ledger knows nothing."""
-        doubt = self._manifest.doubt(LOST, None, self._spool.in_state(State.FREE))
-        doubt.reason = "the ledger knows nothing of earlier tries"
-        if self._inquiry is None:
-            raise LedgerRefusedError(_UNKNOWN_PAST)
-        log.warning("the ledger knows nothing of earlier tries of this task, so everybody is looked up first")
-        for biz_ids in self._spool.free_ids(_LOOKED_UP):
-            (verdict,) = self._ask([Question(biz_ids, 0.0, settled_at)])
-            if verdict.unknown and self._stop.told():
-                raise SubmissionStopped(
-                    "the task was told to stop while it looked up whom earlier tries reached, of which the ledger "
-                    "knows nothing; this try sent nothing"
-                )
-            if verdict.unknown:
-                raise LedgerRefusedError(f"{_UNKNOWN_PAST}. (The look-up gave no answer that counts.)")
-            if verdict.executed:
-                for found in _portions(verdict.executed):
-                    # Not another try's or worker's code: what that one found must not be written over.
-                    code = self._builder.identity.code(
-                        digest("found", *self._manifest.source.values(), *found)
-                    )
-                    self._ledger.write([], [Intent(code, None, found, "", 0.0)])
-                    self._ledger.write(
-                        [Outcome(code, {biz_id: verdict.executed[biz_id] for biz_id in found})], []
-                    )
-                self._spool.settle(verdict.executed, State.ACCEPTED)
-                doubt.tasks -= len(verdict.executed)
-        self._manifest.doubts.remove(doubt)
+    def wait_for_others(self) -> None:
+        """Wait until no process can send a request in doubt: what is found out about it from then on stays true.
+
+        :raises LedgerError: that cannot be written.
+        """
+        codes = {doubt.task_unique_code for doubt in self._manifest.doubts}
+        if codes:
+            self._end_others(codes)
+
+    def _end_others(self, codes: Collection[str], too_early: Collection[str] = ()) -> None:
+        if self._cancellation.sleep_until(
+            max(self._others_until.get(code, 0.0) for code in codes), WAITS_FOR_OTHERS
+        ):
+            self._ledger.end_others(codes, too_early)
+
+    def _stale(
+        self, settle: Mapping[str, str], in_doubt: list[PastRequest], lost: LostLedger | None
+    ) -> list[str]:
+        """Name the words that are about no intent in doubt, and see to it that they never will be.
+
+        :return: their keys.
+        """
+        latest = {request.task_unique_code: request for request in in_doubt}
+        meant = {request.settle_key for request in in_doubt} | ({lost.key_before} if lost else set())
+        stale = [key for key in settle if key not in meant]
+        if not stale:
+            return []
+        named = []
+        numbers: dict[str, int] = {}
+        for key in stale:
+            code, _, number = key.partition("#")
+            now = latest.get(code)
+            named.append(key if now is None else f"{key} (in doubt now is {now.settle_key})")
+            if code != LOST and (now is None or int(number or 1) > now.number):
+                # A word that was there before an intent is not about it: where the ledger had been lost, or the number
+                # was guessed, the next intent of the code would have this very key.
+                numbers[code] = max(numbers.get(code, 1), int(number or 1))
+        log.warning(
+            "settle names what is not in doubt, or no longer; that changes nothing, so take it out: %s",
+            ", ".join(named),
+        )
+        self._ledger.skip_numbers(numbers)
+        return stale
 
     def _settle(
         self,
         doubtful: list[_InDoubt],
         settle: Mapping[str, str],
-        settled_at: float,
+        taken_over_at: float,
     ) -> list[_InDoubt]:
-        """Settle what can be settled, write it down, and return what stays in doubt."""
-        to_ask = [request for _, _, request in doubtful if request.task_unique_code not in settle]
-        answers = self._ask(
-            [Question(request.in_doubt, request.written_at, settled_at) for request in to_ask]
+        """Settle what can be settled, write it down, and return what stays in doubt.
+
+        :param taken_over_at: monotonic seconds from when no other process could write these intents again. Its own
+            clock: those of two machines differ.
+        """
+        words = {request.task_unique_code: settle.get(request.settle_key) for _, _, request in doubtful}
+        to_ask = [request for _, _, request in doubtful if words[request.task_unique_code] != ACCEPTED]
+        answers = resolve(
+            self._reconciler,
+            [
+                UnresolvedRequest(
+                    request.in_doubt,
+                    request.written_at,
+                    # An owner that did not know yet may have sent until the first of these ended.
+                    taken_over_at + request.open_for + self._policy.lookup_settle,
+                )
+                for request in to_ask
+            ],
         )
-        asked = {request.task_unique_code: verdict for request, verdict in zip(to_ask, answers, strict=True)}
-        outcomes, verdicts = [], []
+        asked = {
+            request.task_unique_code: resolution for request, resolution in zip(to_ask, answers, strict=True)
+        }
+        self._let_others_end(doubtful, words, asked, taken_over_at)
+        outcomes, resolutions = [], []
         left: list[_InDoubt] = []
         for doubt, group, request in doubtful:
             code = request.task_unique_code
-            said = settle.get(code)
-            if said == ACCEPTED:
-                verdict = Verdict(executed=dict.fromkeys(request.in_doubt))
-            elif said == NOT_EXECUTED:
-                verdict = Verdict(not_executed=list(request.in_doubt))
-            else:
-                verdict = asked[code]
+            said = words[code]
+            resolution = (
+                Resolution(executed=dict.fromkeys(request.in_doubt)) if said == ACCEPTED else asked[code]
+            )
+            # A word from before others had ended is none: they may have sent after it.
+            if said == NOT_EXECUTED and code not in self._others_until and not self._cancellation.requested():
+                # What is found was executed, whatever was said; of all else the word counts.
+                found = [biz_id for biz_id in resolution.unknown if biz_id in resolution.found]
+                free = [biz_id for biz_id in resolution.unknown if biz_id not in resolution.found]
+                if found:
+                    log.warning(
+                        "request %s: %d of its recipients have a result whose created_at does not tell whether it is "
+                        "this campaign's, so they stay in doubt although settle says not_executed; a created_at_zone "
+                        "in the result_query may tell",
+                        request.settle_key,
+                        len(found),
+                    )
+                resolution = Resolution(resolution.executed, [*resolution.not_executed, *free], found)
             log.info(
                 "request %s of an earlier try: %d executed, %d not executed, %d in doubt%s",
-                code,
-                len(verdict.executed),
-                len(verdict.not_executed),
-                len(verdict.unknown),
+                request.settle_key,
+                len(resolution.executed),
+                len(resolution.not_executed),
+                len(resolution.unknown),
                 f" (settle: {said})" if said else "",
             )
-            if verdict.executed or verdict.not_executed:
-                outcomes.append(Outcome(code, verdict.executed, (), verdict.not_executed, verdict.unknown))
-            verdicts.append((doubt, group, request, verdict))
+            if resolution.executed or resolution.not_executed:
+                outcomes.append(
+                    Outcome(code, resolution.executed, (), resolution.not_executed, resolution.unknown)
+                )
+            resolutions.append((doubt, group, request, resolution))
         # Written down first: what is only in memory would be in doubt again for the next try.
         self._ledger.write(outcomes, [])
-        for doubt, group, request, verdict in verdicts:
+        for doubt, group, request, resolution in resolutions:
             # First out of the doubts: should the task end in between, they count as not sent and not twice.
-            if verdict.unknown:
-                request = replace(request, in_doubt=verdict.unknown)
+            if resolution.unknown:
+                request = replace(request, in_doubt=resolution.unknown)
                 left.append((doubt, group, request))
                 doubt.tasks = _here(self._spool, group, request)
             else:
                 self._manifest.doubts.remove(doubt)
-            self._spool.settle(verdict.executed, State.ACCEPTED)
-            self._spool.settle(verdict.not_executed, State.FREE)
+            self._spool.settle(resolution.executed, State.ACCEPTED)
+            self._spool.settle(resolution.not_executed, State.FREE)
         return left
 
-    def _ask(self, questions: list[Question]) -> list[Verdict]:
-        if self._inquiry is not None and questions:
-            try:
-                return self._inquiry.ask(questions)
-            except StoppedError:
-                pass
-        return [Verdict(unknown=list(question.biz_ids)) for question in questions]
+    def _let_others_end(
+        self,
+        doubtful: list[_InDoubt],
+        words: Mapping[str, str | None],
+        asked: Mapping[str, Resolution],
+        taken_over_at: float,
+    ) -> None:
+        """Before a person is asked, wait until others can send no more, and add what they were answered meanwhile."""
+        must_wait = False
+        for _, group, request in doubtful:
+            code = request.task_unique_code
+            if request.others_may_send and code in asked and asked[code].unknown:
+                self._others_until[code] = taken_over_at + request.open_for + WRITTEN_WITHIN
+                if words[code] == NOT_EXECUTED:
+                    self._too_early.add(code)
+                must_wait |= code in self._too_early or not (
+                    self._policy.on_in_doubt == "continue"
+                    or self._may_be_retried(group, replace(request, in_doubt=asked[code].unknown))
+                )
+        if not must_wait:
+            return
+        self._end_others(self._others_until, self._too_early)
+        if self._too_early and not self._cancellation.requested():
+            log.warning(
+                "%s: %s",
+                GIVEN_TOO_EARLY,
+                ", ".join(self._manifest.settle_key(code) for code in sorted(self._too_early)[:_NAMED]),
+            )
+        for request in self._ledger.past():
+            if request.task_unique_code in self._others_until:
+                resolution = asked[request.task_unique_code]
+                accepted = set(request.accepted)
+                answered = [biz_id for biz_id in resolution.unknown if key_of(biz_id) in accepted]
+                resolution.executed |= dict.fromkeys(answered)
+                resolution.unknown = [
+                    biz_id for biz_id in resolution.unknown if biz_id not in resolution.executed
+                ]
 
-    def _may_be_resent(self, group: int, request: PastRequest) -> bool:
+    def _may_be_retried(self, group: int, request: PastRequest) -> bool:
         if not self._policy.dedupes_by_code or request.accepted or request.rejected or request.not_executed:
             return False
         # Only the very same request: the code of another one would be new to the gateway.

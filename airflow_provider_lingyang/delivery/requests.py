@@ -35,7 +35,7 @@ class Identity:
     generation: int = 1
 
     def code(self, struct_digest: str) -> str:
-        """Return the ``task_unique_code`` of a struct: the same for the same tasks of the same campaign."""
+        """Return a struct's ``task_unique_code``, its idempotency key: the same for the same tasks of a campaign."""
         parts = [self.host, self.app_key, self.campaign_key, self.plan_id, self.generation, struct_digest]
         return str(uuid.uuid5(_NAMESPACE, dump_json(parts)))
 

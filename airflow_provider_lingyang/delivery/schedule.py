@@ -1,4 +1,4 @@
-"""When the next request may leave: not too fast, not into a ban, not at night, not too late."""
+"""When the next request may be sent: rate limit, throttle ban, send window, deadline."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from datetime import time as day_time
-from typing import Any, Self
+from typing import Self
 
-from airflow_provider_lingyang.config.arguments import ArgumentError, check_window, shown
-from airflow_provider_lingyang.gateway.dates import CHINA, in_china, parse_date
+from airflow_provider_lingyang.config.arguments import check_window
+from airflow_provider_lingyang.gateway.dates import CHINA, in_china
+from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.retry import LONGEST_WAIT
 
 
-class Later(Exception):
-    """No request may leave before a moment that is too far off to be waited for.
+class DeferSending(Exception):
+    """No request may be sent before a moment that is too far off to be waited for: the task is to be deferred.
 
     :param until: that moment, aware.
-    :param why: what holds them back.
+    :param why: the reason.
     """
 
     def __init__(self, until: datetime, why: str) -> None:
@@ -28,13 +29,13 @@ class Later(Exception):
         self.why = why
 
 
-class TooLate(Exception):
-    """``send_until`` has passed."""
+class DeadlinePassed(Exception):
+    """The deadline ``send_until`` has passed."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendWindow:
-    """Hours of the day, at China's time, in which requests may leave; over midnight where they begin after they end."""
+    """Hours of the day, in China's time, for sending; over midnight where it closes before it opens."""
 
     opens: day_time
     closes: day_time
@@ -85,29 +86,12 @@ class SendWindow:
         return f"{self.opens:%H:%M}-{self.closes:%H:%M}"
 
 
-def parse_until(value: Any) -> datetime | None:
-    """Return the moment that ``send_until`` means; None for None.
+class SendSchedule:
+    """Rate limit, throttle bans, send window and deadline of one campaign.
 
-    :param value: a datetime, or text of one; without a time zone it is China's time.
-    :raises ArgumentError: it is none.
-    """
-    if value is None:
-        return None
-    try:
-        return in_china(value) if isinstance(value, datetime) else parse_date(str(value).strip())
-    except (ValueError, OverflowError):
-        # The second for a moment that is in no year from 1 to 9999 in China.
-        raise ArgumentError(
-            f"send_until must be a date with a time, such as '2026-01-31 20:00:00'; it is {shown(value)}"
-        ) from None
-
-
-class Gate:
-    """Says how long the next request has to wait.
-
-    :param max_requests_per_second: None: as fast as they are answered.
+    :param max_requests_per_second: rate limit; None: as fast as requests are answered.
     :param window: hours of the day; None: any.
-    :param until: nothing leaves after it; None: no end.
+    :param until: deadline, after which nothing is sent; None: no deadline.
     :param clock: returns the present moment, aware.
     """
 
@@ -120,49 +104,47 @@ class Gate:
         clock: Callable[[], datetime] = lambda: datetime.now(CHINA),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._interval = 1 / max_requests_per_second if max_requests_per_second else 0.0
         self._window = window
         self._until = until
         self._clock = clock
-        self._monotonic = monotonic
-        self._next = self._held = monotonic()
+        self._limiter = RateLimiter(max_requests_per_second, monotonic=monotonic)
 
     @property
     def is_paced(self) -> bool:
-        """Whether requests leave at a pace."""
-        return self._interval > 0
+        """Whether there is a rate limit."""
+        return self._limiter.interval > 0
 
     def is_open(self) -> bool:
-        """Whether what was let through a moment ago may still leave. For any thread."""
+        """Whether a request that :meth:`delay` has let pass may still be sent. Thread-safe."""
         now = self._clock()
         closed = self._window is not None and self._window.opens_at(now) is not None
-        return not closed and not self.is_too_late(now) and self._monotonic() >= self._held
+        return not closed and not self.is_too_late(now) and not self._limiter.is_paused
 
     def delay(self) -> float:
-        """Return the seconds until the next request may leave; 0 or less: now.
+        """Return the seconds until the next request may be sent; 0 or less: now.
 
-        :raises Later: it is longer than a task should sleep.
-        :raises TooLate: never.
+        :raises DeferSending: that is longer than a task should sleep.
+        :raises DeadlinePassed: no request may be sent any more.
         """
         now = self._clock()
         opening = self._window.opens_at(now) if self._window else None
         if self._until is not None and (opening or now) >= self._until:
-            raise TooLate(f"send_until ({self._until:%Y-%m-%d %H:%M:%S}, Asia/Shanghai) has passed")
+            raise DeadlinePassed(f"send_until ({self._until:%Y-%m-%d %H:%M:%S}, Asia/Shanghai) has passed")
         if opening is not None:
             wait = (opening - now).total_seconds()
             if wait > LONGEST_WAIT:
-                raise Later(opening, f"send_window {self._window} is closed")
+                raise DeferSending(opening, f"send_window {self._window} is closed")
             return wait
-        return self._next - self._monotonic()
+        return self._limiter.delay()
 
     def seconds(self, requests: int) -> float | None:
-        """Return how long so many requests take at least while they may leave; None: nothing holds them back."""
-        return requests * self._interval or None
+        """Return the seconds that so many requests take at the rate limit; None: there is no rate limit."""
+        return requests * self._limiter.interval or None
 
     def ends(self, requests: int) -> datetime | None:
-        """Return when so many requests, of which the first leaves now, will have left at the earliest.
+        """Return when so many requests will have been sent at the earliest, the first of them now.
 
-        :return: aware; None: nothing says how fast they leave, or that is years away.
+        :return: aware; None: there is no rate limit, or that is years away.
         """
         seconds = self.seconds(requests)
         if seconds is None:
@@ -174,18 +156,17 @@ class Gate:
             return None
 
     def is_too_late(self, moment: datetime) -> bool:
-        """Whether ``send_until`` will have passed then."""
+        """Whether the deadline will have passed at a moment."""
         return self._until is not None and moment >= self._until
 
-    def hold(self, seconds: float) -> None:
-        """Let nothing leave for so long."""
-        self._held = max(self._held, self._monotonic() + seconds)
-        self._next = max(self._next, self._held)
+    def pause(self, seconds: float) -> None:
+        """Let no request be sent for some seconds."""
+        self._limiter.pause(seconds)
 
-    def passed(self) -> None:
-        """Note that a request leaves."""
-        self._next = max(self._next, self._monotonic()) + self._interval
+    def record_dispatch(self) -> None:
+        """Note that a request is sent now, for the rate limit."""
+        self._limiter.record_dispatch()
 
-    def later(self, seconds: float, why: str) -> Later:
-        """Return that nothing may leave for so long, which is too long to be slept."""
-        return Later(self._clock() + timedelta(seconds=seconds), why)
+    def defer_for(self, seconds: float, why: str) -> DeferSending:
+        """Return the error for a pause of some seconds, which is too long to be slept."""
+        return DeferSending(self._clock() + timedelta(seconds=seconds), why)

@@ -1,4 +1,4 @@
-"""Threads that talk to the gateway, so that the task's main thread can write the ledger and heed a kill meanwhile."""
+"""A pool of threads that send to the gateway; the main thread writes the ledger and watches for cancellation."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
-from airflow_provider_lingyang.cancellation import Stop
-from airflow_provider_lingyang.gateway.protocol import SubmitReceipt
+from airflow_provider_lingyang.cancellation import SIGNAL_POLL_INTERVAL, Cancellation
+from airflow_provider_lingyang.gateway.receipt import SubmitReceipt
 
 T = TypeVar("T")
 
 
 class Wire(Protocol):
-    """One connection to the gateway, for one thread. It sends each request once."""
+    """One connection to the gateway, for one thread. It sends each request once, without a retry."""
 
     def submit_struct(
         self, struct: str, *, departure: Callable[[], AbstractContextManager[object]]
@@ -23,61 +23,61 @@ class Wire(Protocol):
         """Send the JSON of one request, inside of what ``departure`` makes."""
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
 
 
-class StoppedError(Exception):
-    """The task was told to stop, and there is no time to wait for an answer."""
+class CancellationError(Exception):
+    """The task shall stop, and the grace period is over."""
 
 
-class Couriers:
-    """Does jobs on the wire in threads of its own; a context manager.
+class SenderPool:
+    """Runs jobs on gateway connections, one connection a thread; a context manager.
 
-    The threads are daemons: a request that nobody waits for any longer must not hold the process up.
+    The threads are daemons: an abandoned request must not keep the process alive.
 
     :param new_wire: makes a connection.
-    :param count: how many threads.
+    :param count: number of threads.
     """
 
     def __init__(self, new_wire: Callable[[], Wire], count: int = 1) -> None:
         self._new_wire = new_wire
         self._jobs: queue.SimpleQueue[tuple[Any, Callable[[Wire], Any]] | None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
         self._threads = [
-            threading.Thread(target=self._work, name=f"lingyang-courier-{number}", daemon=True)
+            threading.Thread(target=self._work, name=f"lingyang-sender-{number}", daemon=True)
             for number in range(count)
         ]
         for thread in self._threads:
             thread.start()
 
-    def __enter__(self) -> Couriers:
+    def __enter__(self) -> SenderPool:
         return self
 
     def __exit__(self, *_: object) -> None:
         for _thread in self._threads:
             self._jobs.put(None)
 
-    def hand(self, token: object, job: Callable[[Wire], Any]) -> None:
-        """Let a thread do a job; :meth:`answer` gives the token back with what came of it."""
+    def submit(self, token: object, job: Callable[[Wire], Any]) -> None:
+        """Queue a job; :meth:`next_result` returns the token with its result."""
         self._jobs.put((token, job))
 
-    def answer(self, timeout: float) -> tuple[Any, Any] | None:
-        """Return the token and the result (or the exception) of the next job that is done, or None."""
+    def next_result(self, timeout: float) -> tuple[Any, Any] | None:
+        """Return token and result (or exception) of the next finished job; None after ``timeout`` seconds."""
         try:
-            return self._answers.get(timeout=timeout)
+            return self._results.get(timeout=timeout)
         except queue.Empty:
             return None
 
-    def call(self, job: Callable[[Wire], T], stop: Stop) -> T:
-        """Do a job while nothing else is under way, and wait for it.
+    def run_exclusively(self, job: Callable[[Wire], T], cancellation: Cancellation) -> T:
+        """Run a job while no other is queued or running, and return its result.
 
-        :raises StoppedError: the task was told to stop, and 4 seconds have passed.
+        :raises CancellationError: the task shall stop, and the grace period is over.
         """
-        self.hand(None, job)
-        while (answer := self.answer(0.2)) is None:
-            if stop.out_of_time():
-                raise StoppedError("the task was told to stop")
-        _, result = answer
+        self.submit(None, job)
+        while (finished := self.next_result(SIGNAL_POLL_INTERVAL)) is None:
+            if cancellation.grace_expired():
+                raise CancellationError("the task shall stop")
+        _, result = finished
         if isinstance(result, BaseException):
             raise result
         done: T = result
@@ -86,14 +86,14 @@ class Couriers:
     def _work(self) -> None:
         wire: Wire | None = None
         try:
-            while (handed := self._jobs.get()) is not None:
-                token, job = handed
+            while (queued := self._jobs.get()) is not None:
+                token, job = queued
                 try:
                     wire = wire or self._new_wire()
                     result: Any = job(wire)
                 except BaseException as error:
                     result = error
-                self._answers.put((token, result))
+                self._results.put((token, result))
         finally:
             if wire is not None:
                 wire.close()

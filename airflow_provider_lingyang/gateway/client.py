@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
+import http.client
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -16,35 +17,31 @@ from requests.adapters import HTTPAdapter
 
 from airflow_provider_lingyang.gateway import protocol
 from airflow_provider_lingyang.gateway import transport_errors as transport
-from airflow_provider_lingyang.gateway.error_codes import LOOK_UP
-from airflow_provider_lingyang.gateway.errors import (
-    AnswerUnreadableError,
-    LingyangConfigError,
-    LingyangError,
-)
+from airflow_provider_lingyang.gateway.attempts import Call, Send, Sleep, attempts
+from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError
+from airflow_provider_lingyang.gateway.http_answer import AnswerBody
 from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, SUBMIT_PARAM, InitiativeBatchTaskRequest
-from airflow_provider_lingyang.gateway.protocol import Answer, SubmitReceipt
+from airflow_provider_lingyang.gateway.protocol import Answer
+from airflow_provider_lingyang.gateway.proxies import proxy_of
+from airflow_provider_lingyang.gateway.receipt import SubmitReceipt, read_receipt
 from airflow_provider_lingyang.gateway.retry import RetryPolicy
-from airflow_provider_lingyang.gateway.scrub import Scrubber
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
-from airflow_provider_lingyang.gateway.transport_errors import CONNECT_TIMEOUT, IDLE_LIMIT, chain, reason_of
-from airflow_provider_lingyang.gateway.urllib3_connections import POOLS, NotConnectedError
-from airflow_provider_lingyang.lookup.query import ResultQuery, TaskResult
+from airflow_provider_lingyang.gateway.transport_errors import CONNECT_TIMEOUT
+from airflow_provider_lingyang.gateway.urllib3_connections import POOLS, NotConnectedError, Response
 
 T = TypeVar("T")
 Departure = Callable[[], AbstractContextManager[object]]
-
-log = logging.getLogger(__name__)
 
 _CHUNK = 64 * 1024
 
 
 class GatewayClient:
-    """Calls the gateway: signs, sends, reads the answer, repeats what may be repeated.
+    """Calls the gateway from a task: signs, sends, reads the answer, retries where that is safe.
 
-    Keeps its connection between calls. For one thread; use it as a context manager or ``close`` it.
+    Each attempt has a connection of its own, so that no answer can be another request's: a gateway, or a proxy before
+    it, may answer late, or twice. For one thread; use it as a context manager or ``close`` it.
 
-    :param settings: where, as whom, and how patiently.
+    :param settings: URL, credentials, timeout and number of attempts.
     :param clock: returns the present moment (aware); goes into the signed timestamp.
     :param monotonic: seconds that only grow.
     :param sleep: waits a number of seconds.
@@ -61,13 +58,12 @@ class GatewayClient:
         rng: random.Random | None = None,
     ) -> None:
         self.settings = settings
-        self._clock = clock
+        self.clock = clock
         self._monotonic = monotonic
         self._sleep = sleep
         self._retry = RetryPolicy(settings.max_attempts, rng or random.Random())
-        self._last_used = monotonic()
         self._session = _Session()
-        # Without TLS a proxy of the environment would be handed the session and the audience in the open.
+        # Without TLS a proxy of the environment could read the session and the audience.
         self._session.trust_env = not settings.plain_http
 
     def __enter__(self) -> GatewayClient:
@@ -77,19 +73,8 @@ class GatewayClient:
         self.close()
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connections."""
         self._session.close()
-
-    def call(self, method: str, params: Mapping[str, str], *, idempotent: bool = False) -> Answer:
-        """Call any method of the platform.
-
-        :param method: the platform's method name.
-        :param params: business parameters as text; structs are JSON already.
-        :param idempotent: executing it twice does no harm, so it is repeated when its fate is unknown.
-        :return: the answer below its root element.
-        :raises LingyangError: the typed reason, after the last attempt.
-        """
-        return self._attempts(method, params, lambda answer: answer, idempotent=idempotent)
 
     def submit_batch(self, request: InitiativeBatchTaskRequest) -> SubmitReceipt:
         """Submit one request; see :meth:`submit_struct`."""
@@ -99,104 +84,79 @@ class GatewayClient:
         """Submit one request that is serialised already.
 
         :param struct: the JSON of an ``InitiativeBatchTaskRequest``.
-        :param departure: makes what is entered as the last thing before an attempt leaves, signed and encoded, and left
-            once its answer is read; what it raises comes out, and nothing was sent.
+        :param departure: see :meth:`perform`.
         :return: which tasks were accepted.
         :raises RequestRefusedError: the platform refused it.
         :raises LingyangError: the typed reason; its ``replay`` says whether it may have been executed.
         """
-        return self._attempts(
-            SUBMIT_METHOD,
-            {SUBMIT_PARAM: struct},
-            protocol.read_receipt,
-            idempotent=False,
-            departure=departure,
-        )
+        return self.perform(Call(SUBMIT_METHOD, {SUBMIT_PARAM: struct}, read_receipt), departure=departure)
 
-    def fetch_results(
-        self,
-        query: ResultQuery,
-        biz_ids: Sequence[str],
-        *,
-        task_ids: Mapping[str, str | None] | None = None,
-    ) -> dict[str, TaskResult]:
-        """Look results up.
+    def call(self, method: str, params: Mapping[str, str], *, idempotent: bool = False) -> Answer:
+        """Call any method of the platform.
 
-        :param biz_ids: whose; as many calls are made as ``max_biz_ids`` asks for.
-        :param task_ids: ``biz_id`` → the task that is meant, where it is known; see :meth:`ResultQuery.read`.
-        :return: what the platform told, by ``biz_id``; ids it does not know and ids nobody asked for are left out.
+        :param method: the platform's method name.
+        :param params: business parameters as text; structs are JSON already.
+        :param idempotent: executing it twice does no harm, so it is retried also where it may have been executed.
+        :return: the answer below its root element.
+        :raises LingyangError: the typed reason, after the last attempt.
         """
-        results: dict[str, TaskResult] = {}
-        for chunk, params in query.calls(biz_ids):
-            found = self._attempts(
-                query.method,
-                params,
-                lambda answer: query.read(
-                    answer.payload, answer.scrub, answer.raw_request_id, task_ids=task_ids
-                ),
-                idempotent=True,
-            )
-            results |= {biz_id: found[biz_id] for biz_id in chunk if biz_id in found}
-        return results
+        return self.perform(Call(method, params, lambda answer: answer, idempotent))
 
-    def _attempts(
-        self,
-        method: str,
-        params: Mapping[str, str],
-        read: Callable[[Answer], T],
-        *,
-        idempotent: bool,
-        departure: Departure = nullcontext,
-    ) -> T:
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return self._attempt(method, params, read, departure)
-            except LingyangError as error:
-                delay = self._retry.delay(error, attempt, idempotent=idempotent)
-                if delay is None:
-                    raise
-                log.warning("%s: attempt %d: %s; again in %.1f s", method, attempt, error.facts, delay)
-            self._sleep(delay)
+    def perform(self, call: Call[T], *, departure: Departure = nullcontext) -> T:
+        """Make one call.
 
-    def _attempt(
-        self,
-        method: str,
-        params: Mapping[str, str],
-        read: Callable[[Answer], T],
-        departure: Departure,
-    ) -> T:
-        # Signed inside the attempt: the timestamp must be of this one.
-        form = protocol.signed_form(self.settings, method, params, self._clock())
-        scrub = Scrubber(params, {protocol.signature_of(form): "sign", **self.settings.credentials})
-        with departure():
-            return read(self._exchange(form, scrub))
-
-    def _exchange(self, form: bytes, scrub: Scrubber) -> Answer:
-        if self._monotonic() - self._last_used > IDLE_LIMIT:
-            self._session.close()
-        timeout = self.settings.timeout
+        :param departure: makes a context for each attempt, from when it is signed and encoded until its answer is read.
+            An error of its ``__enter__`` comes out, and nothing was sent.
+        :return: the value of the answer.
+        :raises LingyangError: the typed reason, after the last attempt.
+        """
+        steps = attempts(call, self.settings, self._retry, clock=self.clock, monotonic=self._monotonic)
         try:
-            with self._session.post_form(
-                self.settings.url, form, timeout=(min(CONNECT_TIMEOUT, timeout), timeout)
-            ) as response:
-                body = _read_body(response)
-        except NotConnectedError as error:
-            raise _not_connected(error, min(CONNECT_TIMEOUT, timeout)) from None
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            # from None: the original carries the whole request, and Airflow prints what it is chained to.
-            raise _transport_error(error, timeout) from None
-        finally:
-            self._last_used = self._monotonic()
-        return protocol.read_answer(
-            status=response.status_code,
-            content_type=response.headers.get("Content-Type", ""),
-            body=body,
-            scrub=scrub,
-            date=response.headers.get("Date"),
-            now=self._clock(),
-        )
+            step = next(steps)
+            while True:
+                value: T | None = None
+                try:
+                    if isinstance(step, Sleep):
+                        self._sleep(step.seconds)
+                    else:
+                        value = self._send(step, departure)
+                except LingyangError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(value)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def _send(self, send: Send[T], departure: Departure) -> T:
+        with departure(), self._exchange(send.form, send.limit) as (response, body, stream):
+            patience = send.read(response.status_code, response.headers, body)
+            return send.result(followed=patience is not None and stream.is_followed(patience))
+
+    @contextmanager
+    def _exchange(self, form: bytes, limit: int) -> Iterator[tuple[requests.Response, bytes, Response]]:
+        """Send a form; yield its complete answer while the connection is still open."""
+        timeout = self.settings.timeout
+        with ExitStack() as stack:
+            try:
+                response = self._session.post_form(
+                    self.settings.url, form, timeout=(min(CONNECT_TIMEOUT, timeout), timeout)
+                )
+                stack.enter_context(response)
+                # Not urllib3's own, which releases the connection at the end of the body, and decodes the body in a
+                # way that depends on installed packages.
+                stream = cast(Response, response.raw._original_response)
+                stack.enter_context(closing(stream))
+                body = AnswerBody(stream.headers.get_all("Content-Encoding", ()), limit)
+                while piece := stream.read_piece(_CHUNK):
+                    body.feed(piece)
+                decoded = body.finish()
+            except NotConnectedError as error:
+                raise _not_connected(error, min(CONNECT_TIMEOUT, timeout)) from None
+            except _BROKEN as error:
+                # from None: the original carries the whole request, and Airflow prints what it is chained to.
+                raise _transport_error(error, timeout) from None
+            yield response, decoded, stream
 
 
 class _Session(requests.Session):
@@ -211,14 +171,18 @@ class _Session(requests.Session):
         self._settings: Mapping[str, Any] = {}
 
     def post_form(self, url: str, form: bytes, *, timeout: tuple[float, float]) -> requests.Response:
-        """Post a form. What is the same in every request to a URL is made once.
+        """Post a form. The common part of all requests to a URL is prepared once.
 
         Not ``post``, which would take a tenth of a submission's time for it, and look into ``~/.netrc``; nor ``send``,
-        which reads the whole body of a redirect even when told not to follow it, and fails on an odd URL there.
+        which reads the whole body of a redirect even when it is not followed, and fails on an odd URL there.
         """
         if url != self._url:
-            self._settings = self.merge_environment_settings(url, {}, True, None, None)
-            self._prepared = requests.Request("POST", url, headers=protocol.HEADERS).prepare()
+            proxy = proxy_of(url) if self.trust_env else None
+            self._settings = {
+                **self.merge_environment_settings(url, {}, True, None, None),
+                "proxies": {urlsplit(url).scheme: proxy} if proxy else {},
+            }
+            self._prepared = requests.Request("POST", url, headers=protocol.ONE_CALL_HEADERS).prepare()
             self._url = url
         request = self._prepared.copy()
         request.body = form
@@ -233,25 +197,8 @@ class _Adapter(HTTPAdapter):
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(proxy, **kwargs)
-        # A SOCKS proxy has connections of its own; what fails there counts as sent, once they are made.
-        if type(manager) is urllib3.ProxyManager:
-            manager.pool_classes_by_scheme = POOLS
+        manager.pool_classes_by_scheme = POOLS
         return manager
-
-
-def _read_body(response: requests.Response) -> bytes:
-    # Not response.content: it would take an answer of any size. urllib3 1.x has no read1.
-    read = getattr(response.raw, "read1", response.raw.read)
-    pieces: list[bytes] = []
-    size = 0
-    while piece := read(_CHUNK, decode_content=True):
-        pieces.append(piece)
-        size += len(piece)
-        if size > protocol.MAX_ANSWER_BYTES:
-            raise AnswerUnreadableError(
-                f"the answer is longer than {protocol.MAX_ANSWER_BYTES} bytes", hint=LOOK_UP
-            )
-    return b"".join(pieces)
 
 
 def _not_connected(error: NotConnectedError, timeout: float) -> LingyangError:
@@ -264,21 +211,17 @@ def _not_connected(error: NotConnectedError, timeout: float) -> LingyangError:
 
 
 def _transport_error(error: Exception, timeout: float) -> LingyangError:
-    """Say what a failed exchange means; whatever is not provably before the request counts as after it."""
+    """Return the typed error of a failed exchange: unless it is provably before the request, it counts as after it."""
     if isinstance(error, _UNUSABLE):
         return LingyangConfigError("the gateway's URL, or the proxy's in the environment, cannot be used")
-    if any(isinstance(cause, urllib3.exceptions.NewConnectionError) for cause in chain(error)):
-        # A SOCKS proxy has connections of its own, which say so.
-        return transport.not_connected(reason_of(error), peer="the gateway (through the proxy)")
     if "TLS CA certificate bundle" in str(error):
         return transport.no_ca_bundle()
-    if isinstance(error, urllib3.exceptions.DecodeError):
-        return AnswerUnreadableError("the compression of the answer is damaged", hint=LOOK_UP)
     if isinstance(error, (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
         return transport.not_in_time(timeout)
     return transport.broken(error)
 
 
+_BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError)
 _UNUSABLE = (
     requests.exceptions.InvalidURL,
     requests.exceptions.InvalidProxyURL,

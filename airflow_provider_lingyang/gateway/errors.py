@@ -11,6 +11,7 @@
     ├── AnswerUnreadableError   something came back that is not an answer of the gateway
     └── GatewayError            the gateway said no
         ├── ThrottledError          called too often; not executed
+        │   └── ReceiverLimitedError    a limit of one receiver, or of the account
         ├── CallRefusedError        the call itself: signature, session, permission, arguments …
         ├── RequestRefusedError     this request: isv.* or success=false
         └── ServiceError            the gateway or its backend is in trouble
@@ -41,9 +42,9 @@ class LingyangError(Exception):
     :param sub_code: the gateway's finer code, such as ``isv.invalid-parameter``.
     :param msg: the gateway's text for ``code``, with values of the request replaced by field names.
     :param sub_msg: the gateway's text for ``sub_code``, treated likewise.
-    :param request_id: the gateway's id of the call: what its support asks for.
-    :param retry_after: seconds until a throttle ends, where the gateway told.
-    :param hint: what a person can do about it.
+    :param request_id: the gateway's id of the call, for its support.
+    :param retry_after: seconds until a throttle ends, where the gateway announced it.
+    :param hint: how to correct it.
     """
 
     default_replay = Replay.NEVER
@@ -105,7 +106,7 @@ class TransportError(LingyangError):
 
 
 class NotSentError(TransportError):
-    """The request never left this machine: the gateway was not reached."""
+    """Nothing was sent: the gateway was not reached."""
 
     default_replay = Replay.SAFE
 
@@ -117,13 +118,13 @@ class AnswerLostError(TransportError):
 
 
 class AnswerUnreadableError(LingyangError):
-    """What came back is not an answer of the gateway, so what became of the request is unknown."""
+    """The answer is not one of the gateway, so the outcome of the request is unknown."""
 
     default_replay = Replay.AMBIGUOUS
 
 
 class GatewayError(LingyangError):
-    """The gateway answered, and the answer is no."""
+    """The gateway answered with a refusal."""
 
 
 class ThrottledError(GatewayError):
@@ -132,12 +133,21 @@ class ThrottledError(GatewayError):
     default_replay = Replay.SAFE
 
 
+class ReceiverLimitedError(ThrottledError):
+    """A limit of one receiver, or of the account: the platform does not say which receiver.
+
+    Other recipients of the request may have been contacted, so it is not sent again at once.
+    """
+
+    default_replay = Replay.AMBIGUOUS
+
+
 class CallRefusedError(GatewayError):
     """The call itself was refused (signature, session, permission, arguments …): every call would be."""
 
 
 class RequestRefusedError(GatewayError):
-    """This request was refused for what it holds; others may pass."""
+    """This request was refused for its content; others may pass."""
 
 
 class ServiceError(GatewayError):

@@ -1,4 +1,4 @@
-"""The API page's types as pydantic takes them: kind to what comes, exact in what is sent.
+"""The API page's types for pydantic: lenient with input, exact in requests.
 
 Errors name what is wrong and never repeat the value.
 """
@@ -7,26 +7,43 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import date, datetime
+from collections.abc import Mapping
+from datetime import date, datetime, time
 from decimal import Decimal
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PlainSerializer, Strict, StringConstraints
+from pydantic import BeforeValidator, Field, PlainSerializer, Strict, StringConstraints, ValidationInfo
 from pydantic_core import PydanticCustomError, from_json
 
-from airflow_provider_lingyang.gateway.dates import date_text, in_china, parse_date
+from airflow_provider_lingyang.gateway.contacts import (
+    INVISIBLE,
+    PLAIN,
+    PhoneNumberError,
+    canonical_phone,
+    is_international,
+)
+from airflow_provider_lingyang.gateway.dates import CHINA, date_text, in_china, parse_date
+from airflow_provider_lingyang.gateway.values import is_null, plain_value
 
 _INT64 = 2**63
 _MAX_DIGITS = 100
 """Of a Decimal: one with a large exponent would fill the memory with zeros."""
 
+_FIRST_START, _END_OF_STARTS = datetime(2000, 1, 1, tzinfo=CHINA), datetime(2100, 1, 1, tzinfo=CHINA)
+"""Databases hold the year 1, 1970 or 9999 for "no date"; the platform is younger than the first."""
+ALLOW_INTERNATIONAL = "allow_international"
+"""Key of a validation's context: whether a phone number may be another country's. Default: it may not."""
+
 
 def _blank_to_none(value: Any) -> Any:
+    if is_null(value):
+        return None
     return None if isinstance(value, str) and not value.strip() else value
 
 
 def _to_text(value: Any) -> Any:
+    value = plain_value(value)
     if isinstance(value, str) or value is None:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
@@ -44,6 +61,7 @@ def _whole(value: Any) -> int | None:
 
 
 def _to_number(value: Any) -> Any:
+    value = plain_value(value)
     if value is None:
         return None
     if isinstance(value, str) and re.fullmatch(r"\s*-?\d{1,19}\s*", value, re.ASCII):
@@ -57,7 +75,7 @@ def _to_number(value: Any) -> Any:
 
 def _to_json_object(value: Any) -> Any:
     """Check a JSON object, given as a dict or as text, and return its text: serialised once."""
-    if value is None:
+    if is_null(value):
         return None
     if isinstance(value, str):
         return json_object_text(value)
@@ -76,7 +94,7 @@ def json_object_of(value: dict[Any, Any]) -> str:
     return dump_json(value)
 
 
-# output_params and the like are the same for everybody.
+# output_params and the like are the same for every recipient.
 @lru_cache(64)
 def json_object_text(text: str) -> str:
     """Return the text of a JSON object without the white space around it, checked as :func:`parse_json_object` does."""
@@ -137,26 +155,69 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_consta
 def dump_json(value: Any) -> str:
     """Return compact JSON with raw non-ASCII, as the platform wants it.
 
-    Decimals and UUIDs become text, datetimes ``yyyy-MM-dd HH:mm:ss`` at China's time, other dates ISO text.
+    Decimals, UUIDs and times become text, datetimes ``yyyy-MM-dd HH:mm:ss`` at China's time, other dates ISO text,
+    and what stands for NULL ``null``.
     """
     try:
-        text = json.dumps(
-            value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_json_default
-        )
+        try:
+            text = _encoded(value)
+        except ValueError:
+            # Not-a-number is NULL; the encoder knows no way to say so.
+            text = _encoded(_without_nan(value))
         text.encode()
     except (TypeError, ValueError, OverflowError, RecursionError):
         raise PydanticCustomError("json_object", "holds a value that JSON cannot hold") from None
     return text
 
 
-def _json_default(value: Any) -> str:
+def _encoded(value: Any) -> str:
+    return json.dumps(
+        value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_json_default
+    )
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    if type(value).__name__ == "ndarray":
+        return _without_nan(value.tolist())
+    return None if is_null(value) else value
+
+
+def _json_default(value: Any) -> Any:
+    value = plain_value(value)
     if isinstance(value, datetime):
         return date_text(value)
     if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) <= _MAX_DIGITS:
         return format(value, "f")
-    if isinstance(value, date) or type(value).__name__ in ("UUID", "time"):
+    if isinstance(value, (date, time)):
         return str(value)
+    if type(value).__name__ == "ndarray":
+        return value.tolist()
+    if value is None or isinstance(value, (str, int, float)):
+        return value
     raise TypeError("not JSON")
+
+
+def variable_text(value: Any) -> str:
+    """Return a plan variable's value as text.
+
+    :raises PydanticCustomError: JSON cannot hold it.
+    """
+    if isinstance(value, str):
+        return value
+    text = dump_json(value)
+    return str(json.loads(text)) if text.startswith('"') else text
+
+
+def variables_as_text(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plan variables with every value as text; NULL stays NULL.
+
+    :raises PydanticCustomError: JSON cannot hold one.
+    """
+    return {name: None if is_null(value) else variable_text(value) for name, value in variables.items()}
 
 
 def to_date(value: Any) -> Any:
@@ -164,6 +225,7 @@ def to_date(value: Any) -> Any:
 
     :raises PydanticCustomError: it is neither.
     """
+    value = plain_value(value)
     if value is None:
         return None
     try:
@@ -176,23 +238,41 @@ def to_date(value: Any) -> Any:
     raise PydanticCustomError("date", "must be a date with a time, such as 2024-03-12 14:05:56")
 
 
-def _to_phone(value: Any) -> Any:
+def to_start_time(value: Any) -> Any:
+    """Return a datetime as :func:`to_date` does, where a call may start then.
+
+    :raises PydanticCustomError: it is none, or outside of the years 2000 to 2099.
+    """
+    moment = to_date(value)
+    if moment is not None and not _FIRST_START <= moment < _END_OF_STARTS:
+        raise PydanticCustomError("date", "must be a date within the years 2000 to 2099")
+    return moment
+
+
+def _to_phone(value: Any, info: ValidationInfo) -> Any:
     text = _to_text(value)
     if text is None:
         return None
-    # A hyphen before it is a minus sign.
-    digits = re.sub(r"(?<=[0-9])[\s-]+(?=[0-9])", "", text.strip())
-    digits = re.sub(r"^(?:\+\s*|00)86", "", digits)
-    if not re.fullmatch(r"[0-9]{5,20}", digits):
-        raise PydanticCustomError("phone", "is not a phone number (5 to 20 digits)")
-    return digits
+    try:
+        number = canonical_phone(text)
+    except PhoneNumberError as error:
+        raise _phone_error(str(error)) from None
+    if is_international(number) and not (info.context or {}).get(ALLOW_INTERNATIONAL):
+        raise _phone_error(
+            "is another country's number (to allow them: international_numbers of the connection)"
+        )
+    return number
+
+
+def _phone_error(reason: str) -> PydanticCustomError:
+    return PydanticCustomError("phone", "{reason}", {"reason": reason})
 
 
 def _to_email(value: Any) -> Any:
     text = _to_text(value)
     if text is None:
         return None
-    text = text.strip()
+    text = text.strip().strip(INVISIBLE).strip()
     if not re.fullmatch(r"[^@\s\ud800-\udfff]+@[^@\s\ud800-\udfff]+", text):
         raise PydanticCustomError("email", "is not an email address")
     return text
@@ -206,7 +286,7 @@ Number = Annotated[int, BeforeValidator(_to_number)]
 JsonObject = Annotated[str, BeforeValidator(_to_json_object)]
 Date = Annotated[
     datetime,
-    BeforeValidator(to_date),
+    BeforeValidator(to_start_time),
     PlainSerializer(date_text, return_type=str),
 ]
 Phone = Annotated[str, BeforeValidator(_to_phone)]
@@ -227,9 +307,9 @@ def _plain_text(pattern: str) -> Any:
     ]
 
 
-# What needs no function of Python. They take nothing that the kind ones would refuse or change.
-# What begins with a control character may be blank.
+# Types that need no function of Python. They accept nothing that the lenient ones would refuse or change.
+# A text that begins with a control character may be blank.
 PlainText = _plain_text(r"^[^\x00-\x1f]")
 PlainNumber = Annotated[int, Strict(), Field(ge=-_INT64, lt=_INT64)] | None
-PlainPhone = _plain_text("^[1-9][0-9]{4,19}$")
+PlainPhone = _plain_text(PLAIN)
 PlainEmail = _plain_text("^[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+$")

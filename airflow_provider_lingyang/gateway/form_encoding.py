@@ -1,4 +1,4 @@
-"""How a text travels in a form. Pure."""
+"""Percent-encoding of forms. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ KEPT: Final = ":,/@"
 in a query, and a form's parser looks for ``&`` and ``=``, and decodes ``%`` and ``+``, nothing else.
 """
 _NO_LOOP = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~% " + KEPT.encode()
-"""What is not looked for in a text: it stays as it is, or, as the percent sign and the space, has a turn of its own."""
+"""Bytes that the loop skips: they stay as they are; the percent sign and the space are replaced separately."""
 
 
 def form_encoded(text: str) -> bytes:

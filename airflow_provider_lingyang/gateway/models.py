@@ -58,7 +58,7 @@ class _Struct(BaseModel):
 
 
 class _PlainTask(_Struct):
-    """What :class:`InitiativeTaskRequest` is for most rows, which pydantic takes without calling Python."""
+    """The plain form of :class:`InitiativeTaskRequest`, for most rows: pydantic takes it without calling Python."""
 
     biz_id: PlainText = None
     phone_number: PlainPhone = _private()
@@ -107,7 +107,7 @@ class InitiativeTaskRequest(_Struct):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Take a plain task as it is; any other the kind way, whose errors are the only ones that are told."""
+        """Take a plain task as it is; validate any other, so that only the errors of validation are reported."""
         kind = handler(source)
         task = cast("ModelSchema", handler.resolve_ref_schema(handler.generate_schema(_PlainTask)))
         plain = core_schema.model_schema(cls, task["schema"], config=task.get("config"))
@@ -156,7 +156,7 @@ EchoDate = Annotated[datetime | str | None, BeforeValidator(_date_or_text)]
 
 
 class InitiativeTaskEcho(BaseModel):
-    """What the gateway repeats of a task it accepted. Every field may be absent; unknown ones are ignored."""
+    """The gateway's echo of an accepted task. Every field may be absent; unknown ones are ignored."""
 
     model_config = ConfigDict(
         extra="ignore", hide_input_in_errors=True, frozen=True, coerce_numbers_to_str=True
@@ -182,7 +182,7 @@ class InitiativeTaskEcho(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _without_unreadable(cls, echo: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        """Leave out what cannot be read: all but the ``biz_id`` is information only, and the task was accepted."""
+        """Drop unreadable fields: all but the ``biz_id`` is information only, and the task was accepted."""
         try:
             return validate(echo)
         except ValidationError as error:
@@ -193,7 +193,7 @@ class InitiativeTaskEcho(BaseModel):
 
 
 class InitiativeTaskResponse(BaseModel):
-    """One accepted task: its id, and the echo that tells whose it is."""
+    """One accepted task: its id, and the echo of its recipient."""
 
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True, frozen=True)
 
@@ -202,7 +202,7 @@ class InitiativeTaskResponse(BaseModel):
 
 
 def explain(error: ValidationError) -> list[tuple[str, str]]:
-    """Return what is wrong as (field, reason) pairs; never with the value, which pydantic's own text repeats."""
+    """Return the problems as (field, reason) pairs, without the value, which pydantic's own text repeats."""
     return [
         (
             ".".join(str(part) for part in item["loc"] if not str(part).startswith("function-")),

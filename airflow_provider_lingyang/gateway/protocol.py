@@ -7,40 +7,41 @@ doc.alidayu.com/docs/doc.htm?treeId=49&articleId=101617&docType=1
 from __future__ import annotations
 
 import codecs
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic_core import from_json
-from typing_extensions import TypedDict
-
+from airflow_provider_lingyang.gateway.answer_values import plain_text
 from airflow_provider_lingyang.gateway.dates import date_text
-from airflow_provider_lingyang.gateway.error_codes import LOOK_UP, gateway_error, shown_code
+from airflow_provider_lingyang.gateway.error_classification import gateway_error
+from airflow_provider_lingyang.gateway.error_codes import LOOK_UP
 from airflow_provider_lingyang.gateway.errors import (
     AnswerUnreadableError,
     LingyangConfigError,
     RequestInvalidError,
-    RequestRefusedError,
 )
 from airflow_provider_lingyang.gateway.form_encoding import form_encoded
-from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, InitiativeTaskResponse
+from airflow_provider_lingyang.gateway.json_answer import DuplicateKeyError, parse_json
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
 from airflow_provider_lingyang.gateway.signing import sign
 from airflow_provider_lingyang.gateway.xml_answer import parse_xml
-from airflow_provider_lingyang.lookup.query import as_list, names_in, plain_text
 
 HEADERS = {
     "Content-Type": "application/x-www-form-urlencoded;charset=utf-8",
     "Accept": "application/json",
     "Accept-Encoding": "gzip",
 }
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
-_DECODER = json.JSONDecoder(strict=False)
+ONE_CALL_HEADERS = HEADERS | {"Connection": "close"}
+"""Of a request with a connection of its own."""
+_MAX_BRACKETS = 250_000
+"""Objects and lists in one answer: each takes 50 bytes and more of memory, and no answer needs half as many."""
+_FLAT = frozenset(("isv", "isp", "system"))
+"""Types of the newer gateway's errors (jaq-doc.alibaba.com articleId=119481)."""
+_FLAGS = frozenset(("success", "issuccess", "succeed", "resultok", "resultsuccess"))
+CONTRADICTION = "the answer contradicts itself"
 
 
 def signed_form(settings: GatewaySettings, method: str, params: Mapping[str, str], now: datetime) -> bytes:
@@ -66,7 +67,7 @@ def signed_form(settings: GatewaySettings, method: str, params: Mapping[str, str
         form["sign"] = sign(form, settings.app_secret, settings.sign_method)
         return b"&".join(form_encoded(name) + b"=" + form_encoded(value) for name, value in form.items())
     except UnicodeEncodeError:
-        # from None: its own text repeats what could not be encoded.
+        # from None: its own text repeats the parameter.
         raise RequestInvalidError(f"a parameter of {method} holds text that is not Unicode") from None
 
 
@@ -78,19 +79,27 @@ def signature_of(form: bytes) -> str:
 class Answer:
     """A success of the envelope.
 
-    :param payload: what is below the root element.
+    :param payload: the value below the root element.
     :param raw_request_id: the gateway's id of the call, as it came.
     :param scrub: takes the request's values out of texts.
+    :param beside: the members beside the root element.
     """
 
-    def __init__(self, payload: Mapping[str, Any], raw_request_id: str | None, scrub: Scrubber) -> None:
+    def __init__(
+        self,
+        payload: Mapping[str, Any],
+        raw_request_id: str | None,
+        scrub: Scrubber,
+        beside: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.beside = beside or {}
         self.payload = payload
         self.raw_request_id = raw_request_id
         self.scrub = scrub
 
     @cached_property
     def request_id(self) -> str | None:
-        """The gateway's id of the call. Scrubbed when it is asked for: a request is long, and most ids nobody reads."""
+        """The gateway's id of the call. Scrubbed on first use: a request is long, and most ids are never read."""
         return self.scrub.call_id(self.raw_request_id)
 
 
@@ -103,57 +112,118 @@ def read_answer(
     date: str | None = None,
     now: datetime | None = None,
 ) -> Answer:
-    """Return what the gateway answered, in JSON, simplified JSON or XML.
+    """Return the gateway's answer, from JSON, simplified JSON or XML.
 
     :param status: HTTP status.
     :param content_type: HTTP header, for the message about an answer that is none.
     :param body: the decoded body.
     :param scrub: takes the request's values out of texts.
-    :param date: HTTP header; tells how far this machine's clock is off, where the gateway complains of it.
+    :param date: HTTP header; measures how far this machine's clock is off, where the gateway complains of it.
     :param now: this machine's time (aware), to be compared with ``date``.
-    :raises GatewayError: the gateway said no.
+    :raises GatewayError: the gateway refused.
     :raises AnswerUnreadableError: it is not an answer of the gateway.
     """
     body = body.removeprefix(codecs.BOM_UTF8)
     try:
-        document = parse_xml(body) if body[:64].lstrip().startswith(b"<") else _parse_json(body)
+        document = _parsed(body)
+    except DuplicateKeyError:
+        raise _contradiction("a name twice, with different values", None, scrub) from None
     except (ValueError, RecursionError):
         # from None: the original repeats the body.
         raise _unreadable(status, content_type, body) from None
-    error = document.get("error_response") if isinstance(document, dict) else None
-    if isinstance(error, dict):
-        raise gateway_error(
-            code=plain_text(error.get("code")),
-            sub_code=plain_text(error.get("sub_code")),
-            msg=plain_text(error.get("msg")),
-            sub_msg=plain_text(error.get("sub_msg")),
-            request_id=plain_text(error.get("request_id")),
-            scrub=scrub,
-            clock_skew=_clock_skew(date, now),
-        )
+    if isinstance(document, dict):
+        _refuse_error(document, status, scrub, _clock_skew(date, now))
     payload = _payload(document)
     if status != 200 or payload is None or "error_response" in document:
         raise _unreadable(status, content_type, body)
-    return Answer(payload, plain_text(payload.get("request_id") or document.get("request_id")), scrub)
+    beside = (
+        None
+        if payload is document
+        else {name: value for name, value in document.items() if value is not payload}
+    )
+    return Answer(payload, plain_text(payload.get("request_id") or document.get("request_id")), scrub, beside)
 
 
-def _parse_json(body: bytes) -> Any:
-    try:
-        # In less than half of the other's time.
-        return from_json(body, cache_strings="keys")
-    except ValueError:
-        # The platform writes control characters into its texts as they are, which only this one takes.
-        return _DECODER.decode(body.decode())
+def _parsed(body: bytes) -> Any:
+    if body[:64].lstrip().startswith(b"<"):
+        if body.count(b"<") > 2 * _MAX_BRACKETS:
+            raise ValueError("too many elements")
+        return parse_xml(body)
+    if body.count(b"{") + body.count(b"[") > _MAX_BRACKETS:
+        raise ValueError("too many objects and lists")
+    return parse_json(body)
+
+
+def _refuse_error(
+    document: Mapping[str, Any], status: int, scrub: Scrubber, clock_skew: float | None
+) -> None:
+    """Raise the error that an answer holds.
+
+    :raises GatewayError: the gateway refused, and said nothing else.
+    :raises AnswerUnreadableError: it said something else beside it, so the outcome of the request is unknown.
+    """
+    error, kind = document.get("error_response"), None
+    others = [value for name, value in document.items() if name != "error_response"]
+    if "error_response" not in document:
+        roots = [name for name, value in document.items() if name.endswith("_response") and value]
+        # An empty root says nothing beside a success, but two roots are two answers where one refuses.
+        if len(roots) > 1 or (roots and "result" in document):
+            raise _contradiction("two answers in one", plain_text(document.get("request_id")), scrub)
+        kind = plain_text(document.get("type"))
+        if (
+            roots
+            or "result" in document
+            or (kind or "").strip().lower() not in _FLAT
+            or not document.get("code")
+        ):
+            inner = document[roots[0]] if roots else document
+            if isinstance(inner, dict) and inner.get("error_response"):
+                raise _contradiction("an error inside a success", plain_text(inner.get("request_id")), scrub)
+            return
+        error = document
+    if not isinstance(error, dict):
+        return
+    request_id = plain_text(error.get("request_id"))
+    # Old gateways repeat the request's arguments in their errors.
+    within = [value for name, value in error.items() if name != "args"]
+    flagged = any(names_success(name) for node in (document, error) for name in node)
+    if kind is None and (plain_text(error.get("type")) or "").strip().lower() in ("isp", "system"):
+        # The newer gateway's type says which side is at fault, also where it wraps its error.
+        kind = plain_text(error.get("type"))
+    if flagged or any(isinstance(value, (dict, list)) and value for value in (*others, *within)):
+        raise _contradiction("an error beside a success", request_id, scrub)
+    raise gateway_error(
+        code=plain_text(error.get("code")),
+        sub_code=plain_text(error.get("sub_code")),
+        msg=plain_text(error.get("msg") or error.get("message")),
+        sub_msg=plain_text(error.get("sub_msg")),
+        request_id=request_id,
+        scrub=scrub,
+        clock_skew=clock_skew,
+        status=status,
+        kind=kind,
+    )
+
+
+def names_success(name: str) -> bool:
+    """Whether a field is one of the platform's flags, in any of its spellings."""
+    return name.lower().replace("_", "") in _FLAGS
+
+
+def _contradiction(what: str, request_id: str | None, scrub: Scrubber) -> AnswerUnreadableError:
+    return AnswerUnreadableError(
+        f"{CONTRADICTION}: {what}", request_id=scrub.call_id(request_id), hint=LOOK_UP
+    )
 
 
 def _payload(document: Any) -> Mapping[str, Any] | None:
-    """Return what is below the root element, or None. Official parsers take the only value, whatever its name."""
+    """Return the value below the root element, or None. Official parsers take the only value, whatever its name."""
     if not isinstance(document, dict):
         return None
     for name, value in document.items():
         if name.endswith("_response") and isinstance(value, dict):
             return value
-    # Simplified answers have no root element. Of all else, only what looks like the platform's counts as such.
+    # Simplified answers have no root element: recognise them by members of the platform's.
     candidates = [document, *document.values()] if len(document) == 1 else [document]
     return next(
         (each for each in candidates if isinstance(each, dict) and each.keys() & {"result", "request_id"}),
@@ -203,103 +273,3 @@ def _kind(content_type: str, body: bytes) -> str:
     if start.startswith((b"{", b"[")):
         return "JSON that is damaged or of another shape"
     return "neither JSON nor XML"
-
-
-class _Whose(TypedDict, total=False):
-    """Of an echo, what tells whose it is."""
-
-    __pydantic_config__ = ConfigDict(coerce_numbers_to_str=True, hide_input_in_errors=True)  # type: ignore[misc]
-
-    biz_id: str | None
-
-
-class _Accepted(TypedDict, total=False):
-    __pydantic_config__ = ConfigDict(hide_input_in_errors=True)  # type: ignore[misc]
-
-    task_id: int | None
-    task_request: _Whose | None
-
-
-_ACCEPTED = TypeAdapter(list[_Accepted])
-_RESPONSES = TypeAdapter(list[InitiativeTaskResponse])
-
-
-class SubmitReceipt:
-    """What became of one submitted request.
-
-    :param items: the accepted tasks as they came.
-    :param accepted: of each, what tells whose it is.
-    :param answer: what they were read from.
-    """
-
-    def __init__(self, items: list[Any], accepted: list[_Accepted], answer: Answer) -> None:
-        self.items = items
-        self.accepted = accepted
-        self._answer = answer
-
-    def __repr__(self) -> str:
-        # Without the echo, which is people.
-        return f"SubmitReceipt({len(self.accepted)} accepted, request_id={self.request_id!r})"
-
-    def serialize(self) -> dict[str, Any]:
-        """Return what Airflow stores of it where a task returns it: ids, and nobody's contact."""
-        return {"task_ids": self.task_ids, "request_id": self.request_id}
-
-    @property
-    def request_id(self) -> str | None:
-        """The gateway's id of the call."""
-        return self._answer.request_id
-
-    @cached_property
-    def data(self) -> list[InitiativeTaskResponse]:
-        """The accepted tasks, each with the gateway's whole echo. Read when it is asked for."""
-        return _RESPONSES.validate_python(self.items)
-
-    @property
-    def task_ids(self) -> dict[str, int | None]:
-        """The accepted recipients, by ``biz_id``: matched through the echo, never by position."""
-        found = {}
-        for task in self.accepted:
-            biz_id = (task.get("task_request") or {}).get("biz_id")
-            if biz_id is not None:
-                found[biz_id] = task.get("task_id")
-        return found
-
-    def strangers(self, biz_ids: Collection[str]) -> int:
-        """Return how many echoes belong to nobody of these: without a ``biz_id``, or with another."""
-        return sum((task.get("task_request") or {}).get("biz_id") not in biz_ids for task in self.accepted)
-
-
-def read_receipt(answer: Answer) -> SubmitReceipt:
-    """Return which tasks of a submitted request were accepted.
-
-    :raises RequestRefusedError: ``success`` is false: nothing of the request was accepted.
-    :raises AnswerUnreadableError: the answer has no ``result`` that says so or so.
-    """
-    result = answer.payload.get("result")
-    success = str(plain_text(result.get("success"))).lower() if isinstance(result, dict) else ""
-    if not isinstance(result, dict) or success not in ("true", "false"):
-        raise AnswerUnreadableError(
-            f"the answer to {SUBMIT_METHOD} has no result with success true or false "
-            f"(it holds: {answer.scrub(names_in(answer.payload))})",
-            request_id=answer.request_id,
-            hint=LOOK_UP,
-        )
-    if success == "false":
-        raise RequestRefusedError(
-            "the platform refused the request (success=false)",
-            code=shown_code(plain_text(result.get("code")), answer.scrub),
-            msg=answer.scrub(plain_text(result.get("message"))),
-            request_id=answer.request_id,
-            hint="Check the plan_id, the plan's state and the fields that the message names.",
-        )
-    items = as_list(result.get("data"))
-    try:
-        accepted = _ACCEPTED.validate_python(items)
-    except ValidationError:
-        raise AnswerUnreadableError(
-            f"the answer to {SUBMIT_METHOD} says success, but its data cannot be read",
-            request_id=answer.request_id,
-            hint=LOOK_UP,
-        ) from None
-    return SubmitReceipt(items, accepted, answer)

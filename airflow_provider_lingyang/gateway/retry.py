@@ -1,4 +1,4 @@
-"""When one call is tried again: one policy for both clients. Pure.
+"""Retry policy of one call, for both clients. Pure.
 
 A write is repeated only when it provably was not executed; a look-up also when that is unknown.
 """
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from airflow_provider_lingyang.gateway.errors import LingyangError, Replay, ThrottledError
 
 LONGEST_WAIT = 60.0
-"""Seconds. A throttle that lasts longer is the caller's to wait out: sleeping through it holds a worker."""
+"""Seconds. A longer throttle is the caller's to wait out: sleeping through it occupies a worker slot."""
 _BASE, _CAP = 0.5, 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often, and how long apart, one call is tried.
+    """How many attempts one call has, and how long apart.
 
-    :param max_attempts: tries at most, the first included.
+    :param max_attempts: at most, the first included.
     :param rng: source of jitter.
     """
 
@@ -36,7 +36,7 @@ class RetryPolicy:
         if not may or attempt >= self.max_attempts:
             return None
         if isinstance(error, ThrottledError):
-            # One more second than told: the ban is counted in whole ones.
+            # One second more than announced: the gateway counts a ban in whole seconds.
             wait = 1.0 + (error.retry_after or 1.0)
             return wait if wait <= LONGEST_WAIT + 1 else None
         backoff: float = min(_CAP, _BASE * 2 ** (attempt - 1))

@@ -1,16 +1,18 @@
-"""Keep a request's values out of texts: gateways like to quote what they were sent."""
+"""Keep a request's values out of texts: gateways like to quote requests."""
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import re
+import unicodedata
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote_to_bytes
 
 from airflow_provider_lingyang.gateway.form_encoding import KEPT
 
@@ -23,25 +25,40 @@ _CALL_ID = re.compile(r"[0-9A-Za-z._:-]{1,64}")
 _MIN_DIGITS, _MIN_SPACED = 7, 10
 """A value is looked for as digits from this length on; one that is spaced out itself only where it is no date."""
 _SPACED = r"[\s.()\u2010-\u2015-]"
-_BETWEEN_DIGITS = re.compile(rf"(?<=[0-9]){_SPACED}+(?=[0-9])")
+_BETWEEN_DIGITS = re.compile(r"(?<=[0-9])[^\w%&]{1,4}(?=[0-9])|(?<=[0-9])_{1,4}(?=[0-9])")
+"""Characters between two digits, other than letters: a value of the request is known by its digits alone."""
 _COUNTRY = re.compile(r"^(?:(?:\+|00)86|86(?=1[0-9]{10}$)|\+)")
-_ENTITY = re.compile("&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[0-9A-Za-z]{1,32});?")
-_NUMBER = re.compile(rf"[0-9]{{{_MIN_DIGITS},}}")
-_CONTACT = re.compile(
-    r"(?<![0-9A-Za-z])(?:\+?86[ -]?)?1[3-9][0-9](?:[ -]?[0-9]{4}){2}(?![0-9A-Za-z])"
-    r"|[^\s@<>:,;\"']{1,64}@[^\s@<>:,;\"']{1,255}"
+_ENCODED = re.compile(
+    r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[0-9A-Za-z]{1,32});?"
+    r"|(?:%[0-9a-fA-F]{2})+"
+    r"|(?:\\+u[dD][89abAB][0-9a-fA-F]{2}\\+u[dD][c-fC-F][0-9a-fA-F]{2})|\\+u[0-9a-fA-F]{4}|\\+x[0-9a-fA-F]{2}"
 )
-"""A mobile number of China, or a mailbox: of somebody who is not even in the request, and all the less for a log."""
+"""An entity of HTML, bytes in per cent signs, and characters in JSON's and Python's escapes."""
+_BASE64 = re.compile(r"(?<![0-9A-Za-z+/_=-])[0-9A-Za-z+/_-]{8,}={0,2}(?![0-9A-Za-z+/_=-])")
+_DECODED_TIMES = 3
+_FORMAT = re.compile(
+    "[\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
+)
+"""Characters that are not seen: they may stand anywhere in a value."""
+_NUMBER = re.compile(rf"[0-9]{{{_MIN_DIGITS},}}")
+_MARK = r"[\s.·‐-―-]"
+_CONTACT = re.compile(
+    rf"(?<![0-9A-Za-z])(?:\+?(?:00)?86{_MARK}?)?\(?1{_MARK}?[3-9]{_MARK}?[0-9]\)?(?:{_MARK}{{0,2}}[0-9]){{8}}(?![0-9A-Za-z])"
+    r"|[^\s@<>()\[\]:,;\"'!?、。]{1,64}@[^\s@<>()\[\]:,;\"'!?、。]{1,255}"
+)
+"""A mobile number of China, or a mailbox: of a person outside of the request, and all the less for a log."""
+_ANYONE = "contact"
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class Scrubber:
-    """Replaces every value of one request by its field's name, and what else looks like somebody's contact.
+    """Replaces every value of one request by its field's name, and any other contact by ``<contact>``.
 
-    Costs nothing until a text has to be scrubbed, which is only once something went wrong.
+    Costs nothing until a text has to be scrubbed, which is only after an error.
 
     :param params: the request's business parameters, structs as JSON text.
-    :param credentials: what else no text may hold: value → name.
+    :param credentials: further values that no text may hold: value → name.
     """
 
     def __init__(self, params: Mapping[str, str], credentials: Mapping[str, str]) -> None:
@@ -56,10 +73,12 @@ class Scrubber:
             return f"<a text of {len(text)} characters>"
         pieces: list[str] = []
         done = 0
-        for start, end, name in _merged(self._found(text)):
+        views = _views(text)
+        others = ((start, end, _ANYONE) for view in views for start, end in view.contacts())
+        for start, end, name in _merged([*self._found(views), *others]):
             pieces += text[done:start], f"<{name}>"
             done = end
-        text = _CONTACT.sub("<contact>", "".join(pieces) + text[done:])
+        text = "".join(pieces) + text[done:]
         # Only after that: a cut could leave half a value that no longer matches.
         return _UNPRINTABLE.sub(" ", text[:_MAX_TEXT])
 
@@ -77,17 +96,11 @@ class Scrubber:
                 return text
         return self(text)
 
-    def _found(self, text: str) -> Iterator[tuple[int, int, str]]:
+    def _found(self, views: Sequence[_View]) -> Iterator[tuple[int, int, str]]:
         """Yield where values stand in the text; they may overlap."""
-        views = [_View(text, range(len(text)), range(1, len(text) + 1))]
-        while (decoded := views[-1].respelled(_ENTITY, html.unescape)).text != views[-1].text and len(
-            views
-        ) < 3:
-            views.append(decoded)
-        views = [view.folded() for view in views]
         digits = [view.respelled(_BETWEEN_DIGITS, lambda _: "") for view in views]
         for value, name in self._values:
-            for spelling in _spellings(value):
+            for spelling in _spellings(value) | {_plain(value)}:
                 # "15" and "no" stand inside other words, where they are not the request's.
                 alone = len(spelling) < 4 and spelling.isascii()
                 for view in views:
@@ -106,12 +119,69 @@ class Scrubber:
         return [(value, name) for value, name in found.items() if len(value) > 1 or not value.isascii()]
 
 
-def _merged(spans: Iterator[tuple[int, int, str]]) -> Iterator[tuple[int, int, str]]:
-    """Join spans that overlap, so that no end of a value is left over; the earliest, longest one gives the name."""
+def _views(text: str) -> list[_View]:
+    """Return a text as it was written and as it reads decoded, each folded: one value has many spellings."""
+    views = [_View(text, range(len(text)), range(1, len(text) + 1))]
+    for _ in range(_DECODED_TIMES):
+        decoded = views[-1].respelled(_ENCODED, _decoded)
+        if decoded.text == views[-1].text:
+            break
+        views.append(decoded)
+    # Last: a text in base64 may be spelled in any of the other ways, and the other way round.
+    for view in views[:]:
+        within = view.respelled(_BASE64, _of_base64)
+        if within.text != view.text:
+            views += [within, within.respelled(_ENCODED, _decoded)]
+    return [view.folded() for view in views]
+
+
+def _decoded(text: str) -> str:
+    """Return the decoded escape, or the escape itself where it stands for nothing."""
+    if text[0] == "&":
+        return html.unescape(text)
+    if text[0] == "%":
+        raw = unquote_to_bytes(text)
+        for encoding in ("utf-8", "gb18030"):
+            try:
+                return raw.decode(encoding)
+            except UnicodeDecodeError:
+                continue
+        return text
+    codes = [int(code, 16) for code in re.findall(r"[ux]([0-9a-fA-F]+)", text)]
+    if len(codes) == 2:
+        return chr(0x10000 + ((codes[0] - 0xD800) << 10) + (codes[1] - 0xDC00))
+    return chr(codes[0])
+
+
+def _of_base64(text: str) -> str:
+    """Return the text in a piece of base64, or the piece itself where it holds none: most such words are words."""
+    bare = text.rstrip("=").translate(_URL_SAFE)
+    try:
+        found = base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True).decode()
+    except ValueError:
+        return text
+    return text if _NO_TEXT.search(found) else found
+
+
+_NO_TEXT = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
+_URL_SAFE = str.maketrans("-_", "+/")
+
+
+def _plain(text: str) -> str:
+    """Return a text without invisible differences: width, form and case of its characters."""
+    return unicodedata.normalize("NFKC", _FORMAT.sub("", text)).casefold()
+
+
+def _merged(spans: Iterable[tuple[int, int, str]]) -> Iterator[tuple[int, int, str]]:
+    """Join spans that overlap, so that no end of a value is left over.
+
+    The earliest, longest one gives the name, and any field of the request before a contact of anyone.
+    """
     current: tuple[int, int, str] | None = None
     for start, end, name in sorted(spans, key=lambda span: (span[0], -span[1])):
         if current is not None and start < current[1]:
-            current = (current[0], max(current[1], end), current[2])
+            first = name if current[2] == _ANYONE else current[2]
+            current = (current[0], max(current[1], end), first)
             continue
         if current is not None:
             yield current
@@ -129,7 +199,7 @@ class _View:
     ends: Sequence[int]
 
     def respelled(self, pattern: re.Pattern[str], spell: Callable[[str], str]) -> _View:
-        """Return it with other words for what matches."""
+        """Return it with each match of a pattern respelled."""
         pieces: list[str] = []
         starts: list[int] = []
         ends: list[int] = []
@@ -150,11 +220,19 @@ class _View:
         )
 
     def folded(self) -> _View:
-        """Return it without the difference between upper and lower case."""
-        folded = self.text.casefold()
-        if len(folded) == len(self.text):
-            return _View(folded, self.starts, self.ends)
-        return self.respelled(_ANY, str.casefold)
+        """Return it without differences of width, form and case, and without characters that are not seen."""
+        view = self
+        if not view.text.isascii():
+            view = view.respelled(_FORMAT, lambda _: "").respelled(_NOT_ASCII, _normalized)
+        folded = view.text.casefold()
+        if len(folded) == len(view.text):
+            return _View(folded, view.starts, view.ends)
+        return view.respelled(_ANY, str.casefold)
+
+    def contacts(self) -> Iterator[tuple[int, int]]:
+        """Yield where it holds a contact, of a recipient or of anyone else."""
+        for found in _CONTACT.finditer(self.text):
+            yield self.starts[found.start()], self.ends[found.end() - 1]
 
     def find(self, word: str, name: str, *, alone: bool = False) -> Iterator[tuple[int, int, str]]:
         """Yield where a word was written.
@@ -172,10 +250,16 @@ class _View:
 
 
 _ANY = re.compile("(?s:.)")
+_NOT_ASCII = re.compile("(?s:.)[\u0300-\u036f\u3099\u309a]+|[^\x00-\x7f]")
+"""One character, with the marks that are written above it."""
+
+
+def _normalized(text: str) -> str:
+    return unicodedata.normalize("NFKC", text)
 
 
 def _digits(value: str) -> str | None:
-    """Return a phone number, or what may be one, as nothing but its digits, without the country's."""
+    """Return the digits of a possible phone number, without the country's; None: it is none."""
     digits = re.sub(_SPACED, "", value)
     spaced = digits != value
     digits = _COUNTRY.sub("", digits)

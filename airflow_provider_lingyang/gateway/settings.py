@@ -1,4 +1,4 @@
-"""What a client of the gateway needs to know, checked before anything is sent."""
+"""The settings of a gateway client, checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from urllib.parse import urlsplit
 
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError
 from airflow_provider_lingyang.gateway.signing import SIGN_METHODS
+from airflow_provider_lingyang.gateway.transport_errors import CONNECT_TIMEOUT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings:
-    """What a client needs to know.
+    """The settings of a gateway client.
 
     :param url: the full gateway URL; https, http only to loopback.
     :param app_key: the App key.
@@ -20,7 +21,7 @@ class GatewaySettings:
     :param session_token: the user session, where the API needs one.
     :param sign_method: ``hmac-sha256``, ``hmac`` or ``md5``.
     :param timeout: seconds: for the connection to be made, and again for the whole answer to arrive.
-    :param max_attempts: how often one request is sent at most; a write only again when it was not executed.
+    :param max_attempts: of one request, the first included; a write is retried only when it was not executed.
     :raises LingyangConfigError: for a value that cannot be right.
     """
 
@@ -52,9 +53,14 @@ class GatewaySettings:
 
     @property
     def credentials(self) -> dict[str, str]:
-        """What no text may hold: value → name."""
+        """Values that no text may hold, with their names."""
         named = {self.app_secret: "app_secret", self.session_token or "": "session_token"}
         return {value: name for value, name in named.items() if value}
+
+    @property
+    def answer_within(self) -> float:
+        """Seconds within which an attempt is over: the timeouts of the connection and of the answer."""
+        return min(CONNECT_TIMEOUT, self.timeout) + self.timeout
 
     @property
     def plain_http(self) -> bool:

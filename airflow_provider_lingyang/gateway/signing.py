@@ -1,4 +1,4 @@
-"""How a request proves who sent it: parameters → string to sign → digest. Pure.
+"""The signature of a request: parameters → string to sign → digest. Pure.
 
 Source: Taobao Open Platform, "API call method",
 doc.alidayu.com/docs/doc.htm?treeId=49&articleId=101617&docType=1
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError
 
 SIGN_METHODS = ("hmac-sha256", "hmac", "md5")
-"""What ``sign_method`` may be; the first is this package's default. ``hmac`` is HMAC-MD5."""
+"""Values of ``sign_method``; the first is this package's default. ``hmac`` is HMAC-MD5."""
 
 
 def string_to_sign(params: Mapping[str, str]) -> str:
@@ -30,8 +30,8 @@ def string_to_sign(params: Mapping[str, str]) -> str:
 def sign(params: Mapping[str, str], secret: str, sign_method: str) -> str:
     """Return the signature of a request, as upper-case hex.
 
-    :param params: system and business parameters before URL encoding; what is signed must be byte for
-        byte what is sent.
+    :param params: system and business parameters before URL encoding; the signed text must be
+        byte for byte the sent one.
     :param secret: the App secret.
     :param sign_method: ``hmac-sha256``, ``hmac`` (HMAC-MD5) or ``md5`` (MD5 of secret + text + secret).
     :raises LingyangConfigError: for another ``sign_method``.

@@ -1,4 +1,4 @@
-"""What went wrong on the way to the gateway or back, in the same words whichever client met it. Pure."""
+"""Errors on the way to the gateway or back, in the same words for both clients. Pure."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ import re
 import ssl
 
 from airflow_provider_lingyang.gateway.error_codes import LOOK_UP
-from airflow_provider_lingyang.gateway.errors import AnswerLostError, NotSentError, Replay
+from airflow_provider_lingyang.gateway.errors import (
+    AnswerLostError,
+    AnswerUnreadableError,
+    NotSentError,
+    Replay,
+)
 
 CONNECT_TIMEOUT = 10.0
 """Seconds at most for a connection to be made: a gateway that is there answers within a few."""
 IDLE_LIMIT = 5.0
-"""Seconds. A connection idle for longer may have been closed by the gateway without our knowing: a write
-on it would be lost with nobody able to say whether it was executed."""
+"""Seconds that a look-up's connection is kept without use: the gateway may close it unnoticed. Writes are sent on new
+connections only."""
+SECOND_ANSWER = 0.2
+"""Seconds to wait after a refused write for a second, contradicting answer, unless the gateway closes the connection
+before, as requested."""
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 
 
@@ -57,8 +65,13 @@ def not_in_time(timeout: float) -> AnswerLostError:
 
 
 def broken(error: BaseException) -> AnswerLostError:
-    """Return the error for a connection that broke after the request may have left."""
+    """Return the error for a connection that broke after the request may have been sent."""
     return AnswerLostError(f"the connection to the gateway broke ({reason_of(error)})", hint=LOOK_UP)
+
+
+def two_answers() -> AnswerUnreadableError:
+    """Return the error for two answers to one request: neither can be believed."""
+    return AnswerUnreadableError("the gateway answered more than once", hint=LOOK_UP)
 
 
 def reason_of(error: BaseException) -> str:
@@ -71,14 +84,14 @@ def reason_of(error: BaseException) -> str:
         if found := _TUNNEL.search(str(item)):
             return f"the proxy answered HTTP {found[1]}"
         if isinstance(item, OSError) and item.strerror:
-            # asyncio's own words hold the address instead of the reason.
+            # asyncio's own text holds the address instead of the reason.
             own_words = item.errno and item.strerror.startswith("Connect call")
             return os.strerror(item.errno or 0) if own_words else item.strerror
     return type(chain(error)[-1]).__name__
 
 
 def chain(error: BaseException) -> list[BaseException]:
-    """Return an error and all that it came from, whichever way the libraries say so."""
+    """Return an error and all its causes, in any of the libraries' ways of chaining them."""
     found: list[BaseException] = []
     pending: list[object] = [error]
     while pending and len(found) < 20:

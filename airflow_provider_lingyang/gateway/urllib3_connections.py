@@ -1,27 +1,43 @@
-"""Connections of urllib3 that tell whether a request can have left, and until when an answer must be complete."""
+"""Connections of urllib3: whether a request may have been sent, and whether an answer is complete and alone.
+
+One request per connection. On a kept one, a second answer to request A that comes after request B is sent is read as
+B's, and no check before the send can see it: B, executed, would be booked throttled and sent again. A's own second
+answer is nothing that a client can wait for: a documented refusal that is alone in its answer is the platform's word.
+Price (``benchmarks/connections.py``): two round trips for each request over TLS; ``max_in_flight`` hides them.
+"""
 
 from __future__ import annotations
 
 import http.client
 import io
+import os
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.util.ssl_ import create_urllib3_context
 from urllib3.util.ssl_match_hostname import CertificateError
 
+from airflow_provider_lingyang.gateway.http_answer import MAX_HEAD_BYTES, HeadCheck, unreadable
 from airflow_provider_lingyang.gateway.transport_errors import chain, reason_of
 
+before_send: ContextVar[Callable[[], None] | None] = ContextVar("before_send", default=None)
+"""Called last before a request is sent on a new connection; its error comes out, and nothing was sent."""
 _CERTIFICATE = (ssl.SSLCertVerificationError, CertificateError)
+_NOTHING_YET = (BlockingIOError, ssl.SSLWantReadError)
+_LONGEST = 3600.0
+_AT_ONCE = 0.001
 
 
 class NotConnectedError(Exception):
-    """The connection was not made (name, network, proxy, TLS), so nothing of the request has left.
+    """The connection was not made (name, network, proxy, TLS), so nothing was sent.
 
     :param cause: the original error.
     :param proxied: a proxy stands between.
@@ -53,37 +69,116 @@ class _UntilReader(io.RawIOBase):
         self._raw = raw
         self._sock = sock
         self._seconds = seconds
-        self._until = time.monotonic() + seconds
+        self.until = time.monotonic() + seconds
+        self.left: int | None = None
+        """Bytes that may be read; None: any number."""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        left = self._until - time.monotonic()
+        left = self.until - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
+        if self.left is not None and self.left <= 0:
+            raise unreadable(f"its head is longer than {MAX_HEAD_BYTES} bytes")
         self._sock.settimeout(left)
         try:
-            return self._raw.readinto(buffer)
+            count = self._raw.readinto(buffer)
         finally:
             self._sock.settimeout(self._seconds)
+        if self.left is not None:
+            self.left -= count or 0
+        return count
 
     def close(self) -> None:
         self._raw.close()
         super().close()
 
 
-class _Response(http.client.HTTPResponse):
-    """An answer that must be complete, headers and all, within the socket's time-out."""
+class Response(http.client.HTTPResponse):
+    """The answer to one request, complete within the socket's time-out, interim answers and all.
+
+    Its stream stays open after its end, for :meth:`is_followed`; ``close`` it.
+    """
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        if seconds := sock.gettimeout():
-            self.fp = io.BufferedReader(_UntilReader(self.fp.detach(), sock, seconds))
+        self._source = _UntilReader(self.fp.detach(), sock, sock.gettimeout() or _LONGEST)
+        self._stream: io.BufferedReader[Any] = io.BufferedReader(self._source)
+        self.fp = self._stream
+        self._heads: HeadCheck | None = None
+
+    def begin(self) -> None:
+        """Read the head.
+
+        :raises AnswerUnreadableError: it is not one of HTTP, or breaks the limits of ``http_answer.py``.
+        """
+        self._heads = HeadCheck()
+        self._source.left = MAX_HEAD_BYTES
+        try:
+            super().begin()
+        except http.client.RemoteDisconnected:
+            raise
+        except http.client.HTTPException as error:
+            # Its text may repeat the answer.
+            raise unreadable(f"not HTTP, or beyond its limits: {type(error).__name__}") from None
+        self._source.left = None
+        self._heads.is_final(self.status, _lines(self.headers))
+
+    def _read_status(self) -> tuple[str, int, str]:
+        # The library skips 100, but takes 102, 103 and the like for the final answer.
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if self._heads is None or not 100 <= status < 200:
+                return version, status, reason
+            self._heads.is_final(status, _lines(http.client.parse_headers(self.fp)))
+
+    def read_piece(self, size: int) -> bytes:
+        """Return up to so many bytes of the body as they came; empty at its end.
+
+        :raises http.client.HTTPException: it ends too soon.
+        """
+        piece = self.read1(size)
+        if not piece and self.length:
+            raise http.client.IncompleteRead(b"", self.length)
+        return piece
+
+    def is_followed(self, patience: float) -> bool:
+        """Return whether more than this answer comes on its connection.
+
+        :param patience: seconds to wait for that, unless the gateway closes the connection before; 0: look only.
+        """
+        self._source.until = time.monotonic() + max(patience, _AT_ONCE)
+        try:
+            return bool(self._stream.read1(1))
+        except (OSError, ValueError):
+            # Nothing came, or nothing can come.
+            return False
+
+    def _close_conn(self) -> None:
+        self.fp = None  # type: ignore[assignment]  # the body has ended
+
+    def close(self) -> None:
+        """Close the stream, and with it the connection once the pool has let it go."""
+        try:
+            super().close()
+        finally:
+            self._stream.close()
+
+
+def _lines(headers: http.client.HTTPMessage) -> list[tuple[bytes, bytes]]:
+    if isinstance(rest := headers.get_payload(), str) and rest:
+        # From a line on that is no header, the library takes all others for a text.
+        raise unreadable("a header that is none")
+    return [
+        (name.encode("latin-1", "replace"), str(value).encode("latin-1", "replace"))
+        for name, value in headers.items()
+    ]
 
 
 class _HTTPConnection(HTTPConnection):
-    response_class = _Response
+    response_class = Response
     _held: list[bytes] | None = None
 
     def connect(self) -> None:
@@ -91,23 +186,79 @@ class _HTTPConnection(HTTPConnection):
             super().connect()
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        """Send a request, head and body in one write: after each, a thread waits for its turn to run."""
+        """Send a request, head and body in one write: after each, a thread waits for its turn to run.
+
+        :raises NotConnectedError: the gateway sent bytes, or closed, before the request; nothing was sent.
+        """
         held = self._held = []
         try:
             super().request(*args, **kwargs)
         finally:
             self._held = None
+        if self.sock is None:
+            self.connect()
+        if _has_spoken(self.sock):
+            self.close()
+            raise NotConnectedError(_SpokenError(), proxied=self.proxy is not None)
         self.send(b"".join(held))
 
     def send(self, data: Any) -> None:
         if self._held is None:
+            if self.sock is None:
+                self.connect()
+            if (check := before_send.get()) is not None:
+                check()
             super().send(data)
         else:
             self._held.append(data)
 
 
+class _SpokenError(OSError):
+    def __init__(self) -> None:
+        super().__init__(0, "it answered before it was asked")
+
+
+def _has_spoken(sock: Any) -> bool:
+    """Return whether bytes, or the end, wait on a connection before anything was asked on it.
+
+    Read rather than polled: records of TLS itself (tickets of TLS 1.3) are no answer, and are skipped.
+    """
+    before = sock.gettimeout()
+    sock.settimeout(0)
+    try:
+        sock.recv(1)
+    except _NOTHING_YET:
+        return False
+    except OSError:
+        return True
+    finally:
+        sock.settimeout(before)
+    return True
+
+
 class _HTTPSConnection(_HTTPConnection, HTTPSConnection):
-    pass
+    def connect(self) -> None:
+        # A proxy that is spoken to in TLS takes its bundle from here.
+        if self.ssl_context is None and (self.proxy is None or self.proxy.scheme == "http"):
+            with _dialing(self):
+                self.ssl_context = _trusting(self.ca_certs, self.ca_cert_dir, _changed(self.ca_certs))
+            self.ca_certs = self.ca_cert_dir = None
+        super().connect()
+
+
+def _changed(path: str | None) -> int:
+    return os.stat(path).st_mtime_ns if path else 0  # noqa: PTH116  # a variable's text, as it is
+
+
+@lru_cache(4)
+def _trusting(bundle: str | None, folder: str | None, _changed: int) -> ssl.SSLContext:
+    """Return the TLS context of a bundle. Cached: to read a bundle takes as long as several handshakes."""
+    context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
+    if bundle or folder:
+        context.load_verify_locations(bundle, folder)
+    else:
+        context.load_default_certs()
+    return context
 
 
 class _HTTPPool(urllib3.HTTPConnectionPool):
@@ -119,4 +270,4 @@ class _HTTPSPool(urllib3.HTTPSConnectionPool):
 
 
 POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
-"""URL scheme → pool of such connections: what urllib3's ``pool_classes_by_scheme`` takes."""
+"""URL scheme → pool of such connections, for urllib3's ``pool_classes_by_scheme``."""

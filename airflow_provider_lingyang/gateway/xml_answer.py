@@ -1,12 +1,15 @@
-"""Read the platform's XML: what a gateway, or something before it, answers although JSON was asked for. Pure.
+"""Read the platform's XML: a gateway, or a proxy before it, may answer in it although JSON was requested. Pure.
 
-The form is that of the API page's XML examples: everything is text, a list is an element around its items.
+The form is that of the API page's XML examples: everything is text, a list is an element around its items. An
+attribute, which they do not have but for ``list="true"``, is read as a member of its element.
 """
 
 from __future__ import annotations
 
 from typing import Any
 from xml.etree.ElementTree import ParseError, XMLParser
+
+from airflow_provider_lingyang.gateway.json_answer import DuplicateKeyError
 
 _MAX_DEPTH = 32
 """The API page's answer has a depth of 6."""
@@ -15,6 +18,7 @@ _MAX_DEPTH = 32
 def parse_xml(body: bytes) -> dict[str, Any]:
     """Return an XML document as JSON would have it: element name → text, None, dict, or list of a repeated name.
 
+    :raises DuplicateKeyError: an element has a child and an attribute of one name, with different values.
     :raises ValueError: it is not well-formed, has a document type (which could declare entities), or is
         nested too deeply.
     """
@@ -35,6 +39,7 @@ class _Builder:
     def __init__(self) -> None:
         self.document: dict[str, Any] = {}
         self._open = [self.document]
+        self._attributes: list[dict[str, str]] = []
         self._text: list[str] = []
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
@@ -44,15 +49,27 @@ class _Builder:
         if len(self._open) > _MAX_DEPTH:
             raise ValueError("nested too deeply")
         self._open.append({})
+        # Those of a namespace are about the document, not about the answer.
+        self._attributes.append(
+            {name: said for name, said in attrs.items() if name != "list" and not name.startswith("{")}
+        )
         self._text.clear()
 
     def data(self, text: str) -> None:
         self._text.append(text)
 
     def end(self, tag: str) -> None:
-        children = self._open.pop()
-        value: Any = children or "".join(self._text).strip() or None
-        # What stands between two elements is the parent's, and only layout.
+        children, attributes = self._open.pop(), self._attributes.pop()
+        text = "".join(self._text).strip()
+        value: Any = None if children else text or None
+        if attributes and text and not children:
+            # A text that is more than a text: which of them counts, nothing says.
+            raise ValueError("attributes of a text")
+        if any(children.get(name, said) != said for name, said in attributes.items()):
+            raise DuplicateKeyError
+        if children or attributes:
+            value = attributes | children
+        # Text between two elements is the parent's, and only layout.
         self._text.clear()
         siblings = self._open[-1]
         if tag not in siblings:

@@ -17,8 +17,8 @@ from contextlib import closing, contextmanager, redirect_stdout
 from datetime import datetime
 from typing import Any
 
+from airflow_provider_lingyang.errors import LedgerError
 from airflow_provider_lingyang.gateway.dates import CHINA
-from airflow_provider_lingyang.ledger.base import LedgerError
 from airflow_provider_lingyang.ledger.listing import ListedCampaign, Listing
 
 
@@ -96,6 +96,7 @@ def _facts(listing: Listing, campaign: ListedCampaign, options: argparse.Namespa
                 "written_at": _time(request.written_at),
                 "biz_ids": list(request.biz_ids),
             }
+            | ({} if request.settle_key == request.task_unique_code else {"settle": request.settle_key})
             for request in listing.in_doubt(campaign)
         ]
     if options.biz_ids:
@@ -104,7 +105,7 @@ def _facts(listing: Listing, campaign: ListedCampaign, options: argparse.Namespa
 
 
 def _hook(conn_id: str) -> Any:
-    # Airflow 3 looks into its own database only where it is told that this is no task.
+    # Airflow 3 looks into its own database only where an environment variable says that this is no task.
     os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
     from airflow_provider_lingyang.storage.query import QueryError, sql_hook
 
@@ -128,14 +129,15 @@ def _text(campaigns: Sequence[dict[str, Any]]) -> Iterator[str]:
             f"finished {'yes' if campaign['finished'] else 'no'}  {counts}"
         )
         for request in campaign.get("requests_in_doubt", ()):
+            key = request.get("settle", request["task_unique_code"])
             yield (
-                f"  in doubt: {request['task_unique_code']}  batch_num {_quoted(request['batch_num'])}  "
+                f"  in doubt: {key}  batch_num {_quoted(request['batch_num'])}  "
                 f"written_at {request['written_at']}  biz_ids {_quoted(request['biz_ids'])}"
             )
     if not campaigns:
         yield "no campaigns"
     if any(campaign.get("requests_in_doubt") for campaign in campaigns):
-        yield "Who knows what became of one tells the task: settle={CODE: 'accepted'} or settle={CODE: 'not_executed'}"
+        yield "Once you know what became of one, give the task settle={CODE: 'accepted'} or {CODE: 'not_executed'}"
 
 
 def _quoted(value: Any) -> str:

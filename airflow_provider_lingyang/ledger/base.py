@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol, Self
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, Self
+
+from airflow_provider_lingyang.gateway.contacts import IDENTITY_VERSION
+from airflow_provider_lingyang.identity import digest, settle_key
 
 INTENT_LIFE = 30.0
 """Seconds. An older intent is written again before its request leaves: that fails for a try that was replaced."""
+OPEN_FOR = 120.0
+"""Seconds assumed of an intent that does not say for how long its request may be under way."""
+WRITTEN_WITHIN = 5.0
+"""Seconds in which a process writes what it was answered last, when it is over with what it had begun."""
 
 
-class LedgerError(Exception):
-    """The ledger cannot be read or written, so nothing leaves. A later try may find it well again."""
-
-
-class LedgerFencedError(LedgerError):
-    """Another try or another worker has taken over: this one may write, and therefore send, nothing more."""
-
-
-class LedgerRefusedError(LedgerError):
-    """What the ledger holds forbids to send; no retry helps."""
+WAITS_FOR_OTHERS = "another process may still send what it had begun"
+GIVEN_TOO_EARLY = (
+    "when settle was given, another process could still send what it names. Now none can, and each of these requests "
+    "has a new number, so find out again whether they were executed"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,8 @@ class Attempt:
 
     :param max_tries: Airflow's own; grows with every Clear and with nothing else.
     :param resumed: whether it goes on after a deferral.
+    :param loop_node: the loop around the task (Airflow 3.4), or None. Iterations share everything above.
+    :param loop_index: the loop's iteration, from 0.
     """
 
     dag_id: str
@@ -43,11 +49,23 @@ class Attempt:
     try_number: int
     max_tries: int | None = None
     resumed: bool = False
+    loop_node: str | None = None
+    loop_index: int | None = None
+
+    @property
+    def in_loop(self) -> bool:
+        """Whether other iterations of a loop are task instances of the same campaign."""
+        return self.loop_node is not None
 
     @property
     def worker(self) -> str:
-        """The task instance, whatever its try: at most one process of it may send."""
-        return digest(self.dag_id, self.run_id, self.task_id, self.map_index)
+        """The task instance, whatever its try: at most one process of it may send.
+
+        The region of an iteration is no part of it: a Clear of a loop's gate brings an iteration back in another
+        region, as try 1, and the process of the replaced one may still run.
+        """
+        iteration = (self.loop_node, self.loop_index) if self.in_loop else ()
+        return digest(self.dag_id, self.run_id, self.task_id, self.map_index, *iteration)
 
     @property
     def has_past(self) -> bool:
@@ -60,18 +78,21 @@ class Header:
     """Whose campaign it is. The same people under another app or secret would be other requests and other ids.
 
     :param key_fingerprint: of the App secret; tells whether it changed, and nothing else.
+    :param identity_version: of the canonical forms that derived ids are made from; an open campaign keeps its own.
     """
 
     host: str
     app_key: str
     plan_id: int
     key_fingerprint: str
+    # Earlier versions of this package wrote none.
+    identity_version: int = 1
 
     @classmethod
     def of(cls, *, host: str, app_key: str, app_secret: str, plan_id: int) -> Self:
         """Return the header of a campaign that is sent with these settings."""
         fingerprint = hmac.new(app_secret.encode(), b"lingyang ledger", hashlib.sha256).hexdigest()[:32]
-        return cls(host, app_key, plan_id, fingerprint)
+        return cls(host, app_key, plan_id, fingerprint, IDENTITY_VERSION)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON."""
@@ -88,6 +109,8 @@ class Intent:
     :param struct_digest: SHA-256 of what the code stands for, in hex.
     :param written_at: epoch seconds: not later than any request with this code that may have been executed left.
     :param again: whether its recipients were in a request before, which was not executed.
+    :param open_for: seconds after which the request can no longer be under way, counted from when the intent cannot be
+        written again any more: the life of an intent, and the time-outs of a connection and of an answer.
     """
 
     task_unique_code: str
@@ -96,13 +119,14 @@ class Intent:
     struct_digest: str
     written_at: float
     again: bool = False
+    open_for: float = OPEN_FOR
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a request's recipients. Together the four are all of them, or all that were in doubt.
 
-    :param accepted: ``biz_id`` → the platform's task id, where it was told.
+    :param accepted: ``biz_id`` → the platform's task id, where the answer has it.
     :param rejected: refused, finally.
     :param not_executed: provably not contacted: free to be sent.
     :param in_doubt: still unknown.
@@ -119,8 +143,11 @@ class Outcome:
 class PastRequest:
     """A request of an earlier try, as the ledger remembers it. Recipients are known by their :func:`key_of`.
 
-    :param in_doubt: the ``biz_id`` of those of whom nothing is known, in the request's order.
+    :param in_doubt: the ``biz_id`` of the recipients in doubt, in the request's order.
     :param mine: whether this task instance sent it; otherwise another one of the same campaign did.
+    :param others_may_send: whether another process may still send it.
+    :param number: which intent of its code it is in this generation, from 1.
+    :param open_for: see :class:`Intent`.
     """
 
     task_unique_code: str
@@ -132,18 +159,57 @@ class PastRequest:
     not_executed: Sequence[bytes] = ()
     in_doubt: Sequence[str] = ()
     mine: bool = True
-
-
-class Ledger(Protocol):
-    """What a campaign needs of a ledger. All calls come from the task's main thread."""
+    others_may_send: bool = False
+    number: int = 1
+    open_for: float = OPEN_FOR
 
     @property
-    def remembers(self) -> bool:
-        """Whether a later try can go on from here."""
+    def settle_key(self) -> str:
+        """What stands for it in ``settle``."""
+        return settle_key(self.task_unique_code, self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a try opens its campaign.
+
+    :param changed: names of the settings under which an earlier try sent, and which are others now.
+    :param settled: requests in doubt that a person has settled as not executed, so that the change may be.
+    """
+
+    generation: int
+    changed: Sequence[str] = ()
+    settled: Sequence[str] = field(default=())
+
+
+class Ledger:
+    """What tries of a task leave for later ones; this base leaves nothing. All calls come from the task's main thread.
+
+    Every method that writes raises :class:`~airflow_provider_lingyang.errors.LedgerFencedError` where another process
+    has taken over, and ``LedgerError`` where the ledger cannot be written.
+    """
+
+    remembers = False
+    """Whether a later try can go on from here."""
+    identity_version = IDENTITY_VERSION
+    """Of the canonical forms that the open campaign's derived ids are made from."""
+    others_may_run = False
+    """Whether an earlier process of this task instance, which Airflow may have replaced, may still send.
+
+    As long as it may, :meth:`release` writes nothing.
+    """
+    was_refused = True
+    """Whether an earlier process of this task instance found the ledger lost, too; True where nothing can tell."""
+    begun_at: datetime | None = None
+    """Since when earlier processes may have sent, where :meth:`claim` returned False. None proves nothing."""
+
+    def __init__(self) -> None:
+        self._facts: dict[str, Any] = {}
 
     @property
     def handle(self) -> dict[str, Any] | None:
         """How others can read it, as plain JSON; None where they cannot."""
+        return None
 
     def claim(self) -> bool:
         """Take over from every earlier process of this task instance. The first thing a try does.
@@ -151,152 +217,115 @@ class Ledger(Protocol):
         :return: False where there were earlier processes that the ledger does not know, until :meth:`know_past`.
         :raises LedgerError: it cannot be reached.
         """
+        return True
 
     def know_past(self) -> None:
         """Note that what earlier processes did, which the ledger did not know, is known now."""
 
-    def open(self, header: Header, *, resubmit: bool = False) -> int:
-        """Open a campaign and return its generation.
+    def has_begun(self, plan_id: int) -> bool:
+        """Return whether this task instance has written an intent for a plan. May be asked before :meth:`open`.
+
+        :raises LedgerError: it cannot be read.
+        """
+        return False
+
+    def open(
+        self,
+        header: Header,
+        *,
+        resubmit: bool = False,
+        not_executed: Collection[str] = frozenset(),
+        wait: Callable[[float], None] = time.sleep,
+    ) -> Opening:
+        """Open a campaign and return which generation of it, and what was settled so that it may go on.
 
         :param resubmit: after a Clear of a finished submission, start the next generation.
-        :raises LedgerRefusedError: it is open with another host, app key or secret, or others share what is to be
-            sent again.
+        :param not_executed: :func:`settle_key` of requests that a person says were not executed. Where the settings
+            changed, and these are all that is in doubt, they are settled so and the campaign goes on.
+        :param wait: waits some seconds, in which other tasks end what they had begun to send with the settings before;
+            what it raises comes out, and nothing is settled.
+        :raises LedgerRefusedError: it is open with another host, app key or secret; or others share what is to be
+            sent again; or a word was given while others could still send what it names.
         :raises LedgerError: it cannot be written.
         """
+        return Opening(1)
 
     def past(self) -> Iterator[PastRequest]:
         """Yield what earlier tries did. What comes later outranks what came before, of a request and of a recipient."""
+        return iter(())
 
     def write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
         """Write outcomes and intents, all or nothing. No request may leave before this has returned.
 
-        :raises LedgerFencedError: somebody else has taken over, or has one of the recipients.
+        :raises LedgerFencedError: another process has taken over, or has one of the recipients.
         :raises LedgerError: it cannot be written.
         """
+
+    def holds(self, intents: Sequence[Intent]) -> set[str]:
+        """Return the codes of those intents that are there as this process writes them, with all recipients in doubt.
+
+        What a write whose answer was lost has left: it may have been committed. Raises as :meth:`write` does.
+        """
+        return set()
 
     def renew(self, intents: Sequence[Intent]) -> None:
         """Write intents again as they are, to find out whether they are still ours; raises as :meth:`write` does."""
 
+    def number(self, task_unique_code: str) -> int:
+        """Return the number of a code's latest intent that this try has read or written; 1 where it knows of none."""
+        return 1
+
+    def skip_numbers(self, numbers: Mapping[str, int]) -> None:
+        """Give later intents of codes higher numbers than these, in later tries too; raises as :meth:`write` does."""
+
     def take_over(self, task_unique_codes: Sequence[str]) -> None:
-        """Take requests in doubt over from whoever wrote them; raises as :meth:`write` does."""
+        """Take requests in doubt over from the process that wrote them; raises as :meth:`write` does.
+
+        When it has returned, an earlier owner can write none of these intents again.
+
+        :raises LedgerFencedError: another worker has sent one of them again since this try read of it.
+        """
+
+    def end_others(self, task_unique_codes: Collection[str], too_early: Collection[str] = ()) -> None:
+        """Note that no process can send some requests any more, nor an earlier one anything; raises as :meth:`write`.
+
+        Call it only after whatever another process had begun must be over.
+
+        :param task_unique_codes: requests in doubt that are this process's.
+        :param too_early: those of them about which a word was given before. Each gets the next number, so that no
+            process ever takes that word.
+        """
+
+    def fact(self, name: str) -> Any:
+        """Return what is noted about the open generation under a name, or None.
+
+        :raises LedgerError: it cannot be read.
+        """
+        return self._facts.get(name)
+
+    def set_fact(self, name: str, value: Any) -> None:
+        """Note something small about the open generation, for this try and later ones; raises as :meth:`write` does.
+
+        :param value: plain JSON, of a few hundred bytes at most; None removes it.
+        """
+        self._facts = with_fact(self._facts, name, value)
 
     def finish(self) -> None:
-        """Note that everybody of the audience is in a final state."""
+        """Note that all recipients of the audience are in a final state."""
+
+    def release(self) -> None:
+        """Note that this process sends nothing more; raises as :meth:`write` does."""
 
     def close(self) -> None:
         """Give its connection back."""
 
 
-class NoLedger:
-    """Remembers nothing."""
-
-    remembers = False
-    handle = None
-
-    def claim(self) -> bool:
-        """Return that nothing is missing."""
-        return True
-
-    def know_past(self) -> None:
-        """Do nothing."""
-
-    def open(self, header: Header, *, resubmit: bool = False) -> int:
-        """Return the only generation."""
-        return 1
-
-    def past(self) -> Iterator[PastRequest]:
-        """Yield nothing."""
-        return iter(())
-
-    def write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
-        """Do nothing."""
-
-    def renew(self, intents: Sequence[Intent]) -> None:
-        """Do nothing."""
-
-    def take_over(self, task_unique_codes: Sequence[str]) -> None:
-        """Do nothing."""
-
-    def finish(self) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
+def with_fact(facts: Mapping[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """Return facts with one of them set, or removed by None."""
+    return {key: known for key, known in {**facts, name: value}.items() if known is not None}
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A campaign as the ledger knows it.
-
-    :param finished: the worker and ``max_tries`` of the submission that finished it, or None.
-    :param begun: tells whether anybody was sent to, or may have been.
-    :param shared: tells whether another worker has sent, or may have, or is about to.
-    """
-
-    generation: int
-    header: Header
-    finished: tuple[str, int | None] | None
-    begun: Callable[[], bool]
-    shared: Callable[[], bool] = lambda: False
-
-
-def generation_of(found: Opened | None, header: Header, attempt: Attempt, *, resubmit: bool) -> int:
-    """Decide which generation a try belongs to.
-
-    :param found: the latest generation in the ledger.
-    :param resubmit: the author wants a Clear of a finished submission to send everybody again.
-    :raises LedgerRefusedError: the campaign is another app's, was sent with another secret, or is not this worker's
-        alone to send again.
-    """
-    if found is None:
-        return 1
-    # A retry after a crash between the end of a submission and the task's success finds it finished, too. Only Clear
-    # raises max_tries: without that everybody would be sent to twice.
-    worker, max_tries = found.finished or (None, None)
-    cleared = (
-        worker == attempt.worker
-        and None not in (max_tries, attempt.max_tries)
-        and max_tries != attempt.max_tries
-    )
-    if resubmit and cleared:
-        # The next generation knows nothing of this one: those workers' next tries would repeat their people.
-        if found.shared():
-            raise LedgerRefusedError(
-                "on_clear='resubmit' would start the campaign anew for everybody, and other tasks or runs with this "
-                "campaign_key have sent to people of their own, whom their next try would then contact again. Clear "
-                "with on_clear='reuse', or send to these people again under another campaign_key"
-            )
-        return found.generation + 1
-    changed = [
-        name
-        for name, before, now in (
-            ("host", found.header.host, header.host),
-            ("App key", found.header.app_key, header.app_key),
-            ("App secret", found.header.key_fingerprint, header.key_fingerprint),
-        )
-        if before != now
-    ]
-    # A secret with a typo reached nobody: correcting it must not end the campaign.
-    if changed and found.begun():
-        raise LedgerRefusedError(
-            f"the campaign was begun with another {' and '.join(changed)} than the connection has now: its requests "
-            "and derived ids would be others, and people would be contacted twice. Put the old one back until the "
-            "campaign is finished. Where that cannot be, it takes a new campaign (a new run, or another campaign_key), "
-            "which knows nobody: leave out of its audience whom this one has accepted or has in doubt (`python -m "
-            "airflow_provider_lingyang.ledger list --biz-ids` shows them where the ledger is in a database)"
-        )
-    return found.generation
-
-
-LOST = "*"
-"""Stands in ``settle`` for all that a ledger may have held which is gone."""
-
-
-def key_of(biz_id: str) -> bytes:
-    """Return the 128 bits that stand for a recipient."""
-    return hashlib.sha256(biz_id.encode()).digest()[:16]
-
-
-def digest(*parts: object) -> str:
-    """Return 32 hex digits that stand for some values, in order."""
-    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:32]
+def skipped(before: Mapping[str, int], numbers: Mapping[str, int]) -> dict[str, int] | None:
+    """Return the highest number of each code that no intent to come may get; None where that is nothing new."""
+    after = {**before} | {code: max(number, before.get(code, 0)) for code, number in numbers.items()}
+    return after if after != before else None

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_lingyang.ledger.sql import STATES
+from airflow_provider_lingyang.identity import settle_key
+from airflow_provider_lingyang.ledger.sql_tables import STATES
 from airflow_provider_lingyang.storage.database import Database, chunks, marks
 
 _THIS = "campaign=? AND generation=?"
@@ -31,16 +32,18 @@ class ListedCampaign:
 
 @dataclass(frozen=True, slots=True)
 class ListedDoubt:
-    """A request with recipients of whom nothing is known.
+    """A request with recipients in doubt.
 
     :param written_at: epoch seconds of its intent.
     :param biz_ids: those recipients, in the request's order.
+    :param settle_key: what stands for it in ``settle``.
     """
 
     task_unique_code: str
     batch_num: str | None
     written_at: float
     biz_ids: Sequence[str]
+    settle_key: str
 
 
 class Listing:
@@ -96,18 +99,18 @@ class Listing:
         :raises LedgerError: the database cannot be read.
         """
         requests = self._rows(
-            f"SELECT task_unique_code, batch_num, written_at FROM lingyang_ledger_request WHERE {_THIS} "
+            f"SELECT task_unique_code, batch_num, written_at, intents FROM lingyang_ledger_request WHERE {_THIS} "
             "ORDER BY written_at, task_unique_code",
             *_this(campaign),
         )
         for some in chunks(requests):
             left = self._biz_ids(campaign, "in_doubt", [code for code, *_ in some])
-            for code, batch_num, written_at in some:
+            for code, batch_num, written_at, number in some:
                 if biz_ids := left.get(code):
-                    yield ListedDoubt(code, batch_num, written_at, biz_ids)
+                    yield ListedDoubt(code, batch_num, written_at, biz_ids, settle_key(code, number))
 
     def accepted(self, campaign: ListedCampaign) -> Iterator[str]:
-        """Yield the ``biz_id`` of everybody who was accepted.
+        """Yield the ``biz_id`` of all accepted recipients.
 
         :raises LedgerError: the database cannot be read.
         """

@@ -7,27 +7,44 @@ its primary key: of two workers that want to send to one person, the database re
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import wraps
-from itertools import chain
+from functools import partial, wraps
 from typing import Any, TypeVar, cast
 
+from typing_extensions import override
+
+from airflow_provider_lingyang.errors import LedgerError, LedgerFencedError, LedgerRefusedError
+from airflow_provider_lingyang.identity import digest, key_of, settle_key
 from airflow_provider_lingyang.ledger.base import (
+    GIVEN_TOO_EARLY,
+    OPEN_FOR,
+    WRITTEN_WITHIN,
     Attempt,
     Header,
     Intent,
-    LedgerError,
-    LedgerFencedError,
-    LedgerRefusedError,
-    Opened,
+    Ledger,
+    Opening,
     Outcome,
     PastRequest,
-    digest,
-    generation_of,
-    key_of,
+    skipped,
+    with_fact,
+)
+from airflow_provider_lingyang.ledger.opening import Opened, opening_of
+from airflow_provider_lingyang.ledger.sql_requests import RequestRows
+from airflow_provider_lingyang.ledger.sql_tables import (
+    ACCEPTED,
+    IN_DOUBT,
+    MYSQL_OPTIONS,
+    NOT_EXECUTED,
+    REJECTED,
+    SAME_REQUEST,
+    THIS,
+    check_keys,
+    create_tables,
 )
 from airflow_provider_lingyang.storage.database import (
     CollisionError,
@@ -38,58 +55,8 @@ from airflow_provider_lingyang.storage.database import (
     marks,
 )
 
-_TABLES = {
-    "lingyang_ledger_worker": """
-        worker VARCHAR(32) NOT NULL,
-        campaign_key VARCHAR(2000) NOT NULL,
-        owner VARCHAR(32) NOT NULL,
-        knows_past INTEGER NOT NULL,
-        writes BIGINT NOT NULL,
-        claimed_at DOUBLE PRECISION NOT NULL,
-        PRIMARY KEY (worker)""",
-    "lingyang_ledger_campaign": """
-        campaign VARCHAR(32) NOT NULL,
-        generation INTEGER NOT NULL,
-        campaign_key VARCHAR(2000) NOT NULL,
-        plan_id BIGINT NOT NULL,
-        host VARCHAR(2000) NOT NULL,
-        app_key VARCHAR(200) NOT NULL,
-        key_fingerprint VARCHAR(32) NOT NULL,
-        finished_by VARCHAR(32),
-        finished_max_tries INTEGER,
-        opened_at DOUBLE PRECISION NOT NULL,
-        PRIMARY KEY (campaign, generation)""",
-    "lingyang_ledger_request": """
-        campaign VARCHAR(32) NOT NULL,
-        generation INTEGER NOT NULL,
-        task_unique_code VARCHAR(36) NOT NULL,
-        batch_num VARCHAR(100),
-        struct_digest VARCHAR(64) NOT NULL,
-        written_at DOUBLE PRECISION NOT NULL,
-        worker VARCHAR(32) NOT NULL,
-        owner VARCHAR(32) NOT NULL,
-        writes BIGINT NOT NULL,
-        PRIMARY KEY (campaign, generation, task_unique_code)""",
-    "lingyang_ledger_recipient": """
-        campaign VARCHAR(32) NOT NULL,
-        generation INTEGER NOT NULL,
-        recipient VARCHAR(32) NOT NULL,
-        biz_id TEXT NOT NULL,
-        task_unique_code VARCHAR(36) NOT NULL,
-        place INTEGER NOT NULL,
-        state VARCHAR(12) NOT NULL,
-        task_id VARCHAR(20),
-        PRIMARY KEY (campaign, generation, recipient),
-        UNIQUE (campaign, generation, task_unique_code, place)""",
-}
-# Its defaults are the server's: an engine without transactions, or a character set without Chinese.
-_MYSQL_OPTIONS = " ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4"
-
-STATES = _ACCEPTED, _REJECTED, _NOT_EXECUTED, _IN_DOUBT = "accepted", "rejected", "not_executed", "in_doubt"
-"""Of a recipient."""
-_ENFORCES_KEYS: set[str] = set()
-"""Connections of which this process knows that."""
-_THIS = "campaign=? AND generation=?"
+_NUMBERS = "numbers"
+"""The fact that holds the numbers which intents to come do not get."""
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -110,7 +77,7 @@ def _repeated_after(*errors: type[LedgerError]) -> Callable[[_Method], _Method]:
     return decorate
 
 
-class SqlLedger:
+class SqlLedger(Ledger):
     """Keeps campaigns in a database.
 
     :param hook: any ``DbApiHook``.
@@ -123,7 +90,7 @@ class SqlLedger:
 
     def __init__(self, hook: Any, conn_id: str, campaign_key: str, attempt: Attempt) -> None:
         self._database = Database(hook, conn_id)
-        self._options = _MYSQL_OPTIONS if getattr(hook, "conn_type", None) == "mysql" else ""
+        self._options = MYSQL_OPTIONS if getattr(hook, "conn_type", None) == "mysql" else ""
         self._conn_id = conn_id
         self._campaign_key = campaign_key
         self._attempt = attempt
@@ -132,9 +99,18 @@ class SqlLedger:
         self._campaign = ""
         self._generation = 1
         self._plan_id = 0
-        self._has_written = False
+        self._has_claimed = self._has_written = False
+        self._header: Header | None = None
+        self._numbers: dict[str, int] = {}
+        """Of each code in doubt, and of each that has had several intents, the latest one's."""
+        self._skipped: dict[str, int] = {}
+        self._is_first = False
+        """Whether no earlier process of this task instance has claimed it."""
+        self.others_may_run = False
+        self.was_refused = False
 
     @property
+    @override
     def handle(self) -> dict[str, Any] | None:
         """How others can read it: the connection, which campaign of its tables, and who of its workers this is."""
         return {
@@ -146,16 +122,18 @@ class SqlLedger:
         }
 
     @_repeated_after(CollisionError, GaveWayError)
+    @override
     def claim(self) -> bool:
-        """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
-        self._create_tables()
-        self._check_keys()
+        create_tables(self._database, self._conn_id, self._options)
+        check_keys(self._database, self._conn_id)
         with self._database.transaction() as run:
             known = run.count(
                 "UPDATE lingyang_ledger_worker SET owner=?, writes=writes+1, claimed_at=? WHERE worker=?",
                 [self._owner, time.time(), self._worker],
             )
             if not known:
+                # Noted before the commit, whose answer may be lost: the next attempt finds this very row.
+                self._is_first = True
                 run.insert(
                     "lingyang_ledger_worker",
                     "worker, campaign_key, owner, knows_past, writes, claimed_at",
@@ -170,74 +148,198 @@ class SqlLedger:
                         )
                     ],
                 )
-            ((knows,),) = run.rows(
-                "SELECT knows_past FROM lingyang_ledger_worker WHERE worker=?", [self._worker]
+            ((knows, ended),) = run.rows(
+                "SELECT knows_past, ended FROM lingyang_ledger_worker WHERE worker=?", [self._worker]
             )
+            run.count("UPDATE lingyang_ledger_worker SET ended=0 WHERE worker=?", [self._worker])
+        self.others_may_run = not ended if known else self._attempt.has_past
+        self.was_refused = not knows and not self._is_first
+        self._has_claimed = True
         return bool(knows)
 
+    @override
     def know_past(self) -> None:
-        """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
         with self._database.transaction() as run:
             self._check_owner(run)
             run.count("UPDATE lingyang_ledger_worker SET knows_past=1 WHERE worker=?", [self._worker])
 
-    @_repeated_after(CollisionError, GaveWayError)
-    def open(self, header: Header, *, resubmit: bool = False) -> int:
-        """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
+    @override
+    def has_begun(self, plan_id: int) -> bool:
+        with self._database.transaction() as run:
+            # Of any generation: the next one goes on from a Clear of this one.
+            ((count,),) = run.rows(
+                "SELECT count(*) FROM lingyang_ledger_request WHERE campaign=? AND worker=?",
+                [digest(self._campaign_key, plan_id), self._worker],
+            )
+        return bool(count)
+
+    @override
+    def open(
+        self,
+        header: Header,
+        *,
+        resubmit: bool = False,
+        not_executed: Collection[str] = frozenset(),
+        wait: Callable[[float], None] = time.sleep,
+    ) -> Opening:
         self._campaign = digest(self._campaign_key, header.plan_id)
         self._plan_id = header.plan_id
+        enter = partial(self._enter, header, resubmit=resubmit, not_executed=not_executed)
+        opening = enter(others_ended=False)
+        if opening is None:
+            # What they were about to write is there after this, so that it is decided about, too.
+            begun = self._fence_others(header, not_executed)
+            if begun:
+                wait(WRITTEN_WITHIN + max(seconds for _, _, seconds in begun))
+                self._end_begun(begun)
+            try:
+                opening = enter(others_ended=True)
+            except LedgerRefusedError as error:
+                if not begun:
+                    raise
+                raise LedgerRefusedError(f"{GIVEN_TOO_EARLY}. {error}") from None
+            assert opening is not None
+        self._header = header
+        return opening
+
+    @_repeated_after(GaveWayError)
+    def _end_begun(self, begun: Sequence[tuple[str, str, float]]) -> None:
+        """Note that fenced processes can send no more; the words about their requests were given before that."""
         with self._database.transaction() as run:
             self._check_owner(run)
-            if resubmit:
-                # Before the first SELECT: some databases show the whole transaction what was there at that time.
-                self._hold(run)
-            rows = run.rows(
-                "SELECT generation, host, app_key, plan_id, key_fingerprint, finished_by, finished_max_tries "
-                "FROM lingyang_ledger_campaign WHERE campaign=? ORDER BY generation",
-                [self._campaign],
-            )
-            found = None
-            if rows:
-                generation, host, app_key, plan_id, fingerprint, *finished = rows[-1]
-                found = Opened(
-                    generation,
-                    Header(host, app_key, plan_id, fingerprint),
-                    (finished[0], finished[1]) if finished[0] else None,
-                    lambda: self._begun(run, generation),
-                    lambda: self._shared(run, generation),
+            for code, owner, _ in begun:
+                run.count(
+                    f"UPDATE lingyang_ledger_request SET open_for=0, intents=intents+1 WHERE {THIS} AND "
+                    "task_unique_code=? AND owner=? AND (open_for IS NULL OR open_for>0)",
+                    [*self._this, code, owner],
                 )
-            self._generation = generation_of(found, header, self._attempt, resubmit=resubmit)
+
+    @_repeated_after(CollisionError, GaveWayError)
+    def _enter(
+        self, header: Header, *, resubmit: bool, not_executed: Collection[str], others_ended: bool
+    ) -> Opening | None:
+        """Decide on a generation, and begin with it; return None where others have to be ended first."""
+        with self._database.transaction() as run:
+            self._check_owner(run)
+            if others_ended:
+                # A process that is about to write has done so before this, or sees the new settings after it.
+                run.count(
+                    "UPDATE lingyang_ledger_worker SET writes=writes+1 WHERE campaign_key=?",
+                    [self._campaign_key],
+                )
+            # Before the first SELECT: some databases show the whole transaction what was there at that time.
+            self._hold(run)
+            found, facts = self._latest(run)
+            opening = opening_of(found, header, self._attempt, resubmit=resubmit, not_executed=not_executed)
+            if opening.changed and not others_ended:
+                return None
+            self._generation = opening.generation
+            self._numbers, self._skipped = {}, {}
+            self.identity_version = header.identity_version
             if found is not None and found.generation == self._generation:
+                self.identity_version = found.header.identity_version
+                self._skipped = facts.get(_NUMBERS, {})
+                for some in chunks([key.partition("#")[0] for key in opening.settled]):
+                    run.count(
+                        f"UPDATE lingyang_ledger_recipient SET state=? WHERE {THIS} AND state=? AND "
+                        f"task_unique_code IN ({marks(some)})",
+                        [NOT_EXECUTED, *self._this, IN_DOUBT, *some],
+                    )
                 self._set_finished(run, None, None)
                 run.count(
-                    f"UPDATE lingyang_ledger_campaign SET host=?, app_key=?, key_fingerprint=? WHERE {_THIS}",
+                    f"UPDATE lingyang_ledger_campaign SET host=?, app_key=?, key_fingerprint=? WHERE {THIS}",
                     [header.host, header.app_key, header.key_fingerprint, *self._this],
                 )
-            else:
-                run.insert(
-                    "lingyang_ledger_campaign",
-                    "campaign, generation, campaign_key, plan_id, host, app_key, key_fingerprint, opened_at",
-                    [
-                        (
-                            self._campaign,
-                            self._generation,
-                            self._campaign_key,
-                            header.plan_id,
-                            header.host,
-                            header.app_key,
-                            header.key_fingerprint,
-                            time.time(),
-                        )
-                    ],
-                )
-        return self._generation
+                return opening
+            run.insert(
+                "lingyang_ledger_campaign",
+                "campaign, generation, campaign_key, plan_id, host, app_key, key_fingerprint, identity_version, "
+                "opened_at",
+                [
+                    (
+                        self._campaign,
+                        self._generation,
+                        self._campaign_key,
+                        header.plan_id,
+                        header.host,
+                        header.app_key,
+                        header.key_fingerprint,
+                        header.identity_version,
+                        time.time(),
+                    )
+                ],
+            )
+        return opening
 
-    def _begun(self, run: Statements, generation: int) -> bool:
+    def _latest(self, run: Statements) -> tuple[Opened | None, dict[str, Any]]:
+        """Return the campaign's latest generation, and its facts."""
+        rows = run.rows(
+            "SELECT generation, host, app_key, plan_id, key_fingerprint, identity_version, facts, finished_by, "
+            "finished_max_tries "
+            "FROM lingyang_ledger_campaign WHERE campaign=? ORDER BY generation",
+            [self._campaign],
+        )
+        if not rows:
+            return None, {}
+        generation, host, app_key, plan_id, fingerprint, identity_version, facts, *finished = rows[-1]
+        found = Opened(
+            generation,
+            Header(host, app_key, plan_id, fingerprint, identity_version or 1),
+            (finished[0], finished[1]) if finished[0] else None,
+            lambda: self._reached(run, generation),
+            lambda: self._in_doubt(run, generation),
+            lambda: self._shared(run, generation),
+        )
+        return found, _facts(facts)
+
+    def _reached(self, run: Statements, generation: int) -> bool:
         ((count,),) = run.rows(
-            "SELECT count(*) FROM lingyang_ledger_recipient WHERE campaign=? AND generation=? AND state<>?",
-            [self._campaign, generation, _NOT_EXECUTED],
+            "SELECT count(*) FROM lingyang_ledger_recipient WHERE campaign=? AND generation=? AND state IN (?, ?)",
+            [self._campaign, generation, ACCEPTED, REJECTED],
         )
         return bool(count)
+
+    def _in_doubt(self, run: Statements, generation: int) -> list[str]:
+        return [
+            settle_key(code, number)
+            for code, number in run.rows(
+                "SELECT task_unique_code, intents FROM lingyang_ledger_request sent WHERE campaign=? AND generation=? "
+                f"AND EXISTS (SELECT 1 FROM lingyang_ledger_recipient person WHERE {SAME_REQUEST} AND "
+                "person.state=?) ORDER BY written_at, task_unique_code",
+                [self._campaign, generation, IN_DOUBT],
+            )
+        ]
+
+    @_repeated_after(GaveWayError)
+    def _fence_others(
+        self, header: Header, not_executed: Collection[str]
+    ) -> Sequence[tuple[str, str, float]]:
+        """Fence the processes that have sent with the settings before: their next requests would go there, too.
+
+        :return: requests in doubt that they may still send: the code, the owner, and for how many seconds.
+        """
+        with self._database.transaction() as run:
+            self._check_owner(run)
+            self._hold(run)
+            found, _ = self._latest(run)
+            opening = opening_of(found, header, self._attempt, resubmit=False, not_executed=not_executed)
+            if not opening.changed:
+                # Another task has come here first, and may send with the new ones already.
+                return ()
+            self._generation = opening.generation
+            run.count(
+                "UPDATE lingyang_ledger_worker SET owner=? WHERE worker<>? AND owner IN "
+                f"(SELECT owner FROM lingyang_ledger_request WHERE {THIS})",
+                ["", self._worker, *self._this],
+            )
+        with self._database.transaction() as run:
+            begun = run.rows(
+                "SELECT task_unique_code, owner, open_for FROM lingyang_ledger_request sent "
+                f"WHERE {THIS} AND (worker<>? OR intents>?) AND (open_for IS NULL OR open_for>0) AND "
+                f"EXISTS (SELECT 1 FROM lingyang_ledger_recipient person WHERE {SAME_REQUEST} AND person.state=?)",
+                [*self._this, self._worker, 0 if self.others_may_run else 1, IN_DOUBT],
+            )
+        return [(code, owner, OPEN_FOR if seconds is None else seconds) for code, owner, seconds in begun]
 
     def _shared(self, run: Statements, generation: int) -> bool:
         ((count,),) = run.rows(
@@ -252,83 +354,199 @@ class SqlLedger:
             "UPDATE lingyang_ledger_campaign SET opened_at=opened_at WHERE campaign=?", [self._campaign]
         )
 
+    @override
     def past(self) -> Iterator[PastRequest]:
-        """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
         with self._database.transaction() as run:
             requests = run.rows(
-                "SELECT task_unique_code, batch_num, struct_digest, written_at, worker FROM lingyang_ledger_request "
-                f"WHERE {_THIS} ORDER BY written_at, task_unique_code",
+                "SELECT task_unique_code, batch_num, struct_digest, written_at, worker, intents, open_for "
+                f"FROM lingyang_ledger_request WHERE {THIS} ORDER BY written_at, task_unique_code",
                 self._this,
             )
         for some in chunks(requests):
             states: dict[str, dict[str, list[tuple[str, str]]]] = {}
             with self._database.transaction() as run:
                 found = run.rows(
-                    f"SELECT task_unique_code, state, recipient, biz_id FROM lingyang_ledger_recipient WHERE {_THIS} "
+                    f"SELECT task_unique_code, state, recipient, biz_id FROM lingyang_ledger_recipient WHERE {THIS} "
                     f"AND task_unique_code IN ({marks(some)}) ORDER BY task_unique_code, place",
                     [*self._this, *(code for code, *_ in some)],
                 )
             for code, state, recipient, biz_id in found:
                 states.setdefault(code, {}).setdefault(state, []).append((recipient, biz_id))
-            for code, batch_num, struct_digest, written_at, worker in some:
+            for code, batch_num, struct_digest, written_at, worker, number, open_for in some:
                 ids = states.get(code, {})
+                if number > 1 or IN_DOUBT in ids:
+                    self._numbers[code] = number
                 yield PastRequest(
                     task_unique_code=code,
                     batch_num=batch_num,
                     struct_digest=struct_digest,
                     written_at=written_at,
-                    accepted=_keys(ids.get(_ACCEPTED, ())),
-                    rejected=_keys(ids.get(_REJECTED, ())),
-                    not_executed=_keys(ids.get(_NOT_EXECUTED, ())),
-                    in_doubt=[self._unchanged(*pair) for pair in ids.get(_IN_DOUBT, ())],
+                    accepted=_keys(ids.get(ACCEPTED, ())),
+                    rejected=_keys(ids.get(REJECTED, ())),
+                    not_executed=_keys(ids.get(NOT_EXECUTED, ())),
+                    in_doubt=[self._unchanged(*pair) for pair in ids.get(IN_DOUBT, ())],
                     mine=worker == self._worker,
+                    # A task that sends another one's request again does not become its worker.
+                    others_may_send=open_for != 0
+                    and (self.others_may_run or worker != self._worker or number > 1),
+                    number=number,
+                    open_for=OPEN_FOR if open_for is None else open_for,
                 )
 
     @_repeated_after(GaveWayError)
+    @override
     def write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
-        """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
         if not outcomes and not intents:
             return
         with self._database.transaction() as run:
-            self._check_owner(run)
-            if intents and not self._has_written:
+            is_owner = self._is_owner(run)
+            if is_owner and intents:
                 self._check_generation(run)
-            for outcome in outcomes:
-                self._write_outcome(run, outcome)
-            self._write_intents(run, intents)
+            rows = self._rows(run)
+            left = [rows.write_outcome(outcome, is_owner=is_owner) for outcome in outcomes]
+            unwritten = [outcome for outcome in left if outcome is not None]
+            if is_owner and not unwritten:
+                # Before the commit, whose answer may be lost.
+                self._numbers |= rows.write_intents(intents)
+        if not is_owner:
+            raise self._replaced(unwritten)
+        if unwritten:
+            raise self._taken_over(unwritten[0].task_unique_code, unwritten)
         self._has_written = self._has_written or bool(intents)
 
     @_repeated_after(GaveWayError)
+    @override
+    def holds(self, intents: Sequence[Intent]) -> set[str]:
+        there: dict[str, int] = {}
+        sql = (
+            "SELECT request.task_unique_code, count(*) FROM lingyang_ledger_request request "
+            "JOIN lingyang_ledger_recipient recipient ON recipient.campaign=request.campaign "
+            "AND recipient.generation=request.generation AND recipient.task_unique_code=request.task_unique_code "
+            "WHERE request.campaign=? AND request.generation=? AND request.owner=? AND recipient.state=? "
+        )
+        with self._database.transaction() as run:
+            # Waits for a commit of this process that is still under way on a connection which broke.
+            self._check_owner(run)
+            for some in chunks([intent.task_unique_code for intent in intents]):
+                found = run.rows(
+                    f"{sql} AND request.task_unique_code IN ({marks(some)}) GROUP BY request.task_unique_code",
+                    [*self._this, self._owner, IN_DOUBT, *some],
+                )
+                there.update((code, count) for code, count in found)
+        return {
+            intent.task_unique_code
+            for intent in intents
+            if there.get(intent.task_unique_code) == len(intent.biz_ids)
+        }
+
+    @_repeated_after(GaveWayError)
+    @override
     def renew(self, intents: Sequence[Intent]) -> None:
-        """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
         with self._database.transaction() as run:
             self._check_owner(run)
             for intent in intents:
-                if not self._owns(run, intent.task_unique_code):
+                if not self._rows(run).owns(intent.task_unique_code):
                     raise self._taken_over(intent.task_unique_code)
 
     @_repeated_after(GaveWayError)
+    @override
     def take_over(self, task_unique_codes: Sequence[str]) -> None:
-        """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
         with self._database.transaction() as run:
             self._check_owner(run)
             for code in task_unique_codes:
-                run.count(
-                    # Not its worker, who sent it: the people are that one's, too.
-                    f"UPDATE lingyang_ledger_request SET owner=? WHERE {_THIS} AND task_unique_code=?",
-                    [self._owner, *self._this, code],
+                known = self._numbers.get(code)
+                # Only the intent that this try has read of: a word or a look-up about it says nothing of a later one.
+                same = "" if known is None else " AND intents=?"
+                taken = run.count(
+                    # Not its worker, which sent it: its recipients stay that worker's.
+                    "UPDATE lingyang_ledger_request SET owner=?, writes=writes+1 "
+                    f"WHERE {THIS} AND task_unique_code=?{same}",
+                    [self._owner, *self._this, code, *([] if known is None else [known])],
                 )
+                if known is not None and not taken:
+                    raise LedgerFencedError(
+                        f"the request {code} was sent again by another task of the same campaign meanwhile"
+                    )
 
     @_repeated_after(GaveWayError)
+    @override
+    def end_others(self, task_unique_codes: Collection[str], too_early: Collection[str] = ()) -> None:
+        numbers = self._numbers.copy()
+        with self._database.transaction() as run:
+            self._check_owner(run)
+            for code in task_unique_codes:
+                number = self.number(code) + (code in too_early)
+                # Not one that another task has taken over meanwhile: that one may send it again.
+                if run.count(
+                    f"UPDATE lingyang_ledger_request SET open_for=0, intents=? WHERE {THIS} AND owner=? AND "
+                    "task_unique_code=?",
+                    [number, *self._this, self._owner, code],
+                ):
+                    numbers[code] = number
+        self._numbers = numbers
+        self.others_may_run = False
+
+    @override
+    def number(self, task_unique_code: str) -> int:
+        return self._numbers.get(task_unique_code, 1)
+
+    @override
+    def skip_numbers(self, numbers: Mapping[str, int]) -> None:
+        if skipped(self._skipped, numbers) is None:
+            return
+        after = self._change_fact(_NUMBERS, lambda before: skipped(before or {}, numbers) or before)
+        self._skipped = after or {}
+
+    @override
+    def fact(self, name: str) -> Any:
+        with self._database.transaction() as run:
+            return self._read_facts(run).get(name)
+
+    @override
+    def set_fact(self, name: str, value: Any) -> None:
+        self._change_fact(name, lambda before: value)
+
+    @_repeated_after(GaveWayError)
+    def _change_fact(self, name: str, change: Callable[[Any], Any]) -> Any:
+        with self._database.transaction() as run:
+            self._check_owner(run)
+            # Other workers note facts of their own in the same row.
+            self._hold(run)
+            facts = self._read_facts(run)
+            value = change(facts.get(name))
+            text = json.dumps(with_fact(facts, name, value))
+            run.count(f"UPDATE lingyang_ledger_campaign SET facts=? WHERE {THIS}", [text, *self._this])
+        return value
+
+    def _read_facts(self, run: Statements) -> dict[str, Any]:
+        ((text,),) = run.rows(f"SELECT facts FROM lingyang_ledger_campaign WHERE {THIS}", self._this)
+        return _facts(text)
+
+    @_repeated_after(GaveWayError)
+    @override
     def finish(self) -> None:
-        """See :class:`~airflow_provider_lingyang.ledger.base.Ledger`."""
         with self._database.transaction() as run:
             self._check_owner(run)
             self._set_finished(run, self._attempt.worker, self._attempt.max_tries)
 
+    @override
+    def release(self) -> None:
+        if self.others_may_run or not self._has_claimed:
+            # What was before this process, nothing has ended.
+            return
+        with self._database.transaction() as run:
+            run.count(
+                "UPDATE lingyang_ledger_worker SET ended=1 WHERE worker=? AND owner=?",
+                [self._worker, self._owner],
+            )
+
+    @override
     def close(self) -> None:
         """Give the connection back."""
         self._database.close()
+
+    def _rows(self, run: Statements) -> RequestRows:
+        return RequestRows(run, self._this, self._worker, self._owner, self._skipped)
 
     @property
     def _this(self) -> tuple[str, int]:
@@ -338,197 +556,67 @@ class SqlLedger:
         if key_of(biz_id).hex() != recipient:
             raise LedgerRefusedError(
                 f"the ledger's database (connection {self._conn_id!r}) does not give a biz_id back as it was written "
-                "(a character set without Chinese, or blanks cut off): nobody can tell who is in doubt"
+                "(a character set without Chinese, or blanks cut off), so the recipients in doubt are not known"
             )
         return biz_id
 
     def _set_finished(self, run: Statements, worker: str | None, max_tries: int | None) -> None:
         run.count(
-            f"UPDATE lingyang_ledger_campaign SET finished_by=?, finished_max_tries=? WHERE {_THIS}",
+            f"UPDATE lingyang_ledger_campaign SET finished_by=?, finished_max_tries=? WHERE {THIS}",
             [worker, max_tries, *self._this],
         )
 
-    def _check_owner(self, run: Statements) -> None:
+    def _is_owner(self, run: Statements) -> bool:
         # First in each transaction, and a write: it holds the row against a taker-over until the transaction ends.
-        if not run.count(
-            "UPDATE lingyang_ledger_worker SET writes=writes+1 WHERE worker=? AND owner=?",
-            [self._worker, self._owner],
-        ):
-            raise LedgerFencedError(
-                f"the ledger on connection {self._conn_id!r} was taken over by another try of this task, or emptied"
+        return bool(
+            run.count(
+                "UPDATE lingyang_ledger_worker SET writes=writes+1 WHERE worker=? AND owner=?",
+                [self._worker, self._owner],
             )
+        )
+
+    def _check_owner(self, run: Statements) -> None:
+        if not self._is_owner(run):
+            raise self._replaced()
+
+    def _replaced(self, unwritten: Sequence[Outcome] | None = None) -> LedgerFencedError:
+        return LedgerFencedError(
+            f"the ledger on connection {self._conn_id!r} was taken over by another try of this task, or emptied",
+            unwritten,
+        )
 
     def _check_generation(self, run: Statements) -> None:
-        self._hold(run)
-        ((latest,),) = run.rows(
-            "SELECT max(generation) FROM lingyang_ledger_campaign WHERE campaign=?", [self._campaign]
+        if not self._has_written:
+            # Against a generation that begins at the same moment. Settings change behind this worker's own row.
+            self._hold(run)
+        rows = run.rows(
+            "SELECT generation, host, app_key, key_fingerprint FROM lingyang_ledger_campaign WHERE campaign=? "
+            "ORDER BY generation",
+            [self._campaign],
         )
+        if not rows:
+            raise LedgerFencedError(f"the ledger on connection {self._conn_id!r} was emptied")
+        latest, *settings = rows[-1]
         if latest != self._generation:
             raise LedgerFencedError(
                 f"the campaign on connection {self._conn_id!r} was started anew meanwhile (on_clear='resubmit' of "
                 "another task)"
             )
-
-    def _owns(self, run: Statements, code: str) -> bool:
-        return bool(
-            run.count(
-                f"UPDATE lingyang_ledger_request SET writes=writes+1 WHERE {_THIS} AND task_unique_code=? AND owner=?",
-                [*self._this, code, self._owner],
+        header = self._header
+        if header is not None and settings != [header.host, header.app_key, header.key_fingerprint]:
+            raise LedgerFencedError(
+                f"the campaign on connection {self._conn_id!r} is sent with another host, App key or secret meanwhile, "
+                "by another task"
             )
+
+    def _taken_over(self, code: str, unwritten: Sequence[Outcome] | None = None) -> LedgerFencedError:
+        return LedgerFencedError(
+            f"the request {code} was taken over by another task of the same campaign", unwritten
         )
 
-    def _taken_over(self, code: str) -> LedgerFencedError:
-        return LedgerFencedError(f"the request {code} was taken over by another task of the same campaign")
 
-    def _write_outcome(self, run: Statements, outcome: Outcome) -> None:
-        code = outcome.task_unique_code
-        if not self._owns(run, code):
-            if outcome.accepted or outcome.rejected or outcome.in_doubt:
-                raise self._taken_over(code)
-            # Its intent was never written, so there is nothing to take back; and who is another's stays as it is.
-            return
-        of_code = f"WHERE {_THIS} AND task_unique_code=? AND recipient IN "
-        for pairs in chunks([(key_of(biz_id).hex(), number) for biz_id, number in outcome.accepted.items()]):
-            keys = [key for key, _ in pairs]
-            # Whatever the gateway says must not keep the outcome from being written.
-            told = [(key, str(number)) for key, number in pairs if number and -(2**63) <= number < 2**63]
-            task_id = f"CASE recipient {'WHEN ? THEN ? ' * len(told)}ELSE task_id END" if told else "task_id"
-            run.count(
-                # Whatever another task has made of them: who was accepted is never free again.
-                f"UPDATE lingyang_ledger_recipient SET state=?, task_id={task_id} {of_code} ({marks(keys)})",
-                [_ACCEPTED, *chain.from_iterable(told), *self._this, code, *keys],
-            )
-        for state, biz_ids in ((_REJECTED, outcome.rejected), (_NOT_EXECUTED, outcome.not_executed)):
-            for some in chunks([key_of(biz_id).hex() for biz_id in biz_ids]):
-                run.count(
-                    f"UPDATE lingyang_ledger_recipient SET state=? {of_code} ({marks(some)}) AND state=?",
-                    [state, *self._this, code, *some, _IN_DOUBT],
-                )
-
-    def _write_intents(self, run: Statements, intents: Sequence[Intent]) -> None:
-        requests, recipients = [], []
-        for intent in intents:
-            code = intent.task_unique_code
-            keys = [key_of(biz_id).hex() for biz_id in intent.biz_ids]
-            worker = self._free(run, code, keys) if intent.again else self._worker
-            requests.append(
-                (
-                    *self._this,
-                    code,
-                    intent.batch_num,
-                    intent.struct_digest,
-                    intent.written_at,
-                    worker,
-                    self._owner,
-                    1,
-                )
-            )
-            recipients += [
-                (*self._this, key, biz_id, code, place, _IN_DOUBT)
-                for place, (key, biz_id) in enumerate(zip(keys, intent.biz_ids, strict=True))
-            ]
-        run.insert(
-            "lingyang_ledger_request",
-            "campaign, generation, task_unique_code, batch_num, struct_digest, written_at, worker, owner, writes",
-            requests,
-        )
-        run.insert(
-            "lingyang_ledger_recipient",
-            "campaign, generation, recipient, biz_id, task_unique_code, place, state",
-            recipients,
-        )
-
-    def _free(self, run: Statements, code: str, keys: Sequence[str]) -> str:
-        """Make room for recipients that are sent again: nobody was executed, or the gateway knows the code.
-
-        :return: whose request it is.
-        """
-        for some in chunks(keys):
-            run.count(
-                f"DELETE FROM lingyang_ledger_recipient WHERE {_THIS} AND state=? AND recipient IN ({marks(some)})",
-                [*self._this, _NOT_EXECUTED, *some],
-            )
-        mine = run.rows(
-            f"SELECT worker FROM lingyang_ledger_request WHERE {_THIS} AND task_unique_code=? AND owner=?",
-            [*self._this, code, self._owner],
-        )
-        if mine:
-            run.count(
-                f"DELETE FROM lingyang_ledger_recipient WHERE {_THIS} AND state=? AND task_unique_code=?",
-                [*self._this, _IN_DOUBT, code],
-            )
-        left = run.rows(
-            f"SELECT recipient FROM lingyang_ledger_recipient WHERE {_THIS} AND task_unique_code=?",
-            [*self._this, code],
-        )
-        if not left:
-            run.count(
-                f"DELETE FROM lingyang_ledger_request WHERE {_THIS} AND task_unique_code=?",
-                [*self._this, code],
-            )
-        return str(mine[0][0]) if mine else self._worker
-
-    def _check_keys(self) -> None:
-        """Find out, once in a process, whether the database refuses a key that is there already.
-
-        :raises LedgerRefusedError: it takes keys and does not enforce them: two workers could have one recipient.
-        """
-        if self._conn_id in _ENFORCES_KEYS:
-            return
-        probe = uuid.uuid4().hex  # nobody else's, and rolled back
-        with suppress(CollisionError), self._database.transaction() as run:
-            for place in range(2):
-                run.insert(
-                    "lingyang_ledger_recipient",
-                    "campaign, generation, recipient, biz_id, task_unique_code, place, state",
-                    [(probe, 0, probe, "probe", probe, place, _NOT_EXECUTED)],
-                )
-            raise LedgerRefusedError(
-                f"the ledger's database (connection {self._conn_id!r}) took one primary key twice: it does not "
-                "enforce keys (Snowflake, Redshift and BigQuery do not), or its tables lost theirs, so it cannot "
-                "decide between two workers. Keep the ledger in PostgreSQL, MySQL, MariaDB or another database "
-                "that does"
-            )
-        _ENFORCES_KEYS.add(self._conn_id)
-
-    def _create_tables(self) -> None:
-        for table, columns in _TABLES.items():
-            if self._database.has(table):
-                continue
-            try:
-                with self._database.transaction() as run:
-                    run.count(f"CREATE TABLE {table} ({columns}){self._options}", [])
-            except LedgerError as error:
-                # Two workers may create it at the same time.
-                if not self._database.has(table):
-                    raise LedgerError(
-                        f"the ledger's table {table} cannot be read or created: {error}"
-                    ) from error
-
-
-def accepted_people(handle: Mapping[str, Any], placeholder: str, *, of_worker: bool) -> tuple[str, list[Any]]:
-    """Return the query, with its parameters, for ``biz_id`` and ``task_id`` of those whom a campaign accepted.
-
-    :param handle: see :attr:`SqlLedger.handle`.
-    :param placeholder: the database driver's mark for a parameter.
-    :param of_worker: only those whom the handle's worker sent to: one instance of a mapped task, for example.
-    """
-    sql = (
-        "SELECT person.biz_id, person.task_id FROM lingyang_ledger_recipient person WHERE person.campaign=? AND "
-        "person.generation=? AND person.state=?"
-    )
-    parameters = [
-        digest(handle["campaign_key"], handle["plan_id"]),
-        handle["generation"],
-        _ACCEPTED,
-    ]
-    if of_worker:
-        sql += (
-            " AND EXISTS (SELECT 1 FROM lingyang_ledger_request sent WHERE sent.campaign=person.campaign AND "
-            "sent.generation=person.generation AND sent.task_unique_code=person.task_unique_code AND sent.worker=?)"
-        )
-        parameters.append(handle["worker"])
-    return sql.replace("?", placeholder), parameters
+def _facts(text: str | None) -> dict[str, Any]:
+    return dict(json.loads(text)) if text else {}
 
 
 def _keys(pairs: Sequence[tuple[str, str]]) -> list[bytes]:

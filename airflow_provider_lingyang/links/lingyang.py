@@ -1,4 +1,4 @@
-"""The way from a task in Airflow's UI to its plan in the Lingyang console."""
+"""A link from a task in Airflow's UI to its plan in the Lingyang console."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ log = logging.getLogger(__name__)
 
 
 class LingyangPlanLink(BaseOperatorLink):
-    """Leads to the plan in the console, whose address is the connection's ``console_url``.
+    """Links to the plan in the console, at the connection's ``console_url``.
 
-    The task leaves the address as XCom, so that nobody who shows it reads the connection.
+    The task pushes the address as XCom, so that showing it does not read the connection.
     """
 
     name = "Lingyang plan"
@@ -24,39 +24,39 @@ class LingyangPlanLink(BaseOperatorLink):
 
     @property
     def xcom_key(self) -> str:
-        """Where Airflow 3 itself finds the address, also while the task runs."""
+        """The XCom where Airflow 3 finds the address, also while the task runs."""
         return self.key
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
-        """Return the address that the task left, or nothing.
+        """Return the address that the task pushed, or blank text.
 
-        Airflow 3 asks on the worker, once the task has ended, and Airflow 2 in its webserver.
+        Airflow 3 calls it on the worker, once the task has ended, and Airflow 2 in its webserver.
 
-        :param operator: the task, which on the worker knows what it left.
+        :param operator: the task; on the worker it knows what it pushed.
         :param ti_key: its instance.
         """
-        if (left := getattr(operator, "plan_url_left", None)) is not None:
-            # Where nothing was left, Airflow would write an error into the log of a task that succeeded.
-            return str(left)
+        if (pushed := getattr(operator, "pushed_plan_url", None)) is not None:
+            # Reading a missing XCom, Airflow would log an error in a task that succeeded.
+            return str(pushed)
         try:
             return str(XCom.get_value(key=self.key, ti_key=ti_key) or "")
         except Exception as error:
-            # A link is never worth a failure. Without its text: a backend may quote what it holds.
+            # A link is never worth a failure. Without the error's text, which may hold data of the backend.
             log.warning("the link to the plan cannot be read: %s", type(error).__name__)
             return ""
 
 
-def leave_link(task: Any, ti: Any, url: object) -> None:
-    """Leave the address of a plan for the link, where there is one.
+def push_plan_link(task: Any, ti: Any, url: object) -> None:
+    """Push the address of a plan for the link, where there is one.
 
-    :param task: the operator; its ``plan_url_left`` is blank until then.
+    :param task: the operator; its ``pushed_plan_url`` is blank until then.
     :param ti: the task's instance.
-    :param url: the address, or nothing.
+    :param url: the address; None or blank: there is none.
     """
     if not isinstance(url, str) or not url:
         return
-    task.plan_url_left = url
+    task.pushed_plan_url = url
     try:
         ti.xcom_push(key=LingyangPlanLink.key, value=url)
     except Exception as error:
-        log.warning("the link to the plan cannot be kept: %s", type(error).__name__)
+        log.warning("the link to the plan cannot be pushed: %s", type(error).__name__)

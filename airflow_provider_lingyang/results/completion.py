@@ -1,91 +1,119 @@
-"""What an answer means, and what many mean together: who is finished, who is waited for, when that is enough. Pure."""
+"""When a recipient is finished, and when enough recipients are. Pure."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_lingyang.lookup.query import TaskResult
+from airflow_provider_lingyang.gateway.answer_values import names_in
+from airflow_provider_lingyang.lookup.result import TaskResult, spellings
 
 ANSWERED, NOT_REACHED = FINISHED = ("answered", "not_reached")
 WAITING, UNKNOWN, FOREIGN = "waiting", "unknown", "foreign"
 STATES = (*FINISHED, WAITING, UNKNOWN, FOREIGN)
-"""Of a recipient; ``foreign``: there is an answer, but another task's, so another campaign's."""
+"""States of a recipient. ``foreign``: the only result belongs to another task, so to another campaign."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class CompletionCriteria:
     """When a recipient is finished.
 
-    :param required_slots: what must be filled where there is no status.
-    :param done_values: statuses that mean: answered.
-    :param failed_values: statuses that mean: it will not be answered.
+    :param required_slots: slots that must be filled; decisive only for results without a status.
+    :param done_values: statuses that mean ``answered``.
+    :param failed_values: statuses that mean ``not_reached``.
     """
 
     required_slots: Sequence[str]
-    done_values: Sequence[str] = ()
-    failed_values: Sequence[str] = ()
+    done_values: Collection[str] = ()
+    failed_values: Collection[str] = ()
+
+    def __post_init__(self) -> None:
+        # A Boolean status is "true" to JSON and "True" to Python and to databases.
+        for name in ("done_values", "failed_values"):
+            object.__setattr__(self, name, spellings(tuple(getattr(self, name))))
 
     @property
-    def can_tell(self) -> bool:
-        """Whether anybody can ever be finished."""
+    def can_decide(self) -> bool:
+        """Whether a recipient can ever be finished."""
         return bool(self.required_slots or self.done_values or self.failed_values)
 
 
-def state_of(result: TaskResult | None, rules: Rules, task_id: str | None = None) -> str:
-    """Return how far one recipient is.
+def state_of(
+    result: TaskResult | None, criteria: CompletionCriteria, platform_task_id: str | None = None
+) -> str:
+    """Return the state of one recipient, one of :data:`STATES`.
 
-    With a status, it decides: in ``done_values`` or ``failed_values``, or still waiting. Without one,
-    every required slot must be filled; without required slots too, nothing can say "finished".
+    A status decides alone: in ``done_values``, in ``failed_values``, or neither (``waiting``). Without a status every
+    required slot must be filled; without required slots the recipient stays ``waiting``.
 
-    :param result: what was told; None: nothing.
-    :param task_id: the task that was accepted, where it is known: an answer with another one is not this campaign's.
+    :param result: None: the gateway or the table has no result.
+    :param platform_task_id: of the accepted task, where known. A result of another task is ``foreign``.
     """
     if result is None:
         return UNKNOWN
-    if task_id is not None and result.task_id is not None and result.task_id != task_id:
+    if platform_task_id is not None and result.task_id is not None and result.task_id != platform_task_id:
         return FOREIGN
     if result.status is not None:
-        if result.status in rules.failed_values:
+        if result.status in criteria.failed_values:
             return NOT_REACHED
-        return ANSWERED if result.status in rules.done_values else WAITING
-    return ANSWERED if rules.required_slots and not empty_slots(result, rules) else WAITING
+        return ANSWERED if result.status in criteria.done_values else WAITING
+    return ANSWERED if criteria.required_slots and not empty_slots(result, criteria) else WAITING
 
 
-def empty_slots(result: TaskResult, rules: Rules) -> list[str]:
-    """Return the required slots that hold no answer."""
-    return [slot for slot in rules.required_slots if not is_filled(result.output_params.get(slot))]
+def empty_slots(result: TaskResult, criteria: CompletionCriteria) -> list[str]:
+    """Return the required slots that are not filled."""
+    return [slot for slot in criteria.required_slots if not is_filled(result.output_params.get(slot))]
+
+
+def unreadable_slots(result: TaskResult) -> str:
+    """Describe an unreadable ``output_params`` for a message: its type and keys, never its values."""
+    shape = result.shape
+    if shape is None:
+        holds = "text that is no JSON"
+    elif isinstance(shape, Mapping):
+        holds = f"an object with {names_in(shape)}"
+    elif isinstance(shape, list) and shape and isinstance(shape[0], Mapping):
+        holds = f"a list of objects with {names_in(shape[0])}"
+    else:
+        holds = f"a {type(shape).__name__}"
+    return (
+        f"the slots of a result cannot be read: {holds} is no object slot → value, no list of slots, and no message "
+        "that holds one. Check output_params_field of the result_query, or the column output_params"
+    )
 
 
 def is_filled(value: Any) -> bool:
-    """Whether a slot holds an answer: present, not null, not blank."""
+    """Whether a slot is filled: present, not null, not blank."""
     return bool(value.strip()) if isinstance(value, str) else value is not None
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the answers so far mean.
+class WaitProgress:
+    """How far a wait has come.
 
-    :param counts: recipients, finished (answered + not_reached), waiting, unknown, foreign.
-    :param empty: required slot → how many of those with an answer have not filled it yet.
-    :param unreadable: how many answers hold slots that are no JSON.
-    :param first: some of those who are waited for.
-    :param needed: how many must be finished.
+    :param counts: recipients, finished (answered + not_reached), and one count per state.
+    :param needed: number of recipients that must be finished.
+    :param empty: required slot → number of results in which it is not filled yet.
+    :param unreadable: number of results whose slots cannot be read: no JSON, or a message without slots.
+    :param statuses: status in neither ``done_values`` nor ``failed_values`` → number of recipients; each stays
+        ``waiting`` until it changes.
+    :param first: the ``biz_id`` of some unfinished recipients.
     """
 
     counts: Mapping[str, int]
     needed: int
     empty: Mapping[str, int] = field(default_factory=dict)
     unreadable: int = 0
+    statuses: Mapping[str, int] = field(default_factory=dict)
     first: Sequence[str] = ()
 
     @classmethod
-    def of(cls, states: Mapping[str, int], complete_ratio: float, **details: Any) -> Verdict:
-        """Return what some states mean.
+    def of(cls, states: Mapping[str, int], complete_ratio: float, **details: Any) -> WaitProgress:
+        """Return the progress for some states.
 
-        :param states: state → how many recipients are in it.
+        :param states: state → number of recipients.
         :param complete_ratio: share of the recipients that must be finished, in (0, 1].
         """
         total = sum(states.values())
@@ -101,25 +129,33 @@ class Verdict:
 
     @property
     def out_of_reach(self) -> bool:
-        """Whether waiting longer cannot be enough: unless people become known of whom nothing is."""
+        """Whether the wait cannot complete, unless unknown recipients become known."""
         return self.counts["finished"] + self.counts[WAITING] < self.needed
 
     def __str__(self) -> str:
-        count = self.counts
+        counts = self.counts
         text = (
-            f"{count['finished']} of {count['recipients']} finished: {count[ANSWERED]} answered, "
-            f"{count[NOT_REACHED]} not reached; {count[WAITING]} waiting, {count[UNKNOWN]} unknown to the gateway"
+            f"{counts['finished']} of {counts['recipients']} finished: {counts[ANSWERED]} answered, "
+            f"{counts[NOT_REACHED]} not reached; {counts[WAITING]} waiting, {counts[UNKNOWN]} unknown to the gateway"
         )
-        if count[FOREIGN]:
-            text += f", {count[FOREIGN]} with an answer of another task only"
+        if counts[FOREIGN]:
+            text += f", {counts[FOREIGN]} with a result of another task only"
         if self.empty:
-            text += f"; not filled yet: {_listed(f'{slot} {people}' for slot, people in self.empty.items())}"
+            text += f"; not filled yet: {_listed(f'{slot} {count}' for slot, count in self.empty.items())}"
+        if self.statuses:
+            text += f"; status in neither done_values nor failed_values: {self.listed_statuses}"
         if self.unreadable:
-            text += f"; {self.unreadable} with slots that are no JSON"
+            text += f"; {self.unreadable} with slots that cannot be read"
         return text
 
-    def who(self) -> str:
-        """Return some of those who are waited for, in words."""
+    @property
+    def listed_statuses(self) -> str:
+        """The statuses in neither list, for a message, the most frequent first."""
+        by_count = sorted(self.statuses.items(), key=lambda item: -item[1])
+        return _listed(f"{_shown_status(status)} {count}" for status, count in by_count)
+
+    def unfinished_ids(self) -> str:
+        """Return some unfinished recipients, for a message."""
         left = self.counts["recipients"] - self.counts["finished"]
         return _listed(map(_shown_id, self.first)) + (
             f" and {left - len(self.first)} more" if left > len(self.first) else ""
@@ -130,6 +166,11 @@ def _shown_id(biz_id: str) -> str:
     return biz_id if biz_id.isprintable() and len(biz_id) <= 64 else repr(biz_id[:64])
 
 
+def _shown_status(status: str) -> str:
+    # A status of the platform is a short word; anything else may be data, which a message must not show.
+    return repr(status) if len(status) <= 32 and status.isprintable() else "…"
+
+
 def _listed(words: Iterable[str]) -> str:
-    some = list(words)
-    return ", ".join(some[:20]) + (", …" if len(some) > 20 else "")
+    items = list(words)
+    return ", ".join(items[:20]) + (", …" if len(items) > 20 else "")

@@ -1,33 +1,50 @@
-"""One look at everybody who is not finished: asked of the platform, a few calls at a time, or read from a table."""
+"""One poll of the unfinished recipients: concurrent look-ups at the gateway, or one pass over a table of results."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import math
+import sqlite3
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from airflow_provider_lingyang.gateway.errors import LingyangError, Replay
-from airflow_provider_lingyang.lookup.query import TaskResult
-from airflow_provider_lingyang.results.completion import FINISHED, FOREIGN, Rules, state_of
-from airflow_provider_lingyang.results.recipient_store import PAGE, Changes, Row, WaitingList
+from airflow_provider_lingyang.lookup.result import TaskResult, standing
+from airflow_provider_lingyang.results.completion import (
+    ANSWERED,
+    FOREIGN,
+    NOT_REACHED,
+    WAITING,
+    CompletionCriteria,
+    state_of,
+)
+from airflow_provider_lingyang.results.recipient_store import (
+    PAGE,
+    PendingWrites,
+    RecipientRow,
+    RecipientStore,
+)
+from airflow_provider_lingyang.storage.private_sqlite import open_private, written
 
-Ask = Callable[[Sequence[Row]], Awaitable[Mapping[str, TaskResult]]]
-"""Asks the platform for the results of some people, by ``biz_id``, in one call."""
+FetchResults = Callable[[Sequence[RecipientRow]], Awaitable[Mapping[str, TaskResult]]]
+"""Looks some recipients up in one call; returns their results by ``biz_id``."""
 Offload = Callable[..., Awaitable[Any]]
-"""Runs a function where it does not hold the event loop up, one at a time."""
+"""Runs a blocking function off the event loop, one at a time."""
 
 
 @dataclass(slots=True)
-class Look:
-    """How a look went.
+class PollOutcome:
+    """How a poll went.
 
-    :param calls: answered calls.
-    :param failed: calls that failed for the moment.
-    :param reason: of the last of them.
-    :param retry_after: seconds until the platform may be asked again, where it told.
+    :param calls: number of answered calls.
+    :param failed: number of calls that failed and may succeed later.
+    :param reason: the error of the last failed call.
+    :param retry_after: seconds until the next call is allowed, where the platform said so (rate limit).
     """
 
     calls: int = 0
@@ -36,131 +53,231 @@ class Look:
     retry_after: float = 0.0
 
     @property
-    def whole(self) -> bool:
-        """Whether everybody was asked."""
+    def is_complete(self) -> bool:
+        """Whether every unfinished recipient was looked up."""
         return not self.failed
 
 
-async def look_up(
-    waiting: WaitingList, ask: Ask, *, people_per_call: int, calls_at_a_time: int, offload: Offload
-) -> Look:
-    """Ask the platform for everybody who is not finished.
+async def poll_gateway(
+    store: RecipientStore,
+    fetch: FetchResults,
+    *,
+    ids_per_call: int,
+    max_concurrent_calls: int,
+    offload: Offload,
+) -> PollOutcome:
+    """Look up all unfinished recipients at the gateway.
 
-    A call that fails for the moment leaves its people as they are; when as many as are under way fail in a row, or the
-    platform wants a longer rest, the look ends early.
+    A call that fails for the moment changes no state. The poll ends early after ``max_concurrent_calls`` failures in
+    a row, or when the platform sets a ``retry_after``.
 
-    :raises LingyangError: a failure that no repetition can cure.
+    :param store: its states are updated.
+    :param ids_per_call: recipients in one call, at most.
+    :raises LingyangError: a retry cannot help.
     :raises SpoolError: the disk is full.
     """
-    look = _LookUp(waiting, ask, people_per_call, calls_at_a_time, offload)
-    await offload(waiting.begin)
+    poll = _GatewayPoll(store, fetch, ids_per_call, max_concurrent_calls, offload)
+    await offload(store.start_poll)
     failure: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as group:
-            look.load(group, 0)
-            for _ in range(calls_at_a_time):
-                group.create_task(look.work(group))
+            poll.start_loading(group, 0)
+            for _ in range(max_concurrent_calls):
+                group.create_task(poll.work(group))
     except* Exception as errors:
-        # What is raised here would come out as a group.
+        # Raised after the block: within it, it would come out as an exception group.
         failure = errors.exceptions[0]
     if failure is None or isinstance(failure, LingyangError):
-        # What was told is not lost, whatever became of the others.
-        await look.flush()
+        # Keep the results of other calls when one has failed.
+        await poll.flush()
     if failure is not None:
         raise failure from None
-    return look.look
+    return poll.outcome
 
 
-class _LookUp:
+class _GatewayPoll:
     def __init__(
-        self, waiting: WaitingList, ask: Ask, people_per_call: int, calls_at_a_time: int, offload: Offload
+        self,
+        store: RecipientStore,
+        fetch: FetchResults,
+        ids_per_call: int,
+        max_concurrent_calls: int,
+        offload: Offload,
     ) -> None:
-        self.look = Look()
-        self._waiting = waiting
-        self._ask = ask
-        self._people_per_call = people_per_call
-        self._calls_at_a_time = calls_at_a_time
+        self.outcome = PollOutcome()
+        self._store = store
+        self._fetch = fetch
+        self._ids_per_call = ids_per_call
+        self._max_concurrent_calls = max_concurrent_calls
         self._offload = offload
-        self._page_size = max(PAGE, people_per_call * calls_at_a_time)
-        self._chunks: deque[Sequence[Row]] = deque()
-        self._loading: asyncio.Task[Sequence[Row]] | None = None
-        self._changes = Changes()
+        self._page_size = max(PAGE, ids_per_call * max_concurrent_calls)
+        self._chunks: deque[Sequence[RecipientRow]] = deque()
+        self._loading: asyncio.Task[Sequence[RecipientRow]] | None = None
+        self._pending = PendingWrites()
         self._failed_in_a_row = 0
-        self._ended = False
+        self._is_over = False
 
     async def work(self, group: asyncio.TaskGroup) -> None:
-        while (people := await self._next(group)) is not None:
+        """Make one call after another until no recipients are left; several of these run concurrently."""
+        while (recipients := await self._next_chunk(group)) is not None:
             try:
-                results = await self._ask(people)
+                results = await self._fetch(recipients)
             except LingyangError as error:
                 if error.replay is Replay.NEVER:
                     raise
-                self.look.failed += 1
-                # Without its hint, which is for those who send.
-                self.look.reason = error.facts
-                self.look.retry_after = max(self.look.retry_after, error.retry_after or 0.0)
-                self._failed_in_a_row += 1
-                if error.retry_after or self._failed_in_a_row >= self._calls_at_a_time:
-                    self._ended = True
+                self._note_failure(error)
                 continue
             self._failed_in_a_row = 0
-            self.look.calls += 1
-            self._waiting.judge(people, results, self._changes)
-            if self._changes.people >= self._page_size:
+            self.outcome.calls += 1
+            self._store.update_states(recipients, results, self._pending)
+            if self._pending.recipients >= self._page_size:
                 await self.flush()
 
+    def _note_failure(self, error: LingyangError) -> None:
+        self.outcome.failed += 1
+        # The error's hint is left out: it is about sending.
+        self.outcome.reason = error.facts
+        self.outcome.retry_after = max(self.outcome.retry_after, error.retry_after or 0.0)
+        self._failed_in_a_row += 1
+        if error.retry_after or self._failed_in_a_row >= self._max_concurrent_calls:
+            self._is_over = True
+
     async def flush(self) -> None:
-        changes, self._changes = self._changes, Changes()
-        if changes.to_write:
-            await self._offload(self._waiting.write, changes)
+        """Write what the results so far add."""
+        pending, self._pending = self._pending, PendingWrites()
+        if not pending.is_empty:
+            await self._offload(self._store.write, pending)
 
-    def load(self, group: asyncio.TaskGroup, after: int) -> None:
-        """Begin to read the next people. A page ahead, so that nobody waits while there is somebody to ask for."""
+    def start_loading(self, group: asyncio.TaskGroup, after: int) -> None:
+        """Start to load the next page of recipients: one page ahead of the calls, so that none waits for it."""
 
-        async def page() -> Sequence[Row]:
-            rows: Sequence[Row] = await self._offload(self._waiting.page, after, self._page_size)
-            return rows
+        async def load() -> Sequence[RecipientRow]:
+            page: Sequence[RecipientRow] = await self._offload(self._store.unfinished, after, self._page_size)
+            return page
 
-        self._loading = group.create_task(page())
+        self._loading = group.create_task(load())
 
-    async def _next(self, group: asyncio.TaskGroup) -> Sequence[Row] | None:
-        while not self._chunks and not self._ended and (loading := self._loading) is not None:
+    async def _next_chunk(self, group: asyncio.TaskGroup) -> Sequence[RecipientRow] | None:
+        while not self._chunks and not self._is_over and (loading := self._loading) is not None:
             page = await loading
-            # All wait for the same page; the first that has it deals it out.
+            # All workers await the same page; the first to resume cuts it into chunks.
             if loading is self._loading:
-                size = self._people_per_call
+                size = self._ids_per_call
                 self._chunks.extend(page[start : start + size] for start in range(0, len(page), size))
                 self._loading = None
                 if page:
-                    self.load(group, page[-1][0])
-        return self._chunks.popleft() if self._chunks and not self._ended else None
+                    self.start_loading(group, page[-1][0])
+        return self._chunks.popleft() if self._chunks and not self._is_over else None
 
 
-def read_table(waiting: WaitingList, rows: Iterable[TaskResult]) -> Look:
-    """Take the answers that are in a table; rows of people nobody waits for are left alone.
+def poll_table(store: RecipientStore, rows: Iterable[TaskResult]) -> PollOutcome:
+    """Update the store from the results in a table; rows of other recipients are ignored.
 
-    Of several rows of one person the first that finishes them counts, else the last; one of the accepted task before
-    one of another, if they are not thousands of rows apart.
+    Of several rows of one recipient one counts, in any order of the rows: that of the accepted task, else the newest,
+    else done over failed, else the first.
 
+    :param rows: the results, in any order.
     :raises SpoolError: the disk is full.
     """
-    waiting.begin()
+    store.start_poll()
     rows = iter(rows)
-    while some := list(islice(rows, PAGE)):
-        people = waiting.find(list({row.biz_id for row in some}))
-        task_ids = {biz_id: task_id for _, biz_id, task_id in people}
-        results: dict[str, TaskResult] = {}
-        for row in some:
-            if row.biz_id not in task_ids:
-                continue
-            before = results.get(row.biz_id)
-            task_id = task_ids[row.biz_id]
-            if before is None or _counts_more(row, before, waiting.rules, task_id):
-                results[row.biz_id] = row
-        waiting.take(people, results)
-    return Look(calls=1)
+    with closing(_BestRows(store.folder)) as spooled:
+        while page := list(islice(rows, PAGE)):
+            recipients = {row[1]: row for row in store.find_unfinished(list({row.biz_id for row in page}))}
+            best: dict[str, tuple[_Standing, TaskResult]] = {}
+            for row in page:
+                if row.biz_id not in recipients:
+                    continue
+                rank = _standing(row, store.criteria, recipients[row.biz_id][2])
+                if row.biz_id not in best or rank > best[row.biz_id][0]:
+                    best[row.biz_id] = rank, row
+            final = {
+                biz_id: row
+                for biz_id, (rank, row) in best.items()
+                if rank == _highest(row, recipients[biz_id][2])
+            }
+            store.record([recipients[biz_id] for biz_id in final], final)
+            spooled.offer(
+                (recipients[biz_id][0], rank, row)
+                for biz_id, (rank, row) in best.items()
+                if biz_id not in final
+            )
+        for results in spooled.pages():
+            store.record(store.find_unfinished(list(results)), results)
+    return PollOutcome(calls=1)
 
 
-def _counts_more(later: TaskResult, earlier: TaskResult, rules: Rules, task_id: str | None) -> bool:
-    before = state_of(earlier, rules, task_id)
-    return before not in FINISHED and (before == FOREIGN or state_of(later, rules, task_id) != FOREIGN)
+_Standing = tuple[int, float, int]
+_PROGRESS = {FOREIGN: 0, WAITING: 1, NOT_REACHED: 2, ANSWERED: 3}
+
+
+def _standing(row: TaskResult, criteria: CompletionCriteria, platform_task_id: str | None) -> _Standing:
+    return standing(row, platform_task_id, _PROGRESS[state_of(row, criteria, platform_task_id)])
+
+
+def _highest(row: TaskResult, platform_task_id: str | None) -> _Standing | None:
+    """Return the standing that no later row can surpass; None for a dated row: a newer one can."""
+    if row.created_at is not None:
+        return None
+    return 1 if platform_task_id is None else 2, -math.inf, _PROGRESS[ANSWERED]
+
+
+class _BestRows:
+    """Holds the best row so far of each recipient, where a later row may surpass it. On disk: up to a million rows.
+
+    :param folder: for its file; empty: the system's folder for temporary files.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._db: sqlite3.Connection | None = None
+        self._folder = folder
+
+    def close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+
+    def offer(self, rows: Iterable[tuple[int, _Standing, TaskResult]]) -> None:
+        """Keep each row that is better than the stored one.
+
+        :param rows: number of the recipient, standing, row.
+        :raises SpoolError: the disk is full.
+        """
+        values = [
+            (
+                number,
+                *rank,
+                json.dumps((row.biz_id, row.came, row.status, row.task_id, row.created_at), default=str),
+            )
+            for number, rank, row in rows
+        ]
+        if not values:
+            return
+        if self._db is None:
+            self._db = open_private(self._folder, _SCHEMA, _WHAT)
+        with written(_WHAT):
+            self._db.execute("BEGIN")
+            self._db.executemany(_BETTER, values)
+            self._db.execute("COMMIT")
+
+    def pages(self) -> Iterator[dict[str, TaskResult]]:
+        """Yield the best rows, by ``biz_id``, a page at a time."""
+        if self._db is None:
+            return
+        cursor = self._db.execute("SELECT result FROM best ORDER BY number")
+        while page := cursor.fetchmany(PAGE):
+            results = [TaskResult(*json.loads(result)) for (result,) in page]
+            yield {result.biz_id: result for result in results}
+
+
+_WHAT = "the private list of results that a later row may surpass"
+_SCHEMA = """
+CREATE TABLE best (
+    number INTEGER PRIMARY KEY, own INTEGER NOT NULL, moment REAL NOT NULL, progress INTEGER NOT NULL,
+    result TEXT NOT NULL
+)
+"""
+_BETTER = """
+INSERT INTO best VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+    own = excluded.own, moment = excluded.moment, progress = excluded.progress, result = excluded.result
+WHERE (excluded.own, excluded.moment, excluded.progress) > (own, moment, progress)
+"""

@@ -1,4 +1,4 @@
-"""A coroutine whose blocking functions run in the thread that waits for it."""
+"""Run a coroutine from a thread without an event loop, and its blocking calls in that thread."""
 
 from __future__ import annotations
 
@@ -10,37 +10,51 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
+from airflow_provider_lingyang.cancellation import SIGNAL_POLL_INTERVAL
+
 T = TypeVar("T")
-_GRACE = 2.0
+_CANCEL_GRACE = 2.0
+"""Seconds for a cancelled coroutine to close its connections."""
 
 
-class Here(Generic[T]):
-    """Runs a coroutine's event loop in a thread of its own, and what the coroutine offloads here, one after another.
+def run_with_main_thread_calls(function: Callable[..., Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine in an event loop in a thread of its own, and its blocking calls in the calling thread.
 
-    So a database that takes its time holds no look-up up; its connection is used by one thread; and Airflow's signals,
-    which raise in the main thread, find it here rather than in an event loop's innards.
+    So a slow database delays no look-up, one thread uses its connection, and Airflow's signals, which raise in the
+    main thread, interrupt the blocking call rather than the event loop.
+
+    asgiref's ``AsyncToSync`` divides the work in the same way, but not the end of it: when a signal raises in the
+    calling thread, it does not cancel the coroutine, and its worker thread keeps the process from exiting until the
+    coroutine is done; a ``BaseException`` such as ``AirflowTaskTimeout`` in a blocking call goes to the coroutine.
+    Here it is raised at once, the coroutine is cancelled, and the thread is a daemon.
+
+    :param function: returns the coroutine; its argument is ``offload``, which runs a function in the calling thread.
+    :return: what the coroutine returns.
+    :raises Exception: what the coroutine raises.
     """
+    return _Run(function).run()
 
-    def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], Any] | None] = (
+
+class _Run(Generic[T]):
+    def __init__(self, function: Callable[..., Coroutine[Any, Any, T]]) -> None:
+        self._function = function
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], Any] | None] = (
             queue.SimpleQueue()
         )
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
         self._outcome: Future[T] = Future()
 
-    async def offload(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Run a function in the thread that is in :meth:`run`."""
+    async def _offload(self, function: Callable[..., Any], *arguments: Any) -> Any:
         future: Future[Any] = Future()
-        self._jobs.put((future, function, arguments))
+        self._calls.put((future, function, arguments))
         return await asyncio.wrap_future(future)
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end, and return what it returns or raise what it raises."""
-        thread = threading.Thread(target=self._loop, args=(coroutine,), name="lingyang-look", daemon=True)
+    def run(self) -> T:
+        thread = threading.Thread(target=self._run_loop, name="lingyang-poll", daemon=True)
         thread.start()
         try:
-            while (job := self._next(thread)) is not None:
-                future, function, arguments = job
+            while (call := self._next_call(thread)) is not None:
+                future, function, arguments = call
                 if not future.set_running_or_notify_cancel():
                     continue
                 try:
@@ -50,31 +64,29 @@ class Here(Generic[T]):
         except BaseException:
             if self._running is not None:
                 loop, task = self._running
-                with suppress(RuntimeError):  # It has just ended.
+                with suppress(RuntimeError):  # The loop has just closed.
                     loop.call_soon_threadsafe(task.cancel)
-            # Its connections close in order; but whatever raised here does not wait long.
-            thread.join(_GRACE)
+            thread.join(_CANCEL_GRACE)
             raise
         thread.join()
         return self._outcome.result()
 
-    def _next(self, thread: threading.Thread) -> tuple[Future[Any], Callable[..., Any], Any] | None:
+    def _next_call(self, thread: threading.Thread) -> tuple[Future[Any], Callable[..., Any], Any] | None:
         while thread.is_alive():
-            # In slices, so that a signal is heeded.
             with suppress(queue.Empty):
-                return self._jobs.get(timeout=0.2)
+                return self._calls.get(timeout=SIGNAL_POLL_INTERVAL)
         return None
 
-    def _loop(self, coroutine: Coroutine[Any, Any, T]) -> None:
+    def _run_loop(self) -> None:
         async def run() -> T:
             task = asyncio.current_task()
             assert task is not None
             self._running = asyncio.get_running_loop(), task
-            return await coroutine
+            return await self._function(self._offload)
 
         try:
             self._outcome.set_result(asyncio.run(run()))
         except BaseException as error:
             self._outcome.set_exception(error)
         finally:
-            self._jobs.put(None)
+            self._calls.put(None)

@@ -1,6 +1,6 @@
-"""Waiting for a campaign's answers: who is waited for, where their answers are, how far they are.
+"""A wait for a campaign's results: open it once, poll it until enough recipients are finished.
 
-The same for a task that pokes, for the trigger of a deferred one, and for what writes answers to a table.
+One implementation for a sensor that pokes, for the trigger of a deferred one, and for the transfer to a table.
 """
 
 from __future__ import annotations
@@ -10,47 +10,49 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from airflow_provider_lingyang.config import options as config
+from airflow_provider_lingyang.config import options
 from airflow_provider_lingyang.config.arguments import ArgumentError, did_you_mean
+from airflow_provider_lingyang.gateway.answer_values import plain_text
 from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient, tls_context
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError, Replay
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
-from airflow_provider_lingyang.lookup.query import (
-    ResultQuery,
-    TaskResult,
-    parse_statuses,
-    plain_text,
-)
-from airflow_provider_lingyang.results.completion import UNKNOWN, WAITING, Rules, Verdict
-from airflow_provider_lingyang.results.lookup import Look, Offload, look_up, read_table
-from airflow_provider_lingyang.results.offload import Here
-from airflow_provider_lingyang.results.recipient_sources import Pull, fill
-from airflow_provider_lingyang.results.recipient_store import Row, Take, WaitingList
+from airflow_provider_lingyang.lookup.client import fetch_results_async
+from airflow_provider_lingyang.lookup.query import ResultQuery, TaskResult, parse_statuses
+from airflow_provider_lingyang.results.completion import UNKNOWN, WAITING, CompletionCriteria, WaitProgress
+from airflow_provider_lingyang.results.lookup import Offload, PollOutcome, poll_gateway, poll_table
+from airflow_provider_lingyang.results.offload import run_with_main_thread_calls
+from airflow_provider_lingyang.results.recipient_sources import ReadXCom, load_recipients
+from airflow_provider_lingyang.results.recipient_store import OnResults, RecipientRow, RecipientStore
 from airflow_provider_lingyang.storage.private_sqlite import SpoolError
 from airflow_provider_lingyang.storage.query import QueryError, stream_rows
 
 log = logging.getLogger(__name__)
 
-_COLUMNS = ("biz_id", "output_params", "status", "task_id")
+_TABLE_SETTLE = 30.0
+"""Seconds; stands in for ``lookup_settle``, whose default it is, where results come from a table."""
+_COLUMNS = ("biz_id", "output_params", "status", "task_id", "created_at")
 
 
-class WaitError(Exception):
-    """The wait broke off; another try may do better. No AirflowException: soft_fail treats those differently."""
+class PollError(Exception):
+    """A wait broke off. No AirflowException: ``soft_fail`` treats those differently.
 
+    :param retryable: whether another try of the task may succeed.
+    """
 
-class WaitFailed(Exception):
-    """The wait cannot succeed, whatever is tried again; says why."""
+    def __init__(self, message: str, *, retryable: bool) -> None:
+        super().__init__(message)
+        self.retryable = retryable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """Whose answers are wanted, and where they are. Plain JSON, so that it crosses into the triggerer.
+class ResultsRequest:
+    """The recipients to wait for, and where their results are. Plain JSON, so that a trigger can carry it.
 
     :param lingyang_conn_id: the gateway's connection.
     :param source: of the recipients, see ``results/recipient_sources.py``.
-    :param required_slots: what must be filled where there is no status.
+    :param required_slots: slots that must be filled; decisive only for results without a status.
     :param result_query: how to look up; None: as the connection says.
-    :param results: answers are in a table instead: ``{"sql", "conn_id", "parameters"}``.
+    :param results: read results from a table instead: ``{"sql", "conn_id", "parameters"}``.
     """
 
     lingyang_conn_id: str
@@ -64,157 +66,166 @@ class Wanted:
         return asdict(self)
 
 
-class Wait:
-    """A wait for answers; opened by its first look.
+class ResultsPoller:
+    """Polls for results. The first poll opens it: reads the connection and loads the recipients.
 
-    :param wanted: whose answers, and where they are.
-    :param pull: reads an XCom.
-    :param offload: runs a function where it may block. Default None: :meth:`look_now` runs it in its own thread.
-    :param tally: whether to count and keep answers.
-    :param also: is given all answers, too; then nobody needs to be able to finish.
+    :param request: the recipients, and where their results are.
+    :param read_xcom: reads an XCom.
+    :param offload: runs a blocking function off the event loop; needed by :meth:`poll` only.
+    :param count_values: whether to count slot values and keep single results.
+    :param on_results: called with each page of results; with it, criteria that can finish no recipient are allowed.
     """
 
     def __init__(
         self,
-        wanted: Wanted,
-        pull: Pull,
+        request: ResultsRequest,
+        read_xcom: ReadXCom,
         *,
         offload: Offload | None = None,
-        tally: bool = True,
-        also: Take | None = None,
+        count_values: bool = True,
+        on_results: OnResults | None = None,
     ) -> None:
-        self.wanted = wanted
-        self._pull = pull
+        self.request = request
+        self._read_xcom = read_xcom
         self._offload = offload
-        self._tally = tally
-        self._also = also
-        self._people: WaitingList | None = None
+        self._count_values = count_values
+        self._on_results = on_results
+        self._store: RecipientStore | None = None
         self._query: ResultQuery | None = None
-        self._client_of: Callable[[], AsyncGatewayClient] | None = None
-        self._calls_at_a_time = 1
-        self.settle = 0.0
+        self._open_client: Callable[[], AsyncGatewayClient] | None = None
+        self._max_concurrent_calls = 1
+        self._lookup_settle = 0.0
 
     @property
     def is_open(self) -> bool:
-        """Whether it is known who is waited for."""
-        return self._people is not None
+        """Whether the recipients are loaded."""
+        return self._store is not None
 
     @property
-    def people(self) -> WaitingList:
-        """Who is waited for, once it is open."""
-        assert self._people is not None
-        return self._people
+    def store(self) -> RecipientStore:
+        """The recipients and their states, once it is open."""
+        assert self._store is not None
+        return self._store
 
     def close(self) -> None:
-        """Give the list's space back."""
-        people, self._people = self._people, None
-        if people is not None:
-            people.close()
+        """Release the store's file."""
+        store, self._store = self._store, None
+        if store is not None:
+            store.close()
 
-    async def look(self, *, first: bool) -> Look:
-        """Look at everybody who is not finished.
+    async def poll(self, *, first: bool) -> PollOutcome:
+        """Poll all unfinished recipients.
 
-        :param first: nobody has looked before: then a query that does not work is wrong, and later it is in trouble.
-        :return: how it went; what failed for the moment is in there.
-        :raises WaitFailed: no repetition can cure it.
-        :raises WaitError: it cannot go on here.
+        :param first: whether no poll came before. A query that fails then is wrong; later, it fails for the moment.
+        :return: the outcome, failures for the moment included.
+        :raises PollError: the wait cannot go on.
         """
         assert self._offload is not None
         try:
-            if self._people is None:
+            if self._store is None:
                 await self._offload(self._open)
-            if self.wanted.results is not None:
-                look: Look = await self._offload(self._look_at_table)
-                return look
-            assert self._client_of is not None
-            async with self._client_of() as client:
-                return await self._look_up(client)
+            if self.request.results is not None:
+                outcome: PollOutcome = await self._offload(self._poll_table)
+                return outcome
+            assert self._open_client is not None
+            async with self._open_client() as client:
+                return await self._poll_gateway(client)
         except (ArgumentError, LingyangConfigError) as error:
-            raise WaitFailed(str(error)) from None
+            raise PollError(str(error), retryable=False) from None
         except LingyangError as error:
             if error.replay is Replay.NEVER:
-                raise WaitFailed(f"the look-up cannot work: {error}") from None
-            return Look(failed=1, reason=error.facts)
+                raise PollError(f"the look-up cannot work: {error}", retryable=False) from None
+            return PollOutcome(failed=1, reason=error.facts)
         except QueryError as error:
             if first:
-                raise WaitError(str(error)) from None
-            return Look(failed=1, reason=str(error))
+                raise PollError(str(error), retryable=True) from None
+            return PollOutcome(failed=1, reason=str(error))
         except SpoolError as error:
-            raise WaitError(str(error)) from None
+            raise PollError(str(error), retryable=True) from None
 
-    def look_now(self, *, first: bool) -> Look:
-        """Look, from a thread without an event loop; raises as :meth:`look` does."""
-        here: Here[Look] = Here()
-        self._offload = here.offload
-        return here.run(self.look(first=first))
+    def poll_sync(self, *, first: bool) -> PollOutcome:
+        """Poll, from a thread without an event loop; see :meth:`poll`."""
 
-    def verdict(self, complete_ratio: float, look: Look, waited: float) -> Verdict:
-        """Return what the answers so far mean.
+        async def poll(offload: Offload) -> PollOutcome:
+            self._offload = offload
+            return await self.poll(first=first)
 
-        :param look: the latest.
+        return run_with_main_thread_calls(poll)
+
+    def progress(self, complete_ratio: float, outcome: PollOutcome, waited: float) -> WaitProgress:
+        """Return how far the wait has come.
+
+        :param complete_ratio: share of the recipients that must be finished, in (0, 1].
+        :param outcome: of the latest poll.
         :param waited: seconds since the wait began.
-        :raises WaitFailed: enough people can never be finished, because the gateway does not know them.
+        :raises PollError: too few recipients are known to the gateway, so the wait can never complete.
         """
-        verdict = self.people.verdict(complete_ratio)
-        late = waited >= self.settle and look.whole and self.wanted.results is None
-        if late and verdict.out_of_reach and not verdict.complete:
-            raise WaitFailed(
-                f"{verdict}. Too few can ever be finished: whom the gateway does not know after {self.settle:g} s "
-                f"(lookup_settle) it never will: {verdict.who()}. Check the ids, the App key, and the "
-                "result_query's biz_ids_field and task_id_field; where a person can be looked up only once finished, "
-                "raise lookup_settle to the time that takes"
+        progress = self.store.progress(complete_ratio)
+        late = waited >= 2 * (self._lookup_settle or _TABLE_SETTLE)
+        if progress.statuses and not progress.complete and late:
+            log.warning(
+                "this wait may never end: recipients have a status that is in neither done_values nor failed_values of "
+                "the result_query: %s. Add each status that is final to one of them",
+                progress.listed_statuses,
             )
-        return verdict
+        settled = waited >= self._lookup_settle and outcome.is_complete and self.request.results is None
+        if settled and progress.out_of_reach and not progress.complete:
+            raise PollError(
+                f"{progress}. Too few can ever be finished: a recipient that the gateway does not know after "
+                f"{self._lookup_settle:g} s (lookup_settle) stays unknown: {progress.unfinished_ids()}. Check the ids, "
+                "the App key, and the result_query's biz_ids_field and task_id_field; where a recipient can be looked "
+                "up only once finished, raise lookup_settle to the time that takes",
+                retryable=False,
+            )
+        return progress
 
-    def value(self, verdict: Verdict) -> dict[str, Any]:
-        """Return what a sensor returns: counts, slots, and single results while they are few."""
+    def xcom_value(self, progress: WaitProgress) -> dict[str, Any]:
+        """Return what a sensor pushes: counts, slot values, and single results while they are few."""
         return {
-            "counts": dict(verdict.counts),
-            "slots": self.people.slots(),
-            "results": self.people.results(),
+            "counts": dict(progress.counts),
+            "slots": self.store.value_counts(),
+            "results": self.store.results(),
         }
 
     def _open(self) -> None:
-        hook = LingyangHook(self.wanted.lingyang_conn_id)
-        given = self.wanted.result_query
-        if self.wanted.results is None:
-            self._query = query = self._look_up_described(hook)
-            statuses: tuple[Sequence[str], Sequence[str]] = query.done_values, query.failed_values
-            if query.status_field and not any(statuses):
-                raise ArgumentError(
-                    "result_query: a status_field needs done_values or failed_values, or nobody ever finishes"
-                )
-            settings, rate = hook.settings, hook.max_requests_per_second
-            tls = None if settings.plain_http else tls_context()
-            self._client_of = lambda: AsyncGatewayClient(settings, max_requests_per_second=rate, tls=tls)
-            self._calls_at_a_time = config.lookups_at_a_time()
-            self.settle = hook.lookup_settle
-        else:
-            statuses = parse_statuses(given, where="result_query") if given else ((), ())
-            if not any(statuses) and not self.wanted.required_slots:
-                statuses = _statuses_of_connection(hook)
-        rules = Rules(tuple(self.wanted.required_slots), *statuses)
-        if self._also is None and not rules.can_tell:
+        hook = LingyangHook(self.request.lingyang_conn_id)
+        read_statuses = self._prepare_lookup if self.request.results is None else self._statuses_of_table
+        criteria = CompletionCriteria(tuple(self.request.required_slots), *read_statuses(hook))
+        if self._on_results is None and not criteria.can_decide:
             raise ArgumentError(
-                "nothing can tell who is finished: give required_slots, or the result_query a status_field"
+                "cannot decide when a recipient is finished: set required_slots, or add status_field to result_query"
             )
-        people = WaitingList(
-            rules,
-            config.spool_dir(),
-            tally=self._tally,
-            keep=config.xcom_ids_limit() if self._tally else 0,
-            absent=UNKNOWN if self.wanted.results is None else WAITING,
-            also=self._also,
+        store = RecipientStore(
+            criteria,
+            options.spool_dir(),
+            count_values=self._count_values,
+            max_results_kept=options.xcom_ids_limit() if self._count_values else 0,
+            state_if_unknown=UNKNOWN if self.request.results is None else WAITING,
+            on_results=self._on_results,
         )
         try:
-            fill(people, self.wanted.source, self._pull)
+            load_recipients(store, self.request.source, self._read_xcom)
         except BaseException:
-            people.close()
+            store.close()
             raise
-        self._people = people
+        self._store = store
 
-    def _look_up_described(self, hook: LingyangHook) -> ResultQuery:
-        given = self.wanted.result_query
+    def _prepare_lookup(self, hook: LingyangHook) -> tuple[Sequence[str], Sequence[str]]:
+        """Read what look-ups need, and return the ``done_values`` and ``failed_values``."""
+        self._query = query = self._result_query(hook)
+        if query.status_field and not (query.done_values or query.failed_values):
+            raise ArgumentError(
+                "result_query: a status_field needs done_values or failed_values, or no recipient ever finishes"
+            )
+        settings, rate = hook.settings, hook.max_requests_per_second
+        tls = None if settings.plain_http else tls_context()
+        self._open_client = lambda: AsyncGatewayClient(settings, max_requests_per_second=rate, tls=tls)
+        self._max_concurrent_calls = options.lookups_at_a_time()
+        self._lookup_settle = hook.lookup_settle
+        return query.done_values, query.failed_values
+
+    def _result_query(self, hook: LingyangHook) -> ResultQuery:
+        given = self.request.result_query
         query = (
             hook.result_query
             if given is None
@@ -222,69 +233,84 @@ class Wait:
         )
         if query is None:
             raise ArgumentError(
-                f"no look-up is described: give this task or connection {self.wanted.lingyang_conn_id!r} a "
-                "result_query (the platform has no public look-up for these tasks); where answers are pushed to you, "
+                f"no look-up is described: give this task or connection {self.request.lingyang_conn_id!r} a "
+                "result_query (the platform has no public look-up for these tasks); where results are pushed to you, "
                 "give results_sql instead"
             )
         return query
 
-    async def _look_up(self, client: AsyncGatewayClient) -> Look:
+    def _statuses_of_table(self, hook: LingyangHook) -> tuple[Sequence[str], Sequence[str]]:
+        given = self.request.result_query
+        statuses: tuple[Sequence[str], Sequence[str]] = (
+            parse_statuses(given, where="result_query") if given else ((), ())
+        )
+        if any(statuses) or self.request.required_slots:
+            return statuses
+        try:
+            query = hook.result_query
+        except LingyangConfigError:
+            # Results in a table need no gateway, and so no connection to one.
+            return (), ()
+        return (query.done_values, query.failed_values) if query else ((), ())
+
+    async def _poll_gateway(self, client: AsyncGatewayClient) -> PollOutcome:
         query = self._query
         assert query is not None
         assert self._offload is not None
 
-        async def ask(people: Sequence[Row]) -> Mapping[str, TaskResult]:
-            # Of a person with a task several results may come; without one all are as good.
-            tasks = {biz_id: task_id for _, biz_id, task_id in people if task_id is not None}
-            biz_ids = [biz_id for _, biz_id, _ in people]
-            return await client.fetch_results(query, biz_ids, task_ids=tasks if query.task_id_field else None)
+        async def fetch(recipients: Sequence[RecipientRow]) -> Mapping[str, TaskResult]:
+            # Several results may come for one recipient. The id of the accepted task picks one of them.
+            task_ids = {biz_id: task_id for _, biz_id, task_id in recipients if task_id is not None}
+            biz_ids = [biz_id for _, biz_id, _ in recipients]
+            return await fetch_results_async(
+                client, query, biz_ids, task_ids=task_ids if query.task_id_field else None
+            )
 
-        return await look_up(
-            self.people,
-            ask,
-            people_per_call=query.max_biz_ids,
-            calls_at_a_time=self._calls_at_a_time,
+        return await poll_gateway(
+            self.store,
+            fetch,
+            ids_per_call=query.max_biz_ids,
+            max_concurrent_calls=self._max_concurrent_calls,
             offload=self._offload,
         )
 
-    def _look_at_table(self) -> Look:
-        results = self.wanted.results or {}
+    def _poll_table(self) -> PollOutcome:
+        results = self.request.results or {}
         with stream_rows(results["conn_id"], results["sql"], results["parameters"]) as (names, rows):
-            return read_table(self.people, _answers_in(names, rows, self.people.rules))
+            return poll_table(self.store, _results_in(names, rows, self.store.criteria))
 
 
-def _answers_in(names: Sequence[str], rows: Iterator[Sequence[Any]], rules: Rules) -> Iterator[TaskResult]:
-    """Yield the answers in rows of ``biz_id``, ``output_params`` and perhaps ``status`` and ``task_id``.
+def _results_in(
+    names: Sequence[str], rows: Iterator[Sequence[Any]], criteria: CompletionCriteria
+) -> Iterator[TaskResult]:
+    """Yield the results in rows of ``biz_id``, ``output_params`` and perhaps ``status``, ``task_id``, ``created_at``.
 
     :raises ArgumentError: a column is missing or unknown, or the status means nothing.
     """
-    places = {name.lower(): place for place, name in enumerate(names)}
-    for name in places:
+    positions = {name.lower(): position for position, name in enumerate(names)}
+    for name in positions:
         if name not in _COLUMNS:
             raise ArgumentError(
                 f"results_sql selects {name!r}; it takes {', '.join(_COLUMNS)}{did_you_mean(name, _COLUMNS)}"
             )
-    if missing := [name for name in _COLUMNS[:2] if name not in places]:
+    if missing := [name for name in _COLUMNS[:2] if name not in positions]:
         raise ArgumentError(f"results_sql must select {' and '.join(missing)}, too")
-    if "status" in places and not (rules.done_values or rules.failed_values):
+    if "status" in positions and not (criteria.done_values or criteria.failed_values):
         raise ArgumentError(
             "results_sql selects a status, and nothing says what it means: add "
             "result_query={'done_values': […], 'failed_values': […]}"
         )
 
     def text(row: Sequence[Any], name: str) -> str | None:
-        return plain_text(row[places[name]]) if name in places else None
+        return plain_text(row[positions[name]]) if name in positions else None
 
     for row in rows:
         biz_id = text(row, "biz_id")
         if biz_id is not None:
-            yield TaskResult(biz_id, row[places["output_params"]], text(row, "status"), text(row, "task_id"))
-
-
-def _statuses_of_connection(hook: LingyangHook) -> tuple[Sequence[str], Sequence[str]]:
-    try:
-        query = hook.result_query
-    except LingyangConfigError:
-        # Answers that are in a table need no gateway, and so no connection to one.
-        return (), ()
-    return (query.done_values, query.failed_values) if query else ((), ())
+            yield TaskResult(
+                biz_id,
+                row[positions["output_params"]],
+                text(row, "status"),
+                text(row, "task_id"),
+                text(row, "created_at"),
+            )

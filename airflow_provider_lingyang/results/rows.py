@@ -1,4 +1,4 @@
-"""What people answered, as rows of a table: which columns it has, what a row holds, how many there are of each kind."""
+"""Results as rows of a table: its columns, what a row holds, and the number of recipients of each kind."""
 
 from __future__ import annotations
 
@@ -10,27 +10,35 @@ from typing import Any, NamedTuple
 from airflow_provider_lingyang.config import arguments
 from airflow_provider_lingyang.config.arguments import ArgumentError
 from airflow_provider_lingyang.lookup.query import TaskResult
-from airflow_provider_lingyang.results.completion import FOREIGN, NOT_REACHED, UNKNOWN, Rules, state_of
-from airflow_provider_lingyang.results.recipient_store import Person, as_text, storable
+from airflow_provider_lingyang.results.completion import (
+    FOREIGN,
+    NOT_REACHED,
+    UNKNOWN,
+    CompletionCriteria,
+    state_of,
+)
+from airflow_provider_lingyang.results.recipient_store import UnfinishedRecipient
+from airflow_provider_lingyang.results.slot_values import TABLE_BYTES, as_text, cut, cut_slots
 from airflow_provider_lingyang.storage.private_sqlite import open_private, written
 
 OWN_COLUMNS = ("biz_id", "task_id", "plan_id", "campaign_key", "status", "output_params", "fetched_at")
-"""Columns that every table of answers has."""
+"""Columns that every table of results has."""
 FILLED, EMPTY = "filled", "empty"
 WRITTEN = (FILLED, EMPTY, NOT_REACHED)
-"""Kinds of people who have a row."""
+"""Kinds of recipients that have a row."""
 _COLUMN_BYTES = 63
 """PostgreSQL cuts longer names; MySQL takes 64 characters."""
 _NOT_IN_A_COLUMN = re.compile(r"[?%\x00-\x1f\x7f]")
 _TABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*){0,2}")
-_WHAT = "the private count of who was written"
+_WHAT = "the private count of written recipients"
 
 
 def slot_columns(slots: Sequence[str] | Mapping[str, str], *, argument: str = "slots") -> dict[str, str]:
-    """Return slot → column, from a mapping or from a list of slots whose columns are named like them.
+    """Return slot → column.
 
-    :param argument: where they were given, for errors.
-    :raises ArgumentError: a column cannot be named so, is one of the table's own, or is there twice.
+    :param slots: a mapping, or a list of slots whose columns have the same names.
+    :param argument: the argument that holds them, for errors.
+    :raises ArgumentError: a column's name is impossible, one of the table's own, or there twice.
     """
     if isinstance(slots, Mapping):
         arguments.check_names(argument, list(slots))
@@ -42,7 +50,7 @@ def slot_columns(slots: Sequence[str] | Mapping[str, str], *, argument: str = "s
     before: dict[str, str] = {}
     for slot, column in columns.items():
         _check_column(argument, slot, column)
-        # Databases differ in whether case tells columns apart; names that differ by it are trouble in all of them.
+        # Databases differ in whether names that differ by case only are one column.
         other = before.setdefault(column.lower(), slot)
         if other != slot:
             raise ArgumentError(
@@ -80,60 +88,69 @@ def check_table(table: object) -> None:
         )
 
 
-class AnswerRow(NamedTuple):
-    """What a row holds of one person.
+class ResultRow(NamedTuple):
+    """What a row holds of one recipient.
 
-    :param number: of the person.
+    :param number: of the recipient.
     :param kind: one of :data:`WRITTEN`.
     :param output_params: the slots as JSON text; None where they cannot be read.
     :param slots: text or None, in the order of the columns.
-    :param holds_slots: whether the answer holds any slot: one that holds none says nothing about them.
+    :param holds_slots: whether the result holds any slot; without, the slots of an existing row stay as they are.
     :param readable: whether the slots could be read.
+    :param is_cut: whether a value was longer than :data:`~airflow_provider_lingyang.results.slot_values.TABLE_BYTES`.
     """
 
     number: int
     kind: str
     biz_id: str
-    task_id: str | None
+    platform_task_id: str | None
     status: str | None
     output_params: str | None
     slots: Sequence[str | None]
     holds_slots: bool
     readable: bool
+    is_cut: bool = False
 
 
-def row_of(person: Person, result: TaskResult | None, rules: Rules, slots: Sequence[str]) -> AnswerRow | str:
-    """Return somebody's row, or why they have none: ``unknown`` or ``foreign``.
+def result_row(
+    recipient: UnfinishedRecipient,
+    result: TaskResult | None,
+    criteria: CompletionCriteria,
+    slots: Sequence[str],
+) -> ResultRow | str:
+    """Return the row of a recipient, or why there is none: ``unknown`` or ``foreign``.
 
-    :param result: what was told; None: nothing.
+    :param result: None: there is no result.
     :param slots: those that have a column.
     """
-    state = state_of(result, rules, person.task_id)
+    state = state_of(result, criteria, recipient.platform_task_id)
     if result is None or state == FOREIGN:
         return UNKNOWN if result is None else FOREIGN
-    told = result.output_params
-    texts = [storable(as_text(told.get(slot))) or None for slot in slots]
+    values = result.output_params
+    texts = [cut(as_text(values.get(slot)), TABLE_BYTES) or None for slot in slots]
+    kept, is_cut = cut_slots(values, TABLE_BYTES)
     if state == NOT_REACHED:
         kind = NOT_REACHED
     elif slots:
         kind = FILLED if all(texts) else EMPTY
     else:
-        kind = FILLED if any(map(as_text, told.values())) else EMPTY
-    return AnswerRow(
-        person.number,
+        kind = FILLED if any(map(as_text, values.values())) else EMPTY
+    return ResultRow(
+        recipient.number,
         kind,
-        person.biz_id,
-        person.task_id if result.task_id is None else storable(result.task_id),
-        None if result.status is None else storable(result.status),
-        storable(json.dumps(dict(told), ensure_ascii=False)) if result.readable else None,
+        recipient.biz_id,
+        recipient.platform_task_id if result.task_id is None else cut(result.task_id, TABLE_BYTES),
+        None if result.status is None else cut(result.status, TABLE_BYTES),
+        json.dumps(kept, ensure_ascii=False) if result.readable else None,
         texts,
-        result.readable and bool(told),
+        result.readable and bool(values),
         result.readable,
+        is_cut,
     )
 
 
-class Tally:
-    """Counts people, each once however often they come: on disk, because there may be a million of them.
+class WrittenRecipients:
+    """Counts the recipients of each kind, each recipient once. On disk: up to a million recipients.
 
     :param folder: where its file lies; empty: the system's folder for temporary files.
     :raises SpoolError: the file cannot be made.
@@ -143,36 +160,37 @@ class Tally:
         self._db = open_private(folder, _SCHEMA, _WHAT)
 
     def close(self) -> None:
-        """Give the file's space back."""
+        """Release the file."""
         self._db.close()
 
-    def note(self, told: Iterable[tuple[Person, AnswerRow | str]], new: set[int]) -> None:
-        """Count people.
+    def add(self, page: Iterable[tuple[UnfinishedRecipient, ResultRow | str]], new: set[int]) -> None:
+        """Count recipients. A recipient that has a row keeps its kind when a later poll finds none.
 
-        :param told: what became of them, as :func:`row_of` says.
-        :param new: numbers of those who had no row before.
+        :param page: recipients with what :func:`result_row` returned.
+        :param new: numbers of the recipients that had no row before.
         :raises SpoolError: the disk is full.
         """
         rows: list[tuple[Any, ...]] = [
-            (person.number, row, 0, 0)
+            (recipient.number, row, 0, 0, 0)
             if isinstance(row, str)
-            else (row.number, row.kind, not row.readable, row.number in new)
-            for person, row in told
+            else (row.number, row.kind, not row.readable, row.is_cut, row.number in new)
+            for recipient, row in page
         ]
         with written(_WHAT):
             self._db.execute("BEGIN")
-            self._db.executemany(_NOTE, rows)
+            self._db.executemany(_ADD, rows)
             self._db.execute("COMMIT")
 
     def counts(self) -> dict[str, int]:
-        """Return how many people there are of each kind, who of them has a row, and since when."""
+        """Return the number of recipients of each kind, and of rows: all, inserted and updated."""
         found = self._db.execute(
-            "SELECT kind, count(*), sum(unreadable), sum(is_new) FROM told GROUP BY kind"
+            "SELECT kind, count(*), sum(unreadable), sum(is_cut), sum(is_new) FROM written GROUP BY kind"
         )
-        kinds, unreadable, inserted = {}, 0, 0
-        for kind, people, some_unreadable, some_new in found:
-            kinds[kind] = people
+        kinds, unreadable, shortened, inserted = {}, 0, 0, 0
+        for kind, recipients, some_unreadable, some_cut, some_new in found:
+            kinds[kind] = recipients
             unreadable += some_unreadable
+            shortened += some_cut
             inserted += some_new
         rows = sum(kinds.get(kind, 0) for kind in WRITTEN)
         return {
@@ -181,15 +199,19 @@ class Tally:
             "updated": rows - inserted,
             **{kind: kinds.get(kind, 0) for kind in (*WRITTEN, UNKNOWN, FOREIGN)},
             "unreadable": unreadable,
+            "cut": shortened,
         }
 
 
 _SCHEMA = """
-CREATE TABLE told (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, unreadable INTEGER NOT NULL, is_new INTEGER NOT NULL)
+CREATE TABLE written (
+    number INTEGER PRIMARY KEY, kind TEXT NOT NULL, unreadable INTEGER NOT NULL, is_cut INTEGER NOT NULL,
+    is_new INTEGER NOT NULL
+)
 """
-# Who has a row keeps it, whatever comes after.
-_NOTE = f"""
-INSERT INTO told VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET
-    kind = excluded.kind, unreadable = excluded.unreadable, is_new = max(is_new, excluded.is_new)
+_ADD = f"""
+INSERT INTO written VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+    kind = excluded.kind, unreadable = excluded.unreadable, is_cut = excluded.is_cut,
+    is_new = max(is_new, excluded.is_new)
 WHERE excluded.kind NOT IN ('{UNKNOWN}', '{FOREIGN}')
 """

@@ -1,4 +1,4 @@
-"""A table of answers in any database behind a ``DbApiHook``: checked, created, and written page by page."""
+"""A table of results in any database behind a ``DbApiHook``: check, create, and write it page by page."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_lingyang.ledger.base import LedgerError
-from airflow_provider_lingyang.results.rows import OWN_COLUMNS, AnswerRow
+from airflow_provider_lingyang.errors import LedgerError
+from airflow_provider_lingyang.results.rows import OWN_COLUMNS, ResultRow
 from airflow_provider_lingyang.storage.database import (
     CollisionError,
     Database,
@@ -18,19 +18,30 @@ from airflow_provider_lingyang.storage.database import (
     UnreachableError,
     chunks,
     marks,
+    portions,
 )
 
 _TRIES = 5
+_ALL_ALIKE = 20
+"""Rows refused one by one, and none taken, until the table is considered wrong."""
+_STATEMENT_BYTES = 4 * 2**20
+"""A quarter of the largest statement of MariaDB and MySQL by default."""
+_MYSQL_VALUES = {(number,) for number in (1118, 1153, 1264, 1292, 1366, 1406)}
+"""MySQL's error numbers for values that a column, a row or a statement cannot hold; drivers differ in the class."""
 _KEY = "campaign_key, plan_id, biz_id"
 _THIS = "campaign_key=? AND plan_id=?"
 
 
 class TableError(Exception):
-    """The database did not do it; another try may do better. The text holds no values of rows."""
+    """The database failed; a retry may help. The text holds no values of rows."""
+
+
+class _RowRefusedError(Exception):
+    """The table cannot hold at least one of the rows. None of them is written."""
 
 
 class TableWrongError(Exception):
-    """The table cannot take the rows, whatever is tried again; says why."""
+    """The table cannot take the rows; a retry cannot help."""
 
 
 def _with_offset(moment: datetime) -> str:
@@ -47,14 +58,14 @@ def _naive(moment: datetime) -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """How a kind of database differs from others.
+    """The differences of one kind of database.
 
-    :param quote: around a name of any letters.
-    :param folds: whether ``A`` and ``a`` are one column, quoted too.
-    :param bind: returns a moment of UTC as what its driver takes without a warning, and no time zone shifts.
-    :param types: column → type, where it differs.
-    :param options: of a table.
-    :param on_connect: statements for each connection.
+    :param quote: the quotation mark of names.
+    :param folds: whether ``A`` and ``a`` are one column, even quoted.
+    :param bind: converts a moment of UTC to what the driver takes without a warning, and no time zone shifts.
+    :param types: column → type, where it differs; ``slot`` is the type of all slot columns.
+    :param options: of ``CREATE TABLE``.
+    :param on_connect: statements to execute on each connection.
     """
 
     quote: str = '"'
@@ -65,14 +76,14 @@ class Dialect:
     on_connect: Sequence[str] = ()
 
     def quoted(self, name: str) -> str:
-        """Return a column's name as SQL."""
+        """Return a column's name, quoted for SQL."""
         return self.quote + name.replace(self.quote, self.quote * 2) + self.quote
 
 
 _DIALECTS = {
-    # Python's own driver warns about datetimes.
+    # Python's sqlite3 warns about datetimes.
     "sqlite": Dialect(folds=True, bind=_without_offset, types={"fetched_at": "TEXT"}),
-    # As text, because a column without time zone then takes the time as it stands there, and one with it knows UTC.
+    # As text: a column without time zone then takes the time as written, and one with time zone the offset.
     "postgresql": Dialect(bind=_with_offset, types={"fetched_at": "TIMESTAMP WITH TIME ZONE"}),
     "mysql": Dialect(
         quote="`",
@@ -82,12 +93,13 @@ _DIALECTS = {
         types={
             "biz_id": "VARCHAR(255)",
             "campaign_key": "VARCHAR(500)",
-            "output_params": "MEDIUMTEXT",
+            "output_params": "LONGTEXT",
+            "slot": "LONGTEXT",
             "fetched_at": "DATETIME(6)",
         },
-        # The server's defaults may lack transactions, Chinese, or the difference between A1 and a1.
+        # The server's defaults may lack transactions or Chinese, or take A1 and a1 for equal.
         options=" ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
-        # A user's column may be a TIMESTAMP, which is in the session's time zone; and nothing may be cut silently.
+        # A column of the user may be a TIMESTAMP, in the session's time zone; and no value may be cut silently.
         on_connect=(
             "SET SESSION time_zone='+00:00', "
             "sql_mode=CONCAT_WS(',', NULLIF(@@SESSION.sql_mode, ''), 'STRICT_ALL_TABLES')",
@@ -99,10 +111,10 @@ _SAME = {"postgres": "postgresql", "redshift": "postgresql", "mariadb": "mysql"}
 
 
 def dialect_of(hook: Any) -> Dialect:
-    """Return how a hook's database differs from others."""
+    """Return the dialect of a hook's database."""
     name = _dialect_name(getattr(hook, "conn_type", None))
     if name not in _DIALECTS:
-        # JDBC and ODBC connections say it elsewhere; older providers and some hooks cannot.
+        # JDBC and ODBC hooks have it in dialect_name; older providers and some hooks have neither.
         with suppress(Exception):
             name = _dialect_name(hook.dialect_name)
     return _DIALECTS.get(name, _OTHER)
@@ -112,8 +124,8 @@ def _dialect_name(name: object) -> str:
     return _SAME.get(str(name), str(name))
 
 
-class AnswerTable:
-    """Writes people's answers, each person's into one row.
+class ResultsTable:
+    """Writes results, one row per recipient.
 
     :param hook: any ``DbApiHook``.
     :param conn_id: its connection's name, for errors.
@@ -130,45 +142,49 @@ class AnswerTable:
         self._database = Database(
             hook,
             conn_id,
-            what="the database of the answers",
+            what="the database of the results",
             collision="the database refused a row because of its key or of another constraint",
             on_connect=self._dialect.on_connect,
         )
         self._conn_id = conn_id
         self._table = table
+        self.refused: list[str] = []
+        """The ``biz_id`` of rows that the table cannot hold."""
+        self.refusal = ""
+        """The database's message for the first of them."""
         self._slots = list(columns.values())
         self._this = (campaign_key, plan_id)
         quoted = [self._dialect.quoted(column) for column in self._slots]
         self._columns = ", ".join([*OWN_COLUMNS, *quoted])
-        about = f"WHERE {_THIS} AND biz_id=?"
-        answer = "".join(f", {column}=?" for column in ("output_params", *quoted))
-        self._update_whole = f"UPDATE {table} SET task_id=?, status=?, fetched_at=?{answer} {about}"
-        self._update_status = f"UPDATE {table} SET task_id=?, status=?, fetched_at=? {about}"
+        where = f"WHERE {_THIS} AND biz_id=?"
+        slots = "".join(f", {column}=?" for column in ("output_params", *quoted))
+        self._update_whole = f"UPDATE {table} SET task_id=?, status=?, fetched_at=?{slots} {where}"
+        self._update_status = f"UPDATE {table} SET task_id=?, status=?, fetched_at=? {where}"
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         self._database.close()
 
     def prepare(self, *, create: bool) -> None:
-        """See that the table is there, with all columns.
+        """Check that the table exists with all columns, or create it.
 
-        :param create: make it where it is not there.
+        :param create: whether to create it where it does not exist.
         :raises TableError: the database cannot be reached.
-        :raises TableWrongError: the table is not there, or lacks columns.
+        :raises TableWrongError: the table does not exist, or lacks columns.
         """
         try:
-            found = self._found()
+            found = self._existing_columns()
             if found is None and create:
-                found = self._created()
+                found = self._create()
         except UnreachableError as error:
             raise TableError(str(error)) from None
         if found is None:
             raise TableWrongError(
                 f"there is no table {self._table} that can be read on connection {self._conn_id!r}. It needs the "
-                f"columns {', '.join(self._wanted)} and the key ({_KEY}); create_table=True makes it"
+                f"columns {', '.join(self._all_columns)} and the key ({_KEY}); create_table=True makes it"
             )
         names = {self._folded(name) for name in found}
-        # The table's own columns are not quoted, so whatever case the database gives them is right.
+        # The table's own columns are not quoted, so their case does not matter.
         lower = {name.lower() for name in found}
         missing = [name for name in OWN_COLUMNS if name not in lower]
         missing += [name for name in self._slots if self._folded(name) not in names]
@@ -178,19 +194,56 @@ class AnswerTable:
                 "them (slots as text), choose slots, or name a table that is not there yet, with create_table=True"
             )
 
-    def write(self, rows: Sequence[AnswerRow]) -> set[int]:
-        """Insert or update rows, all in one transaction.
+    def write(self, rows: Sequence[ResultRow]) -> set[int]:
+        """Upsert rows (insert or update), all in one transaction.
 
-        :return: the numbers of those that were not there.
-        :raises TableError: the database did not take them. None of them is written then.
+        Where the table cannot hold a row, it is added to :attr:`refused`, and the others are written in smaller
+        transactions.
+
+        :return: the numbers of the inserted rows.
+        :raises TableError: the database failed. None of the rows is written then.
         """
+        try:
+            return self._write_all(rows)
+        except _RowRefusedError as error:
+            refusal = str(error)
+        new, refused = self._write_apart(rows, refusal)
+        self.refused += [row.biz_id for row in refused]
+        self.refusal = self.refusal or refusal
+        return new
+
+    def _write_apart(self, rows: Sequence[ResultRow], refusal: str) -> tuple[set[int], list[ResultRow]]:
+        """Halve the rows until each refused row stands alone; return the inserted numbers and the refused rows."""
+        new: set[int] = set()
+        refused: list[ResultRow] = []
+        written = 0
+        todo = [rows]
+        while todo:
+            part = todo.pop()
+            # All rows together were refused already.
+            if len(part) < len(rows):
+                with suppress(_RowRefusedError):
+                    new |= self._write_all(part)
+                    written += len(part)
+                    continue
+            if len(part) > 1:
+                half = len(part) // 2
+                todo += [part[half:], part[:half]]
+                continue
+            refused += part
+            if not written and len(refused) in (_ALL_ALIKE, len(rows)):
+                # It is the table, not the rows.
+                raise TableError(refusal) from None
+        return new, refused
+
+    def _write_all(self, rows: Sequence[ResultRow]) -> set[int]:
         fetched_at = self._dialect.bind(datetime.now(UTC))
         for attempt in range(1, _TRIES + 1):
             try:
                 with self._database.transaction() as run:
                     return self._write(run, rows, fetched_at)
             except (CollisionError, GaveWayError) as error:
-                # Another writer was there first: what is there now is not what it was.
+                # Another writer was first, so read again which rows exist.
                 if attempt < _TRIES:
                     continue
                 hint = ""
@@ -201,49 +254,59 @@ class AnswerTable:
                     )
                 raise TableError(f"{error}, {_TRIES} times{hint}") from None
             except LedgerError as error:
-                raise TableError(str(error)) from None
+                raise (_RowRefusedError if _is_of_a_row(error) else TableError)(str(error)) from None
         raise AssertionError
 
-    def _write(self, run: Statements, rows: Sequence[AnswerRow], fetched_at: Any) -> set[int]:
-        there: dict[str, str | None] = {}
-        for some in chunks(rows):
+    def _write(self, run: Statements, rows: Sequence[ResultRow], fetched_at: Any) -> set[int]:
+        existing: dict[str, str | None] = {}
+        for chunk in chunks(rows):
             found = run.rows(
-                f"SELECT biz_id, task_id FROM {self._table} WHERE {_THIS} AND biz_id IN ({marks(some)})",
-                [*self._this, *(row.biz_id for row in some)],
+                f"SELECT biz_id, task_id FROM {self._table} WHERE {_THIS} AND biz_id IN ({marks(chunk)})",
+                [*self._this, *(row.biz_id for row in chunk)],
             )
-            # The database may take A1 for a1, or keep numbers: only Python's "equal" counts.
-            there |= {str(biz_id): None if task is None else str(task) for biz_id, task in found}
+            # The database may take A1 and a1 for equal, or hold numbers; compare as text in Python.
+            existing |= {str(biz_id): None if task is None else str(task) for biz_id, task in found}
         whole: list[Sequence[Any]] = []
         status: list[Sequence[Any]] = []
         new: list[Sequence[Any]] = []
         for row in rows:
-            told = row.task_id, row.status, fetched_at
+            changed = row.platform_task_id, row.status, fetched_at
             where = *self._this, row.biz_id
-            if row.biz_id not in there:
+            if row.biz_id not in existing:
                 new.append(self._inserted(row, fetched_at))
-            elif row.holds_slots or _differ(there[row.biz_id], row.task_id):
-                whole.append((*told, row.output_params, *row.slots, *where))
+            elif row.holds_slots or _differ(existing[row.biz_id], row.platform_task_id):
+                whole.append((*changed, row.output_params, *row.slots, *where))
             else:
-                status.append((*told, *where))
+                status.append((*changed, *where))
         run.many(self._update_whole, whole)
         run.many(self._update_status, status)
-        run.insert(self._table, self._columns, new)
-        return {row.number for row in rows if row.biz_id not in there}
+        # Each must fit into one statement of MySQL.
+        for portion in portions(new, _size, _STATEMENT_BYTES):
+            run.insert(self._table, self._columns, portion)
+        return {row.number for row in rows if row.biz_id not in existing}
 
-    def _inserted(self, row: AnswerRow, fetched_at: Any) -> Sequence[Any]:
+    def _inserted(self, row: ResultRow, fetched_at: Any) -> Sequence[Any]:
         campaign_key, plan_id = self._this
-        own = (row.biz_id, row.task_id, plan_id, campaign_key, row.status, row.output_params, fetched_at)
+        own = (
+            row.biz_id,
+            row.platform_task_id,
+            plan_id,
+            campaign_key,
+            row.status,
+            row.output_params,
+            fetched_at,
+        )
         return *own, *row.slots
 
     @property
-    def _wanted(self) -> list[str]:
+    def _all_columns(self) -> list[str]:
         return [*OWN_COLUMNS, *self._slots]
 
     def _folded(self, name: str) -> str:
         return name.lower() if self._dialect.folds else name
 
-    def _found(self) -> list[str] | None:
-        """Return the table's columns, or None where it cannot be read."""
+    def _existing_columns(self) -> list[str] | None:
+        """Return the columns of the table; None where it cannot be read."""
         try:
             with self._database.transaction() as run:
                 return run.columns(self._table)
@@ -252,14 +315,14 @@ class AnswerTable:
         except LedgerError:
             return None
 
-    def _created(self) -> list[str]:
+    def _create(self) -> list[str]:
         types = {"plan_id": "BIGINT", **self._dialect.types}
         columns = [
             f"{name} {types.get(name, 'TEXT')}"
             + (" NOT NULL" if name in (*_KEY.split(", "), "fetched_at") else "")
             for name in OWN_COLUMNS
         ]
-        columns += [f"{self._dialect.quoted(name)} TEXT" for name in self._slots]
+        columns += [f"{self._dialect.quoted(name)} {types.get('slot', 'TEXT')}" for name in self._slots]
         sql = (
             f"CREATE TABLE {self._table} ({', '.join(columns)}, PRIMARY KEY ({_KEY})){self._dialect.options}"
         )
@@ -270,15 +333,31 @@ class AnswerTable:
             raise
         except LedgerError as error:
             # Two tasks may create it at the same time.
-            found = self._found()
+            found = self._existing_columns()
             if found is None:
                 raise TableWrongError(
                     f"table {self._table} can be neither read nor created: {error}. Create it yourself, with the "
-                    f"columns {', '.join(self._wanted)} and the key ({_KEY})"
+                    f"columns {', '.join(self._all_columns)} and the key ({_KEY})"
                 ) from None
             return found
-        return self._wanted
+        return self._all_columns
 
 
-def _differ(task_id: str | None, other: str | None) -> bool:
-    return task_id is not None and other is not None and task_id != other
+def _is_of_a_row(error: LedgerError) -> bool:
+    """Whether the database refused a value, so that it may take other rows."""
+    cause = error.__cause__
+    if isinstance(cause, (ValueError, OverflowError)) or any(
+        parent.__name__ == "DataError" for parent in type(cause).__mro__
+    ):
+        return True
+    state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
+    return state[:2] in ("22", "54") or (cause is not None and cause.args[:1] in _MYSQL_VALUES)
+
+
+def _size(row: Sequence[Any]) -> int:
+    """Return the bytes that a row's text may take in a statement."""
+    return 4 * sum(len(value) for value in row if isinstance(value, str))
+
+
+def _differ(platform_task_id: str | None, other: str | None) -> bool:
+    return platform_task_id is not None and other is not None and platform_task_id != other

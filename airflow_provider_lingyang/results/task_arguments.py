@@ -1,4 +1,4 @@
-"""The arguments that say whose answers are wanted and where they are: of the sensor and of what writes to a table.
+"""The base of all tasks that read the results of a campaign: their common arguments, checked and turned into a request.
 
 Imported while DAG files are parsed, so nothing heavy is imported here.
 """
@@ -6,154 +6,232 @@ Imported while DAG files are parsed, so nothing heavy is imported here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_lingyang.assets.lingyang import tell_outlets
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_lingyang.assets.lingyang import add_to_outlet_events
 from airflow_provider_lingyang.config import arguments, literals
-from airflow_provider_lingyang.links.lingyang import leave_link
+from airflow_provider_lingyang.links.lingyang import LingyangPlanLink, push_plan_link
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_lingyang.results.poller import Wanted
+    from airflow_provider_lingyang.results.poller import ResultsRequest
+    from airflow_provider_lingyang.results.recipient_sources import ReadXCom
 
 log = logging.getLogger(__name__)
 
-TEMPLATE_FIELDS = (
-    "campaign",
-    "biz_ids",
-    "ids_sql",
-    "ids_conn_id",
-    "ids_parameters",
-    "results_sql",
-    "results_conn_id",
-    "results_parameters",
-    "result_query",
-    "lingyang_conn_id",
-)
 _SOURCES = ("campaign", "biz_ids", "ids_sql")
-"""Of the ids; one is given."""
-TEMPLATE_FIELDS_RENDERERS = {
-    "campaign": "json",
-    "biz_ids": "json",
-    "ids_sql": "sql",
-    "ids_parameters": "json",
-    "results_sql": "sql",
-    "results_parameters": "json",
-    "result_query": "json",
-}
+"""Arguments that list the recipients; one of them is given."""
+_PARAMETERS = ("ids_parameters", "results_parameters")
 
 
-def check(task: Any) -> None:
-    """Raise where the arguments cannot be right whatever they render to.
+def _check_required_slots(value: Any) -> None:
+    if value is not None:
+        arguments.check_names("required_slots", value)
 
-    :param task: an operator with all of :data:`TEMPLATE_FIELDS` and ``required_slots``.
-    :raises ArgumentError: naming the argument and the way out.
+
+class ResultsTask(BaseOperator):
+    """A task that reads the results of a campaign: the base of the sensor and of the transfer.
+
+    An operator of its own rather than a plain mixin: Airflow applies ``default_args``, and accepts arguments of
+    ``partial`` and ``expand``, only for the ``__init__`` of operator classes.
+
+    *Recipients*: one source
+
+    :param campaign: the manifest of a ``LingyangSubmitBatchOperator`` of the same run: ``campaign=submit.output``.
+        Templated.
+    :param biz_ids: a list of ids. Templated.
+    :param ids_sql: a SELECT whose only column is the ``biz_id``, or the path of a ``.sql`` file. Templated.
+    :param ids_conn_id: connection of the database for ``ids_sql``. Templated.
+    :param ids_parameters: bound to ``ids_sql``. Templated.
+
+    *Results*
+
+    :param lingyang_conn_id: the gateway's connection, ``lingyang_default`` by default. Templated.
+    :param result_query: how to look up; default: the connection's. Templated.
+    :param results_sql: instead of a look-up, a SELECT of ``biz_id``, ``output_params`` and perhaps ``status``,
+        ``task_id`` and ``created_at`` from your own table, or the path of a ``.sql`` file. Rows of other recipients are
+        ignored. Of several rows of one recipient that of the accepted task counts, else the newest, else done over
+        failed, in any order of the rows. ``result_query`` then needs ``done_values`` and ``failed_values`` only.
+        Templated.
+    :param results_conn_id: connection of the database for ``results_sql``. Templated.
+    :param results_parameters: bound to ``results_sql``. Templated.
+    :param required_slots: slots that must be filled; decisive only for results without a status. Default: the
+        manifest's ``output_slots``.
+    :param kwargs: Airflow's own.
+
+    :raises ArgumentError: at parse time, for arguments that cannot be right whatever they render to.
     """
-    if sum(getattr(task, source) is not None for source in _SOURCES) != 1:
-        raise arguments.ArgumentError(
-            "give one source of ids: campaign=submit.output, biz_ids, or ids_sql (with ids_conn_id)"
-        )
-    for sql, conn_id, parameters in (
-        ("ids_sql", "ids_conn_id", "ids_parameters"),
-        ("results_sql", "results_conn_id", "results_parameters"),
-    ):
-        if (getattr(task, sql) is None) != (getattr(task, conn_id) is None):
-            raise arguments.ArgumentError(f"{sql} and {conn_id} belong together")
-        if getattr(task, parameters) is not None and getattr(task, sql) is None:
-            raise arguments.ArgumentError(f"{parameters} belong to {sql}")
-        if getattr(task, sql) is not None:
-            literals.check_text(sql, getattr(task, sql), "a SELECT, or the path of a .sql file")
-            literals.check_conn_id(conn_id, getattr(task, conn_id))
-        literals.check_parameters(parameters, getattr(task, parameters))
-    literals.check_campaign("campaign", task.campaign)
-    literals.check_biz_ids("biz_ids", task.biz_ids)
-    of_table = task.results_sql is not None
-    literals.check_result_query("result_query", task.result_query, of_table=of_table)
-    literals.check_conn_id("lingyang_conn_id", task.lingyang_conn_id)
-    if task.required_slots is not None:
-        arguments.check_names("required_slots", task.required_slots)
 
-
-def wanted_by(task: Any, context: Context, *, given: Sequence[str]) -> Wanted:
-    """Return what a task's rendered arguments say.
-
-    :param given: see :func:`given_to`; what a source of ids renders to may be nobody, all else must be something.
-    :raises ArgumentError: the campaign is none, of another run, or accepted nobody; an argument is nothing.
-    :raises NothingToWaitForError: it was validated only.
-    """
-    from airflow_provider_lingyang.results.poller import Wanted
-    from airflow_provider_lingyang.results.recipient_sources import essence
-
-    slots = task.required_slots
-    source = next(name for name in _SOURCES if name in given)
-    for name in given:
-        if name not in _SOURCES:
-            arguments.check_rendered(name, getattr(task, name))
-    if source == "campaign":
-        campaign = essence(task.campaign)
-        if campaign["biz_ids"]["run_id"] != context["ti"].run_id:
-            raise arguments.ArgumentError(
-                "the campaign is of another run, whose ids XCom cannot give: use ids_sql"
-            )
-        ids: dict[str, Any] = {"campaign": campaign}
-        _warn_of_strange_slots(
-            [*(slots or ()), *(getattr(task, "slots", None) or ())], campaign["output_slots"]
-        )
-        slots = campaign["output_slots"] if slots is None else slots
-    elif source == "ids_sql":
-        ids = {"query": _query(task.ids_sql, task.ids_conn_id, task.ids_parameters)}
-    else:
-        ids = {"biz_ids": _listed(task.biz_ids)}
-    return Wanted(
-        lingyang_conn_id=task.lingyang_conn_id,
-        source=ids,
-        required_slots=list(slots or []),
-        result_query=task.result_query,
-        results=None
-        if task.results_sql is None
-        else _query(task.results_sql, task.results_conn_id, task.results_parameters),
+    template_fields: Sequence[str] = (
+        *_SOURCES,
+        "ids_conn_id",
+        "ids_parameters",
+        "results_sql",
+        "results_conn_id",
+        "results_parameters",
+        "result_query",
+        "lingyang_conn_id",
     )
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "campaign": "json",
+        "biz_ids": "json",
+        "ids_sql": "sql",
+        "ids_parameters": "json",
+        "results_sql": "sql",
+        "results_parameters": "json",
+        "result_query": "json",
+    }
+    operator_extra_links = (LingyangPlanLink(),)
+    pushed_plan_url = ""
+    ui_color = "#d6f0ff"
 
+    argument_checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {"required_slots": _check_required_slots}
+    """Arguments that are not templated → a check of the value."""
 
-def _warn_of_strange_slots(named: Iterable[str], asked: Sequence[str]) -> None:
-    """Say early that the campaign did not ask for a slot: its answers may never come."""
-    for slot in dict.fromkeys(named):
-        if asked and slot not in asked:
-            log.warning(
-                "%r is not one of the campaign's output_slots%s: its answers may never come",
-                slot,
-                arguments.did_you_mean(slot, asked),
+    def __init__(
+        self,
+        *,
+        campaign: Any = None,
+        biz_ids: Any = None,
+        ids_sql: str | None = None,
+        ids_conn_id: str | None = None,
+        ids_parameters: Iterable[Any] | Mapping[str, Any] | None = None,
+        lingyang_conn_id: str = "lingyang_default",
+        result_query: Mapping[str, Any] | str | None = None,
+        results_sql: str | None = None,
+        results_conn_id: str | None = None,
+        results_parameters: Iterable[Any] | Mapping[str, Any] | None = None,
+        required_slots: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.campaign = campaign
+        self.biz_ids = biz_ids
+        self.ids_sql = ids_sql
+        self.ids_conn_id = ids_conn_id
+        self.ids_parameters = ids_parameters
+        self.lingyang_conn_id = lingyang_conn_id
+        self.result_query = result_query
+        self.results_sql = results_sql
+        self.results_conn_id = results_conn_id
+        self.results_parameters = results_parameters
+        self.required_slots = required_slots
+        self._check_arguments()
+        # Before rendering: a given argument may render to None.
+        self._given = [name for name in ResultsTask.template_fields if getattr(self, name) is not None]
+        self._open_parameters = {name: literals.open_parameters(getattr(self, name)) for name in _PARAMETERS}
+
+    def _check_arguments(self) -> None:
+        """Raise ArgumentError where the templated arguments cannot be right, whatever they render to."""
+        if sum(getattr(self, source) is not None for source in _SOURCES) != 1:
+            raise arguments.ArgumentError(
+                "give one source of ids: campaign=submit.output, biz_ids, or ids_sql (with ids_conn_id)"
             )
+        for prefix in ("ids", "results"):
+            self._check_query(f"{prefix}_sql", f"{prefix}_conn_id", f"{prefix}_parameters")
+        literals.check_campaign("campaign", self.campaign)
+        literals.check_biz_ids("biz_ids", self.biz_ids)
+        literals.check_result_query("result_query", self.result_query, of_table=self.results_sql is not None)
+        literals.check_conn_id("lingyang_conn_id", self.lingyang_conn_id)
+
+    def _check_query(self, sql: str, conn_id: str, parameters: str) -> None:
+        if (getattr(self, sql) is None) != (getattr(self, conn_id) is None):
+            raise arguments.ArgumentError(
+                f"{sql} and {conn_id} belong together (where {conn_id} comes from the DAG's default_args, give this "
+                f"task {conn_id}=None)"
+            )
+        if getattr(self, parameters) is not None and getattr(self, sql) is None:
+            raise arguments.ArgumentError(f"{parameters} belong to {sql}")
+        if getattr(self, sql) is not None:
+            literals.check_text(sql, getattr(self, sql), "a SELECT, or the path of a .sql file")
+            literals.check_conn_id(conn_id, getattr(self, conn_id))
+        literals.check_parameters(parameters, getattr(self, parameters))
+
+    def _results_request(self, context: Context) -> ResultsRequest:
+        """Return the request for this task's rendered arguments.
+
+        :raises ArgumentError: the campaign is none, of another run, or without an accepted recipient; or a given
+            argument rendered to nothing. (A source of ids may render to an empty list.)
+        :raises NothingToWaitForError: the campaign was validated only.
+        """
+        from airflow_provider_lingyang.results.poller import ResultsRequest
+
+        literals.check_rendered_task(self, self.argument_checks)
+        for name in self._given:
+            if name not in _SOURCES:
+                arguments.check_rendered(name, getattr(self, name))
+        for name in _PARAMETERS:
+            literals.check_parameters(name, getattr(self, name))
+            literals.check_rendered_parameters(name, getattr(self, name), self._open_parameters[name])
+        source = self._rendered_source(context)
+        slots = self.required_slots
+        if slots is None and "campaign" in source:
+            slots = source["campaign"]["output_slots"]
+        return ResultsRequest(
+            lingyang_conn_id=self.lingyang_conn_id,
+            source=source,
+            required_slots=list(slots or []),
+            result_query=self.result_query,
+            results=None
+            if self.results_sql is None
+            else _query(self.results_sql, self.results_conn_id, self.results_parameters),
+        )
+
+    def _rendered_source(self, context: Context) -> dict[str, Any]:
+        from airflow_provider_lingyang.results.recipient_sources import slim_manifest
+
+        given = next(name for name in _SOURCES if name in self._given)
+        if given == "campaign":
+            campaign = slim_manifest(self.campaign)
+            if campaign["biz_ids"]["run_id"] != context["ti"].run_id:
+                raise arguments.ArgumentError(
+                    "the campaign is of another run, whose ids XCom cannot give: use ids_sql"
+                )
+            self._warn_of_unknown_slots(campaign["output_slots"])
+            return {"campaign": campaign}
+        if given == "ids_sql":
+            assert self.ids_sql is not None
+            return {"query": _query(self.ids_sql, self.ids_conn_id, self.ids_parameters)}
+        arguments.check_one_column("biz_ids", self.biz_ids)
+        # A mapped task's output is a lazy sequence.
+        return {"biz_ids": list(self.biz_ids) if arguments.is_listing(self.biz_ids) else self.biz_ids}
+
+    def _warn_of_unknown_slots(self, output_slots: Sequence[str]) -> None:
+        """Warn of slots that the campaign has not: their values may never come."""
+        named = (*(self.required_slots or ()), *(getattr(self, "slots", None) or ()))
+        for slot in dict.fromkeys(named):
+            if output_slots and slot not in output_slots:
+                log.warning(
+                    "%r is not one of the campaign's output_slots%s: its values may never come",
+                    slot,
+                    arguments.did_you_mean(slot, output_slots),
+                )
+
+    def _push_plan_link(self, context: Context) -> None:
+        """Push the address of the plan, where the campaign's manifest has one."""
+        if isinstance(self.campaign, Mapping):
+            push_plan_link(self, context["ti"], self.campaign.get("plan_url"))
+
+    def _add_to_outlet_events(self, context: Context, counts: Mapping[str, int], **more: Any) -> None:
+        """Add the counts to the asset events of this task's outlets.
+
+        :param counts: state → number of recipients.
+        :param more: further plain JSON.
+        """
+        campaign = self.campaign if isinstance(self.campaign, Mapping) else None
+        add_to_outlet_events(context, campaign=campaign, counts=counts, **more)
 
 
-def given_to(task: Any) -> list[str]:
-    """Return which of the templated arguments a task was given, before they are rendered."""
-    return [name for name in TEMPLATE_FIELDS if getattr(task, name) is not None]
-
-
-def leave_plan_link(task: Any, context: Context) -> None:
-    """Leave the link to the plan, where the answers are a campaign's and it has one."""
-    if isinstance(task.campaign, Mapping):
-        leave_link(task, context["ti"], task.campaign.get("plan_url"))
-
-
-def tell_outlets_of(task: Any, context: Context, counts: Mapping[str, int], **more: Any) -> None:
-    """Put what is known of the answers into the events of a task's outlets.
-
-    :param counts: how many people are in which state.
-    :param more: further plain JSON.
-    """
-    campaign = task.campaign if isinstance(task.campaign, Mapping) else None
-    tell_outlets(context, campaign=campaign, counts=counts, **more)
-
-
-def pull_of(context: Context) -> Any:
-    """Return what reads XComs of a task's own run."""
+def xcom_reader(context: Context) -> ReadXCom:
+    """Return a function that reads XComs of a task's own run."""
     ti = context["ti"]
 
-    def pull(pointer: Mapping[str, Any], key: str) -> Any:
+    def read_xcom(pointer: Mapping[str, Any], key: str) -> Any:
         return ti.xcom_pull(
             task_ids=pointer["task_id"],
             dag_id=pointer["dag_id"],
@@ -161,12 +239,7 @@ def pull_of(context: Context) -> Any:
             map_indexes=pointer["map_index"],
         )
 
-    return pull
-
-
-def _listed(ids: Any) -> Any:
-    """Return ids that come lazily, from the instances of a mapped task, as a list; what is none stays as it is."""
-    return list(ids) if arguments.is_listing(ids) else ids
+    return read_xcom
 
 
 def _query(sql: str, conn_id: Any, parameters: Any) -> dict[str, Any]:

@@ -1,26 +1,29 @@
-"""A gateway to try and test against: real HTTP, real signatures, faults on demand, and a judge's record.
+"""A gateway to try and test against: real HTTP, real signatures, faults on demand, a record of all requests.
 
 Start it with ``python -m airflow_provider_lingyang.sandbox`` or, from Python, with
-:class:`airflow_provider_lingyang.sandbox.process.SandboxProcess`. Nobody is called, texted or mailed.
+:class:`airflow_provider_lingyang.sandbox.process.SandboxProcess`. It calls, texts and mails no recipient.
 
-It judges independently: what the wire must look like is written down once more in ``schema.py``, and of this
-package it uses the signature algorithm only.
+It checks independently: ``schema.py`` is a second definition of the wire format, and the signature algorithm is all
+that it shares with the package.
 
-=======================  ==============================================================================
-``app.py``               the server: a request's way from arrival to answer
-``exchange.py``          what can be done with a request: work, answer, hold, abort
-``checks.py``            what the platform checks before any work is done
-``schema.py``            field → type on the wire
-``api.py``               the three methods that can be called
-``simulated_people.py``  who answers what, and when
-``answers.py``           JSON, simplified JSON and XML
-``record.py``            what happened, kept in SQLite
-``report.py``            the report of it that tests and demos are judged by
-``faults.py``            one small function per way to go wrong; ``fault_registry.py`` registers them
-``rules.py``             when a fault fires
-``control.py``           ``/sandbox/*``
-``process.py``           the sandbox as a process of its own, for tests
-=======================  ==============================================================================
+========================  ======================================================================
+``app.py``                the server: from a request's arrival to its answer
+``state.py``              shared state: record, rules, settings, clock
+``exchange.py``           one HTTP request and its response: answer, hold or abort
+``checks.py``             the platform's checks before any work
+``schema.py``             field → type on the wire
+``api.py``                the three methods: submit, look up, time
+``simulated_people.py``   the recipients' results, and when they come
+``answers.py``            JSON, simplified JSON and XML
+``record.py``             requests and executed tasks, kept in SQLite
+``report.py``             the record as JSON, for tests and demos
+``faults.py``             one small function per kind of fault
+``lookup_styles.py``      the same for other forms of a look-up's answer
+``fault_registry.py``     the kinds of faults by name, with their arguments
+``rules.py``              conditions on which a fault fires
+``control.py``            ``/sandbox/*``
+``process.py``            the sandbox as a child process, for tests
+========================  ======================================================================
 """
 
 APP_KEY = "sandbox"

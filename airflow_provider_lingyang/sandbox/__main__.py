@@ -1,6 +1,6 @@
 """Start the sandbox: ``python -m airflow_provider_lingyang.sandbox``.
 
-Prints one line with its URL on stdout when it accepts requests, and nothing else there; ends on SIGTERM or SIGINT.
+Prints its URL, the only line on stdout, when it accepts requests; ends on SIGTERM or SIGINT.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from airflow_provider_lingyang.sandbox import ROUTER
-from airflow_provider_lingyang.sandbox.app import Sandbox
+from airflow_provider_lingyang.sandbox.app import create_runner
+from airflow_provider_lingyang.sandbox.record import Record
+from airflow_provider_lingyang.sandbox.state import SandboxState
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line; ends the process with a message where it cannot be right."""
+    """Parse the command line; an invalid one ends the process with a message."""
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_lingyang.sandbox",
         description="A gateway to try and test against. App key sandbox, App secret sandbox-secret.",
@@ -37,16 +39,18 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--dedupe",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="execute a task_unique_code only once (the platform promises nothing, so: default no)",
+        help="deduplicate: execute a task_unique_code only once (default no: the platform documents none)",
     )
     parser.add_argument(
         "--answer-after",
         type=_seconds,
         default=3.0,
         metavar="SECONDS",
-        help="after this many seconds the last person has answered (default %(default)s)",
+        help="seconds after which the last recipient has answered (default %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="who answers what (default %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="decides the recipients' answers (default %(default)s)"
+    )
     parser.add_argument(
         "--exit-on-stdin-close",
         action="store_true",
@@ -62,14 +66,14 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-async def serve(sandbox: Sandbox, listener: socket.socket, *, exit_on_stdin_close: bool) -> None:
-    """Serve until SIGTERM, SIGINT or (if asked for) the end of standard input."""
+async def serve(state: SandboxState, listener: socket.socket, *, exit_on_stdin_close: bool) -> None:
+    """Serve until SIGTERM, SIGINT or, with ``exit_on_stdin_close``, the end of standard input."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if exit_on_stdin_close:
         threading.Thread(target=_watch_stdin, args=(loop, stop), daemon=True).start()
-    runner = sandbox.runner()
+    runner = create_runner(state)
     await runner.setup()
     await web.SockSite(runner, listener).start()
     host, port = listener.getsockname()[:2]
@@ -79,7 +83,7 @@ async def serve(sandbox: Sandbox, listener: socket.socket, *, exit_on_stdin_clos
         await stop.wait()
     finally:
         await runner.cleanup()
-        sandbox.record.close()
+        state.record.close()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,20 +98,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 1
     try:
-        sandbox = Sandbox(
-            options.store, dedupe=options.dedupe, answer_after=options.answer_after, seed=options.seed
-        )
+        record = Record(options.store)
     except (OSError, sqlite3.Error) as error:
         listener.close()
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         print(f"sandbox: cannot use --store {options.store}: {why}", file=sys.stderr)
         return 1
-    asyncio.run(serve(sandbox, listener, exit_on_stdin_close=options.exit_on_stdin_close))
+    state = SandboxState(record, options.dedupe, options.answer_after, options.seed)
+    asyncio.run(serve(state, listener, exit_on_stdin_close=options.exit_on_stdin_close))
     return 0
 
 
 def _loopback(host: str) -> str:
-    """Return the address to bind, which only this machine can reach: the sandbox's secret is in its help text."""
+    """Return the address to bind. Only loopback: the sandbox's secret is in its help text."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM) if host else []
     except OSError as error:
@@ -126,7 +129,7 @@ def _seconds(text: str) -> float:
 
 
 def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    # os.read, because a daemon thread blocked in sys.stdin would hold its lock when the interpreter ends.
+    # A daemon thread blocked in sys.stdin would hold its lock when the interpreter ends; os.read takes none.
     while os.read(0, 4096):
         pass
     try:

@@ -1,4 +1,4 @@
-"""What an answer looks like on the wire: JSON, simplified JSON or XML, and the platform's error texts.
+"""Answers on the wire: JSON, simplified JSON or XML, and the platform's error texts.
 
 Source: ``doc.alidayu.com/docs/doc.htm?treeId=49&articleId=101617&docType=1`` (envelope),
 ``developer.alibaba.com/docs/doc.htm?articleId=102707`` (error codes), API page (XML example).
@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from xml.sax.saxutils import escape
 
 MESSAGES = {
@@ -43,6 +43,7 @@ MESSAGES = {
 }
 """Error code → ``msg``."""
 
+ResponseFormat = Literal["json", "xml"]
 JSON_TYPE = "text/javascript;charset=UTF-8"
 XML_TYPE = "text/xml;charset=UTF-8"
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -51,12 +52,12 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 
 class Refused(Exception):
-    """A check said no.
+    """A check refused the request.
 
     :param code: the platform's code; an int, or a word.
     :param msg: default: the platform's text for the code.
-    :param sub_code: None leaves it out of the answer, as the platform does for codes 21 to 47.
-    :param sub_msg: None leaves it out.
+    :param sub_code: None: not in the answer, as the platform does for codes 21 to 47.
+    :param sub_msg: None: not in the answer.
     """
 
     def __init__(
@@ -79,24 +80,35 @@ class Items:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer before it is written down."""
+    """An answer before it is rendered."""
 
     root: str
-    """The element around it; dropped when simplified, unless it is an error."""
+    """Name of the root element; the simplified form has none, except for an error."""
     payload: dict[str, Any]
     code: str = ""
-    """For the record: the error's code, or the result's."""
+    """For the record: code of the error or of the result."""
     sub_code: str = ""
     error: bool = False
 
 
+@dataclass(frozen=True)
+class RawAnswer:
+    """An answer as bytes, for all that the platform's envelope cannot express."""
+
+    body: bytes
+    content_type: str = "text/html;charset=UTF-8"
+    status: int = 200
+    cut: bool = False
+    """Announce the whole body, send half of it and reset the connection."""
+
+
 def new_request_id() -> str:
-    """Return an id for one request, in every answer under ``request_id``."""
+    """Return a new ``request_id``."""
     return "sb" + secrets.token_hex(6)
 
 
 def root_of(method: str) -> str:
-    """Return the name of the element around an answer: dots as underscores, a leading ``taobao.`` dropped."""
+    """Return the name of an answer's root element: underscores for dots, without a leading ``taobao.``."""
     return method.removeprefix("taobao.").replace(".", "_") + "_response"
 
 
@@ -112,19 +124,18 @@ def error_answer(refused: Refused, request_id: str) -> Answer:
 
 
 def result_answer(method: str, result: Mapping[str, Any], request_id: str) -> Answer:
-    """Return the success envelope around a ``result``; whether it *is* a success, ``success`` in it says."""
+    """Return the success envelope around a ``result``, whose ``success`` may be false."""
     return Answer(root_of(method), {"result": dict(result), "request_id": request_id}, str(result["code"]))
 
 
-def render(answer: Answer, form: str, simplify: bool = False) -> tuple[bytes, str]:
-    """Write an answer down.
+def render(answer: Answer, response_format: ResponseFormat, simplify: bool = False) -> tuple[bytes, str]:
+    """Return the body of an answer and its content type.
 
-    :param answer: what to write.
-    :param form: ``json`` or ``xml``.
+    :param answer: the answer.
+    :param response_format: of the body.
     :param simplify: JSON only: without the root element and the inner level of lists.
-    :returns: the body and its content type.
     """
-    if form == "xml":
+    if response_format == "xml":
         text = f'<?xml version="1.0" encoding="utf-8" ?>{_xml(answer.root, answer.payload)}'
         return text.encode(), XML_TYPE
     body = _plain(answer.payload, simplify)
@@ -145,7 +156,7 @@ def _plain(value: Any, simplify: bool) -> Any:
             return value.values
         return {value.name: value.values} if value.values else {}
     if isinstance(value, dict):
-        # An empty list is absent from the simplified shape and `{}` in the full one.
+        # The simplified form omits an empty list; the full form has `{}`.
         return {
             name: _plain(item, simplify)
             for name, item in value.items()

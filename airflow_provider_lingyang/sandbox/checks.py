@@ -1,4 +1,4 @@
-"""What the platform checks before any work is done, in its order, each with its code.
+"""The platform's checks before any work, in its order, each with its code.
 
 Source: ``doc.alidayu.com/docs/doc.htm?treeId=49&articleId=101617&docType=1`` (parameters, signature),
 ``developer.alibaba.com/docs/doc.htm?articleId=102707`` (codes).
@@ -29,11 +29,11 @@ BUSINESS_PARAMETERS: Mapping[str, frozenset[str]] = {
     LOOKUP: frozenset({"task_result_query"}),
     TIME: frozenset(),
 }
-"""Method → its own parameters. All that are named here are required (the API page calls the struct of a
-submit optional, but without it there is nothing to submit)."""
+"""Method → its own parameters, all required. The API page calls the struct of a submit optional, but without it there
+is nothing to submit."""
 
 MAX_SKEW_S = 600
-"""A timestamp may be this many seconds off."""
+"""Largest difference of a timestamp from the gateway's clock, in seconds."""
 
 BEIJING = timedelta(hours=8)
 _NOT_PLAIN = re.compile(rb"[=\r\n]|%(?![0-9A-Fa-f]{2})")
@@ -41,12 +41,12 @@ _FORM = "application/x-www-form-urlencoded"
 
 
 def read_form(content_type: str, query: str, body: bytes) -> list[tuple[str, str]]:
-    """Return the form fields in order, doubled ones included, empty ones left out.
+    """Return the form fields in order, repeated ones included, empty ones not.
 
     :param content_type: the header as sent; a body of another type has no fields.
-    :param query: the raw query string: the platform takes parameters from there too.
+    :param query: the raw query string; the platform reads parameters from it, too.
     :param body: the raw body.
-    :raises Refused: 47 for anything that is not UTF-8.
+    :raises Refused: code 47, for text that is not UTF-8.
     """
     media, _, options = content_type.lower().partition(";")
     charset = options.partition("charset=")[2].strip().strip('"')
@@ -66,7 +66,7 @@ def check_protocol(
     now: float,
     session_required: bool = False,
 ) -> None:
-    """Refuse what the platform refuses before it looks at the business parameters.
+    """Check a request up to its business parameters, which :func:`check_arguments` checks.
 
     :param http_method: ``POST`` is the only one allowed.
     :param pairs: the form fields of :func:`read_form`.
@@ -78,7 +78,7 @@ def check_protocol(
         raise Refused(9)
     params = dict(pairs)
     if len(params) != len(pairs):
-        # Before the signature: of a field sent twice nobody can say which value was signed.
+        # Before the signature: of a repeated field, the signed value is unknown.
         names = [name for name, _ in pairs]
         raise _invalid_argument(next(name for name in names if names.count(name) > 1))
     if "method" not in params:
@@ -97,23 +97,23 @@ def check_protocol(
 
 
 def check_arguments(params: Mapping[str, str]) -> None:
-    """Refuse unknown and missing parameters, and a ``simplify`` that is no boolean.
+    """Check for unknown and missing parameters, and that ``simplify`` is a boolean.
 
-    :raises Refused: 40 or 41, with the parameter's name behind a colon in ``msg``.
+    :raises Refused: code 40 or 41; ``msg`` ends with the name of the parameter.
     """
-    wanted = BUSINESS_PARAMETERS[params["method"]]
-    for name in sorted(wanted):
+    required = BUSINESS_PARAMETERS[params["method"]]
+    for name in sorted(required):
         if name not in params:
             raise Refused(40, f"Missing required arguments:{name}")
     for name in params:
-        if name not in wanted and name not in SYSTEM_PARAMETERS:
+        if name not in required and name not in SYSTEM_PARAMETERS:
             raise _invalid_argument(name)
     if params.get("simplify", "false") not in ("true", "false"):
         raise _invalid_argument("simplify")
 
 
 def gateway_time(now: float) -> datetime:
-    """Return an epoch time as the platform writes it: Chinese wall-clock time, naive."""
+    """Convert epoch seconds to the platform's time: GMT+8, naive."""
     return (datetime.fromtimestamp(now, UTC) + BEIJING).replace(tzinfo=None)
 
 
@@ -126,8 +126,8 @@ def _unquote(text: bytes) -> bytes:
     text = text.replace(b"+", b" ")
     if _NOT_PLAIN.search(text):
         return unquote_to_bytes(text)
-    # Quoted-printable is the same code with another sign, and its decoder is in C: a request of 100 tasks takes a
-    # third less time.
+    # Quoted-printable differs in one sign only, and its decoder is in C: a request of 100 tasks takes a third less
+    # time.
     return binascii.a2b_qp(text.replace(b"%", b"="))
 
 
@@ -146,7 +146,7 @@ def _check_timestamp(params: Mapping[str, str], now: float) -> None:
     if "timestamp" not in params:
         raise Refused(30)
     text = params["timestamp"]
-    # Not on the page, but the platform's own Python SDK sends it: milliseconds since the epoch.
+    # Epoch milliseconds: not documented, but sent by the platform's own Python SDK.
     millis = text.isascii() and text.isdigit() and len(text) == len("1710223556000")
     sent = gateway_time(int(text) / 1000) if millis else parse_date(text)
     if sent is None or abs((sent - gateway_time(now)).total_seconds()) > MAX_SKEW_S:

@@ -1,7 +1,4 @@
-"""One request on its way through the sandbox, and what can be done with it.
-
-Fault kinds (``faults.py``) are written in these terms: work, an answer, an error, hold, abort.
-"""
+"""One HTTP request and its response: answer, hold or abort it. ``api.py`` does its work."""
 
 from __future__ import annotations
 
@@ -10,78 +7,58 @@ import gzip
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from aiohttp import web
 
-from airflow_provider_lingyang.sandbox import LOOKUP, SUBMIT
-from airflow_provider_lingyang.sandbox import api as methods
-from airflow_provider_lingyang.sandbox.answers import Answer, Refused, error_answer, new_request_id, render
-from airflow_provider_lingyang.sandbox.checks import BUSINESS_PARAMETERS, check_arguments, read_form
+from airflow_provider_lingyang.sandbox import SUBMIT
+from airflow_provider_lingyang.sandbox.answers import (
+    Answer,
+    RawAnswer,
+    Refused,
+    ResponseFormat,
+    error_answer,
+    new_request_id,
+    render,
+)
+from airflow_provider_lingyang.sandbox.checks import BUSINESS_PARAMETERS, read_form
 from airflow_provider_lingyang.sandbox.record import Entry
 from airflow_provider_lingyang.sandbox.schema import is_number, parse_object
-
-if TYPE_CHECKING:
-    from airflow_provider_lingyang.sandbox.app import Sandbox
+from airflow_provider_lingyang.sandbox.state import SandboxState
 
 
 class ConnectionGone(Exception):
-    """There is nobody left to answer."""
+    """The connection is closed; no answer can be sent."""
 
 
-@dataclass(frozen=True)
-class Raw:
-    """An answer as bytes, for everything the platform's own envelope cannot say."""
+class Exchange:
+    """One request that has arrived completely, and its response.
 
-    body: bytes
-    content_type: str = "text/html;charset=UTF-8"
-    status: int = 200
-    cut: bool = False
-    """Announce all of it, send half of it and reset the connection."""
-
-
-class Call:
-    """One request that has arrived as a whole.
-
-    :param sandbox: where it arrived.
+    :param state: of the sandbox.
     :param request: the HTTP request.
     :param body: its raw body.
     """
 
-    def __init__(self, sandbox: Sandbox, request: web.Request, body: bytes) -> None:
-        self.sandbox = sandbox
-        self.http = request
+    def __init__(self, state: SandboxState, request: web.Request, body: bytes) -> None:
+        self.state = state
+        self.request = request
         self.request_id = new_request_id()
         self.pairs: list[tuple[str, str]] = []
-        self.unreadable: Refused | None = None
+        self.form_error: Refused | None = None
         try:
             self.pairs = read_form(
                 request.headers.get("Content-Type", ""), request.rel_url.raw_query_string, body
             )
         except Refused as refused:
-            self.unreadable = refused
+            self.form_error = refused
         self.params = dict(self.pairs)
         self.method = self.params.get("method", "")
-        self.form = "json" if self.params.get("format") == "json" else "xml"
+        self.response_format: ResponseFormat = "json" if self.params.get("format") == "json" else "xml"
         self.simplify = self.params.get("simplify") == "true"
         names = BUSINESS_PARAMETERS.get(self.method, frozenset())
         self.struct = next((parse_object(self.params[name]) for name in names if name in self.params), None)
         self.entry = self._entry()
-
-    def work(self, *, keep: methods.Keep = lambda position: True, visible_after: float = 0.0) -> Answer:
-        """Do the work and return the answer it earns; the record knows of it before this returns.
-
-        :param keep: which tasks of a submit the platform takes, by position.
-        :param visible_after: seconds until look-ups find them.
-        """
-        try:
-            check_arguments(self.params)
-            return methods.perform(self, keep, visible_after)
-        except Refused as refused:
-            self.entry.outcome = "refused"
-            return error_answer(refused, self.request_id)
 
     def error(
         self, code: int | str, msg: str = "", sub_code: str | None = None, sub_msg: str | None = None
@@ -89,58 +66,64 @@ class Call:
         """Return an ``error_response`` with this request's id."""
         return error_answer(Refused(code, msg, sub_code, sub_msg), self.request_id)
 
-    def raw(self, answer: Answer, form: str | None = None) -> Raw:
-        """Return an answer as the bytes this request would get (or would get in another ``form``)."""
-        body, content_type = render(answer, form or self.form, self.simplify)
-        return Raw(body, content_type)
+    def render(self, answer: Answer, response_format: ResponseFormat | None = None) -> RawAnswer:
+        """Return an answer as bytes.
+
+        :param response_format: default: the one that the request asks for.
+        """
+        body, content_type = render(answer, response_format or self.response_format, self.simplify)
+        return RawAnswer(body, content_type)
 
     async def hold(self) -> NoReturn:
-        """Never answer: keep the connection until the client or the sandbox gives up."""
-        self.sandbox.record.update(self.entry)
+        """Hold the connection without an answer until the client or the sandbox closes it."""
+        self.state.record.update(self.entry)
         await asyncio.Event().wait()
         self.abort()
 
     def abort(self) -> NoReturn:
         """Reset the connection."""
-        self.ended(answered=False)
-        transport = self.http.transport
+        self.record_end(answered=False)
+        transport = self.request.transport
         if transport is not None:
-            # Without lingering the kernel says RST, not FIN: a reset, not merely an early end.
+            # With a linger time of 0 the kernel sends RST instead of FIN.
             sock = transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             transport.abort()
         raise ConnectionGone
 
-    def ended(self, *, answered: bool) -> None:
-        """Write down that the answer leaves now, or that the connection is lost."""
-        if self.entry.ended_at is None:
-            self.entry.ended_at = self.sandbox.clock()
-            self.entry.answered_at = self.entry.ended_at if answered else None
-            self.sandbox.record.update(self.entry)
+    def record_end(self, *, answered: bool) -> None:
+        """Record the end of the exchange, once.
 
-    async def respond(self, answer: Answer | Raw) -> web.StreamResponse:
-        """Turn an answer into the HTTP response, gzip included, and write down that it leaves."""
+        :param answered: False: the connection was lost before the answer.
+        """
+        if self.entry.ended_at is None:
+            self.entry.ended_at = self.state.clock()
+            self.entry.answered_at = self.entry.ended_at if answered else None
+            self.state.record.update(self.entry)
+
+    async def respond(self, answer: Answer | RawAnswer) -> web.StreamResponse:
+        """Return the HTTP response of an answer, gzip included, and record the end."""
         if isinstance(answer, Answer):
             self.entry.code, self.entry.sub_code = answer.code, answer.sub_code
-            answer = self.raw(answer)
+            answer = self.render(answer)
         if answer.cut:
             await self._send_half(answer)
-        # The clock that judges timestamps is the one that the answer shows.
-        date = formatdate(self.sandbox.gateway_now(), usegmt=True)
+        # The same clock checks timestamps and dates the answer.
+        date = formatdate(self.state.gateway_now(), usegmt=True)
         headers = {"Content-Type": answer.content_type, "Date": date}
         body = answer.body
-        if _accepts_gzip(self.http.headers.get("Accept-Encoding", "")):
+        if _accepts_gzip(self.request.headers.get("Accept-Encoding", "")):
             headers["Content-Encoding"] = "gzip"
             body = gzip.compress(body, 1)
-        self.ended(answered=True)
+        self.record_end(answered=True)
         return web.Response(body=body, status=answer.status, headers=headers)
 
-    async def _send_half(self, answer: Raw) -> NoReturn:
+    async def _send_half(self, answer: RawAnswer) -> NoReturn:
         headers = {"Content-Type": answer.content_type, "Content-Length": str(len(answer.body))}
         response = web.StreamResponse(status=answer.status, headers=headers)
-        await response.prepare(self.http)
+        await response.prepare(self.request)
         await response.write(answer.body[: len(answer.body) // 2])
-        # A reset throws away what the client has not read yet; let it read the half it was promised.
+        # A reset discards what the client has not read yet: leave time to read this half.
         await asyncio.sleep(0.05)
         self.abort()
 
@@ -151,19 +134,14 @@ class Call:
             items = [task.get("biz_id") for task in items if isinstance(task, dict)]
         return Entry(
             method=self.method,
-            received_at=self.sandbox.clock(),
+            received_at=self.state.clock(),
             request_id=self.request_id,
             task_unique_code=_text(found.get("task_unique_code")),
             batch_num=_text(found.get("batch_num")),
             plan_id=found["plan_id"] if is_number(found.get("plan_id")) else None,
             biz_ids=[item for item in items if isinstance(item, str)] if isinstance(items, list) else [],
-            gone=_is_gone(self.http),
+            is_client_gone=_is_gone(self.request),
         )
-
-
-def method_named(name: str) -> str:
-    """Return a method's full name; ``submit`` and ``lookup`` are short for the two that matter."""
-    return {"submit": SUBMIT, "lookup": LOOKUP}.get(name, name)
 
 
 def _text(value: object) -> str | None:

@@ -1,4 +1,4 @@
-"""What a kind of fault is: a function, registered under its name, whose signature says what it takes."""
+"""Kinds of faults: functions registered by name. The signature of each defines its arguments."""
 
 from __future__ import annotations
 
@@ -8,54 +8,56 @@ import math
 import types
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-if TYPE_CHECKING:
-    from airflow_provider_lingyang.sandbox.answers import Answer
-    from airflow_provider_lingyang.sandbox.exchange import Raw
+from airflow_provider_lingyang.sandbox.answers import Answer, RawAnswer
+
+RULE_KEYS = ("times", "after", "every", "rate", "seed", "method", "match")
+"""Keys that every rule may have, whatever its kind."""
 
 
-WHEN = ("times", "after", "every", "rate", "seed", "method", "match")
-"""What every rule takes, whatever its kind."""
+FaultFunction = Callable[..., Awaitable[Answer | RawAnswer]]
+"""Takes an exchange and, by name, its own arguments; returns what the client gets."""
 
 
 class RuleError(ValueError):
-    """A rule that cannot be understood; the message says why."""
+    """A rule is not valid; the message says why."""
 
 
 @dataclass(frozen=True)
-class Kind:
-    """One way to go wrong."""
+class FaultKind:
+    """One way to fail."""
 
     name: str
-    function: Callable[..., Awaitable[Answer | Raw]]
+    function: FaultFunction
     switch: bool
-    """It is on from the moment it is added and does not fire on requests."""
+    """On from the moment it is added; it does not fire on requests."""
     submits_only: bool
-    """It makes sense for submits only, so its rules are about submits unless they say otherwise."""
+    """Makes sense for submits only: its rules are for submits unless they name a method."""
+    lookups_only: bool = False
+    """The same for look-ups."""
 
-    def check(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    def bind(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return all arguments of the function, with its defaults.
 
+        :param arguments: by name, as a rule gives them.
         :raises RuleError: for an unknown argument, a missing one or one of the wrong type.
         """
-        wanted = [
-            item for item in inspect.signature(self.function).parameters.values() if item.name != "call"
-        ]
-        types_ = get_type_hints(self.function)
-        names = [item.name for item in wanted]
+        _, *parameters = inspect.signature(self.function).parameters.values()
+        hints = get_type_hints(self.function)
+        names = [item.name for item in parameters]
         if unknown := sorted(set(arguments) - set(names)):
             raise RuleError(
                 f"{self.name}: unknown {', '.join(unknown)}; it takes {', '.join(names) or 'nothing'} of its own, and "
-                f"like every rule {', '.join(WHEN)}"
+                f"like every rule {', '.join(RULE_KEYS)}"
             )
         found: dict[str, Any] = {}
-        for item in wanted:
+        for item in parameters:
             if item.name not in arguments and item.default is item.empty:
                 raise RuleError(f"{self.name}: {item.name} is required")
             found[item.name] = arguments.get(item.name, item.default)
-            if item.name in arguments and not _is_a(found[item.name], types_[item.name]):
-                hint = types_[item.name]
+            if item.name in arguments and not _is_a(found[item.name], hints[item.name]):
+                hint = hints[item.name]
                 text = getattr(hint, "__name__", None) or str(hint)
                 if get_origin(hint) is Literal:
                     text = f"one of {', '.join(map(str, get_args(hint)))}"
@@ -67,27 +69,27 @@ class Kind:
         return found
 
 
-KINDS: dict[str, Kind] = {}
+FAULT_KINDS: dict[str, FaultKind] = {}
 """Name → kind."""
 
-Function = Callable[..., "Awaitable[Answer | Raw]"]
 
-
-def kind(*, switch: bool = False, submits_only: bool = False) -> Callable[[Function], Function]:
+def fault_kind(
+    *, switch: bool = False, submits_only: bool = False, lookups_only: bool = False
+) -> Callable[[FaultFunction], FaultFunction]:
     """Register a function as a kind under its own name."""
 
-    def register(function: Function) -> Function:
+    def register(function: FaultFunction) -> FaultFunction:
         name = function.__name__
-        KINDS[name] = Kind(name, function, switch, submits_only)
+        FAULT_KINDS[name] = FaultKind(name, function, switch, submits_only, lookups_only)
         return function
 
     return register
 
 
 def catalogue() -> str:
-    """Return every kind with its arguments and first line, for people (``GET /sandbox/kinds``)."""
+    """Return every kind with its arguments and first line, as JSON for readers (``GET /sandbox/kinds``)."""
     found = {}
-    for name, item in KINDS.items():
+    for name, item in FAULT_KINDS.items():
         arguments = list(inspect.signature(item.function).parameters.values())[1:]
         found[name] = {
             "arguments": {

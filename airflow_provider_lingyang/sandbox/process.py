@@ -1,4 +1,4 @@
-"""The sandbox as a process of its own, for tests, demos and benchmarks.
+"""The sandbox as a child process, for tests, demos and benchmarks.
 
 with SandboxProcess("--answer-after", "0.2") as sandbox:
     sandbox.add_fault(kind="throttle", seconds=1)
@@ -38,13 +38,13 @@ RESULT_QUERY: dict[str, Any] = {
     "done_values": ["ANSWERED"],
     "failed_values": ["NOT_REACHED"],
 }
-"""The sandbox's look-up, described as data for a connection's ``result_query``."""
+"""The sandbox's look-up as the ``result_query`` of a connection."""
 
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
 class Contact(NamedTuple):
-    """Somebody whom the sandbox was made to contact."""
+    """One contact of a recipient: a task that the sandbox executed."""
 
     biz_id: str | None
     phone_number: str
@@ -55,13 +55,13 @@ class Contact(NamedTuple):
 
 
 class SandboxProcess:
-    """Starts the sandbox as a process, and stops it: a context manager, or :meth:`start` and :meth:`stop`.
+    """The sandbox as a child process: a context manager, or :meth:`start` and :meth:`stop`.
 
-    The process also ends when this one does, however it ends: it watches a pipe that closes then.
+    It ends with this process, even a killed one: it watches a pipe that closes then.
 
-    :param args: more arguments of the command line, e.g. ``"--dedupe", "--store", str(path)``.
-    :param port: 0 takes a free one; a number makes a restarted sandbox appear at the same address.
-    :param start_timeout: seconds to wait for its ready line.
+    :param args: more arguments of its command line, e.g. ``"--dedupe", "--store", str(path)``.
+    :param port: 0 takes a free one; a number keeps the address over a restart.
+    :param start_timeout: seconds to wait until it accepts requests.
     """
 
     def __init__(self, *args: str, port: int = 0, start_timeout: float = 20.0) -> None:
@@ -83,32 +83,35 @@ class SandboxProcess:
 
     @property
     def url(self) -> str:
-        """The gateway URL, ``http://127.0.0.1:PORT/router/rest``; it stays known after :meth:`stop`."""
+        """The gateway URL, ``http://127.0.0.1:PORT/router/rest``; remains after :meth:`stop`."""
         if self._url is None:
             raise RuntimeError("the sandbox was not started")
         return self._url
 
     @property
     def base_url(self) -> str:
-        """``http://127.0.0.1:PORT``, under which ``/sandbox/*`` is."""
+        """``http://127.0.0.1:PORT``, the base of ``/sandbox/*``."""
         return self.url.removesuffix(ROUTER)
 
     @property
     def pid(self) -> int:
-        """The process id while it runs."""
+        """The process id.
+
+        :raises RuntimeError: when it does not run.
+        """
         if self._process is None:
             raise RuntimeError("the sandbox is not running")
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether the process was started and has not ended, in whatever way."""
+        """Whether the process was started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> Self:
         """Start it and wait until it accepts requests.
 
-        :raises RuntimeError: when it does not within ``start_timeout``; holds what it wrote to stderr.
+        :raises RuntimeError: when it does not within ``start_timeout``; the message quotes its stderr.
         """
         if self._process is not None:
             raise RuntimeError("the sandbox is running already")
@@ -120,7 +123,7 @@ class SandboxProcess:
             str(self._port),
             "--exit-on-stdin-close",
         ]
-        # The child finds the package where this process found it, installed or not.
+        # The child imports the same package, installed or not.
         path = os.pathsep.join(filter(None, [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in kill
         try:
@@ -138,7 +141,7 @@ class SandboxProcess:
         return self
 
     def stop(self) -> None:
-        """Stop it as an operator would (SIGTERM), or with SIGKILL when that takes more than five seconds."""
+        """Stop it with SIGTERM, after five seconds with SIGKILL."""
         if self._process is not None:
             self._process.terminate()
             try:
@@ -148,7 +151,7 @@ class SandboxProcess:
         self.kill()
 
     def kill(self) -> None:
-        """End it at once (SIGKILL), as a crash would; :meth:`start` may follow."""
+        """Kill it with SIGKILL, like a crash; :meth:`start` may follow."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -161,31 +164,31 @@ class SandboxProcess:
             self._stderr = None
 
     def record(self, requests: bool = True, executions: bool = True) -> dict[str, Any]:
-        """Return what happened; the keys are explained in ``airflow_provider_lingyang.sandbox.report``.
+        """Return the record; ``airflow_provider_lingyang.sandbox.report`` explains its keys.
 
-        :param requests: False leaves the list of requests out.
-        :param executions: False leaves the counts per person out.
+        :param requests: include the list of requests.
+        :param executions: include the counts per recipient.
         """
         return self._control("GET", f"record?requests={int(requests)}&executions={int(executions)}")
 
     def contacted(self) -> list[Contact]:
-        """Return everybody who was contacted, in that order; somebody who was contacted twice stands there twice."""
+        """Return all contacts in order; a recipient who was contacted twice appears twice."""
         return [
-            Contact(**person)
-            for person in self._control("GET", "record?requests=0&executions=0&people=1")["people"]
+            Contact(**contact)
+            for contact in self._control("GET", "record?requests=0&executions=0&people=1")["people"]
         ]
 
     def contacted_twice(self) -> dict[str, int]:
-        """Return each ``biz_id``, phone number and email address that was contacted more than once, and how often."""
+        """Return each ``biz_id``, phone number and email address with more than one contact → number of contacts."""
         executions = self.record(requests=False)["executions"]
-        # Each by itself: somebody's number may be somebody's biz_id.
+        # Not merged by name: a phone number of one recipient may be a biz_id of another.
         counts = [*executions["by_contact"].items(), *executions["by_biz_id"].items()]
-        return {who: times for who, times in sorted(counts, key=itemgetter(1)) if times > 1}
+        return {contact: times for contact, times in sorted(counts, key=itemgetter(1)) if times > 1}
 
     def add_fault(self, **rule: Any) -> dict[str, Any]:
         """Add a rule (``airflow_provider_lingyang.sandbox.rules``), e.g. ``kind="http", status=503, times=2``.
 
-        :raises ValueError: says what is wrong with the rule.
+        :raises ValueError: the message names the error of the rule.
         """
         return self._control("POST", "faults", rule)
 
@@ -195,17 +198,17 @@ class SandboxProcess:
         return found
 
     def clear_faults(self) -> None:
-        """Forget all rules; a ban is over."""
+        """Delete all rules and end a ban."""
         self._control("DELETE", "faults")
 
     def reset(self) -> None:
-        """Forget requests, tasks and faults, but not the ``clock`` switch."""
+        """Delete requests, tasks and faults, but not the ``clock`` switch."""
         self._control("POST", "reset", {})
 
     def connection(self, **extra: Any) -> dict[str, Any]:
-        """Return an Airflow connection to it, as the dict that ``AIRFLOW_CONN_LINGYANG_DEFAULT`` takes as JSON.
+        """Return an Airflow connection to it; ``AIRFLOW_CONN_LINGYANG_DEFAULT`` takes it as JSON.
 
-        :param extra: more of the connection's extra, e.g. ``timeout=2`` or ``dedupes_by_code=True``.
+        :param extra: more fields of the connection's ``extra``, e.g. ``timeout=2`` or ``dedupes_by_code=True``.
         """
         return {
             "conn_type": "lingyang",
@@ -233,7 +236,7 @@ class SandboxProcess:
         line = b""
         while not line.endswith(b"\n"):
             ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
-            # Straight from the descriptor: a buffered reader would hide bytes from select.
+            # From the descriptor: a buffered reader hides bytes from select.
             chunk = os.read(process.stdout.fileno(), 4096) if ready else b""
             if not chunk:
                 why = "ended at once" if ready else f"was not ready within {self._start_timeout} s"

@@ -1,7 +1,7 @@
-"""What happened, kept in SQLite: every request, and every task that was executed.
+"""The record: every request and every executed task, in SQLite.
 
-Executions are written before their answer is, so that the record knows them whatever becomes of the answer.
-:mod:`~airflow_provider_lingyang.sandbox.report` makes the report of it.
+An execution is recorded before its answer is sent, so a lost answer hides none.
+:mod:`~airflow_provider_lingyang.sandbox.report` renders it as JSON.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _BEYOND_DOUBLES = 9_100_000_000_000_000_000
 
 @dataclass
 class Entry:
-    """One request as the record sees it; the keys of the report's ``requests`` are explained in ``report``."""
+    """One request as recorded; see ``report.py`` for the keys of ``requests``."""
 
     method: str
     received_at: float
@@ -44,8 +44,8 @@ class Entry:
     batch_num: str | None = None
     plan_id: int | None = None
     biz_ids: list[str] = field(default_factory=list)
-    gone: Callable[[], bool] = lambda: False
-    """Whether the client has given up waiting: then this request no longer counts as open."""
+    is_client_gone: Callable[[], bool] = lambda: False
+    """Whether the client has closed the connection: then this request no longer counts as open."""
     seq: int = 0
     answered_at: float | None = None
     ended_at: float | None = None
@@ -58,7 +58,7 @@ class Entry:
 
     @property
     def batch_order(self) -> int | None:
-        """The place of ``batch_num`` in its plan; None when it is no number (of at most 18 digits)."""
+        """``batch_num`` as a number, its place in the plan; None unless it is 1 to 18 digits."""
         text = self.batch_num or ""
         return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
@@ -72,14 +72,14 @@ class Record:
     def __init__(self, path: str = ":memory:") -> None:
         if path != ":memory:":
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        # One thread uses it at a time: the server's. Tests build it in another one.
+        # Only the server's thread uses it at a time; tests create it in another one.
         self.db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self.db.row_factory = sqlite3.Row
         self.db.execute("PRAGMA journal_mode=WAL")
-        # A killed process loses nothing that was committed; only a power cut might.
+        # Commits survive a killed process; only a power cut may lose one.
         self.db.execute("PRAGMA synchronous=NORMAL")
         self.db.executescript(_TABLES)
-        # What an earlier process was working on when it was killed.
+        # Requests that were open when an earlier process was killed.
         self.db.execute("UPDATE requests SET outcome='lost' WHERE outcome='open'")
         self.db.execute("UPDATE requests SET ended_at=received_at WHERE ended_at IS NULL")
         self._seq = self._highest("seq", "requests")
@@ -91,17 +91,17 @@ class Record:
         self.db.close()
 
     def clear(self) -> None:
-        """Forget requests and tasks. ``seq`` and task ids go on, so that nothing old is taken for new."""
+        """Delete requests and tasks. ``seq`` and task ids go on: none is used twice."""
         for table in ("requests", "tasks", "order_violations"):
             self.db.execute(f"DELETE FROM {table}")
         self._open.clear()
 
     def arrive(self, entry: Entry) -> None:
-        """Note that a request is here, and whether it is out of order."""
+        """Record the arrival of a request, and whether it is out of order."""
         self._seq += 1
         entry.seq = self._seq
         if entry.batch_order is not None:
-            self._judge_order(entry)
+            self._check_order(entry)
         self._open[entry.seq] = entry
         self.db.execute(
             "INSERT INTO requests (seq, method, received_at, outcome, task_unique_code, batch_num, batch_order,"
@@ -121,7 +121,7 @@ class Record:
         )
 
     def update(self, entry: Entry) -> None:
-        """Write down what became of a request so far; an ended one is open no longer."""
+        """Record the present state of a request; an ended one is open no longer."""
         if entry.ended_at is not None:
             self._open.pop(entry.seq, None)
         self.db.execute(
@@ -149,14 +149,14 @@ class Record:
         visible_at: float,
         created: str,
     ) -> list[int]:
-        """Write down tasks as executed, in one transaction with their request.
+        """Record tasks as executed, in one transaction with their request.
 
-        :param entry: the request they came with.
+        :param entry: the request of the tasks.
         :param tasks: position in the request, and the task.
         :param now: epoch seconds.
-        :param visible_at: from when look-ups find them, epoch seconds.
-        :param created: the time of execution as look-ups show it.
-        :returns: the new task ids; every other one is beyond what a double can hold exactly.
+        :param visible_at: epoch seconds from which look-ups find them.
+        :param created: time of execution, as look-ups show it.
+        :returns: the new task ids; a double cannot hold every second one exactly.
         """
         rows: list[tuple[Any, ...]] = []
         for position, task in tasks:
@@ -188,7 +188,7 @@ class Record:
         return row["digest"], dict(tuple(pair) for pair in ids)
 
     def find(self, biz_ids: Sequence[str], now: float) -> list[sqlite3.Row]:
-        """Return the tasks of these people that can be seen by now, in order of execution."""
+        """Return the tasks of these recipients that are visible at ``now``, in order of execution."""
         marks = ",".join("?" * len(biz_ids))
         return self.db.execute(
             f"SELECT * FROM tasks WHERE biz_id IN ({marks}) AND visible_at <= ? ORDER BY number",
@@ -199,7 +199,7 @@ class Record:
         row = self.db.execute(f"SELECT COALESCE(MAX({column}), 0) FROM {table}").fetchone()
         return int(row[0])
 
-    def _judge_order(self, entry: Entry) -> None:
+    def _check_order(self, entry: Entry) -> None:
         order = entry.batch_order
         assert order is not None
         for other in self._open.values():
@@ -208,7 +208,7 @@ class Record:
                 other.plan_id == entry.plan_id
                 and earlier is not None
                 and earlier < order
-                and not other.gone()
+                and not other.is_client_gone()
             ):
                 self._violation("overlap", entry, other.seq, other.batch_num)
         later = self.db.execute(

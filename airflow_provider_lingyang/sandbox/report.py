@@ -1,22 +1,21 @@
-"""The report that tests and demos are judged by: ``GET /sandbox/record``.
+"""The record as JSON, for tests and demos: ``GET /sandbox/record``.
 
 Keys of the report:
 
 ``requests``
-    One per call of the router, in order of arrival (left out with ``?requests=0``):
-    ``seq`` (counts up, also over a reset) · ``method`` · ``received_at``, ``answered_at`` (epoch seconds, when the
-    whole request was here and when its answer was handed to the network; ``answered_at`` is null when no whole
-    answer was) · ``ended_at`` (the same, or when the connection was lost; null while it is open) · ``outcome``:
-    ``executed``, ``deduplicated``, ``answered`` (a look-up or the time), ``refused``, ``throttled``,
-    ``fault:KIND``, ``open`` (being worked on), ``lost`` (the sandbox was killed meanwhile) or ``crashed`` (a bug
-    of the sandbox) · ``executed`` (whether
-    this request made people be contacted, whatever it was told) · ``task_unique_code``, ``batch_num``,
-    ``plan_id`` (null where the request has none) · ``biz_ids`` (those of the tasks, or those asked for) ·
-    ``accepted`` (tasks executed now, or earlier under the same code) · ``code``, ``sub_code`` (of the error, or of
-    the result; also when the answer was lost or mangled) · ``request_id``.
+    One per request to the router, in order of arrival (left out with ``?requests=0``):
+    ``seq`` (counts up, also over a reset) · ``method`` · ``received_at``, ``answered_at`` (epoch seconds: arrival of
+    the complete request, answer handed to the network; ``answered_at`` is null without a complete answer) ·
+    ``ended_at`` (the same, or when the connection was lost; null while it is open) · ``outcome``: ``executed``,
+    ``deduplicated``, ``answered`` (a look-up or the time), ``refused``, ``throttled``, ``fault:KIND``, ``open``,
+    ``lost`` (the sandbox was killed meanwhile) or ``crashed`` (a bug of the sandbox) · ``executed`` (whether this
+    request contacted recipients, whatever its answer) · ``task_unique_code``, ``batch_num``, ``plan_id`` (null where
+    the request has none) · ``biz_ids`` (of the tasks or of the look-up) · ``accepted`` (tasks executed now, or earlier
+    under the same code) · ``code``, ``sub_code`` (of the error or the result, also of a lost or damaged answer) ·
+    ``request_id``.
 ``executions``
     ``by_biz_id``, ``by_contact`` (phone number and email each; where there is neither, ``outer_user_id``) and
-    ``by_code``: how many times each was executed. Anything above 1 is somebody contacted twice. Left out with
+    ``by_code``: number of executions of each. Above 1, a recipient was contacted twice. Left out with
     ``?executions=0``.
 ``people``
     One per executed task, in that order (only with ``?people=1``): ``biz_id``, ``phone_number``, ``email``,
@@ -27,12 +26,12 @@ Keys of the report:
     once) · ``deduplicated``, ``refused``, ``throttled``, ``faults`` (requests by outcome) · ``open`` (not answered
     yet) · ``crashed`` · ``order_violations``.
 ``overlap``
-    Whether a request arrived while an earlier ``batch_num`` of its plan was still unanswered.
+    Whether a request arrived while an earlier ``batch_num`` of its plan was unanswered.
 ``order_violations``
-    ``kind`` ``overlap`` (as above; a connection the client gave up is not waited for) or ``late`` (a later
-    ``batch_num`` of the plan had arrived before, answered or not: also true of a second campaign with the same
-    plan, and of rows settled late, so filter by kind where those are meant to happen) · ``plan_id`` · ``seq``,
-    ``batch_num`` of the one that came out of order · ``other_seq``, ``other_batch_num``.
+    ``kind`` ``overlap`` (as above; a request that its client gave up is not unanswered) or ``late`` (a later
+    ``batch_num`` of the plan arrived before, answered or not. A second campaign with the same plan and rows settled
+    late cause it, too: filter by kind where those are intended) · ``plan_id`` · ``seq``, ``batch_num`` of the request
+    out of order · ``other_seq``, ``other_batch_num``.
 """
 
 from __future__ import annotations
@@ -80,12 +79,12 @@ _TOTALS = f"""
 def report(
     db: Connection, *, requests: bool = True, executions: bool = True, people: bool = False
 ) -> dict[str, Any]:
-    """Return the whole record as plain JSON; see the module's text for its keys.
+    """Return the record as JSON; the module's docstring explains its keys.
 
-    :param db: the record's database.
-    :param requests: False leaves the list of requests out: 100,000 tasks make it megabytes.
-    :param executions: False leaves the counts per person out.
-    :param people: True adds everybody who was contacted.
+    :param db: database of the record.
+    :param requests: include the list of requests; with 100,000 tasks it is megabytes.
+    :param executions: include the counts per recipient.
+    :param people: include all contacted recipients.
     """
     violations = [dict(row) for row in db.execute("SELECT * FROM order_violations ORDER BY seq, other_seq")]
     found: dict[str, Any] = {

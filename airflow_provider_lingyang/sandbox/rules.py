@@ -1,27 +1,27 @@
-"""When a fault fires: rules with times, every, rate, after, method and match, or a seeded schedule of kinds.
+"""Conditions on which a fault fires: rules with times, every, rate, after, method and match, or a seeded schedule.
 
 A rule is a JSON object (``POST /sandbox/faults``):
 
 ``kind``
-    a function of ``faults.py``; the kind's own arguments stand beside it.
+    a function of ``faults.py`` or ``lookup_styles.py``; its arguments are keys of the rule.
 ``times``
-    fires at most so often; null: for ever. Default 1, or null where ``every`` or ``rate`` is given.
+    fires at most this often; null: without limit. Default 1, or null with ``every`` or ``rate``.
 ``after``
-    lets so many matching requests through first. Default 0.
+    lets this many matching requests pass first. Default 0.
 ``every``
     fires on every k-th matching request. Default 1.
 ``rate``, ``seed``
-    fires on a matching request with this probability (0 to 1), the same ones for the same ``seed`` (default 0).
+    fires on a matching request with this probability (0 to 1), reproducibly by ``seed`` (default 0).
 ``method``
-    only for this method (``submit`` and ``lookup`` are short names). Default: submits, for kinds that make sense
-    for nothing else, or any method.
+    only for this method (``submit`` and ``lookup`` are short names). Default: any method, or the only one that the
+    kind makes sense for.
 ``match``
-    only where these fields of the request have these values, e.g. ``{"batch_num": "3"}``; of ``batch_num``,
+    only for requests with these values, e.g. ``{"batch_num": "3"}``; of ``batch_num``,
     ``plan_id``, ``task_unique_code`` and ``biz_id`` (any of the request's).
 
-or ``{"schedule": {"kinds": [kind or {"kind": ..., arguments}, ...], "rate": 0.3, "seed": 7, ...}}``: fires as a rule
-with that rate does, each time with one of the kinds. Only one fault fires per request, that of the oldest rule
-which wants it, and only after the protocol's checks were passed.
+or ``{"schedule": {"kinds": [kind or {"kind": ..., arguments}, ...], "rate": 0.3, "seed": 7, ...}}``: fires like a rule
+with that rate, each time with one of the kinds. One fault fires per request: that of the oldest matching rule, after
+the protocol's checks.
 """
 
 from __future__ import annotations
@@ -30,36 +30,27 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import airflow_provider_lingyang.sandbox.faults  # noqa: F401 - fills KINDS
-from airflow_provider_lingyang.sandbox import SUBMIT
-from airflow_provider_lingyang.sandbox.answers import Answer
+from airflow_provider_lingyang.sandbox import LOOKUP, SUBMIT
 from airflow_provider_lingyang.sandbox.checks import BUSINESS_PARAMETERS
-from airflow_provider_lingyang.sandbox.exchange import Call, Raw, method_named
-from airflow_provider_lingyang.sandbox.fault_registry import KINDS, WHEN, Kind, RuleError
-
-if TYPE_CHECKING:
-    from airflow_provider_lingyang.sandbox.record import Entry
+from airflow_provider_lingyang.sandbox.fault_registry import FAULT_KINDS, RULE_KEYS, FaultKind, RuleError
+from airflow_provider_lingyang.sandbox.record import Entry
 
 _MATCHABLE = ("batch_num", "plan_id", "task_unique_code", "biz_id")
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A kind and the arguments it was given."""
+    """A kind with its arguments."""
 
-    kind: Kind
+    kind: FaultKind
     arguments: dict[str, Any]
-
-    async def apply(self, call: Call) -> Answer | Raw:
-        """Let it happen to a request."""
-        return await self.kind.function(call, **self.arguments)
 
 
 @dataclass
 class Rule:
-    """One rule, and how often it fired."""
+    """One rule and its counts."""
 
     number: int
     source: dict[str, Any]
@@ -71,41 +62,41 @@ class Rule:
     seed: int
     method: str | None
     match: dict[str, str]
-    seen: int = 0
-    """Requests it was about."""
+    matched: int = 0
+    """Matching requests."""
     fired: int = 0
-    """How often it went off; what ``times`` limits."""
+    """Number of times it fired; ``times`` limits it."""
     affected: int = 0
-    """Requests that felt it: more than it fired for a ban, or for a switch."""
+    """Requests that it affected: for a ban or a switch more than ``fired``."""
 
-    def pick(self, entry: Entry) -> Fault | None:
-        """Return what happens to this request, or None; counts the request if it matches."""
-        if self.faults[0].kind.switch or not self.concerns(entry.method):
+    def fault_for(self, entry: Entry) -> Fault | None:
+        """Return the fault for this request, or None. Counts the request if it matches."""
+        if self.faults[0].kind.switch or not self.applies_to(entry.method):
             return None
         if not all(_has(entry, name, value) for name, value in self.match.items()):
             return None
-        self.seen += 1
-        turn = self.seen - self.after
+        self.matched += 1
+        turn = self.matched - self.after
         if turn <= 0 or (self.times is not None and self.fired >= self.times) or turn % self.every:
             return None
-        chance = random.Random(f"{self.seed}:{turn}")
-        if chance.random() >= self.rate:
+        generator = random.Random(f"{self.seed}:{turn}")
+        if generator.random() >= self.rate:
             return None
         self.fired += 1
         self.affected += 1
-        return chance.choice(self.faults)
+        return generator.choice(self.faults)
 
-    def concerns(self, method: str) -> bool:
-        """Whether the rule is about this method."""
+    def applies_to(self, method: str) -> bool:
+        """Whether the rule is for this method."""
         return self.method is None or method == self.method
 
-    def shown(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """Return the rule as ``GET /sandbox/faults`` shows it."""
         return {"id": self.number, "fired": self.fired, "affected": self.affected, "rule": self.source}
 
 
 class Rules:
-    """All rules in force. They, and a ban, end with the process: a store does not keep them."""
+    """All rules in force. They and a ban end with the process: no store keeps them."""
 
     def __init__(self) -> None:
         self.rules: list[Rule] = []
@@ -117,7 +108,7 @@ class Rules:
         """Add a rule.
 
         :param source: the JSON of a rule.
-        :raises RuleError: says what is wrong with it.
+        :raises RuleError: the message names the error.
         """
         rule = _read(source, self._number + 1)
         self._number += 1
@@ -125,33 +116,33 @@ class Rules:
         return rule
 
     def clear(self, *, keep_clock: bool = False) -> None:
-        """Forget the rules and end a ban.
+        """Delete the rules and end a ban.
 
-        :param keep_clock: the ``clock`` switch stays: it is a property of the machine, not of a test's faults.
+        :param keep_clock: keep the ``clock`` switch: it belongs to the machine, not to a test's faults.
         """
         self.rules = [rule for rule in self.rules if keep_clock and rule.faults[0].kind.name == "clock"]
         self._ban = None
 
-    def switch(self, kind: str) -> dict[str, Any] | None:
-        """Return the arguments of the newest rule of a kind that is a switch, or None; counts the request."""
+    def active_switch(self, kind: str) -> dict[str, Any] | None:
+        """Return the arguments of the newest rule of a switch, or None. Counts as affecting a request."""
         for rule in reversed(self.rules):
             if rule.faults[0].kind.name == kind and rule.faults[0].kind.switch:
                 rule.affected += 1
                 return rule.faults[0].arguments
         return None
 
-    def pick(self, entry: Entry, now: float) -> Fault | None:
-        """Return what happens to a request, or None.
+    def fault_for(self, entry: Entry, now: float) -> Fault | None:
+        """Return the fault for a request, or None.
 
-        :param entry: what is known of the request.
+        :param entry: the request.
         :param now: epoch seconds.
         """
-        if self._ban and now < self._ban_until and self._ban[0].concerns(entry.method):
+        if self._ban and now < self._ban_until and self._ban[0].applies_to(entry.method):
             self._ban[0].affected += 1
             left = {"seconds": self._ban_until - now}
             return Fault(self._ban[1].kind, {**self._ban[1].arguments, **left})
         for rule in self.rules:
-            fault = rule.pick(entry)
+            fault = rule.fault_for(entry)
             if fault is None:
                 continue
             if fault.kind.name == "throttle":
@@ -175,11 +166,11 @@ def _read(source: object, number: int) -> Rule:
         faults = [_fault({"kind": kind} if isinstance(kind, str) else kind) for kind in kinds]
         if any(fault.kind.switch for fault in faults):
             raise RuleError("schedule: clock and session_required are switches; they cannot be scheduled")
-        if unknown := sorted(set(when) - set(WHEN)):
+        if unknown := sorted(set(when) - set(RULE_KEYS)):
             raise RuleError(f"schedule: unknown keys {', '.join(unknown)}")
     else:
-        when = {name: source[name] for name in WHEN if name in source}
-        faults = [_fault({name: value for name, value in source.items() if name not in WHEN})]
+        when = {name: source[name] for name in RULE_KEYS if name in source}
+        faults = [_fault({name: value for name, value in source.items() if name not in RULE_KEYS})]
         if faults[0].kind.switch and when:
             raise RuleError(
                 f"{faults[0].kind.name} is on until it is cleared; it takes none of {', '.join(when)}"
@@ -187,12 +178,14 @@ def _read(source: object, number: int) -> Rule:
     method = when.get("method")
     if method is None and all(fault.kind.submits_only for fault in faults):
         method = SUBMIT
-    for_ever = "every" in when or "rate" in when
+    elif method is None and all(fault.kind.lookups_only for fault in faults):
+        method = LOOKUP
+    unlimited = "every" in when or "rate" in when
     return Rule(
         number=number,
         source=source,
         faults=faults,
-        times=_whole(when, "times", None if for_ever else 1, least=1, nullable=True),
+        times=_whole(when, "times", None if unlimited else 1, least=1, nullable=True),
         after=_whole(when, "after", 0, least=0) or 0,
         every=_whole(when, "every", 1, least=1) or 1,
         rate=_rate(when.get("rate", 1)),
@@ -206,10 +199,10 @@ def _fault(source: object) -> Fault:
     if not isinstance(source, dict) or not isinstance(source.get("kind"), str):
         raise RuleError("a rule needs a kind, or a schedule")
     arguments = {name: value for name, value in source.items() if name != "kind"}
-    kind = KINDS.get(source["kind"])
+    kind = FAULT_KINDS.get(source["kind"])
     if kind is None:
-        raise RuleError(f"unknown kind {source['kind']!r}; there are {', '.join(KINDS)}")
-    return Fault(kind, kind.check(arguments))
+        raise RuleError(f"unknown kind {source['kind']!r}; there are {', '.join(FAULT_KINDS)}")
+    return Fault(kind, kind.bind(arguments))
 
 
 def _whole(
@@ -232,15 +225,19 @@ def _rate(value: object) -> float:
 def _method(value: object) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or method_named(value) not in BUSINESS_PARAMETERS:
+    if not isinstance(value, str) or _full_name(value) not in BUSINESS_PARAMETERS:
         raise RuleError(f"method must be submit, lookup or one of {', '.join(BUSINESS_PARAMETERS)}")
-    return method_named(value)
+    return _full_name(value)
+
+
+def _full_name(name: str) -> str:
+    return {"submit": SUBMIT, "lookup": LOOKUP}.get(name, name)
 
 
 def _match(value: object) -> dict[str, str]:
     if not isinstance(value, dict) or not set(value) <= set(_MATCHABLE):
         raise RuleError(f"match must be an object with keys of {', '.join(_MATCHABLE)}")
-    return {name: str(wanted) for name, wanted in value.items()}
+    return {name: str(text) for name, text in value.items()}
 
 
 def _has(entry: Entry, name: str, value: str) -> bool:

@@ -1,7 +1,7 @@
-"""What the structs look like on the wire: field → type, required or not. The judge's own table.
+"""Structs on the wire: field → type, required or not. Defined apart from the package's own models.
 
 Source: API page ``alibaba.lingyang.utouch.submit.initiative.batch.task`` (nesting from its Java sample);
-``doc.alidayu.com/docs/doc.htm?treeId=49&articleId=101617&docType=1`` for how structs are written.
+``doc.alidayu.com/docs/doc.htm?treeId=49&articleId=101617&docType=1`` for the encoding of structs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DIGITS = re.compile(r"[0-9]+")
 
 
 class Wire(Enum):
-    """A type of the API page, and how it is written in JSON."""
+    """A type of the API page and its form in JSON."""
 
     STRING = "a JSON string"
     NUMBER = "a JSON integer within int64"
@@ -42,8 +42,8 @@ class Field:
     """A wire type, a struct, or a list of structs (a tuple of one)."""
     required: bool = False
     pattern: re.Pattern[str] | None = None
-    """What the text must match as a whole. The page gives no form for these; the sandbox takes the stricter
-    reading, so that it never accepts what the platform would not."""
+    """The whole text must match. The API page gives no form for these fields; the stricter reading never accepts what
+    the platform would refuse."""
 
 
 TASK: dict[str, Field] = {
@@ -76,18 +76,24 @@ BATCH: dict[str, Field] = {
     "task_list": Field((TASK,), required=True),
     "use_book_info": Field(USE_BOOK_INFO),
 }
-LOOKUP_QUERY: dict[str, Field] = {"biz_ids": Field(Wire.STRINGS, required=True)}
+LOOKUP_QUERY: dict[str, Field] = {
+    "biz_ids": Field(Wire.STRINGS, required=True),
+    # For lookup_styles.py: answers in pages, or of one day.
+    "page_no": Field(Wire.NUMBER),
+    "page_size": Field(Wire.NUMBER),
+    "query_date": Field(Wire.STRING),
+}
 
 
 def is_number(value: object) -> TypeGuard[int]:
-    """Whether a JSON value is a ``Number`` of the API page: an integer within int64, and not a boolean."""
+    """Whether a JSON value is a ``Number`` of the API page: an integer within int64, no boolean."""
     return type(value) is int and value in INT64
 
 
 def parse_object(text: str) -> dict[str, Any] | None:
-    """Return the JSON object a text holds, or None when it holds anything else.
+    """Parse a JSON object; return None for anything else.
 
-    Stricter than ``json.loads``: no NaN, no name twice in one object, nothing that is not valid Unicode.
+    Stricter than ``json.loads``: no NaN, no repeated name in an object, no lone surrogates.
     """
     try:
         value = _DECODER.decode(text)
@@ -99,7 +105,7 @@ def parse_object(text: str) -> dict[str, Any] | None:
 
 
 def parse_date(text: object) -> datetime | None:
-    """Return the (naive) time of a ``Date`` on the wire, or None when it is not ``yyyy-MM-dd HH:mm:ss``."""
+    """Parse a ``Date`` of the wire, ``yyyy-MM-dd HH:mm:ss``, as naive; return None for anything else."""
     if not isinstance(text, str) or not _DATE.fullmatch(text):
         return None
     try:
@@ -109,11 +115,11 @@ def parse_date(text: object) -> datetime | None:
 
 
 def check_struct(struct: Mapping[str, Any], fields: Mapping[str, Field], where: str = "") -> None:
-    """Refuse a struct that is not exactly what the table says.
+    """Check a struct against its table of fields.
 
     :param struct: a parsed JSON object.
-    :param fields: the table it must fit.
-    :param where: the path to it, for the message, e.g. ``task_list[3].``.
+    :param fields: its table.
+    :param where: path of the struct, for the message, e.g. ``task_list[3].``.
     :raises Refused: code 15 with ``isv.missing-parameter:FIELD`` or ``isv.invalid-parameter:FIELD``.
     """
     for name, field in fields.items():
@@ -128,12 +134,12 @@ def check_struct(struct: Mapping[str, Any], fields: Mapping[str, Field], where: 
 
 
 def missing(name: str, sub_msg: str) -> Refused:
-    """Return the refusal for a field that is not there."""
+    """Return the refusal of a missing field."""
     return Refused(15, sub_code=f"isv.missing-parameter:{name}", sub_msg=sub_msg)
 
 
 def invalid(name: str, sub_msg: str) -> Refused:
-    """Return the refusal for a field that is there but wrong."""
+    """Return the refusal of an invalid field."""
     return Refused(15, sub_code=f"isv.invalid-parameter:{name}", sub_msg=sub_msg)
 
 

@@ -5,13 +5,14 @@ The table of answers of ``transfers/`` is written through it, too.
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import chain
 from typing import Any, TypeVar
 
-from airflow_provider_lingyang.ledger.base import LedgerError, LedgerFencedError
+from airflow_provider_lingyang.errors import LedgerError, LedgerFencedError, LedgerUnusableError
 
 _ROWS = 100
 """Rows, or values of a list, in one statement at most."""
@@ -21,6 +22,10 @@ _IDLE = 5.0
 """Seconds after which a connection is not used again."""
 _GAVE_WAY = {"40001", "40P01", 1213}
 """SQLSTATEs, and MySQL's own number, of a transaction that was rolled back in favour of another one."""
+_UNUSABLE = {1044, 1045, 1049, 1054, 1142, 1143, 1146}
+"""MySQL's numbers for access denied and for databases, tables and columns that are not there."""
+_SQLITE_UNUSABLE = {"SQLITE_ERROR", "SQLITE_READONLY"}
+"""SQLite's names for a statement that its tables do not fit, and for a file that may not be written."""
 T = TypeVar("T")
 
 
@@ -90,7 +95,10 @@ class Database:
         conn_id: str,
         *,
         what: str = "the ledger's database",
-        collision: str = "another worker of the same campaign has written one of these recipients to the ledger",
+        collision: str = (
+            "another task of the same campaign has written one of these recipients to the ledger first. There is "
+            "nothing to do: the next try, or Clear, goes on without the recipients that the other has"
+        ),
         on_connect: Sequence[str] = (),
     ) -> None:
         self._hook = hook
@@ -140,24 +148,27 @@ class Database:
                 raise
             if any(parent.__name__ == "IntegrityError" for parent in type(error).__mro__):
                 raise CollisionError(f"{self._collision}: {_kind(error)}") from error
-            gave_way = not _GAVE_WAY.isdisjoint([_state(error), *error.args[:1]])
-            raise (GaveWayError if gave_way else LedgerError)(
-                f"{self._name} failed: {_kind(error)}"
-            ) from error
+            raise _meaning(error)(f"{self._name} failed: {_kind(error)}") from error
 
     def has(self, table: str) -> bool:
         """Whether there is a table that can be read.
 
         :raises UnreachableError: there is no connection.
         """
+        return bool(self.columns(table))
+
+    def columns(self, table: str) -> list[str]:
+        """Return the names of a table's columns; none where there is no such table that can be read.
+
+        :raises UnreachableError: there is no connection.
+        """
         try:
             with self.transaction() as run:
-                run.rows(f"SELECT count(*) FROM {table} WHERE 1=0", [])
+                return run.columns(table)
         except UnreachableError:
             raise
         except LedgerError:
-            return False
-        return True
+            return []
 
     def close(self) -> None:
         """Give the connection back."""
@@ -173,9 +184,34 @@ def chunks(items: Sequence[T], size: int = _ROWS) -> Iterator[Sequence[T]]:
         yield items[start : start + size]
 
 
+def portions(items: Iterable[T], size_of: Callable[[T], int], most: int) -> Iterator[list[T]]:
+    """Yield as many items at a time as fit into a size; an item that is too large by itself comes alone."""
+    portion: list[T] = []
+    size = 0
+    for item in items:
+        length = size_of(item)
+        if portion and size + length > most:
+            yield portion
+            portion, size = [], 0
+        portion.append(item)
+        size += length
+    if portion:
+        yield portion
+
+
 def marks(items: Sequence[Any]) -> str:
     """Return as many question marks."""
     return ",".join("?" * len(items))
+
+
+def _meaning(error: Exception) -> type[LedgerError]:
+    """Return what a database's error says; anything unknown may be over in a moment."""
+    facts = {_state(error), getattr(error, "sqlite_errorname", None), *error.args[:1]}
+    if facts & _GAVE_WAY:
+        return GaveWayError
+    # Class 42: access rule violated, or no such table or column. 3D000: no such database.
+    lasting = any(isinstance(fact, str) and re.fullmatch("42[0-9A-Z]{3}|3D000", fact) for fact in facts)
+    return LedgerUnusableError if lasting or facts & (_UNUSABLE | _SQLITE_UNUSABLE) else LedgerError
 
 
 def _state(error: Exception) -> str | None:

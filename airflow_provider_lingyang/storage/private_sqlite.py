@@ -1,4 +1,4 @@
-"""SQLite files that nobody else can read and that are gone after any crash."""
+"""SQLite files that no other user can read and that are gone after any crash."""
 
 from __future__ import annotations
 

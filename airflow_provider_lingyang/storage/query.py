@@ -30,7 +30,7 @@ def stream_rows(
     :raises QueryError: the connection or the query does not work.
     """
     with ExitStack() as stack:
-        with _readable(conn_id, sql):
+        with _readable(conn_id, sql, parameters):
             hook = sql_hook(conn_id)
             connection = hook.get_conn()
             stack.callback(_close, connection)
@@ -45,11 +45,11 @@ def stream_rows(
                 raise QueryError(
                     f"the sql on connection {conn_id!r} holds several statements: it must be one SELECT"
                 )
-            # Some drivers know the columns only once rows have come.
-            first = cursor.fetchmany(_FETCH) if declared or cursor.description else []
+            first = _fetched(cursor) if declared else _first_rows(cursor)
         if not cursor.description:
             raise QueryError(f"the sql on connection {conn_id!r} returns no rows: it must be a SELECT")
-        yield [column[0] for column in cursor.description], _rows(conn_id, cursor, first)
+        names = [column[0] for column in cursor.description]
+        yield names, _rows(conn_id, cursor, first, names)
 
 
 _MYSQL = ("MySQLdb", "mysql")
@@ -108,12 +108,39 @@ def _close(what: Any) -> None:
         what.close()
 
 
-def _rows(conn_id: str, cursor: Any, chunk: Sequence[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+def _first_rows(cursor: Any) -> list[Any]:
+    if cursor.description:
+        return _fetched(cursor)
+    # Some drivers know the columns only once rows have come. Where no row can come, most refuse to be asked.
+    try:
+        return _fetched(cursor)
+    except Exception as error:
+        refused = {"ProgrammingError", "InterfaceError"} & {parent.__name__ for parent in type(error).__mro__}
+        if cursor.description or not refused:
+            raise
+        return []
+
+
+def _fetched(cursor: Any) -> list[Any]:
+    # A driver may give a generator, which is never empty before it is asked.
+    return list(cursor.fetchmany(_FETCH))
+
+
+def _rows(conn_id: str, cursor: Any, chunk: list[Any], names: Sequence[str]) -> Iterator[Sequence[Any]]:
+    of_mappings = bool(chunk) and isinstance(chunk[0], Mapping)
+    if of_mappings and len(set(names)) < len(names):
+        raise QueryError(
+            f"connection {conn_id!r} gives rows as mappings, and the sql selects a name twice: give each column a "
+            "name of its own (AS), or let the connection give plain rows"
+        )
     while chunk:
+        if of_mappings:
+            with _readable(conn_id, None):
+                chunk = [tuple(row[name] for name in names) for row in chunk]
         yield from chunk
         # What goes wrong here goes wrong with the rows, whose values a driver quotes.
         with _readable(conn_id, None):
-            chunk = cursor.fetchmany(_FETCH)
+            chunk = _fetched(cursor)
 
 
 def sql_hook(conn_id: str) -> Any:
@@ -140,10 +167,13 @@ def sql_hook(conn_id: str) -> Any:
 
 
 @contextmanager
-def _readable(conn_id: str, sql: str | None) -> Iterator[None]:
+def _readable(
+    conn_id: str, sql: str | None, parameters: Iterable[Any] | Mapping[str, Any] | None = None
+) -> Iterator[None]:
     """Turn a driver's error into one whose text holds no values of rows.
 
     :param sql: words of the statement may be quoted; None: no text of the driver at all.
+    :param parameters: bound to it; their names and types may be shown.
     """
     try:
         yield
@@ -157,7 +187,48 @@ def _readable(conn_id: str, sql: str | None) -> Iterator[None]:
         text = "its text may quote rows and is left out" if about_data else _without_values(error, sql or "")
         if state in _NOT_DECLARABLE and not about_data:
             text += " (the sql is read through DECLARE CURSOR, which takes SELECT, VALUES, and a WITH that only reads)"
+        if sql is not None:
+            text += binding_hint(error, sql, parameters)
         raise QueryError(f"connection {conn_id!r}: {kind}: {text}") from None
+
+
+_PERCENT_DRIVERS = ("psycopg", "psycopg2", "MySQLdb", "mysql", "pymysql")
+_COLON_NAME = re.compile(r"(?<![:\w]):[A-Za-z_]\w*")
+_SYNTAX = ("42601", 1064, 1149)
+"""A syntax error: PostgreSQL's SQLSTATE, MySQL's own numbers."""
+_NOT_OF_ITS_TYPE = ("22P02", "22007", "22008", "22003", "42883", "42804")
+"""SQLSTATEs of PostgreSQL: a value that is not of the type that it is compared with."""
+
+
+def binding_hint(error: Exception, sql: str, parameters: Iterable[Any] | Mapping[str, Any] | None) -> str:
+    """Return what to mend where a statement and its parameters do not go together; empty where they may.
+
+    :param error: the driver's.
+    """
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    module = type(error).__module__.partition(".")[0]
+    # What a driver raises while it puts the parameters in has no state: some raise Python's own errors.
+    binds = state is None and (module in ("builtins", *_PERCENT_DRIVERS))
+    number = error.args[0] if error.args and isinstance(error.args[0], int) else None
+    if (state in _SYNTAX or number in _SYNTAX) and _COLON_NAME.search(sql):
+        return " (this database's driver binds %(name)s, not :name)"
+    if parameters is not None and binds and number is None and "%" in sql:
+        return (
+            " (this driver binds %(name)s to a dict and %s to a list, and each must be given; beside parameters, a per "
+            "cent sign of the sql itself is written %%)"
+        )
+    if parameters is not None and state in _NOT_OF_ITS_TYPE:
+        named = (
+            parameters.items()
+            if isinstance(parameters, Mapping)
+            else ((f"number {place}", value) for place, value in enumerate(parameters, 1))
+        )
+        types = ", ".join(f"{str(name)[:40]} ({type(value).__name__})" for name, value in named)
+        return (
+            f" (the parameters are {types}; a template renders to text: cast it in the sql, such as "
+            "CAST(%(name)s AS integer))"
+        )
+    return ""
 
 
 _QUOTED = re.compile(r"""(?P<quote>["'`])(?P<inner>(?:(?!(?P=quote)).)*)(?P=quote)""")
@@ -172,8 +243,11 @@ def _without_values(error: Exception, sql: str) -> str:
     known = {word.lower() for word in re.findall(r"\w+", sql)}
 
     def keep(quoted: re.Match[str]) -> str:
-        words = re.findall(r"\w+", quoted["inner"].lower())
-        return quoted[0] if words and known.issuperset(words) and quoted["inner"].isascii() else "<value>"
+        inner = quoted["inner"]
+        words = re.findall(r"\w+", inner.lower())
+        # What the parser stumbled over may be a mark of the statement: a colon, a per cent sign.
+        stands_there = known.issuperset(words) if words else len(inner) <= 3 and inner in sql
+        return quoted[0] if inner and stands_there and inner.isascii() else "<value>"
 
     line = _QUOTED.sub(keep, line)
     # A quote without its end: what follows may be a value's first line.

@@ -1,4 +1,4 @@
-"""Wait for a campaign's answers without holding a worker."""
+"""Wait for the results of a campaign without holding a worker."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ from pydantic import BaseModel, ValidationError
 from airflow_provider_lingyang.config.arguments import ArgumentError
 
 if TYPE_CHECKING:
-    from airflow_provider_lingyang.results.completion import Verdict
-    from airflow_provider_lingyang.results.lookup import Look
-    from airflow_provider_lingyang.results.poller import Wait
+    from airflow_provider_lingyang.results.completion import WaitProgress
+    from airflow_provider_lingyang.results.lookup import PollOutcome
+    from airflow_provider_lingyang.results.poller import ResultsPoller
 
 log = logging.getLogger(__name__)
 
 COMPLETE, TIMEOUT, FAILED, BROKEN = "complete", "timeout", "failed", "broken"
-"""Of an event: enough people are finished; the deadline has passed; no repetition helps; another try may help."""
-_GROWTH, _LONGEST, _JITTER = 1.5, 4.0, 0.1
+"""Statuses of an event: enough recipients are finished; the deadline has passed; a retry cannot help; a retry may."""
+_GROWTH, _MAX_GROWTH, _JITTER = 1.5, 4.0, 0.1
+"""Of the interval between polls: factor while nothing changes, its limit, and the random share added or taken."""
 
 
 class LingyangResultTrigger(BaseTrigger):
-    """Ask, again and again, how far a campaign's people are, and fire once: when enough are finished, or none can be.
+    """Poll for the results of a campaign, and fire once: when enough recipients are finished, or the wait has failed.
 
-    Its arguments and its event hold ids or a pointer to them, counts and reasons, and no answer of anybody. After a
-    restart of the triggerer it begins anew; the deadline is a moment, so it stays.
+    Its arguments and its event hold ids or a pointer to them, counts and reasons, but no results. After a restart of
+    the triggerer it starts again with the same deadline.
 
-    :param wanted: whose answers, and where they are: ``Wanted.to_json()`` of ``results/poller.py``.
+    :param request: the recipients, and where their results are: ``ResultsRequest.to_json()`` of ``results/poller.py``.
     :param complete_ratio: share of the recipients that must be finished, in (0, 1].
-    :param poke_interval: seconds between looks; while nothing changes they grow apart, to four times that.
-    :param max_wait: seconds between looks at most; None: four times ``poke_interval``.
+    :param poke_interval: seconds between polls; grows to four times that while nothing changes.
+    :param max_wait: seconds between polls at most; None: four times ``poke_interval``.
     :param started: epoch seconds at which the wait began.
     :param deadline: epoch seconds at which it ends.
     """
@@ -48,7 +49,7 @@ class LingyangResultTrigger(BaseTrigger):
     def __init__(
         self,
         *,
-        wanted: Mapping[str, Any],
+        request: Mapping[str, Any],
         complete_ratio: float,
         poke_interval: float,
         max_wait: float | None,
@@ -56,7 +57,7 @@ class LingyangResultTrigger(BaseTrigger):
         deadline: float,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # untyped in Airflow
-        self.wanted = wanted
+        self.request = request
         self.complete_ratio = complete_ratio
         self.poke_interval = poke_interval
         self.max_wait = max_wait
@@ -64,11 +65,11 @@ class LingyangResultTrigger(BaseTrigger):
         self.deadline = deadline
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what the triggerer makes it from."""
+        """Return the class path and the arguments, from which the triggerer makes it again."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
-                "wanted": dict(self.wanted),
+                "request": dict(self.request),
                 "complete_ratio": self.complete_ratio,
                 "poke_interval": self.poke_interval,
                 "max_wait": self.max_wait,
@@ -78,75 +79,76 @@ class LingyangResultTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look until there is something to tell, and tell it once."""
+        """Poll until the wait ends, and yield one event."""
         executor = ThreadPoolExecutor(1, thread_name_prefix="lingyang-wait")
 
         async def offload(function: Any, *arguments: Any) -> Any:
-            # Not thread-sensitive: that would queue all triggers of this process before one thread. And not the
-            # loop's own executor: before Airflow 3.3 a connection is read only through what asgiref brings along.
+            # Not thread-sensitive: one thread would then serve all triggers of this process. And not the loop's own
+            # executor: before Airflow 3.3 a connection can be read only in the context that asgiref copies.
             call = functools.partial(function, *arguments)
             return await sync_to_async(call, thread_sensitive=False, executor=executor)()
 
         try:
             event = await self._wait(offload, executor)
         except Exception as error:
-            # Without its text: what an unforeseen error repeats of the data is unknown.
+            # Without its text, which may hold data.
             trace = "".join(traceback.format_tb(error.__traceback__))
             log.error("unforeseen %s:\n%s", type(error).__name__, trace)
             event = self._event(BROKEN, None, f"unforeseen {type(error).__name__}, see the triggerer's log")
         finally:
-            # Not waited for: whatever runs there yet must not hold the loop up.
+            # Not waited for: a call that still runs there must not block the loop.
             executor.shutdown(wait=False)
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]  # likewise
 
     async def _wait(self, offload: Any, executor: ThreadPoolExecutor) -> dict[str, Any]:
-        # Imported off the loop, which other triggers share.
-        answers = await offload(importlib.import_module, "airflow_provider_lingyang.results.poller")
-        wait: Wait = answers.Wait(answers.Wanted(**self.wanted), pull_xcom, offload=offload, tally=False)
+        # Imported off the event loop, which other triggers share.
+        module = await offload(importlib.import_module, "airflow_provider_lingyang.results.poller")
+        request = module.ResultsRequest(**self.request)
+        poller: ResultsPoller = module.ResultsPoller(request, pull_xcom, offload=offload, count_values=False)
         try:
-            return await self._look_again(wait, offload)
-        except answers.WaitFailed as error:
-            return self._event(FAILED, None, str(error))
-        except answers.WaitError as error:
-            return self._event(BROKEN, None, str(error))
+            return await self._poll_repeatedly(poller, offload)
+        except module.PollError as error:
+            return self._event(BROKEN if error.retryable else FAILED, None, str(error))
         finally:
-            executor.submit(wait.close)
+            executor.submit(poller.close)
 
-    async def _look_again(self, wait: Wait, offload: Any) -> dict[str, Any]:
-        verdict: Verdict | None = None
+    async def _poll_repeatedly(self, poller: ResultsPoller, offload: Any) -> dict[str, Any]:
+        progress: WaitProgress | None = None
         before: Mapping[str, int] = {}
-        interval, failed, rest = self.poke_interval, 0, 0.0
+        interval, failed, retry_after = self.poke_interval, 0, 0.0
         while True:
-            # The task has looked just before it was deferred. The last look is at the deadline, not before.
-            pause = max(interval * random.uniform(1 - _JITTER, 1 + _JITTER), rest)
+            # The task has polled just before it was deferred. The last poll is at the deadline, not before.
+            pause = max(interval * random.uniform(1 - _JITTER, 1 + _JITTER), retry_after)
             await asyncio.sleep(max(0.0, min(pause, self.deadline - time.time())))
-            look: Look = await wait.look(first=False)
-            rest = look.retry_after
-            if look.failed:
-                failed += look.failed
+            outcome: PollOutcome = await poller.poll(first=False)
+            retry_after = outcome.retry_after
+            if outcome.failed:
+                failed += outcome.failed
                 log.warning(
-                    "%d look-up(s) failed, %d so far; asking again. The last: %s",
-                    look.failed,
+                    "%d look-up(s) failed, %d so far; the next poll retries them. The last: %s",
+                    outcome.failed,
                     failed,
-                    look.reason,
+                    outcome.reason,
                 )
-            if look.calls or verdict is not None:
-                verdict = await offload(wait.verdict, self.complete_ratio, look, time.time() - self.started)
-                log.info("%s", verdict)
-                if verdict.complete:
-                    return self._event(COMPLETE, verdict, None, failed)
-                interval = self._interval(interval, changed=verdict.counts != before)
-                before = verdict.counts
+            if outcome.calls or progress is not None:
+                progress = await offload(
+                    poller.progress, self.complete_ratio, outcome, time.time() - self.started
+                )
+                log.info("%s", progress)
+                if progress.complete:
+                    return self._event(COMPLETE, progress, None, failed)
+                interval = self._interval(interval, changed=progress.counts != before)
+                before = progress.counts
             if time.time() >= self.deadline:
-                return self._event(TIMEOUT, verdict, look.reason, failed)
+                return self._event(TIMEOUT, progress, outcome.reason, failed)
 
     def _event(
-        self, status: str, verdict: Verdict | None, reason: str | None, failed: int = 0
+        self, status: str, progress: WaitProgress | None, reason: str | None, failed: int = 0
     ) -> dict[str, Any]:
-        # With the times: airflow dags test hands over the event and nothing else.
+        # With the times: `airflow dags test` passes nothing but the event.
         ending = Ending(
             status=status,
-            counts=dict(verdict.counts) if verdict else None,
+            counts=dict(progress.counts) if progress else None,
             reason=reason,
             failed_look_ups=failed,
             started=self.started,
@@ -155,15 +157,15 @@ class LingyangResultTrigger(BaseTrigger):
         return ending.model_dump()
 
     def _interval(self, interval: float, *, changed: bool) -> float:
-        longest = self.poke_interval * _LONGEST if self.max_wait is None else self.max_wait
+        longest = self.poke_interval * _MAX_GROWTH if self.max_wait is None else self.max_wait
         grown = self.poke_interval if changed else interval * _GROWTH
         return max(self.poke_interval, min(grown, longest))
 
 
 class Ending(BaseModel):
-    """What an event says.
+    """The payload of an event.
 
-    :param reason: why it failed; of a timeout, what the last look-up failed with.
+    :param reason: why it failed; of a timeout, the error of the last failed look-up.
     :param started: epoch seconds at which the wait began.
     :param deadline: epoch seconds at which it ends.
     """
@@ -178,13 +180,12 @@ class Ending(BaseModel):
 
 
 def read_event(event: Any) -> Ending:
-    """Return what an event says.
+    """Return the payload of an event.
 
-    :raises ValueError: it is not one that this version understands: whoever takes it for an end in success or in
-        failure would be guessing.
+    :raises ValueError: it is not one that this version understands, so neither success nor failure can be concluded.
     """
     try:
-        # All of it: a default would stand for what another version did not say.
+        # All fields: a default must not stand in for one that another version lacks.
         assert set(event) == set(Ending.model_fields)
         return Ending.model_validate(event)
     except (AssertionError, TypeError, ValidationError):

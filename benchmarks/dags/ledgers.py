@@ -16,9 +16,9 @@ class WithoutLedger(LingyangSubmitBatchOperator):
     """Writes nothing down."""
 
     def _find_ledger(self, *_: Any) -> Ledger:
-        from airflow_provider_lingyang.ledger.base import NoLedger
+        from airflow_provider_lingyang.ledger.base import Ledger
 
-        return NoLedger()
+        return Ledger()
 
 
 with DAG("campaign", schedule=None, max_active_runs=1):

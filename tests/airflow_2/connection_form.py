@@ -76,7 +76,8 @@ def check(client: Any) -> None:
 
     send(max_attempts="2")
     after = stored()
-    assert after.pop("dedupes_by_code") is False
+    assert after.pop("dedupes_by_code") is after.pop("plan_variables_as_text") is False
+    assert after.pop("international_numbers") == "refuse"
     assert json.loads(after.pop("result_query")) == QUERY
     assert after == {
         "session_token": "CANARY-session",

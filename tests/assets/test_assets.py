@@ -1,4 +1,4 @@
-"""Campaigns as assets: their URIs, and what their events may tell."""
+"""Campaigns as assets: their URIs, and the extra of their events."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from airflow.providers.common.compat.sdk import Asset, AssetAlias
 
-from airflow_provider_lingyang.assets.lingyang import sanitize_uri, tell_outlets
+from airflow_provider_lingyang.assets.lingyang import add_to_outlet_events, sanitize_uri
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 
@@ -23,7 +23,7 @@ PEOPLE = [{"biz_id": "A1", "phone_number": "10000000001", "input_params": {}, "o
         ("lingyang://plans/123/answers", "lingyang://plans/123/answers"),
     ],
 )
-def test_an_asset_has_one_spelling(uri: str, one_spelling: str) -> None:
+def test_asset_uri_is_canonical(uri: str, one_spelling: str) -> None:
     assert Asset(uri).uri == one_spelling
 
 
@@ -33,7 +33,7 @@ def test_an_asset_has_one_spelling(uri: str, one_spelling: str) -> None:
      "lingyang://plans/1/answer", "lingyang://plans/１", "lingyang://plans/0", "lingyang://plans/1?x=1",
      "lingyang://plans/1#x"],
 )  # fmt: skip
-def test_an_asset_of_another_form_is_refused_with_the_right_one(uri: str) -> None:
+def test_asset_uri_of_another_form_is_refused(uri: str) -> None:
     with pytest.raises(ValueError, match="must be lingyang://plans/<plan_id>"):
         sanitize_uri(urlsplit(uri))
 
@@ -46,26 +46,24 @@ class Events:
             self.extra: dict[str, Any] = {"mine": 1}
 
     def __init__(self) -> None:
-        self.told: dict[str, Events.Event] = {}
+        self.events: dict[str, Events.Event] = {}
 
     def __getitem__(self, asset: Any) -> Event:
         # Airflow 3.0's assets cannot be hashed.
-        return self.told.setdefault(asset.uri, Events.Event())
+        return self.events.setdefault(asset.uri, Events.Event())
 
 
-def test_events_tell_counts_beside_what_the_author_put_there_and_aliases_are_left_alone() -> None:
+def test_events_hold_counts_and_aliases_are_skipped() -> None:
     asset, alias, events = Asset("a"), AssetAlias("b"), Events()
     context: Any = {"outlets": [asset, alias], "outlet_events": events}
     campaign = {"campaign_key": "k", "plan_id": 1, "reasons": {"rejected": {"a long text": 1}}}
-    tell_outlets(context, campaign=campaign, counts={"accepted": 2}, table="t")
-    assert {uri: event.extra for uri, event in events.told.items()} == {
+    add_to_outlet_events(context, campaign=campaign, counts={"accepted": 2}, table="t")
+    assert {uri: event.extra for uri, event in events.events.items()} == {
         "a": {"mine": 1, "campaign_key": "k", "plan_id": 1, "counts": {"accepted": 2}, "table": "t"}
     }
 
 
-def test_an_outlet_that_has_no_event_fails_nobody_who_was_contacted(
-    sandbox: SandboxProcess, run: Any
-) -> None:
+def test_outlet_without_event_does_not_fail_the_task(sandbox: SandboxProcess, run: Any) -> None:
     class OnlyOfAssets(Events):
         def __getitem__(self, asset: Any) -> Events.Event:
             if not isinstance(asset, Asset):
@@ -76,10 +74,10 @@ def test_an_outlet_that_has_no_event_fails_nobody_who_was_contacted(
     task = LingyangSubmitBatchOperator(task_id="submit", plan_id=1, audience=PEOPLE)
     context: Any = {**run.context("submit"), "outlets": [file, asset], "outlet_events": events}
     assert task.execute(context)["counts"]["accepted"] == 1
-    assert list(events.told) == ["a"]
+    assert list(events.events) == ["a"]
 
 
-def test_what_is_only_validated_makes_no_event(sandbox: SandboxProcess, run: Any) -> None:
+def test_validated_campaign_makes_no_event(sandbox: SandboxProcess, run: Any) -> None:
     events = Events()
     for validate_only, left in ((False, 1), (True, 0)):
         task = LingyangSubmitBatchOperator(

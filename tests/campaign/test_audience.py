@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_lingyang.audience.fast_path import derived_id
 from airflow_provider_lingyang.audience.parser import AudienceReader, Recipient
 from airflow_provider_lingyang.config.arguments import ROW_FIELDS, TASK_FIELDS, ArgumentError
 from airflow_provider_lingyang.gateway.models import InitiativeTaskRequest
@@ -256,3 +257,83 @@ def test_a_biz_id_is_derived_from_the_contact_alone_and_cannot_be_enumerated() -
 def test_a_recipient_does_not_show_who_it_is() -> None:
     assert PHONE not in repr(read(BASE | {"user_name": "张三"}))
     assert "张三" not in repr(read(BASE | {"user_name": "张三"}))
+
+
+MOBILE = "15400000001"
+BY_CONTACT = {name: value for name, value in BASE.items() if name != "biz_id"}
+
+
+@pytest.mark.parametrize("as_tuple", [True, False])
+@pytest.mark.parametrize(
+    ("spelling", "version_1"),
+    [
+        (MOBILE, MOBILE),
+        (15400000001, MOBILE),
+        ("+86 154-0000-0001", MOBILE),
+        (f"86{MOBILE}", f"86{MOBILE}"),
+        (f"0{MOBILE}", f"0{MOBILE}"),
+        ("（１５４）0000-0001", MOBILE),
+        ("154.0000.0001", MOBILE),
+    ],
+)
+def test_a_recipient_is_its_number_however_it_is_written_unless_the_campaign_began_before(
+    spelling: Any, version_1: str, as_tuple: bool
+) -> None:
+    def found(phone: Any, version: int) -> Recipient:
+        row = BY_CONTACT | {"phone_number": phone}
+        one = reader(identity_version=version)
+        given = one.header(list(row))(1, list(row.values())) if as_tuple else one.mapping(1, row)
+        assert isinstance(given, Recipient)
+        return given
+
+    latest, plain = found(spelling, 2), found(MOBILE, 2)
+    assert (latest.biz_id, latest.contact, json.loads(latest.task)) == (
+        plain.biz_id,
+        plain.contact,
+        json.loads(plain.task),
+    )
+    before = found(spelling, 1)
+    assert before.contact == plain.contact
+    # What version 1 made of it is known: what it made of a number in digits has not changed.
+    expected = derived_id(b"secret", "dag/run/task/123", [version_1, None, None, None])
+    assert before.biz_id == expected
+
+
+@pytest.mark.parametrize(("version", "equal"), [(1, False), (2, True)])
+def test_a_mailbox_of_version_1_knew_less(version: int, equal: bool) -> None:
+    row = BY_CONTACT | {"phone_number": None}
+    first, second = (
+        read(row | {"email": mail}, channel="email", identity_version=version)
+        for mail in ("A@example.com", "a@example.com.")
+    )
+    assert first.contact == second.contact
+    assert (first.biz_id == second.biz_id) is equal
+    assert json.loads(first.task)["email"] == "A@example.com"
+
+
+@pytest.mark.parametrize(
+    "spelling", ["+1 400 000 0001", "0014000000001", "001-400-000-0001", "（＋1）4000000001"]
+)
+def test_another_countrys_number_has_one_verdict(spelling: str) -> None:
+    row = BASE | {"phone_number": spelling}
+    for channel in (None, "call", "sms"):
+        (problem,) = problems(row, channel=channel)
+        assert problem.startswith(
+            "row 7: phone_number is another country's number (to allow them: international_"
+        )
+        found = read(row, channel=channel, international_numbers=True)
+        assert found.contact == "phone_number 0014000000001"
+    sent = task(row | {"email": "a@example.com"}, channel="email")
+    assert sent["phone_number"] == "0014000000001"
+
+
+@pytest.mark.parametrize(
+    ("spelling", "expected"),
+    [
+        ("010-20000001转8001", "phone_number holds an extension"),
+        ("15400000001/15400000002", "phone_number holds more than one number"),
+    ],
+)
+def test_a_number_with_more_behind_it_is_refused_with_its_reason(spelling: str, expected: str) -> None:
+    (problem,) = problems(BASE | {"phone_number": spelling})
+    assert expected in problem

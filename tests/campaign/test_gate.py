@@ -6,8 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from airflow_provider_lingyang.config.arguments import ArgumentError
-from airflow_provider_lingyang.delivery.schedule import Gate, Later, SendWindow, TooLate, parse_until
+from airflow_provider_lingyang.config.arguments import ArgumentError, parse_deadline
+from airflow_provider_lingyang.delivery.schedule import (
+    DeadlinePassed,
+    DeferSending,
+    SendSchedule,
+    SendWindow,
+)
 from airflow_provider_lingyang.gateway.dates import CHINA
 
 
@@ -28,42 +33,44 @@ class Clock:
 
 def test_pace_spreads_requests_and_does_not_catch_up_in_a_burst() -> None:
     clock = Clock()
-    gate = Gate(max_requests_per_second=4, clock=clock, monotonic=clock.monotonic)
-    assert gate.delay() <= 0
-    gate.passed()
-    assert gate.delay() == 0.25
+    schedule = SendSchedule(max_requests_per_second=4, clock=clock, monotonic=clock.monotonic)
+    assert schedule.delay() <= 0
+    schedule.record_dispatch()
+    assert schedule.delay() == 0.25
     clock.passes(10)
-    assert gate.delay() <= 0
-    gate.passed()
-    assert gate.delay() == 0.25
+    assert schedule.delay() <= 0
+    schedule.record_dispatch()
+    assert schedule.delay() == 0.25
 
 
 def test_a_hold_is_waited_out_once_by_everybody() -> None:
     clock = Clock()
-    gate = Gate(clock=clock, monotonic=clock.monotonic)
-    gate.hold(7)
-    gate.hold(3)
-    assert gate.delay() == 7
+    schedule = SendSchedule(clock=clock, monotonic=clock.monotonic)
+    schedule.pause(7)
+    schedule.pause(3)
+    assert schedule.delay() == 7
     clock.passes(7)
-    assert gate.delay() <= 0
+    assert schedule.delay() <= 0
 
 
 def test_what_has_passed_may_still_leave_while_nothing_else_is_against_it() -> None:
     clock = Clock("2026-01-31 20:29:50")
-    window, until = SendWindow.parse("09:00-20:30"), parse_until("2026-02-01 09:00:10")
-    gate = Gate(max_requests_per_second=1, window=window, until=until, clock=clock, monotonic=clock.monotonic)
-    gate.passed()
-    assert gate.is_open()
-    gate.hold(2)
-    assert not gate.is_open()
+    window, until = SendWindow.parse("09:00-20:30"), parse_deadline("2026-02-01 09:00:10")
+    schedule = SendSchedule(
+        max_requests_per_second=1, window=window, until=until, clock=clock, monotonic=clock.monotonic
+    )
+    schedule.record_dispatch()
+    assert schedule.is_open()
+    schedule.pause(2)
+    assert not schedule.is_open()
     clock.passes(2)
-    assert gate.is_open()
+    assert schedule.is_open()
     clock.passes(8)
-    assert not gate.is_open()  # 20:30
+    assert not schedule.is_open()  # 20:30
     clock.passes(12.5 * 3600)
-    assert gate.is_open()  # 09:00
+    assert schedule.is_open()  # 09:00
     clock.passes(10)
-    assert not gate.is_open()
+    assert not schedule.is_open()
 
 
 @pytest.mark.parametrize(
@@ -95,26 +102,28 @@ def test_a_window_is_open_from_its_first_minute_to_before_its_last(
 
 def test_a_closed_window_is_waited_for_when_it_opens_soon_and_put_off_otherwise() -> None:
     clock = Clock("2026-01-31 08:59:30")
-    gate = Gate(window=SendWindow.parse("09:00-20:30"), clock=clock, monotonic=clock.monotonic)
-    assert gate.delay() == 30
+    schedule = SendSchedule(window=SendWindow.parse("09:00-20:30"), clock=clock, monotonic=clock.monotonic)
+    assert schedule.delay() == 30
     clock.passes(-3600)
     with pytest.raises(
-        Later, match="send_window 09:00-20:30 is closed; sending goes on at 2026-01-31 09:00:00"
+        DeferSending, match="send_window 09:00-20:30 is closed; sending goes on at 2026-01-31 09:00:00"
     ) as late:
-        gate.delay()
+        schedule.delay()
     assert late.value.until == Clock("2026-01-31 09:00:00").now
 
 
 def test_nothing_leaves_after_send_until_nor_waits_for_a_window_that_opens_after_it() -> None:
     clock = Clock("2026-01-31 20:00:00")
-    until = parse_until("2026-01-31 20:31:00")
-    gate = Gate(window=SendWindow.parse("09:00-20:30"), until=until, clock=clock, monotonic=clock.monotonic)
-    assert gate.delay() <= 0
+    until = parse_deadline("2026-01-31 20:31:00")
+    schedule = SendSchedule(
+        window=SendWindow.parse("09:00-20:30"), until=until, clock=clock, monotonic=clock.monotonic
+    )
+    assert schedule.delay() <= 0
     clock.passes(1800)
-    with pytest.raises(TooLate, match="2026-01-31 20:31:00"):
-        gate.delay()
-    with pytest.raises(TooLate):
-        Gate(until=until, clock=Clock("2026-01-31 20:31:00")).delay()
+    with pytest.raises(DeadlinePassed, match="2026-01-31 20:31:00"):
+        schedule.delay()
+    with pytest.raises(DeadlinePassed):
+        SendSchedule(until=until, clock=Clock("2026-01-31 20:31:00")).delay()
 
 
 @pytest.mark.parametrize(
@@ -130,7 +139,7 @@ def test_nothing_leaves_after_send_until_nor_waits_for_a_window_that_opens_after
 def test_send_until_is_a_moment_in_china_unless_it_says_otherwise(
     value: object, expected: str | None
 ) -> None:
-    found = parse_until(value)
+    found = parse_deadline(value)
     assert (found.isoformat() if found else None) == expected
 
 
@@ -150,7 +159,7 @@ def test_send_until_is_a_moment_in_china_unless_it_says_otherwise(
 )
 def test_what_is_no_moment_is_refused(value: object) -> None:
     with pytest.raises(ArgumentError, match="send_until must be a date with a time"):
-        parse_until(value)
+        parse_deadline(value)
 
 
 @pytest.mark.parametrize(
@@ -179,8 +188,8 @@ def test_when_a_window_will_have_been_open_for_so_long(
 def test_a_forecast_needs_a_pace_and_ends_with_the_calendar() -> None:
     window = SendWindow.parse("09:00-09:01")
     clock = Clock()
-    assert Gate(window=window, clock=clock).ends(10) is None
-    assert Gate(window=window, clock=clock, max_requests_per_second=2).ends(10) == clock() + timedelta(
-        hours=21, seconds=5
-    )
-    assert Gate(window=window, clock=clock, max_requests_per_second=1 / 3600).ends(10**9) is None
+    assert SendSchedule(window=window, clock=clock).ends(10) is None
+    assert SendSchedule(window=window, clock=clock, max_requests_per_second=2).ends(
+        10
+    ) == clock() + timedelta(hours=21, seconds=5)
+    assert SendSchedule(window=window, clock=clock, max_requests_per_second=1 / 3600).ends(10**9) is None

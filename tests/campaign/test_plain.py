@@ -29,6 +29,8 @@ class Text(str):
 OFFSET = timezone(timedelta(hours=-3, minutes=-30))
 TEXTS = [
     "", " ", "B1", " B1", "B1 ", "\x1cB1", "B1\u3000", "\u00a0", "客户 😀", 'a"b\\c', "a\n\t\x01\x7f\x80b", "\u2028", "\ud800", "a\0b",
+    "15400000001", "8615400000001", "015400000001", "01020000001", "020200000011", "0102000000111", "+1 4000000001",
+    "001400000000", "010-20000001-1", "15400000001\n", "a@b.", "A@xn--B.c", "a@b..c", "ａ@b", "a\u200b@b",
     "10000000001", "008610000000001", "+8610000000001", "8610000000001", "100-0000 0001", "٣٣٣٣٣", "²²²²²", "1234", "1" * 21,
     "a@b", "A@B.C", "a@b c", "a@\x1cb", "@", "0", "007", "-7", "9" * 18, "9" * 19, "9" * 20, "1.0", "NaN", "null",
     "{}", " {} ", '{"a":1}', '{"a":1,"a":2}', '{"a":"\\ud800"}', '{"a":NaN}', "[]", "{", '{"客":"户"}',
@@ -99,6 +101,9 @@ def test_the_short_way_agrees_with_the_model(data: st.DataObject, changed: dict[
         input_params_columns={variable: f"v{number}" for number, variable in enumerate(variables)},
         output_slots=data.draw(st.sampled_from([[], ["intention", '理"由']])),
         channel=data.draw(st.sampled_from(CHANNELS)),
+        identity_version=data.draw(st.sampled_from([1, 2])),
+        plan_variables_as_text=data.draw(st.booleans()),
+        international_numbers=data.draw(st.booleans()),
     )
     plain, judged = both(given, names, [*row.values(), *variables.values()])
     assert plain is None or plain == judged
@@ -113,8 +118,9 @@ def test_the_short_way_agrees_with_the_model_about_every_value_we_thought_of(nam
         assert plain is None or plain == judged, repr(value)
 
 
-def test_the_short_way_agrees_with_the_model_about_every_plan_variable_we_thought_of() -> None:
-    given = reader(input_params_columns={"v": "v"})
+@pytest.mark.parametrize("as_text", [True, False])
+def test_the_short_way_agrees_with_the_model_about_every_plan_variable_we_thought_of(as_text: bool) -> None:
+    given = reader(input_params_columns={"v": "v"}, plan_variables_as_text=as_text)
     for value in [*TEXTS, *OTHERS]:
         row = PLAIN | {"input_params": None, "v": value}
         plain, judged = both(given, list(row), list(row.values()))

@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_lingyang.audience.parser import Recipient
 from airflow_provider_lingyang.audience.store import Spool
 from airflow_provider_lingyang.delivery.preview import SHOWN, Plan
-from airflow_provider_lingyang.delivery.schedule import Gate, SendWindow
+from airflow_provider_lingyang.delivery.schedule import SendSchedule, SendWindow
 from airflow_provider_lingyang.gateway.dates import CHINA
 
 EVENING = datetime(2026, 1, 31, 20, 29, tzinfo=CHINA)
@@ -32,14 +32,14 @@ def fill(spool: Spool, sizes: dict[str | None, int], prefix: str = "A") -> None:
             spool.add(Recipient(row, f"{prefix}{row}", False, batch_num, f"contact{row}", "{}"))
 
 
-def gate(**how: Any) -> Gate:
-    return Gate(clock=lambda: EVENING, monotonic=lambda: 0.0, **how)
+def schedule(**how: Any) -> SendSchedule:
+    return SendSchedule(clock=lambda: EVENING, monotonic=lambda: 0.0, **how)
 
 
 def test_the_plan_is_a_table_in_the_order_of_sending(spool: Spool) -> None:
     fill(spool, {"10": 2, "2": 1205, "1": 50})
     window = SendWindow.parse("09:00-20:30")
-    plan = Plan.of(spool, 100, gate(max_requests_per_second=0.1, window=window))
+    plan = Plan.of(spool, 100, schedule(max_requests_per_second=0.1, window=window))
     assert str(plan).splitlines() == [
         "The plan: 1257 tasks in 15 requests. At the connection's max_requests_per_second that takes at least 2 min; "
         "begun now, it ends at 2026-02-01 09:01 (Asia/Shanghai) at the earliest",
@@ -65,7 +65,7 @@ def test_the_plan_is_a_table_in_the_order_of_sending(spool: Spool) -> None:
 
 def test_without_a_pace_nobody_can_say_how_long_it_takes(spool: Spool) -> None:
     fill(spool, {None: 3})
-    plan = Plan.of(spool, 2, gate())
+    plan = Plan.of(spool, 2, schedule())
     assert str(plan).splitlines() == [
         "The plan: 3 tasks in 2 requests. How long that takes is unknown: the connection has no "
         "max_requests_per_second",
@@ -77,7 +77,7 @@ def test_without_a_pace_nobody_can_say_how_long_it_takes(spool: Spool) -> None:
 
 def test_a_plan_of_thousands_of_batches_and_long_ids_stays_readable(spool: Spool) -> None:
     fill(spool, {str(number): 3 for number in range(1, 3001)}, prefix="x" * 60)
-    plan = Plan.of(spool, 2, gate(max_requests_per_second=1))
+    plan = Plan.of(spool, 2, schedule(max_requests_per_second=1))
     lines = str(plan).splitlines()
     assert len(lines) == SHOWN + 3
     assert (
@@ -94,13 +94,13 @@ def test_a_plan_of_thousands_of_batches_and_long_ids_stays_readable(spool: Spool
 
 def test_an_id_with_the_end_of_a_line_in_it_makes_no_line_of_its_own(spool: Spool) -> None:
     spool.add(Recipient(1, "A1\nERROR x\x1b[31m", False, None, "phone_number 1", "{}"))
-    _, _, row = str(Plan.of(spool, 1, Gate())).split("\n")
+    _, _, row = str(Plan.of(spool, 1, SendSchedule())).split("\n")
     assert row.endswith(r"'A1\nERROR x\x1b[31m'")
 
 
 def test_a_plan_that_does_not_end_before_send_until_says_so(spool: Spool) -> None:
     fill(spool, {"1": 10})
     until = EVENING.replace(hour=20, minute=30)
-    assert not Plan.of(spool, 1, gate(max_requests_per_second=1, until=until)).too_late
-    assert Plan.of(spool, 1, gate(max_requests_per_second=0.1, until=until)).too_late
-    assert not Plan.of(spool, 1, gate(until=until)).too_late
+    assert not Plan.of(spool, 1, schedule(max_requests_per_second=1, until=until)).too_late
+    assert Plan.of(spool, 1, schedule(max_requests_per_second=0.1, until=until)).too_late
+    assert not Plan.of(spool, 1, schedule(until=until)).too_late

@@ -11,18 +11,21 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.audience.store import Spool
-from airflow_provider_lingyang.cancellation import Stop
-from airflow_provider_lingyang.delivery.dispatcher import Policy, Submission, SubmissionStopped
+from airflow_provider_lingyang.cancellation import Cancellation
+from airflow_provider_lingyang.delivery.dispatcher import Dispatcher
 from airflow_provider_lingyang.delivery.manifest import BatchTally, Manifest
+from airflow_provider_lingyang.delivery.policy import Policy
 from airflow_provider_lingyang.delivery.progress import BATCH_LINES, BETWEEN_LINES, Progress, duration
 from airflow_provider_lingyang.delivery.requests import BatchRequest
-from airflow_provider_lingyang.delivery.schedule import Gate
-from airflow_provider_lingyang.delivery.sender_pool import Couriers
+from airflow_provider_lingyang.delivery.schedule import SendSchedule
+from airflow_provider_lingyang.delivery.sender_pool import SenderPool
+from airflow_provider_lingyang.errors import SubmissionStopped
 from airflow_provider_lingyang.gateway import errors
-from airflow_provider_lingyang.gateway.protocol import Answer, SubmitReceipt, read_receipt
+from airflow_provider_lingyang.gateway.protocol import Answer
+from airflow_provider_lingyang.gateway.receipt import SubmitReceipt, read_receipt
 from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.gateway.scrub import Scrubber
-from airflow_provider_lingyang.ledger.base import NoLedger
+from airflow_provider_lingyang.ledger.base import Ledger
 
 LINE = re.compile(
     r"sent to (?P<sent>\d+) of (?P<of>\d+): accepted (?P<accepted>\d+), rejected (?P<rejected>\d+); "
@@ -71,20 +74,20 @@ def send(
         return clock((manifest.accepted + manifest.rejected) // 2)
 
     with (
-        Couriers(lambda: Wire(answers)) as couriers,
+        SenderPool(lambda: Wire(answers)) as sender_pool,
         Spool() as spool,
         Progress(manifest, manifest.audience, monotonic=now) as progress,
     ):
-        submission = Submission(
-            couriers=couriers,
-            ledger=NoLedger(),
+        submission = Dispatcher(
+            sender_pool=sender_pool,
+            ledger=Ledger(),
             spool=spool,
             manifest=manifest,
             progress=progress,
-            gate=Gate(),
+            schedule=SendSchedule(),
             retry=RetryPolicy(1, random.Random(1)),
             policy=Policy(max_attempts=1),
-            stop=Stop(lambda: None),
+            cancellation=Cancellation(lambda: None),
         )
         for number, size in enumerate(sizes, 1):
             requests = [

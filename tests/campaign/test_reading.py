@@ -17,7 +17,8 @@ from airflow_provider_lingyang.audience.store import AudienceError, Spool
 from airflow_provider_lingyang.audience.validation import Reading
 from airflow_provider_lingyang.delivery.requests import Identity, RequestBuilder
 from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest, UseBookInfo
-from airflow_provider_lingyang.ledger.base import PastRequest, key_of
+from airflow_provider_lingyang.identity import key_of
+from airflow_provider_lingyang.ledger.base import PastRequest
 from airflow_provider_lingyang.storage.private_sqlite import SpoolError
 
 
@@ -244,6 +245,8 @@ def test_requests_hold_at_most_batch_size_tasks_and_are_what_the_models_would_wr
 
 
 def test_a_request_keeps_its_code_over_readings_and_changes_it_with_what_it_is(tmp_path: Path) -> None:
+    """The idempotency key of a request."""
+
     def codes(people: list[Recipient], **changes: Any) -> list[str]:
         with Spool(str(tmp_path)) as one:
             Reading(one).fill(people)

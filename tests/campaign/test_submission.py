@@ -11,18 +11,20 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.audience.store import Spool
-from airflow_provider_lingyang.cancellation import PATIENCE, Stop
-from airflow_provider_lingyang.delivery.dispatcher import Policy, Submission, SubmissionStopped
+from airflow_provider_lingyang.cancellation import GRACE_PERIOD, Cancellation
+from airflow_provider_lingyang.delivery.dispatcher import Dispatcher
 from airflow_provider_lingyang.delivery.manifest import BatchTally, Manifest
+from airflow_provider_lingyang.delivery.policy import Policy
 from airflow_provider_lingyang.delivery.progress import Progress
 from airflow_provider_lingyang.delivery.requests import BatchRequest
-from airflow_provider_lingyang.delivery.schedule import Gate, Later
-from airflow_provider_lingyang.delivery.sender_pool import Couriers
+from airflow_provider_lingyang.delivery.schedule import DeferSending, SendSchedule
+from airflow_provider_lingyang.delivery.sender_pool import SenderPool
+from airflow_provider_lingyang.errors import LedgerError, LedgerFencedError, SubmissionStopped
 from airflow_provider_lingyang.gateway import errors
 from airflow_provider_lingyang.gateway.errors import Replay
-from airflow_provider_lingyang.gateway.protocol import SubmitReceipt, read_receipt
+from airflow_provider_lingyang.gateway.receipt import SubmitReceipt, read_receipt
 from airflow_provider_lingyang.gateway.retry import RetryPolicy
-from airflow_provider_lingyang.ledger.base import Intent, LedgerError, LedgerFencedError, NoLedger, Outcome
+from airflow_provider_lingyang.ledger.base import Intent, Ledger, Outcome
 
 
 def receipt(*biz_ids: str) -> SubmitReceipt:
@@ -53,7 +55,7 @@ class Wire:
         pass
 
 
-class Diary(NoLedger):
+class Diary(Ledger):
     """Remembers the order of what it was told; fails at the writes with the given numbers."""
 
     def __init__(self, fails: Collection[int] = ()) -> None:
@@ -70,7 +72,7 @@ class Diary(NoLedger):
 def send(
     outcomes: list[Any],
     told_at: Callable[[], float | None] = lambda: None,
-    ledger: NoLedger | None = None,
+    ledger: Ledger | None = None,
     new_wire: Callable[[list[Any]], Wire] = Wire,
     requests: int | None = None,
     policy_class: type[Policy] = Policy,
@@ -84,17 +86,17 @@ def send(
     raised = None
     told = policy_class(max_attempts=max_attempts, **policy)
     threads = told.max_in_flight + told.ahead
-    with Couriers(lambda: new_wire(list(outcomes)), threads) as couriers, Spool() as spool:
-        submission = Submission(
-            couriers=couriers,
-            ledger=ledger or NoLedger(),
+    with SenderPool(lambda: new_wire(list(outcomes)), threads) as sender_pool, Spool() as spool:
+        submission = Dispatcher(
+            sender_pool=sender_pool,
+            ledger=ledger or Ledger(),
             spool=spool,
             manifest=manifest,
             progress=Progress(manifest, manifest.audience),
-            gate=Gate(),
+            schedule=SendSchedule(),
             retry=RetryPolicy(max_attempts, random.Random(1)),
             policy=told,
-            stop=Stop(told_at),
+            cancellation=Cancellation(told_at),
         )
         try:
             submission.send_batch(BatchTally("1", manifest.audience), lambda _: to_send)
@@ -129,7 +131,7 @@ def test_what_an_error_means_for_its_request_and_the_rest(error: BaseException, 
         assert manifest.to_json()["in_doubt"] == [{"task_unique_code": "code1", "batch_num": "1", "tasks": 2}]
     assert counts == expected
     if isinstance(error, errors.LingyangError):
-        assert isinstance(raised, Later if error.retry_after else SubmissionStopped)
+        assert isinstance(raised, DeferSending if error.retry_after else SubmissionStopped)
         assert "code1 of batch_num 1" in str(raised)
     else:
         assert raised is error
@@ -187,12 +189,12 @@ def test_patience_counts_from_the_moment_when_the_task_was_told_to_stop() -> Non
 
     class Deaf(Wire):
         def answer(self, struct: str) -> SubmitReceipt:
-            told.append(time.monotonic() - PATIENCE)  # only noticed now
+            told.append(time.monotonic() - GRACE_PERIOD)  # only noticed now
             time.sleep(1)
             return super().answer(struct)
 
     manifest, raised = send([None], lambda: told[0] if told else None, new_wire=Deaf)
-    assert "told to stop while request code0" in str(raised)
+    assert "asked to stop while request code0" in str(raised)
     assert manifest.in_doubt == 2
 
 
@@ -203,12 +205,12 @@ def test_what_was_handed_out_ahead_is_not_in_doubt_when_patience_ends() -> None:
     class Deaf(Wire):
         def answer(self, struct: str) -> SubmitReceipt:
             under_way.wait(5)
-            told.append(time.monotonic() - PATIENCE)
+            told.append(time.monotonic() - GRACE_PERIOD)
             time.sleep(1)
             return super().answer(struct)
 
     manifest, raised = send([None] * 5, lambda: told[0] if told else None, new_wire=Deaf, max_in_flight=2)
-    assert "told to stop while request code" in str(raised)
+    assert "asked to stop while request code" in str(raised)
     assert (manifest.in_doubt, manifest.not_sent) == (4, 6)
 
 
@@ -273,7 +275,7 @@ def test_what_the_ledger_does_not_take_does_not_leave(fails: int) -> None:
             return super().answer(struct)
 
     diary = Diary([fails])
-    manifest, raised = send([None] * 5, ledger=diary, new_wire=Noting)
+    manifest, raised = send([None] * 5, ledger=diary, new_wire=Noting, ledger_patience=0)
     assert isinstance(raised, LedgerError)
     intended = {code for _, intents in diary.written[:fails] for code in intents}
     assert {f"code{struct[0]}" for struct in sent} <= intended
@@ -285,7 +287,7 @@ def test_what_the_ledger_does_not_take_does_not_leave(fails: int) -> None:
 
 
 def test_a_ledger_that_fails_after_the_last_answer_fails_the_try() -> None:
-    manifest, raised = send([None], ledger=Diary([1, 2]))
+    manifest, raised = send([None], ledger=Diary([1, 2]), ledger_patience=0)
     assert isinstance(raised, LedgerError)
     assert manifest.accepted == 2
 
@@ -301,7 +303,7 @@ def test_an_old_intent_is_written_again_before_its_request_leaves() -> None:
     written: list[Intent] = []
     renewed: list[Intent] = []
 
-    class Renewing(NoLedger):
+    class Renewing(Ledger):
         def write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
             written.extend(intents)
 
@@ -313,6 +315,7 @@ def test_an_old_intent_is_written_again_before_its_request_leaves() -> None:
 
     class Short(Policy):
         intent_life = property(lambda self: next(lives))  # type: ignore[assignment]
+        open_for = 60.0  # type: ignore[assignment]
 
     manifest, raised = send([None], ledger=Renewing(), policy_class=Short)
     assert raised is None
@@ -322,7 +325,7 @@ def test_an_old_intent_is_written_again_before_its_request_leaves() -> None:
 
 
 def test_a_try_that_was_replaced_sends_nothing_under_an_old_intent() -> None:
-    class Fenced(NoLedger):
+    class Fenced(Ledger):
         def renew(self, intents: Sequence[Intent]) -> None:
             raise LedgerFencedError("taken over")
 
@@ -398,8 +401,54 @@ def test_the_manifest_stays_small_whatever_happens() -> None:
         tally = BatchTally(str(number), 10)
         manifest.batches.append(tally)
         manifest.settle(manifest.doubt("c", str(number), 10), tally, rejected=[str(number)] * 10)
-        manifest.because("rejected", f"reason {number}", 10)
+        manifest.add_reason("rejected", f"reason {number}", 10)
     account = manifest.to_json()
     assert (len(account["batches"]), account["batches_left_out"]) == (100, 900)
     assert len(account["reasons"]["rejected"]) == 21
     assert sum(account["reasons"]["rejected"].values()) == 10_000
+
+
+def test_a_try_that_is_broken_off_books_answers_that_come_beside_one_of_a_request_that_did_not_leave() -> (
+    None
+):
+    class TimeOut(BaseException):
+        """What Airflow raises in the main thread when ``execution_timeout`` has passed."""
+
+    main = threading.current_thread()
+    outside: list[str] = []
+    two_outside, main_waits, answered, over = (threading.Event() for _ in range(4))
+
+    class Slow(Wire):
+        def submit_struct(self, struct: str, *, departure: Any) -> SubmitReceipt:
+            try:
+                return super().submit_struct(struct, departure=departure)
+            finally:
+                if struct not in outside:
+                    # Its place was free once a request had failed: it did not leave.
+                    threading.Timer(0.2, answered.set).start()
+
+        def answer(self, struct: str) -> SubmitReceipt:
+            outside.append(struct)
+            if len(outside) == 2:
+                two_outside.set()
+            if struct == outside[0]:
+                assert main_waits.wait(30)
+                raise errors.CallRefusedError("x", code="25")
+            over.wait(30)
+            return receipt(*struct.split())
+
+    def told_at() -> float | None:
+        if threading.current_thread() is main and two_outside.is_set() and not main_waits.is_set():
+            main_waits.set()
+            assert answered.wait(30)
+            raise TimeOut
+        return None
+
+    diary = Diary()
+    manifest, raised = send([None] * 3, told_at, diary, new_wire=Slow, max_in_flight=2)
+    over.set()
+    assert isinstance(raised, TimeOut)
+    # The one under way is in doubt; what was refused, and what did not leave, is not, in the ledger neither.
+    assert (manifest.in_doubt, manifest.not_sent) == (2, 4)
+    outcomes, _ = diary.written[-1]
+    assert len(outcomes) == 2

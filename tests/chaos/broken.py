@@ -38,9 +38,11 @@ def nobody_is_skipped() -> None:
 
 def look_ups_count_at_once() -> None:
     """What a look-up does not find counts as not executed, although it may not be visible yet."""
+    from airflow_provider_lingyang.delivery.policy import Policy
     from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 
     LingyangHook.lookup_settle = property(lambda self: 0.0)  # type: ignore[assignment, method-assign]
+    Policy.open_for = property(lambda self: 0.0)  # type: ignore[assignment, method-assign]
 
 
 def no_fence() -> None:
@@ -53,9 +55,10 @@ def no_fence() -> None:
 def no_fence_sql() -> None:
     """The same, in a database."""
     from airflow_provider_lingyang.ledger.sql import SqlLedger
+    from airflow_provider_lingyang.ledger.sql_requests import RequestRows
 
     SqlLedger._check_owner = lambda self, run: None  # type: ignore[method-assign]
-    SqlLedger._owns = lambda self, run, code: True  # type: ignore[method-assign]
+    RequestRows.owns = lambda self, code: True  # type: ignore[method-assign]
 
 
 def _people(count: int) -> list[dict[str, Any]]:
@@ -98,7 +101,7 @@ def main() -> int:
     patch, schedule = SAFEGUARDS[safeguard]
     if safeguard == "lookup_settle":
         # Longer than a slow machine needs from one try to the next.
-        schedules.GATEWAY["late index"]["seconds"], campaigns.SETTLE = 2.0, 2.5
+        schedules.GATEWAY["late index"]["seconds"], campaigns.SETTLE = 4.0, 4.5
     with (
         tempfile.TemporaryDirectory(prefix="lingyang-chaos-") as folder,
         campaigns.world(Path(folder)) as world,

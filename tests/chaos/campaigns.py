@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import tries
-from schedules import AMBIGUOUS, GATEWAY, IN_DOUBT_BY, SETTLE, SWITCHES, TIMEOUT, Schedule, row
+from schedules import AMBIGUOUS, GATEWAY, IN_DOUBT_BY, LOOKUPS, SETTLE, SWITCHES, TIMEOUT, Schedule, row
 from tries import Plan
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
@@ -167,8 +167,10 @@ class Run:
 
     def faulty(self, faults: list[tuple[str, int]], events: dict[str, int]) -> str:
         for name, after in faults:
-            rule = dict(GATEWAY[name])
-            if name not in SWITCHES:
+            rule = dict((GATEWAY | LOOKUPS)[name])
+            if name in LOOKUPS:
+                rule["times"] = None
+            elif name not in SWITCHES:
                 rule = {"after": after, "method": "submit", **rule}
             self.rules[self.sandbox.add_fault(**rule)["id"]] = name
         away = "gateway away" in events
@@ -306,11 +308,11 @@ class Run:
             code = doubt["task_unique_code"]
             if code == "*":
                 if not self.executed_when_emptied:
-                    self.settle["*"] = "not_executed"
+                    self.settle[doubt["settle"]] = "not_executed"
                 continue
             asked = {biz_id for r in submits if r["task_unique_code"] == code for biz_id in r["biz_ids"]}
             reached = asked & set(self.executions())
-            self.settle[code] = "accepted" if reached else "not_executed"
+            self.settle[doubt.get("settle", code)] = "accepted" if reached else "not_executed"
             if reached:
                 # One word for a request of which the gateway took a part only: the author forgoes the others.
                 self.forgone |= asked - reached

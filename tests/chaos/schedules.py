@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
+
+from airflow_provider_lingyang.sandbox.lookup_styles import Failure
 
 TIMEOUT = 0.35
 """Seconds a client waits for an answer."""
@@ -42,12 +44,37 @@ GATEWAY: dict[str, dict[str, Any]] = {
     "clock ahead": {"kind": "clock", "seconds": 660},
     "clock behind": {"kind": "clock", "seconds": -660},
     "late index": {"kind": "late_index", "seconds": LATE, "times": None},
-    "partial": {"kind": "partial", "times": 2},
+    # One at least: an answer that echoes none is in doubt, for good where the gateway repeats it.
+    "partial": {"kind": "partial", "first": 1, "times": 2},
     "echo twice": {"kind": "echo", "mode": "twice", "times": 2},
     "echo of a stranger": {"kind": "echo", "mode": "unknown_biz_id"},
     "echo of nobody": {"kind": "echo", "mode": "missing_biz_id"},
 }
 """Name → rule of the sandbox."""
+LOOKUPS: dict[str, dict[str, Any]] = {
+    **{f"look-up failed, {style}": {"kind": "lookup_failed", "style": style} for style in get_args(Failure)},
+    "look-up without a flag": {"kind": "lookup_without_flag"},
+    **{
+        f"look-up, {kind} {style}": {"kind": f"lookup_{kind}", "style": style}
+        for kind, style in (
+            ("ids", "other_case"),
+            ("ids", "strangers_only"),
+            ("ids", "stranger_beside"),
+            ("dates", "utc"),
+            ("dates", "milliseconds"),
+            ("dates", "year_1"),
+            ("dates", "epoch"),
+            ("pages", "total"),
+            ("pages", "has_next"),
+            ("pages", "cursor"),
+            ("pages", "page_size"),
+            ("several", "older_first"),
+            ("several", "older_last"),
+            ("several", "older_of_all"),
+        )
+    },
+}
+"""How look-ups answer in a try: name → rule of the sandbox. Drawn beside the faults, where anything is looked up."""
 AMBIGUOUS = {
     *("reset before", "reset during", "reset after", "answer lost", "answer lost, not executed"),
     *(
@@ -184,6 +211,11 @@ def make(seed: int) -> Schedule:
         # So that the next try has something left to do.
         if one.faults and rng.random() < 0.8:
             one.faults.append(("permission", rng.randint(1, 3)))
-    return Schedule(
-        seed, ledger, rng.choice(["look up", "look up", "blind", "dedupe"]), rows, arguments, tries
-    )
+    mode = rng.choice(["look up", "look up", "blind", "dedupe"])
+    if mode == "look up":
+        # From a source of its own: what else goes wrong under a seed stays.
+        drawn = random.Random(f"look-ups {seed}")
+        for one in tries:
+            if drawn.random() < 0.5:
+                one.faults.append((drawn.choice(sorted(LOOKUPS)), 0))
+    return Schedule(seed, ledger, mode, rows, arguments, tries)

@@ -7,11 +7,15 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 
 class NotFoundError(Exception):
     """What a try gets that Airflow has replaced by another one: its ``ti.id`` is retired."""
+
+    # As the API server words it, and the supervisor hands it on.
+    error = SimpleNamespace(detail={"status_code": 404, "detail": {"detail": {"reason": "not_found"}}})
 
 
 class TaskStateStore:

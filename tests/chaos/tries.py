@@ -25,15 +25,13 @@ from airflow.providers.common.compat.sdk import (
 )
 from store import TaskStateStore
 
+from airflow_provider_lingyang.delivery.ledger_writer import LedgerWriter
+
 # Each try is forked from here: what a task imports only when it runs is imported once, and not by every try.
-import airflow_provider_lingyang.delivery.campaign
-import airflow_provider_lingyang.ledger.task_state
-import airflow_provider_lingyang.storage.query  # noqa: F401
-from airflow_provider_lingyang.delivery.dispatcher import Submission
-from airflow_provider_lingyang.delivery.sender_pool import Couriers
+from airflow_provider_lingyang.delivery.sender_pool import SenderPool
+from airflow_provider_lingyang.errors import LedgerError
 from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook  # noqa: F401  # likewise
-from airflow_provider_lingyang.ledger.base import LedgerError
 from airflow_provider_lingyang.ledger.sql import SqlLedger
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 
@@ -45,7 +43,10 @@ class TaskInstance:
         self.try_number, self.max_tries, self._folder = try_number, max_tries, folder
 
     def xcom_push(self, key: str, value: Any) -> None:
-        (self._folder / f"xcom-{key}.json").write_text(json.dumps(value))
+        # Whole or not at all, whenever the process is killed.
+        written = self._folder / f"xcom-{key}.part"
+        written.write_text(json.dumps(value))
+        written.replace(self._folder / f"xcom-{key}.json")
 
 
 @dataclass
@@ -78,6 +79,8 @@ class Happening:
         self.writes = 0
         self.requests = 0
         self.under_way = 0
+        self.away = 0
+        """So many writes to come fail, too."""
         self.opening = 2 if plan.ledger == "task state" else 0
         """Writes before the first intent that are counted."""
         # Airflow's store may raise anything; a database's errors come out of SqlLedger as its own.
@@ -100,20 +103,25 @@ class Happening:
         self.writes += 1
         if self.before:
             self.end()
+        if self.away:
+            self.away -= 1
+            raise self.failure("the ledger is away")
         if self.due("ledger fails before", self.writes - self.opening):
+            self.away = self.rng.randint(0, 2)
             raise self.failure("the ledger is away")
 
     def after_write(self, *_: object) -> None:
         if not self.before:
             self.end()
         if self.due("ledger fails after", self.writes - self.opening):
+            self.away = self.rng.randint(0, 2)
             raise self.failure("the answer of the ledger was lost")
 
     def end(self) -> None:
         if self.due("kill", self.writes - self.opening):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.due("pause", self.writes - self.opening):
-            # Not while a courier is between its last look at the intent and its send: a process that is paused there
+            # Not while a sender is between its last look at the intent and its send: a process that is paused there
             # sends when it wakes up, and only a gateway that de-duplicates could refuse it. The README says so.
             while self.under_way:
                 time.sleep(0.001)
@@ -158,9 +166,9 @@ def _run(plan: Plan) -> None:
         return send(self, struct, **how)
 
     GatewayClient.submit_struct = submit_struct  # type: ignore[method-assign]
-    hand = Couriers.hand
+    submit = SenderPool.submit
 
-    def counted(self: Couriers, token: object, job: Any) -> None:
+    def counted(self: SenderPool, token: object, job: Any) -> None:
         def done(wire: Any) -> Any:
             try:
                 return job(wire)
@@ -168,18 +176,18 @@ def _run(plan: Plan) -> None:
                 happening.under_way -= 1
 
         happening.under_way += 1
-        hand(self, token, done)
+        submit(self, token, done)
 
-    Couriers.hand = counted  # type: ignore[method-assign]
+    SenderPool.submit = counted  # type: ignore[method-assign]
     if "outcome not written" in plan.events:
-        close_books = Submission._close_books
+        flush = LedgerWriter.flush
 
-        def failing(self: Submission) -> None:
+        def failing(self: LedgerWriter, **how: Any) -> None:
             if happening.due("outcome not written", 10**6):
                 os.kill(os.getpid(), signal.SIGKILL)
-            close_books(self)
+            flush(self, **how)
 
-        Submission._close_books = failing  # type: ignore[method-assign]
+        LedgerWriter.flush = failing  # type: ignore[method-assign]
     arguments: dict[str, Any] = dict(plan.arguments)
     context: dict[str, Any] = {"ti": TaskInstance(plan.folder, plan.try_number, plan.max_tries)}
     if plan.ledger == "task state":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import traceback
 import typing
 import weakref
 from collections.abc import Callable, Iterator
@@ -245,6 +246,48 @@ def test_airflows_own_exceptions_keep_their_meaning_and_their_text(
     assert type(caught.value) is error
     assert caught.value.__suppress_context__
     assert campaign.run.manifest()["counts"]["audience"] == (2 if lazy else 0)
+    assert sent(blind) == []
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+@pytest.mark.parametrize("error", [SystemExit("no CANARY"), SystemExit(["CANARY"]), SystemExit("")])
+def test_exit_with_a_text_is_a_failure_without_it(
+    blind: SandboxProcess,
+    campaign: Campaign,
+    caplog: pytest.LogCaptureFixture,
+    error: BaseException,
+    lazy: bool,
+) -> None:
+    def function() -> Iterator[dict[str, Any]]:
+        yield from people(2)
+        raise error
+
+    caplog.set_level(logging.DEBUG)
+    operator = submit(function if lazy else lambda: list(function()), **campaign.ledger)
+    message = campaign.next_try("stops", operator=operator)
+    assert "raised SystemExit, see the traceback above" in message
+    assert "CANARY" not in message + caplog.text
+    assert sent(blind) == []
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), SystemExit(), KeyboardInterrupt(), KeyboardInterrupt("CANARY")]
+)
+def test_exit_and_interrupt_stay_what_they_are_and_lose_their_text(
+    blind: SandboxProcess, campaign: Campaign, error: BaseException
+) -> None:
+    def function() -> Iterator[dict[str, Any]]:
+        yield from people(2)
+        try:
+            raise KeyError("CANARY")
+        except KeyError:
+            raise error  # noqa: B904  # its context must not be shown
+
+    with pytest.raises(type(error)) as caught:
+        campaign.next_try(operator=submit(function, **campaign.ledger))
+    assert caught.value.args in ((), (3,))
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "CANARY" not in shown.replace('"CANARY"', "")
     assert sent(blind) == []
 
 

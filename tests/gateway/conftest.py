@@ -19,6 +19,7 @@ from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient
 from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
+from airflow_provider_lingyang.lookup.client import fetch_results_async
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 
 NOON = datetime(2024, 3, 12, 6, 0, 0, tzinfo=UTC)
@@ -95,10 +96,10 @@ class OnALoop:
         return self._runner.run(self.client.call(*args, **kwargs))
 
     def fetch_results(self, *args: Any, **kwargs: Any) -> Any:
-        return self._runner.run(self.client.fetch_results(*args, **kwargs))
+        return self._runner.run(fetch_results_async(self.client, *args, **kwargs))
 
 
-BOTH_CLIENTS = ("test_transport", "test_tls_and_proxies")
+BOTH_CLIENTS = ("test_transport", "test_tls_and_proxies", "test_http_answer", "test_proxies")
 """Modules whose tests hold for the client for tasks and for the one for event loops."""
 
 

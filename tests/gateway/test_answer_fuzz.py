@@ -13,9 +13,11 @@ import pytest
 
 from airflow_provider_lingyang.gateway.errors import LingyangError
 from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, SUBMIT_PARAM, InitiativeBatchTaskRequest
-from airflow_provider_lingyang.gateway.protocol import SubmitReceipt, read_answer, read_receipt
+from airflow_provider_lingyang.gateway.protocol import read_answer
+from airflow_provider_lingyang.gateway.receipt import SubmitReceipt, read_receipt
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 from airflow_provider_lingyang.lookup.query import ResultQuery
+from airflow_provider_lingyang.lookup.reading import read_page
 
 ROUNDS = int(os.environ.get("LINGYANG_FUZZ_ROUNDS", "1000"))
 """Answers per kind of damage and reader."""
@@ -209,8 +211,8 @@ def receipt(body: bytes, status: int) -> None:
 
 def results(body: bytes, status: int) -> None:
     answer = read(body, status)
-    found = QUERY.read(answer.payload, SCRUB, answer.request_id)
-    for biz_id, result in found.items():
+    found = read_page(QUERY, answer.payload, SCRUB, answer.request_id).results
+    for biz_id, result in QUERY.preferred(found).items():
         assert isinstance(biz_id, str)
         assert result.status is None or isinstance(result.status, str)
 

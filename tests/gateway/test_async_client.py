@@ -14,6 +14,8 @@ from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient
 from airflow_provider_lingyang.gateway.errors import AnswerLostError, ServiceError, ThrottledError
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
 from airflow_provider_lingyang.gateway.transport_errors import IDLE_LIMIT
+from airflow_provider_lingyang.lookup import calls
+from airflow_provider_lingyang.lookup.client import fetch_results_async
 from airflow_provider_lingyang.lookup.query import ResultQuery
 from airflow_provider_lingyang.sandbox import LOOKUP
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
@@ -71,7 +73,7 @@ def test_many_calls_at_a_time_share_one_session(gateway_sandbox: SandboxProcess,
     async def work() -> float:
         async with client(gateway_sandbox, clock) as gateway:
             begun = asyncio.get_running_loop().time()
-            await asyncio.gather(*(gateway.fetch_results(QUERY, [str(n)]) for n in range(30)))
+            await asyncio.gather(*(fetch_results_async(gateway, QUERY, [str(n)]) for n in range(30)))
             return asyncio.get_running_loop().time() - begun
 
     assert asyncio.run(work()) < 0.2 * 30 / 3
@@ -81,17 +83,17 @@ def test_many_calls_at_a_time_share_one_session(gateway_sandbox: SandboxProcess,
 def test_answers_that_come_together_leave_the_loop_to_others_in_between(
     gateway_sandbox: SandboxProcess, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = ResultQuery.read
+    read = calls.read_page
     since, most = 0, 0
 
-    def slowly(self: ResultQuery, *args: Any, **kwargs: Any) -> Any:
+    def slowly(*args: Any, **kwargs: Any) -> Any:
         nonlocal since, most
         # While the first is read, all others come.
         until = time.perf_counter() + (0.004 if most else 0.5)
         since, most = since + 1, max(most, since + 1)
         while time.perf_counter() < until:
             pass
-        return read(self, *args, **kwargs)
+        return read(*args, **kwargs)
 
     async def watch() -> None:
         nonlocal since
@@ -102,10 +104,10 @@ def test_answers_that_come_together_leave_the_loop_to_others_in_between(
     async def work() -> None:
         watching = asyncio.ensure_future(watch())
         async with client(gateway_sandbox, clock) as gateway:
-            await asyncio.gather(*(gateway.fetch_results(QUERY, [str(n)]) for n in range(30)))
+            await asyncio.gather(*(fetch_results_async(gateway, QUERY, [str(n)]) for n in range(30)))
         watching.cancel()
 
-    monkeypatch.setattr(ResultQuery, "read", slowly)
+    monkeypatch.setattr(calls, "read_page", slowly)
     asyncio.run(work())
     assert most <= 4
 
@@ -128,7 +130,7 @@ def test_one_throttle_answer_holds_everybody_back(gateway_sandbox: SandboxProces
     async def work() -> list[Any]:
         async with client(gateway_sandbox, clock) as gateway:
             # The sandbox's ban lasts, by its own clock; what counts here is when each of us asks again.
-            calls = (gateway.fetch_results(QUERY, [str(n)]) for n in range(5))
+            calls = (fetch_results_async(gateway, QUERY, [str(n)]) for n in range(5))
             return await asyncio.gather(*calls, return_exceptions=True)
 
     ends = asyncio.run(clock.run(work()))
@@ -143,7 +145,7 @@ def test_a_long_ban_is_the_callers(gateway_sandbox: SandboxProcess, clock: Clock
     async def work() -> float | None:
         async with client(gateway_sandbox, clock) as gateway:
             with pytest.raises(ThrottledError) as caught:
-                await gateway.fetch_results(QUERY, ["1"])
+                await fetch_results_async(gateway, QUERY, ["1"])
             return caught.value.retry_after
 
     assert asyncio.run(clock.run(work())) == 31_062
@@ -156,7 +158,7 @@ def test_calls_leave_as_far_apart_as_the_connection_says(
 ) -> None:
     async def work() -> None:
         async with client(gateway_sandbox, clock, max_requests_per_second=4) as gateway:
-            await asyncio.gather(*(gateway.fetch_results(QUERY, [str(n)]) for n in range(9)))
+            await asyncio.gather(*(fetch_results_async(gateway, QUERY, [str(n)]) for n in range(9)))
 
     asyncio.run(clock.run(work()))
     assert clock.now == pytest.approx(2.0)
@@ -171,7 +173,7 @@ def test_a_look_up_whose_answer_was_lost_is_repeated_and_any_other_call_is_not(
 
     async def work() -> None:
         async with client(gateway_sandbox, clock) as gateway:
-            assert await gateway.fetch_results(QUERY, ["1"]) == {}
+            assert await fetch_results_async(gateway, QUERY, ["1"]) == {}
             with pytest.raises(AnswerLostError):
                 await gateway.call("taobao.time.get", {})
 
@@ -190,7 +192,7 @@ def test_values_of_a_call_and_credentials_stay_out_of_errors_and_logs(
     async def work() -> None:
         async with client(gateway_sandbox, clock) as gateway:
             with pytest.raises(ServiceError) as caught:
-                await gateway.fetch_results(query, ["10000000001 张三"])
+                await fetch_results_async(gateway, query, ["10000000001 张三"])
             assert "10000000001" not in str(caught.value)
 
     with caplog.at_level(logging.DEBUG):

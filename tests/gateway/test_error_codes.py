@@ -6,18 +6,13 @@ import re
 
 import pytest
 
-from airflow_provider_lingyang.gateway.error_codes import (
-    CODES,
-    FINER,
-    SUB_CODES,
-    ban_seconds,
-    gateway_error,
-    rule_for,
-)
+from airflow_provider_lingyang.gateway.error_classification import ban_seconds, gateway_error, rule_for
+from airflow_provider_lingyang.gateway.error_codes import CODES, DOUBTFUL, FINER, SUB_CODES
 from airflow_provider_lingyang.gateway.errors import (
     CallRefusedError,
     GatewayError,
     LingyangError,
+    ReceiverLimitedError,
     Replay,
     RequestRefusedError,
     ServiceError,
@@ -58,10 +53,65 @@ TABLE: list[tuple[str | None, str | None, type[LingyangError], Replay, str]] = [
     ("30", None, CALL, NEVER, "proxy"),
     ("31", None, CALL, NEVER, "clock"),
     *((code, None, CALL, NEVER, "v2.0") for code in ("32", "33", "34")),
-    *((code, None, CALL, NEVER, "after the colon") for code in ("40", "41", "42", "43", "44")),
+    *((code, None, CALL, NEVER, "after the colon") for code in ("40", "41", "42", "43")),
+    ("44", None, SERVICE, AMBIGUOUS, "look the biz_ids up"),
+    ("44", "isv.permission-api-package-limit", SERVICE, AMBIGUOUS, "look the biz_ids up"),
+    ("10", "isv.permission-ip-whitelist-limit", SERVICE, AMBIGUOUS, "look the biz_ids up"),
     ("40", "isv.missing-parameter:x", CALL, NEVER, "after the colon"),
     ("47", None, CALL, NEVER, "proxy"),
-    ("53", None, CALL, NEVER, "console"),
+    ("53", None, CALL, NEVER, "security level"),
+    # The backend speaks, whatever the code is.
+    *(
+        (code, sub_code, SERVICE, AMBIGUOUS, "look the biz_ids up")
+        for code in ("7", "11", "15", "25", "40", "44", "53", " 15 ", None)
+        for sub_code in (
+            "isp.unknown-error",
+            "ISP.UNKNOWN_ERROR",
+            "Isp.something-new",
+            "isp_remote_service_error",
+            "isp.redirect-error",
+            "isp.runtime-max-limit",
+            "isp.top-remote-connection-control-error",
+            "ism.demo",
+            "ISM.x",
+            "mz.emptybody",
+            "MZ.EmptyBody",
+            "isv.SYSTEM_ERROR",
+            "isv.SYSTEM_ERROR:x",
+            "isv.system-error",
+            "isv.systemError",
+            "ISV.System Error",
+            "isv.internal-error",
+            "isv.internal-server-error",
+            "isv.unknown-error",
+            "isv.service-timeout",
+            "isv.NullPointerException",
+            "isv.data-duplicate-error",
+            "isv.DATA_DUPLICATE_ERROR:biz_id",
+            "isv.duplicate-request",
+            "isv.task-repeat-submit",
+            "isv.already-exist",
+        )
+    ),
+    # A throttle whose sub_code is none.
+    *((code, "isv.something", SERVICE, AMBIGUOUS, "look the biz_ids up") for code in ("4", "7", "8")),
+    ("7", "isv.permission-api-package-limit", SERVICE, AMBIGUOUS, "look the biz_ids up"),
+    ("7", "isv.access-limited-by-app", THROTTLED, SAFE, "ban"),
+    ("15", "isv.access-limited-by-api-access-count", THROTTLED, SAFE, "ban"),
+    *(
+        (code, sub_code, CALL, NEVER, word)
+        for code in ("11", "15", "27", None)
+        for sub_code, word in (
+            ("isv.permission-api-package-empty", "permission package"),
+            ("isv.permission-api-package-not-allowed", "permission package"),
+            ("isv.permission-api-widget-only-limit", "permission package"),
+            ("invalid-sessionkey", "session_token"),
+            ("isv.invalid-sessionkey", "session_token"),
+        )
+    ),
+    # The word stands in what the refusal is about.
+    ("15", "isv.missing-parameter:repeat_times", REQUEST, NEVER, "columns"),
+    ("15", "isv.invalid-parameter:timeout", REQUEST, NEVER, "audience"),
     *(
         (code, sub_code, SERVICE, AMBIGUOUS, "look the biz_ids up")
         for code in ("15", "50", "500", "550", None, "word")
@@ -110,7 +160,44 @@ TABLE: list[tuple[str | None, str | None, type[LingyangError], Replay, str]] = [
             ("isv.something-new", "sub_msg"),
         )
     ),
-    ("15", "isv.BUSINESS_LIMIT_CONTROL", THROTTLED, SAFE, "a few minutes"),
+    *(
+        (code, sub_code, ReceiverLimitedError, AMBIGUOUS, "send them later")
+        for code in ("15", "50", None)
+        for sub_code in (
+            "isv.BUSINESS_LIMIT_CONTROL",
+            "isv.BUSINESS_LIMIT_CONTROL:x",
+            "isv.business-limit-control",
+            "isv.BUSINESS_LIMIT_HOUR",
+            "BUSINESS_LIMIT_CONTROL_MINUTE",
+        )
+    ),
+    # A refusal of the call names it isv.*; a word of another family may be a fault.
+    *(
+        (code, sub_code, SERVICE, AMBIGUOUS, "look the biz_ids up")
+        for code in ("11", "25", "40", "53")
+        for sub_code in (
+            "aop.ACQ.SYSTEM_ERROR",
+            "SYSTEM_ERROR",
+            "unknown-error",
+            "sys.timeout",
+            "top.remote-service-error",
+            "isv.SystemErr",
+            "isv.unknow-error",
+            "isv.system_busy",
+            "isv.error",
+            "isv.service-error",
+            "isv.timed-out",
+            "isv.gateway-error",
+            "isv.remote-service-error",
+            "isv",
+        )
+    ),
+    *(
+        (code, None, SERVICE, AMBIGUOUS, "look the biz_ids up")
+        for code in ("7.0", "-7", "25.0", "015", "seven", "7 7")
+    ),
+    ("15", "isv.invalid-timeout", REQUEST, NEVER, "sub_msg"),
+    ("15", "isv.exceptional-user-not-exist", REQUEST, NEVER, "plan_id"),
     ("50", "isv.trade-service-rejection", THROTTLED, SAFE, "a few minutes"),
     ("15", "isv.trade-service-rejection:x", THROTTLED, SAFE, "a few minutes"),
     ("15", "isv.permission-api-package-limit", CALL, NEVER, "permission package"),
@@ -159,7 +246,9 @@ def test_every_row_of_the_table(
 
 
 @pytest.mark.parametrize(
-    "rule", [*CODES.values(), *(rule for _, rule in (*FINER, *SUB_CODES))], ids=lambda rule: rule.what
+    "rule",
+    [*CODES.values(), *(rule for _, rule in (*FINER, *DOUBTFUL, *SUB_CODES))],
+    ids=lambda rule: rule.what,
 )
 def test_every_rule_has_one_sentence_of_what_and_advice(rule: object) -> None:
     what, hint = getattr(rule, "what", ""), getattr(rule, "hint", "")
@@ -211,6 +300,17 @@ def test_how_long_a_ban_lasts_is_read_from_its_text(
 def test_a_throttle_of_minutes_never_counts_as_a_short_one(sub_code: str, least: float) -> None:
     assert (error_for("15", sub_code).retry_after or 0) >= least
     assert error_for("7", sub_code, sub_msg="This ban will last for 7 more seconds").retry_after == 7.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "word"), [(1, "after the ban"), (599, "after the ban"), (31062, "24:00 Beijing")]
+)
+def test_a_short_ban_of_the_app_s_count_is_no_quota_of_the_day(seconds: int, word: str) -> None:
+    found = error_for(
+        "7", ACCESS + "app-access-count", sub_msg=f"This ban will last for {seconds} more seconds"
+    )
+    assert found.retry_after == seconds
+    assert word in (found.hint or "")
 
 
 def test_only_throttles_have_a_time() -> None:

@@ -203,10 +203,8 @@ def test_text_takes_integers_and_drops_blanks(given_: Any, sent: str | None) -> 
         False,
         1.0,
         1.5,
-        float("nan"),
+        float("inf"),
         Decimal("1.5"),
-        Decimal("NaN"),
-        Decimal("sNaN"),
         Decimal("Infinity"),
         Decimal("1E+999999999"),
         b"bytes",
@@ -276,7 +274,7 @@ def test_numbers_are_int64_given_as_integers_decimals_or_text(
         False,
         1.0,
         1e300,
-        float("nan"),
+        float("inf"),
         2**63,
         -(2**63) - 1,
         str(2**63),
@@ -295,7 +293,6 @@ def test_numbers_are_int64_given_as_integers_decimals_or_text(
         b"1",
         [],
         {},
-        Decimal("NaN"),
         Decimal("Infinity"),
         Decimal("1E+999999999"),
     ],
@@ -344,14 +341,11 @@ def test_a_phone_number_has_one_form_however_it_is_written(given_: Any, sent: st
     [
         "1234",
         "1" * 21,
-        "+1 415 000 0000",
         "00861",
-        "１００００００００００",
+        "١٠٠٠٠٠٠٠٠٠٠",
         "1000000000a",
-        "(010)00000001",
         "-",
         "+86",
-        "10000000001;10000000002",
         -10000000001,
         "-10000000001",
         "10000000001�",
@@ -402,8 +396,8 @@ DATES = [
     # A summer night that does not exist in New York, and one that exists there twice.
     ("2024-03-10 02:30:00", "2024-03-10 02:30:00"),
     (datetime(2024, 11, 3, 1, 30), "2024-11-03 01:30:00"),
-    (datetime(1, 1, 1), "0001-01-01 00:00:00"),
-    (datetime(9999, 12, 31, 23, 59, 59), "9999-12-31 23:59:59"),
+    (datetime(2000, 1, 1), "2000-01-01 00:00:00"),
+    (datetime(2099, 12, 31, 23, 59, 59), "2099-12-31 23:59:59"),
 ]
 
 
@@ -442,18 +436,35 @@ def test_what_is_no_moment_is_refused(value: Any) -> None:
     assert reason(plan_execute_start_time=value) == "must be a date with a time, such as 2024-03-12 14:05:56"
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        datetime(1, 1, 1),
+        datetime(1, 1, 1, tzinfo=UTC),
+        "0001-01-01 00:00:00",
+        datetime(1970, 1, 1),
+        "1999-12-31 23:59:59",
+        datetime(1999, 12, 31, 15, 59, 59, tzinfo=UTC),
+        datetime(2099, 12, 31, 16, tzinfo=UTC),
+        "2100-01-01 00:00:00",
+        datetime(9999, 12, 31),
+    ],
+)
+def test_a_start_time_that_stands_for_none_is_refused(value: Any) -> None:
+    assert reason(plan_execute_start_time=value) == "must be a date within the years 2000 to 2099"
+
+
 @pytest.mark.parametrize("value", [None, "", "  "])
 def test_no_date_is_not_sent(value: Any) -> None:
     assert "plan_execute_start_time" not in wire(task(plan_execute_start_time=value))
 
 
-@given(moment=st.datetimes(timezones=st.just(UTC) | st.just(CST) | st.none()))
+START_TIMES = {"min_value": datetime(2000, 1, 2), "max_value": datetime(2099, 12, 30)}
+
+
+@given(moment=st.datetimes(**START_TIMES, timezones=st.just(UTC) | st.just(CST) | st.none()))
 def test_a_date_that_was_written_is_read_as_the_same_second(moment: datetime) -> None:
-    try:
-        text = wire(task(plan_execute_start_time=moment))["plan_execute_start_time"]
-    except ValidationError:
-        assert abs(moment.year - 5000) > 4990  # at the ends of time a conversion has nowhere to go
-        return
+    text = wire(task(plan_execute_start_time=moment))["plan_execute_start_time"]
     expected = moment.replace(tzinfo=CST) if moment.tzinfo is None else moment
     assert parse_date(text) == expected.replace(microsecond=0)
 
@@ -539,13 +550,13 @@ def circular() -> dict[str, Any]:
 @pytest.mark.parametrize(
     "value",
     [
-        {"a": float("nan")},
         {"a": float("inf")},
+        {"a": [float("nan"), float("-inf")]},
         {"a": "\ud800"},
         {"\udfff": 1},
         {"a": b"bytes"},
         {"a": {1, 2}},
-        {"a": Decimal("NaN")},
+        {"a": Decimal("Infinity")},
         {"a": Decimal("1E+999999999")},
         {"a": timedelta(1)},
         {"a": datetime.max.replace(tzinfo=UTC)},

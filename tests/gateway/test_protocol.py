@@ -20,17 +20,12 @@ from airflow_provider_lingyang.gateway.errors import (
     Replay,
     RequestInvalidError,
     RequestRefusedError,
+    ServiceError,
     ThrottledError,
 )
 from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, SUBMIT_PARAM, InitiativeBatchTaskRequest
-from airflow_provider_lingyang.gateway.protocol import (
-    Answer,
-    SubmitReceipt,
-    read_answer,
-    read_receipt,
-    signature_of,
-    signed_form,
-)
+from airflow_provider_lingyang.gateway.protocol import Answer, read_answer, signature_of, signed_form
+from airflow_provider_lingyang.gateway.receipt import SubmitReceipt, read_receipt
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
 from airflow_provider_lingyang.gateway.signing import sign
@@ -59,80 +54,6 @@ def receipt(body: bytes | str) -> SubmitReceipt:
 
 def text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-# --- settings -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "https://eco.taobao.com/router/rest",
-        "https://gateway.test:8443/x",
-        "http://127.0.0.1:8787/router/rest",
-        "http://localhost/router/rest",
-        "http://[::1]:1/",
-        "HTTPS://gateway.test",
-        "http://127.9.9.9/",
-    ],
-)
-def test_a_gateway_is_a_full_url(url: str) -> None:
-    assert settings(url=url).url == url
-
-
-@pytest.mark.parametrize(
-    ("url", "why"),
-    [
-        ("", "full one"),
-        ("eco.taobao.com/router/rest", "full one"),
-        ("ftp://eco.taobao.com", "full one"),
-        ("https://", "full one"),
-        ("https:///router/rest", "full one"),
-        ("https://gateway.test:port/", "cannot be read"),
-        ("https://gateway.test:99999/", "cannot be read"),
-        ("https://[::1/", "cannot be read"),
-        ("https://user:hunter2@gateway.test/", "no user, password"),
-        ("https://gateway.test/?a=b", "query"),
-        ("https://gateway.test/#a", "fragment"),
-        ("http://gateway.test/router/rest", "this machine only"),
-        ("http://127.0.0.1.gateway.test/", "this machine only"),
-        ("http://0.0.0.0/", "this machine only"),
-        ("http://10.0.0.1/", "this machine only"),
-    ],
-)
-def test_a_url_that_cannot_be_right_is_an_error_that_does_not_repeat_it(url: str, why: str) -> None:
-    with pytest.raises(LingyangConfigError, match=why) as caught:
-        settings(url=url)
-    assert "hunter2" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("fields", "why"),
-    [
-        ({"app_key": ""}, "App key is missing"),
-        ({"app_secret": ""}, "App secret is missing"),
-        ({"sign_method": "sha256"}, "unknown sign_method 'sha256'"),
-        ({"timeout": 0}, "timeout"),
-        ({"timeout": -1}, "timeout"),
-        ({"timeout": float("nan")}, "timeout"),
-        ({"timeout": float("inf")}, "timeout"),
-        ({"max_attempts": 0}, "max_attempts"),
-    ],
-)
-def test_settings_that_cannot_be_right_are_errors(fields: dict[str, Any], why: str) -> None:
-    with pytest.raises(LingyangConfigError, match=why):
-        settings(**fields)
-
-
-def test_no_credential_is_in_the_repr_of_settings() -> None:
-    shown = repr(settings(app_secret="canary-secret", session_token="canary-session"))
-    assert "canary" not in shown
-
-
-def test_credentials_are_named_for_the_scrubber() -> None:
-    found = settings(app_secret="the-secret", session_token="the-session").credentials
-    assert found == {"the-secret": "app_secret", "the-session": "session_token"}
-    assert settings().credentials == {"s": "app_secret"}
 
 
 # --- requests -------------------------------------------------------------------------------------------------
@@ -307,17 +228,21 @@ EMPTY += [{"initiative_task_response": {}}, {"initiative_task_response": ""}]
 
 
 @pytest.mark.parametrize("data", EMPTY, ids=str)
-def test_an_empty_list_is_empty_in_every_spelling(data: Any) -> None:
-    assert receipt(text({ROOT: {"result": {"success": True, "data": data}}})).data == []
+def test_success_without_any_echo_is_ambiguous_in_every_spelling_of_an_empty_list(data: Any) -> None:
+    with pytest.raises(AnswerUnreadableError, match="says success and echoes no task") as caught:
+        receipt(text({ROOT: {"result": {"success": True, "data": data}}}))
+    assert caught.value.replay is Replay.AMBIGUOUS
 
 
 @pytest.mark.parametrize("data", ["", "<data/>", "<data></data>", "<data> \n </data>", '<data list="true"/>'])
-def test_an_empty_list_is_empty_in_xml(data: str) -> None:
-    assert receipt(f"<{ROOT}><result><success>true</success>{data}</result></{ROOT}>").data == []
+def test_success_without_any_echo_is_ambiguous_in_xml(data: str) -> None:
+    with pytest.raises(AnswerUnreadableError, match="says success and echoes no task"):
+        receipt(f"<{ROOT}><result><success>true</success>{data}</result></{ROOT}>")
 
 
-def test_absent_data_is_an_empty_list() -> None:
-    assert receipt(text({ROOT: {"result": {"success": True}}})).task_ids == {}
+def test_success_without_data_is_ambiguous() -> None:
+    with pytest.raises(AnswerUnreadableError, match="says success and echoes no task"):
+        receipt(text({ROOT: {"result": {"success": True}}}))
 
 
 def test_task_ids_are_matched_through_the_echo_not_by_position() -> None:
@@ -329,6 +254,29 @@ def test_task_ids_are_matched_through_the_echo_not_by_position() -> None:
 def test_a_task_without_an_id_but_with_an_echo_is_accepted() -> None:
     items = [{"task_request": {"biz_id": "b"}}, {"task_id": None, "task_request": {"biz_id": 5}}]
     assert receipt(text({"result": {"success": True, "data": items}})).task_ids == {"b": None, "5": None}
+
+
+def test_xml_attributes_are_members_of_their_element() -> None:
+    body = (
+        '<a_response xmlns:x="urn:x" x:y="z"><result success="true" total="0"><data list="true"/><note>t</note>'
+        '<head code="5"/></result></a_response>'
+    )
+    result = read(body).payload["result"]
+    assert result == {"success": "true", "total": "0", "data": None, "note": "t", "head": {"code": "5"}}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '<error_response code="25"><code>7</code></error_response>',
+        '<a_response><result success="true"><success>false</success></result></a_response>',
+        '<a_response><result><success>false</success><message code="SYSTEM_ERROR">x</message></result></a_response>',
+    ],
+)
+def test_an_xml_attribute_that_leaves_open_what_counts_is_ambiguous(body: str) -> None:
+    with pytest.raises(LingyangError) as caught:
+        receipt(body)
+    assert caught.value.replay is Replay.AMBIGUOUS
 
 
 def test_empty_xml_elements_are_absent_fields() -> None:
@@ -376,13 +324,26 @@ ERROR = {
 }
 
 
-@pytest.mark.parametrize("status", [200, 400, 403, 500])
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 302, 100, 201, 400, 403, 408, 429, 499])
+@pytest.mark.parametrize(
+    "error", [ERROR, {"code": 7, "sub_msg": "This ban will last for 1 more seconds"}, {"code": 25}], ids=str
+)
+def test_an_error_under_another_status_proves_nothing_and_keeps_its_facts(
+    error: dict[str, Any], status: int
+) -> None:
+    with pytest.raises(ServiceError, match=f"under HTTP {status} proves nothing") as caught:
+        read(text({"error_response": error}), status)
+    assert caught.value.replay is Replay.AMBIGUOUS
+    assert caught.value.code == str(error["code"])
+    assert caught.value.retry_after is None
+
+
 @pytest.mark.parametrize(
     "body", [text({"error_response": ERROR}), xml("error_response", ERROR)], ids=["json", "xml"]
 )
-def test_an_error_keeps_every_fact_in_every_shape(body: str, status: int) -> None:
+def test_an_error_keeps_every_fact_in_every_shape(body: str) -> None:
     with pytest.raises(RequestRefusedError) as caught:
-        read(body, status)
+        read(body)
     error = caught.value
     assert (error.code, error.sub_code, error.msg) == ("15", "isv.x", "Remote service error")
     assert (error.sub_msg, error.request_id, error.replay) == ("非法参数", "r9", Replay.NEVER)
@@ -404,19 +365,116 @@ def test_an_error_without_anything_is_still_one_and_ambiguous() -> None:
     assert caught.value.replay is Replay.AMBIGUOUS
 
 
-def test_an_error_wins_over_a_success_beside_it() -> None:
-    with pytest.raises(ThrottledError):
-        read(text({ROOT: WRAPPED, "error_response": {"code": 7}}))
+E7 = {"code": 7, "msg": "App Call Limited"}
+DONE = {"success": True, "data": [ITEM]}
+ECHO = json.dumps(ITEM)
+CONTRADICTIONS = {
+    "an error beside a success": text({ROOT: WRAPPED, "error_response": E7}),
+    "an error before a success": text({"error_response": E7, ROOT: WRAPPED}),
+    "an error beside a simplified success": text({"error_response": E7, "result": DONE}),
+    "an error beside an empty error": text({"error_response": E7, "other_response": {"error_response": {}}}),
+    "an error inside a success": text({ROOT: {"result": DONE, "error_response": E7}}),
+    "a success inside an error": text({"error_response": {**E7, "result": DONE}}),
+    "echoes inside an error": text({"error_response": {**E7, "data": [ITEM]}}),
+    "two answers": text({ROOT: {"result": DONE}, "other_response": {"result": {"success": False}}}),
+    "a flat error beside a success": text({"code": "X", "type": "ISV", "message": "m", "data": [ITEM]}),
+    "success twice": f'{{"{ROOT}":{{"result":{{"success":true,"success":false,"data":[{ECHO}]}}}}}}',
+    "success twice, the other way round": f'{{"{ROOT}":{{"result":{{"success":false,"success":true,"data":[{ECHO}]}}}}}}',
+    "success twice, of two types": f'{{"{ROOT}":{{"result":{{"success":1,"success":true,"data":[{ECHO}]}}}}}}',
+    "data twice": f'{{"{ROOT}":{{"result":{{"success":true,"data":[{ECHO}],"data":[]}}}}}}',
+    "result twice": f'{{"{ROOT}":{{"result":{{"success":true,"data":[{ECHO}]}},"result":{{"success":false}}}}}}',
+    "root twice": f'{{"{ROOT}":{{"result":{{"success":false}}}},"{ROOT}":{{"result":{{"success":true,"data":[{ECHO}]}}}}}}',
+    "error twice": '{"error_response":{"code":7},"error_response":{"code":15}}',
+    "code twice": '{"error_response":{"code":15,"code":7}}',
+    "an id twice": f'{{"{ROOT}":{{"result":{{"success":true,"data":[{{"task_id":1,"task_request":{{"biz_id":"a","biz_id":"b"}}}}]}}}}}}',
+    "twice, with blanks and escapes": f'{{"{ROOT}":{{"result":{{"message":"a\\\\", "success" :false,"success":true,"data":[{ECHO}]}}}}}}',
+    "twice, where text looks like a name": f'{{"{ROOT}":{{"result":{{"message":"x\\":1","success":false,"success":true,"data":[{ECHO}]}}}}}}',
+    "success twice in XML": f"<{ROOT}><result><success>true</success><success>false</success></result></{ROOT}>",
+    "result twice in XML": f"<{ROOT}><result><success>true</success></result><result/></{ROOT}>",
+    "refused with echoes": text({ROOT: {"result": {**DONE, "success": False}}}),
+    "refused with echoes, as text": text({"result": {"success": "False", "data": {"initiative_task_response": [ITEM]}}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_a_contradiction_is_ambiguous(case: str) -> None:
+    with pytest.raises(LingyangError) as caught:
+        receipt(CONTRADICTIONS[case])
+    assert isinstance(caught.value, AnswerUnreadableError)
+    assert caught.value.replay is Replay.AMBIGUOUS
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'{{"{ROOT}":{{"result":{{"success":true,"success":true,"data":[{ECHO}]}}}}}}',
+        f'{{"{ROOT}":{{"result":{{"success" : true,"data":[{ECHO}],"message":"a\\":b\\\\"}}}}}}',
+        f'{{"{ROOT}":{{"result":{{"success":true,"data":[{ECHO}]}}}},"trace_id":"t","request_id":"r"}}',
+    ],
+)
+def test_a_name_twice_with_one_value_is_no_contradiction(body: str) -> None:
+    assert len(receipt(body).accepted) == 1
 
 
 @pytest.mark.parametrize("success", [False, "false", "False"])
-@pytest.mark.parametrize("data", [None, [ITEM]])
-def test_success_decides_not_the_code_or_the_data(success: Any, data: Any) -> None:
-    result = {"success": success, "code": "200", "message": "参数错误", "data": data}
+def test_success_decides_not_the_code(success: Any) -> None:
+    result = {"success": success, "code": "200", "message": "参数错误"}
     with pytest.raises(RequestRefusedError, match="参数错误") as caught:
         receipt(text({ROOT: {"result": result, "request_id": "r1"}}))
     assert (caught.value.code, caught.value.request_id, caught.value.replay) == ("200", "r1", Replay.NEVER)
-    assert receipt(text({ROOT: {"result": {**result, "success": True, "code": "400"}}})) is not None
+    accepted = {**result, "success": True, "code": "400", "data": [ITEM]}
+    assert receipt(text({ROOT: {"result": accepted}})) is not None
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ({"code": "ApiCallLimit", "type": "ISV"}, ThrottledError),
+        ({"code": "AppCallLimit", "type": "isv"}, ThrottledError),
+        ({"code": "IncompleteSignature", "type": "ISV"}, CallRefusedError),
+        ({"code": "IllegalAccessToken", "type": "ISV"}, CallRefusedError),
+        ({"code": "InvalidParameter", "type": "ISV"}, RequestRefusedError),
+        ({"code": "SystemError", "type": "ISV"}, ServiceError),
+        ({"code": "SUCCESS", "type": "ISV"}, ServiceError),
+        ({"code": "Succeeded", "type": "ISV"}, ServiceError),
+        ({"code": "ServiceTimeout", "type": "ISV"}, ServiceError),
+        ({"code": "ApiCallLimit", "type": "ISP"}, ServiceError),
+        ({"code": "ServiceUnavailable", "type": "SYSTEM"}, ServiceError),
+        ({"code": "IncompleteSignature", "type": "SYSTEM"}, ServiceError),
+    ],
+)
+def test_flat_errors_of_the_newer_gateway_keep_code_and_message(
+    error: dict[str, Any], expected: type[GatewayError]
+) -> None:
+    with pytest.raises(GatewayError) as caught:
+        read(text({**error, "message": "说明", "request_id": "r7"}))
+    assert type(caught.value) is expected
+    assert (caught.value.code, caught.value.msg, caught.value.request_id) == (error["code"], "说明", "r7")
+    if expected is ServiceError:
+        assert caught.value.replay is Replay.AMBIGUOUS
+
+
+@pytest.mark.parametrize(
+    "error", [{"code": "X", "message": "m"}, {"code": "X", "type": "OTHER"}, {"type": "ISV"}]
+)
+def test_what_only_looks_like_a_flat_error_is_unreadable(error: dict[str, Any]) -> None:
+    with pytest.raises(AnswerUnreadableError):
+        read(text(error))
+
+
+@pytest.mark.parametrize(
+    "body", ["[" + "{}," * 1_000_001 + "{}]", "<a>" + "<b/>" * 2_000_001 + "</a>"], ids=len
+)
+def test_an_answer_of_countless_parts_is_refused_before_it_is_parsed(
+    body: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("it was parsed")
+
+    monkeypatch.setattr("airflow_provider_lingyang.gateway.protocol.parse_json", never)
+    monkeypatch.setattr("airflow_provider_lingyang.gateway.protocol.parse_xml", never)
+    with pytest.raises(AnswerUnreadableError):
+        read(body)
 
 
 @pytest.mark.parametrize("code", [400, "400", None])

@@ -95,7 +95,7 @@ def test_a_certificate_that_the_environment_trusts_is_accepted(
     client = connect(https(server))
     for _ in range(3):
         assert client.call("a.method", {}).request_id == "r1"
-    assert server.connections == 1
+    assert server.connections == 3
 
 
 @pytest.mark.parametrize(
@@ -334,10 +334,11 @@ def test_https_goes_through_the_environment_s_proxy(
     client = connect(https(server))
     for _ in range(3):
         client.call("a.method", {"x": "canary"})
-    (head,) = proxy.heads
-    assert head.startswith(f"CONNECT 127.0.0.1:{server.port} HTTP/1.")
-    assert "Proxy-Authorization: Basic" in head
-    assert "canary" not in head and "router" not in head
+    assert len(proxy.heads) == 3
+    for head in proxy.heads:
+        assert head.startswith(f"CONNECT 127.0.0.1:{server.port} HTTP/1.")
+        assert "Proxy-Authorization: Basic" in head
+        assert "canary" not in head and "router" not in head
     assert len(server.requests) == 3
     assert "proxy-authorization" not in "".join(server.heads).lower()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,7 +36,9 @@ def ask(
 
 
 def test_a_connection_that_works_says_so(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ask(sandbox, monkeypatch, {}) == (True, "The gateway accepts the App key and the signature")
+    works, sentence = ask(sandbox, monkeypatch, {})
+    assert works
+    assert sentence.startswith("The gateway accepts the App key and the signature; the look-up can show that")
     assert sandbox.record()["totals"]["executed_tasks"] == 0
 
 
@@ -93,6 +97,81 @@ def test_what_does_not_work_is_told_apart(
     assert expected in sentence
     # What is in brackets is markup to Airflow's command line, and would not be shown.
     assert "[" not in sentence
+
+
+def answered(monkeypatch: pytest.MonkeyPatch, serve: Any, body: str) -> tuple[bool, str]:
+    connection = {"conn_type": "lingyang", "host": serve(body), "login": "k", "password": "CANARY"}
+    monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(connection))
+    return LingyangHook().test_connection()
+
+
+@pytest.fixture
+def serve() -> Iterator[Any]:
+    """Start a server that answers every call with a body, and give its address."""
+    servers = []
+
+    def start(body: str) -> str:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                content = body.encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}/router/rest"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {},
+        {"time": None},
+        {"time": ""},
+        {"time": "now"},
+        {"time": "CANARY"},
+        {"time": "0001-01-01 00:00:00"},
+        {"time": "1970-01-01 00:00:00"},
+        {"time": ["2026-01-01 00:00:00"]},
+        {"result": {"success": True}},
+        {"time": 12},
+    ],
+    ids=str,
+)
+def test_an_answer_without_the_gateway_s_time_is_no_gateway(
+    monkeypatch: pytest.MonkeyPatch, serve: Any, payload: dict[str, Any]
+) -> None:
+    works, sentence = answered(monkeypatch, serve, json.dumps({"time_get_response": payload}))
+    assert not works
+    assert "its answer holds no time" in sentence
+    assert "CANARY" not in sentence
+
+
+def test_the_sentences_hold_no_text_of_what_answered(monkeypatch: pytest.MonkeyPatch, serve: Any) -> None:
+    error = {
+        "code": 11,
+        "msg": "call [CANARY]",
+        "sub_code": "isv.permission-x",
+        "sub_msg": "http://evil.example",
+    }
+    works, sentence = answered(monkeypatch, serve, json.dumps({"error_response": error}))
+    assert not works
+    assert "lacks the permission package" in sentence
+    assert "code 11, sub_code isv.permission-x" in sentence
+    assert "CANARY" not in sentence
+    assert "evil" not in sentence
 
 
 def test_a_clock_too_far_off_is_told_in_seconds(

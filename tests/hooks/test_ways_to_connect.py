@@ -38,7 +38,7 @@ def means_the_same(sandbox: SandboxProcess) -> None:
     assert (settings.sign_method, settings.timeout) == ("md5", 7.0)
     assert (hook.lookup_settle, hook.dedupes_by_code) == (9.0, True)
     assert hook.result_query is not None
-    assert hook.result_query.model_dump(mode="json") == RESULT_QUERY
+    assert hook.result_query.model_dump(mode="json", exclude_unset=True) == RESULT_QUERY
 
 
 @pytest.mark.parametrize("shape", [as_uri, as_json, as_airflow_writes_it])
@@ -47,10 +47,9 @@ def test_a_variable_of_the_environment_may_be_a_uri_or_json(
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_CASE", shape(sandbox))
     means_the_same(sandbox)
-    assert LingyangHook("case").test_connection() == (
-        True,
-        "The gateway accepts the App key and the signature",
-    )
+    works, sentence = LingyangHook("case").test_connection()
+    assert works
+    assert sentence.startswith("The gateway accepts the App key and the signature")
 
 
 def test_a_url_that_a_uri_took_apart_is_an_error_that_says_how_to_write_it(

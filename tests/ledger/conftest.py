@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.ledger.base import Attempt, Header, Intent, Ledger, key_of
+from airflow_provider_lingyang.identity import key_of
+from airflow_provider_lingyang.ledger.base import Attempt, Header, Intent, Ledger
 from airflow_provider_lingyang.ledger.sql import SqlLedger
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
 from tests.versions import postgres_hook
+
+
+def no_wait(seconds: float) -> None:
+    """Do not wait."""
+
+
+def unexpected_wait(seconds: float) -> None:
+    """Fail: nothing is to be waited for."""
+    raise AssertionError(f"waits {seconds} s")
+
 
 TABLES = ("worker", "campaign", "request", "recipient")
 
@@ -36,12 +47,18 @@ class Ledgers:
         return self._made[-1]
 
     def start(
-        self, *, plan_id: int = 1, resubmit: bool = False, app_secret: str = "secret", **changes: Any
+        self,
+        *,
+        plan_id: int = 1,
+        resubmit: bool = False,
+        app_secret: str = "secret",
+        header: Header | None = None,
+        **changes: Any,
     ) -> Any:
         """A try that has claimed and opened its campaign and knows what was before."""
         ledger = self.new(**changes)
         ledger.claim()
-        ledger.open(self.header(plan_id=plan_id, app_secret=app_secret), resubmit=resubmit)
+        ledger.open(header or self.header(plan_id=plan_id, app_secret=app_secret), resubmit=resubmit)
         list(ledger.past())
         return ledger
 
@@ -106,6 +123,9 @@ class SqlLedgers(Ledgers):
         super().__init__(lambda attempt, campaign_key: SqlLedger(hook(), "ledger", campaign_key, attempt))
         self._hook = hook
         self.path = path
+        self.drop_tables()
+
+    def drop_tables(self) -> None:
         for table in TABLES:
             self.sql(f"DROP TABLE IF EXISTS lingyang_ledger_{table}")
 
@@ -182,6 +202,9 @@ def make_sql(
     yield make
     for ledgers in made:
         ledgers.close()
+        if ledgers.path is None:  # the server is shared with other tests, and some of these break its tables
+            with suppress(Exception):  # where the test has led the connection away, it made none
+                ledgers.drop_tables()
 
 
 @pytest.fixture(params=SQL)

@@ -104,6 +104,18 @@ def test_people_read_the_same_as_lines(campaigns: Any, capsys: Any) -> None:
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ['"春季"', '"autumn"']
 
 
+def test_a_request_in_doubt_is_named_with_the_number_of_its_intent(campaigns: Any, capsys: Any) -> None:
+    ledger = campaigns.start(campaign_key="third")
+    for again in (False, True):
+        ledger.write([Outcome("code-9", {}, (), ["x"])] if again else [], [])
+        ledger.write([], [campaigns.intent("code-9", ["x"], again=again)])
+    (found,) = show(capsys, "--campaign-key", "third")
+    (request,) = found["requests_in_doubt"]
+    assert (request["task_unique_code"], request["settle"]) == ("code-9", "code-9#2")
+    assert main(["list", "--conn-id", "ledger", "--campaign-key", "third"]) == 0
+    assert "  in doubt: code-9#2  batch_num" in capsys.readouterr().out
+
+
 def test_listing_changes_nothing(campaigns: Any, capsys: Any) -> None:
     before = campaigns.everything()
     show(capsys, "--plan-id", "1", "--biz-ids")

@@ -7,22 +7,18 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.ledger import sql
-from airflow_provider_lingyang.ledger.base import (
-    LedgerError,
-    LedgerFencedError,
-    LedgerRefusedError,
-    Outcome,
-    digest,
-    key_of,
-)
+from airflow_provider_lingyang.errors import LedgerError, LedgerFencedError, LedgerRefusedError
+from airflow_provider_lingyang.identity import digest, key_of
+from airflow_provider_lingyang.ledger import sql_tables
+from airflow_provider_lingyang.ledger.base import WRITTEN_WITHIN, Opening, Outcome
 from airflow_provider_lingyang.storage.database import Statements
-from tests.ledger.conftest import SqlLedgers
+from tests.ledger.conftest import TABLES, SqlLedgers, no_wait, unexpected_wait
 
 
 def free_port() -> int:
@@ -58,7 +54,7 @@ def test_many_first_workers_make_the_tables_and_the_campaign_together(
     def work(number: int) -> int:
         ledger = database.new(map_index=number)
         ledger.claim()
-        generation: int = ledger.open(database.header())
+        generation: int = ledger.open(database.header()).generation
         ledger.write([], [database.intent(f"code-{number}", [f"{number}-{n}" for n in range(20)])])
         ledger.write([Outcome(f"code-{number}", {f"{number}-{n}": n for n in range(20)})], [])
         ledger.finish()
@@ -97,7 +93,7 @@ def test_a_recipient_whom_another_worker_has_is_refused_with_the_whole_write(
     first, second = database.start(map_index=0), database.start(map_index=1)
     first.write([], [database.intent("first", ["a1", "b1"])])
     second.write([], [database.intent("second", ["c1"])])
-    with pytest.raises(LedgerFencedError, match="another worker") as caught:
+    with pytest.raises(LedgerFencedError, match="another task of the same campaign") as caught:
         second.write(
             [Outcome("second", {"c1": 1})],
             [database.intent("third", ["d1"]), database.intent("fourth", ["e1", "b1"], again=again)],
@@ -128,7 +124,7 @@ def test_of_two_workers_that_want_one_recipient_at_once_one_gets_it(database: An
     assert len(database.sql("SELECT * FROM lingyang_ledger_recipient")) == 2
 
 
-def test_a_replaced_process_can_write_nothing_more(database: Any) -> None:
+def test_a_replaced_process_can_write_nothing_but_whom_the_gateway_accepted(database: Any) -> None:
     first = database.start()
     first.write([], [database.intent("code", "ab")])
     database.start()
@@ -143,7 +139,7 @@ def test_a_replaced_process_can_write_nothing_more(database: Any) -> None:
         with pytest.raises(LedgerFencedError, match="taken over by another try of this task"):
             action()
     last = database.next_try()
-    assert database.states(last, "abc") == "dd-"
+    assert database.states(last, "abc") == "aa-"
     assert [request.written_at for request in last.past()] == [1.5]
 
 
@@ -152,7 +148,7 @@ def test_a_request_that_was_taken_over_is_out_of_its_first_workers_hands(databas
     first.write([], [database.intent("code", "ab"), database.intent("mine", "c")])
     second.take_over(["code"])
     for action in (
-        lambda: first.write([Outcome("code", {"a": 1, "b": 2}), Outcome("mine", {"c": 3})], []),
+        lambda: first.write([Outcome("code", {}, ["a"], (), ["b"])], [database.intent("next", "x")]),
         lambda: first.write([], [database.intent("code", "ab", again=True)]),
         lambda: first.renew([database.intent("mine", "c", written_at=99), database.intent("code", "ab")]),
     ):
@@ -160,11 +156,54 @@ def test_a_request_that_was_taken_over_is_out_of_its_first_workers_hands(databas
             action()
     # Nobody that another worker answers for is freed; what is its own, it may settle.
     first.write([Outcome("code", {}, (), ["a", "b"]), Outcome("mine", {"c": 3})], [])
-    assert database.states(second, "abc") == "dda"
+    assert database.states(second, "abcx") == "dda-"
     assert [request.written_at for request in second.past()] == [1.5, 1.5]
     second.write([Outcome("code", {}, (), ["a"], ["b"])], [])
     second.write([], [database.intent("next", "a", again=True)])
     assert database.states(second, "abc") == "dda"
+
+
+@pytest.mark.parametrize(
+    "meanwhile", ["in doubt", "freed", "sent again", "in another request", "not executed again"]
+)
+def test_whom_the_gateway_accepted_stays_so_although_the_request_was_taken_over(
+    database: Any, meanwhile: str
+) -> None:
+    first, second = database.start(map_index=0), database.start(map_index=1)
+    first.write([], [database.intent("code", "ab"), database.intent("mine", "c")])
+    list(second.past())
+    second.take_over(["code"])
+    other = "code" if meanwhile == "sent again" else "other"
+    if meanwhile != "in doubt":
+        second.write([Outcome("code", {}, (), ["a", "b"])], [])
+    if meanwhile not in ("in doubt", "freed"):
+        second.write([], [database.intent(other, "ab", again=True)])
+    if meanwhile == "not executed again":
+        second.write([Outcome(other, {}, (), ["a", "b"])], [])
+    with pytest.raises(LedgerFencedError, match="taken over by another task"):
+        first.write(
+            [Outcome("code", {"a": 1}, ["b"]), Outcome("mine", {"c": 3})], [database.intent("x", "x")]
+        )
+    assert database.states(second, "acx") == "aa-"
+    # Neither a word nor an outcome frees who was accepted, and who is accepted is in no request to come.
+    second.write([Outcome(other, {}, (), ["a"])], [])
+    with pytest.raises(LedgerFencedError):
+        second.write([], [database.intent("last", "a", again=True)])
+    assert database.states(second, "acx") == "aa-"
+
+
+def test_only_the_intent_that_was_read_is_taken_over(database: Any) -> None:
+    first, second, third = (database.start(map_index=number) for number in range(3))
+    first.write([], [database.intent("code", "ab")])
+    assert [[each.number for each in ledger.past()] for ledger in (second, third)] == [[1], [1]]
+    second.take_over(["code"])
+    second.write([Outcome("code", {}, (), ["a", "b"])], [])
+    second.write([], [database.intent("code", "ab", again=True)])
+    with pytest.raises(LedgerFencedError, match="sent again by another task"):
+        third.take_over(["code"])
+    assert [each.number for each in third.past()] == [2]
+    third.take_over(["code"])
+    third.take_over(["code"])
 
 
 def finish(ledger: Any) -> None:
@@ -224,7 +263,7 @@ def test_either_a_worker_begins_with_a_generation_or_another_one_ends_it(databas
             ]
         )
         assert [type(result) for result in results] in (
-            [int, LedgerFencedError],
+            [Opening, LedgerFencedError],
             [LedgerRefusedError, type(None)],
         )
 
@@ -247,7 +286,7 @@ def test_another_worker_does_not_start_everybody_again(database: Any) -> None:
     database.start(map_index=0).finish()
     other = database.new(map_index=1, max_tries=1)
     other.claim()
-    assert other.open(database.header(), resubmit=True) == 1
+    assert other.open(database.header(), resubmit=True).generation == 1
 
 
 def test_campaigns_with_keys_of_their_own_do_not_meet(database: Any) -> None:
@@ -286,9 +325,9 @@ def test_a_task_id_that_no_number_of_the_platform_can_be_does_not_lose_the_outco
 def test_a_database_that_does_not_enforce_keys_is_refused(make_sql: Any, monkeypatch: Any) -> None:
     database = make_sql("sqlite")
     # What Snowflake, Redshift and BigQuery make of a key.
-    for table, columns in sql._TABLES.items():
+    for table, columns in sql_tables.TABLES.items():
         database.sql(f"CREATE TABLE {table} ({columns.split('PRIMARY KEY')[0].rstrip().rstrip(',')})")
-    monkeypatch.setattr(sql, "_ENFORCES_KEYS", set())
+    monkeypatch.setattr(sql_tables, "_ENFORCES_KEYS", set())
     for _ in range(2):
         with pytest.raises(LedgerRefusedError, match="took one primary key twice"):
             database.new().claim()
@@ -296,7 +335,7 @@ def test_a_database_that_does_not_enforce_keys_is_refused(make_sql: Any, monkeyp
 
 
 def test_whether_keys_are_enforced_is_asked_once_and_leaves_nothing(database: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(sql, "_ENFORCES_KEYS", set())
+    monkeypatch.setattr(sql_tables, "_ENFORCES_KEYS", set())
     asked: list[str] = []
     insert = Statements.insert
 
@@ -388,7 +427,7 @@ def test_an_error_of_the_database_quotes_no_values(database: Any) -> None:
 
 
 def test_a_table_that_cannot_be_made_is_named(database: Any, monkeypatch: Any) -> None:
-    monkeypatch.setitem(sql._TABLES, "lingyang_ledger_request", "code VARCHAR(36) NONSENSE (")
+    monkeypatch.setitem(sql_tables.TABLES, "lingyang_ledger_request", "code VARCHAR(36) NONSENSE (")
     with pytest.raises(
         LedgerError, match=r"table lingyang_ledger_request cannot be read or created: .*Error"
     ):
@@ -419,3 +458,196 @@ def test_the_tables_hold_what_they_were_given_and_nothing_secret(database: Any) 
     assert given <= texts
     assert all(len(text) == 32 and set(text) <= set("0123456789abcdef") for text in rest)
     assert len(rest) == 5
+
+
+def test_two_workers_note_facts_of_one_campaign(database: Any) -> None:
+    def note(number: int) -> None:
+        ledger = database.start(map_index=number)
+        ledger.set_fact(f"fact-{number}", number)
+        ledger.close()
+
+    assert at_once([partial(note, number) for number in range(4)]) == [None] * 4
+    ledger = database.start(map_index=9)
+    assert [ledger.fact(f"fact-{number}") for number in range(4)] == [0, 1, 2, 3]
+
+
+def test_a_replaced_process_notes_no_fact(database: Any) -> None:
+    first = database.start()
+    database.start()
+    with pytest.raises(LedgerFencedError):
+        first.set_fact("limit", 1)
+
+
+def test_a_table_of_an_earlier_version_is_named_with_what_to_add(database: Any) -> None:
+    database.start().close()
+    database.sql("ALTER TABLE lingyang_ledger_campaign DROP COLUMN facts")
+    with pytest.raises(LedgerRefusedError, match="lacks 1 column") as caught:
+        database.new().claim()
+    command = "ALTER TABLE lingyang_ledger_campaign ADD COLUMN facts TEXT"
+    assert f"{command}. Do not" in str(caught.value)
+    database.sql(command)
+    database.start()
+
+
+def test_who_sends_with_the_settings_before_is_ended_when_they_change(database: Any) -> None:
+    sends, idle, own = (database.start(map_index=number) for number in range(3))
+    sends.write([], [database.intent("code", "ab")])
+    own = database.new(map_index=2)
+    own.claim()
+    settings = database.header(host="https://other.test")
+    with pytest.raises(LedgerRefusedError, match="when settle was given, another process could still send"):
+        own.open(settings, not_executed={"code"}, wait=no_wait)
+    assert database.states(own, "ab") == "dd"
+    # A word that is given now is about what no process can send any more.
+    own = database.new(map_index=2)
+    own.claim()
+    with pytest.raises(LedgerRefusedError, match=r'settle=\{"code#2": "not_executed"\}'):
+        own.open(settings, not_executed={"code"}, wait=unexpected_wait)
+    assert own.open(settings, not_executed={"code#2"}, wait=unexpected_wait).generation == 1
+    with pytest.raises(LedgerFencedError, match="taken over by another try of this task, or emptied"):
+        sends.write([], [database.intent("next", "c")])
+    with pytest.raises(LedgerFencedError, match="another host, App key or secret meanwhile"):
+        idle.write([], [database.intent("next", "c")])
+    # Which has come with the new ones already goes on.
+    other = database.new(map_index=3)
+    other.claim()
+    other.open(database.header(host="https://other.test"))
+    other.write([], [database.intent("next", "c")])
+    assert database.states(own, "abc") == "nnd"
+
+
+def test_other_tasks_may_end_what_they_had_begun_before_the_settings_change(database: Any) -> None:
+    ended, own = database.start(map_index=0), database.start(map_index=1)
+    for number, code in enumerate(("one", "two")):
+        ended.write([], [replace(database.intent(code, code[0]), open_for=100.0 + number)])
+    own.write([], [replace(database.intent("own", "x"), open_for=900.0)])
+    own.release()
+    own = database.new(map_index=1)
+    own.claim()
+    waited: list[float] = []
+    words = {"one", "two", "own"}
+    other = database.header(host="https://other.test")
+    with pytest.raises(LedgerRefusedError, match="so find out again"):
+        own.open(other, not_executed=words, wait=waited.append)
+    assert waited == [101.0 + WRITTEN_WITHIN]
+    own.release()
+    own = database.new(map_index=1)
+    own.claim()
+    words = {"one#2", "two#2", "own"}
+    assert own.open(other, not_executed=words, wait=waited.append).generation == 1
+    assert database.states(own, "otx") == "nnn"
+    # What changes nothing, and what nobody else has begun, is not waited for.
+    again = database.new(map_index=1)
+    again.claim()
+    again.open(database.header(host="https://other.test"), not_executed=words, wait=waited.append)
+    last = database.new(map_index=1)
+    last.claim()
+    last.open(database.header(host="https://third.test"), not_executed=words, wait=waited.append)
+    assert waited == [101.0 + WRITTEN_WITHIN]
+
+
+@pytest.mark.parametrize("meanwhile", ["a new request", "accepted", "nothing, and it is broken off"])
+def test_settings_change_only_by_what_is_there_once_all_others_have_ended(
+    database: Any, meanwhile: str
+) -> None:
+    sends, idle, own = (database.start(map_index=number) for number in range(3))
+    sends.write([], [database.intent("code", "ab")])
+    own = database.new(map_index=2)
+    own.claim()
+
+    def wait(seconds: float) -> None:
+        if meanwhile == "a new request":
+            idle.write([], [database.intent("next", "c")])
+        elif meanwhile == "accepted":
+            with pytest.raises(LedgerFencedError, match="taken over by another try"):
+                sends.write([Outcome("code", {"a": 1}, ["b"])], [database.intent("more", "d")])
+        else:
+            raise KeyboardInterrupt
+
+    error = KeyboardInterrupt if meanwhile.startswith("nothing") else LedgerRefusedError
+    with pytest.raises(error):
+        own.open(database.header(host="https://other.test"), not_executed={"code"}, wait=wait)
+    own.open(database.header())
+    expected = {"a new request": "ddd-", "accepted": "ad--"}.get(meanwhile, "dd--")
+    assert database.states(own, "abcd") == expected
+
+
+def test_what_another_process_sent_again_for_this_task_is_waited_for(database: Any) -> None:
+    own, other = database.start(map_index=0), database.start(map_index=1)
+    own.write([], [database.intent("code", "ab")])
+    list(other.past())
+    other.take_over(["code"])
+    other.write([Outcome("code", {}, not_executed=["a", "b"])], [])
+    other.write([], [replace(database.intent("code", "ab", again=True), open_for=50.0)])
+    own = database.next_try(map_index=0)
+    (request,) = own.past()
+    assert (request.mine, request.others_may_send, request.settle_key) == (True, True, "code#2")
+    waited: list[float] = []
+    with pytest.raises(LedgerRefusedError, match="so find out again"):
+        own.open(database.header(host="https://other.test"), not_executed={"code#2"}, wait=waited.append)
+    assert waited == [50.0 + WRITTEN_WITHIN]
+
+
+@pytest.mark.parametrize("how", ["its requests were taken over", "it begins during the wait"])
+def test_no_process_goes_on_with_the_settings_before(database: Any, how: str) -> None:
+    sends, taker, own = (database.start(map_index=number) for number in range(3))
+    sends.write([], [database.intent("code", "ab")])
+    late: list[Any] = []
+
+    def wait(seconds: float) -> None:
+        if how == "it begins during the wait":
+            late.append(database.start(map_index=0, try_number=2))
+            late[0].write([], [database.intent("two", "c")])
+            late[0].write([Outcome("two", {}, not_executed=["c"])], [])
+
+    if how == "its requests were taken over":
+        list(taker.past())
+        taker.take_over(["code"])
+    own = database.new(map_index=2)
+    own.claim()
+    other = database.header(host="https://other.test")
+    with pytest.raises(LedgerRefusedError, match="so find out again"):
+        own.open(other, not_executed={"code"}, wait=wait)
+    own = database.new(map_index=2)
+    own.claim()
+    own.open(other, not_executed={"code#2"}, wait=unexpected_wait)
+    with pytest.raises(
+        LedgerFencedError, match=r"another host, App key or secret meanwhile|taken over by another try"
+    ):
+        (late[0] if late else sends).write([], [database.intent("three", "d")])
+
+
+def test_a_ledger_that_was_emptied_under_a_try_knows_nobody(database: Any) -> None:
+    ledger = database.start()
+    ledger.write([], [database.intent("code", "ab")])
+    for table in TABLES:
+        database.sql(f"DELETE FROM lingyang_ledger_{table}")
+    outcome = Outcome("code", {"a": 1, "b": None})
+    with pytest.raises(LedgerFencedError) as caught:
+        ledger.write([outcome], [])
+    assert caught.value.unwritten == [outcome]
+
+
+def test_a_replaced_process_still_writes_whom_the_gateway_accepted_and_nothing_else(database: Any) -> None:
+    first = database.start()
+    first.write([], [database.intent("code", "abc")])
+    second = database.next_try()
+    with pytest.raises(LedgerFencedError) as caught:
+        first.write([Outcome("code", {"a": 1}, ["b"], ["c"])], [database.intent("next", "d")])
+    assert caught.value.unwritten == [Outcome("code", {}, ["b"], ["c"])]
+    assert database.states(second, "abcd") == "add-"
+
+
+def test_whether_an_earlier_process_found_the_ledger_lost_is_known(database: Any) -> None:
+    tries = [database.new(try_number=number) for number in (2, 3, 4)]
+    assert [(ledger.claim(), ledger.was_refused) for ledger in tries[:2]] == [(False, False), (False, True)]
+    tries[1].know_past()
+    assert (tries[2].claim(), tries[2].was_refused) == (True, False)
+
+
+def test_a_claim_that_is_repeated_is_no_earlier_process(database: Any) -> None:
+    ledger = database.new(try_number=2)
+    for _ in range(2):  # as after a commit whose answer was lost
+        assert (ledger.claim(), ledger.was_refused) == (False, False)
+    third = database.new(try_number=3)
+    assert (third.claim(), third.was_refused) == (False, True)

@@ -12,8 +12,9 @@ from uuid import uuid4
 
 import pytest
 
+from airflow_provider_lingyang.errors import LedgerError, LedgerRefusedError
 from airflow_provider_lingyang.ledger import task_state
-from airflow_provider_lingyang.ledger.base import Attempt, LedgerError, LedgerRefusedError, Outcome
+from airflow_provider_lingyang.ledger.base import Attempt, Outcome
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
 from tests.versions import needs_task_state
 

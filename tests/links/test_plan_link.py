@@ -85,7 +85,7 @@ def test_the_address_is_the_connections_with_the_plan_in_its_place(
         ["https://console.example"],
     ],
 )  # fmt: skip
-def test_an_address_that_cannot_be_right_is_told_with_the_way_out(
+def test_wrong_console_url_is_an_error_with_the_way_out(
     monkeypatch: pytest.MonkeyPatch, template: object
 ) -> None:
     connect(monkeypatch, template)
@@ -96,17 +96,17 @@ def test_an_address_that_cannot_be_right_is_told_with_the_way_out(
     assert "CANARY" not in str(caught.value)
 
 
-def test_the_task_leaves_the_address_before_it_sends(
+def test_address_is_pushed_before_sending(
     sandbox: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(monkeypatch, "https://console.example/{plan_id}", sandbox)
-    sandbox.add_fault(kind="error", code="25", msg="Invalid signature")
+    sandbox.add_fault(kind="error", code="25", msg="Invalid signature", sub_code=None)
     run.fails(submit())
     assert run.xcom["submit", "plan_url"] == run.manifest()["plan_url"] == "https://console.example/123"
 
 
 @pytest.mark.parametrize("template", [None, "javascript:x"])
-def test_without_an_address_or_with_a_wrong_one_people_are_reached_and_there_is_no_link(
+def test_wrong_or_missing_address_does_not_stop_sending(
     sandbox: SandboxProcess,
     run: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -120,7 +120,7 @@ def test_without_an_address_or_with_a_wrong_one_people_are_reached_and_there_is_
     assert ("no link to the plan" in caplog.text) is (template is not None)
 
 
-def test_a_link_that_cannot_be_left_stops_nobody(
+def test_link_that_cannot_be_pushed_does_not_stop_sending(
     sandbox: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(monkeypatch, "https://console.example/{plan_id}", sandbox)
@@ -152,9 +152,7 @@ class Stored:
 @pytest.mark.parametrize(
     ("found", "link"), [("https://x/1", "https://x/1"), (None, ""), ("", ""), (RuntimeError("away"), "")]
 )
-def test_the_link_is_what_the_task_left_or_nothing_and_never_an_error_nor_a_look_at_the_connection(
-    monkeypatch: pytest.MonkeyPatch, found: Any, link: str
-) -> None:
+def test_link_reads_the_pushed_address_only(monkeypatch: pytest.MonkeyPatch, found: Any, link: str) -> None:
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("the connection was read")
 
@@ -164,10 +162,10 @@ def test_the_link_is_what_the_task_left_or_nothing_and_never_an_error_nor_a_look
     assert one.get_link(BaseOperator(task_id="t"), ti_key="the instance") == link
     # On the worker, where to read an XCom that is not there is an error in the log.
     assert one.get_link(LingyangResultSensor(task_id="w", biz_ids=["1"]), ti_key=None) == ""
-    # Where Airflow 3's API server looks by itself.
+    # Where Airflow 3's API server reads it.
     assert one.xcom_key == one.key
 
 
-def test_everything_that_knows_its_plan_has_the_link() -> None:
+def test_all_operators_have_the_link() -> None:
     for kind in (LingyangSubmitBatchOperator, LingyangResultSensor, LingyangToSqlOperator):
         assert [type(link) for link in kind.operator_extra_links] == [LingyangPlanLink]

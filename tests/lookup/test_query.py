@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from airflow_provider_lingyang.gateway.answer_values import as_list
 from airflow_provider_lingyang.gateway.errors import (
     AnswerUnreadableError,
     LingyangConfigError,
@@ -16,13 +18,28 @@ from airflow_provider_lingyang.gateway.errors import (
 )
 from airflow_provider_lingyang.gateway.protocol import read_answer
 from airflow_provider_lingyang.gateway.scrub import Scrubber
-from airflow_provider_lingyang.lookup.query import ResultQuery, TaskResult, as_list, parse_statuses
+from airflow_provider_lingyang.lookup.query import ResultQuery, TaskResult, parse_statuses
+from airflow_provider_lingyang.lookup.reading import read_page
+from airflow_provider_lingyang.results.completion import CompletionCriteria, state_of
 
+NOW = datetime(2026, 1, 31, 17, 30, tzinfo=UTC)
 LEAST: dict[str, Any] = {"method": "a.b.get", "biz_ids_field": "biz_ids", "items_path": "result.data"}
 
 
 def query(**fields: Any) -> ResultQuery:
     return ResultQuery.parse(LEAST | fields, where="here")
+
+
+def read_results(
+    described: ResultQuery,
+    payload: dict[str, Any],
+    scrub: Any = lambda text: text,
+    request_id: str | None = None,
+    *,
+    task_ids: dict[str, str | None] | None = None,
+) -> dict[str, TaskResult]:
+    """One result for each ``biz_id`` in an answer."""
+    return described.preferred(read_page(described, payload, scrub, request_id).results, task_ids)
 
 
 # --- described by the user ------------------------------------------------------------------------------------
@@ -51,6 +68,27 @@ def test_it_survives_being_written_as_json() -> None:
     assert ResultQuery.parse(found.model_dump_json(), where="here") == found
 
 
+CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
+    ({"success_field": "result.code"}, "belong together"),
+    ({"success_values": ["1"]}, "belong together"),
+    ({"success_field": "result.code", "success_values": []}, "belong together"),
+    ({"success_field": "result.code", "success_values": ["1", " "]}, "blank"),
+    ({"success_field": "result.code", "success_values": ["*", "1"]}, "stands alone"),
+    ({"created_at_zone": "Asia/Shanghai"}, "needs a created_at_field"),
+    ({"page_size_field": "size"}, "needs a page_size"),
+    ({"page_field": "biz_ids"}, "'biz_ids' is twice"),
+    ({"page_field": "p", "page_size_field": "p", "page_size": 5}, "'p' is twice"),
+    ({"fixed_params": {"biz_ids": 1}}, "'biz_ids' is twice"),
+    ({"page_field": "page.no", "fixed_params": {"page": {"size": 5}}}, "'page' is twice"),
+    ({"fixed_params": {"a": "{yesterday:%Y}"}}, "{yesterday:%Y} is unknown"),
+    ({"fixed_params": {"a": ["{today}"]}}, "{today} is unknown"),
+    ({"fixed_params": {"a": {"b": "{{ ds }}"}}}, "{ ds } is unknown"),
+    ({"fixed_params": {"a": "{today:now}"}}, "directives of strftime"),
+    ({"fixed_params": {"a": "{today:%Q}"}}, "directives of strftime"),
+    ({"fixed_params": {"a": "{today:%Y%}"}}, "directives of strftime"),
+]
+
+
 @pytest.mark.parametrize(
     ("value", "why"),
     [
@@ -62,13 +100,18 @@ def test_it_survives_being_written_as_json() -> None:
         (LEAST | {"items_path": ["result"]}, "items_path"),
         (LEAST | {"done_values": ["D"]}, "need a status_field"),
         (LEAST | {"failed_values": ["F"]}, "need a status_field"),
+        *((LEAST | fields, why) for fields, why in CONTRADICTIONS),
+        (LEAST | {"created_at_field": "at", "created_at_zone": "Asia/Nowhere"}, "neither an IANA name"),
+        (LEAST | {"created_at_field": "at", "created_at_zone": "+8.5"}, "neither an IANA name"),
+        (LEAST | {"page_size": 0}, "page_size"),
+        (LEAST | {"fixed_params": ["x"]}, "fixed_params"),
         ("{", "not JSON"),
         ("[" * 100_000, "not JSON"),
         ("[]", "must be a JSON object"),
         (7, "must be a JSON object"),
         (None, "must be a JSON object"),
     ],
-    ids=range(13),
+    ids=range(17 + len(CONTRADICTIONS)),
 )
 def test_a_wrong_description_is_an_error_that_says_where_and_what(value: Any, why: str) -> None:
     with pytest.raises(LingyangConfigError, match=f"(?s)^here: result_query.*{why}"):
@@ -96,19 +139,20 @@ def test_a_wrong_description_is_an_error_that_says_where_and_what(value: Any, wh
 def test_ids_are_asked_for_in_as_many_calls_as_the_limit_needs(
     fields: dict[str, Any], biz_ids: list[str], calls: list[dict[str, str]]
 ) -> None:
-    found = list(query(**fields).calls(biz_ids))
-    assert [params for _, params in found] == calls
-    assert [biz_id for chunk, _ in found for biz_id in chunk] == biz_ids
+    described = query(**fields)
+    chunks = list(described.chunks(biz_ids))
+    assert [described.parameters(chunk, NOW) for chunk in chunks] == calls
+    assert [biz_id for chunk in chunks for biz_id in chunk] == biz_ids
 
 
 def test_an_id_with_a_comma_cannot_be_in_a_flat_list() -> None:
     with pytest.raises(LingyangConfigError, match="max_biz_ids to 1"):
-        list(query(max_biz_ids=2).calls(["a", "b,c"]))
+        query(max_biz_ids=2).parameters(["a", "b,c"], NOW)
 
 
 def test_an_id_that_is_not_unicode_is_a_typed_error() -> None:
     with pytest.raises(RequestInvalidError, match="not Unicode"):
-        list(query(request_param="q").calls(["\ud800"]))
+        query(request_param="q").parameters(["\ud800"], NOW)
 
 
 # --- answers --------------------------------------------------------------------------------------------------
@@ -135,7 +179,7 @@ NAMED = {"status_field": "state", "task_id_field": "task", "created_at_field": "
     ],
 )
 def test_a_result_is_the_same_in_every_spelling_of_a_list(data: Any) -> None:
-    assert query(**NAMED).read({"result": {"success": True, "data": data}}) == {"b": FULL}
+    assert read_results(query(**NAMED), {"result": {"success": True, "data": data}}) == {"b": FULL}
 
 
 def test_a_result_is_the_same_in_xml() -> None:
@@ -145,12 +189,12 @@ def test_a_result_is_the_same_in_xml() -> None:
         f"<x_response><result><success>true</success>{items}</result><request_id>r</request_id></x_response>"
     )
     answer = read_answer(status=200, content_type="", body=body.encode(), scrub=Scrubber({}, {}))
-    found = query(**NAMED).read(answer.payload)
+    found = read_results(query(**NAMED), answer.payload)
     assert found == {"b": FULL, "c": TaskResult("c", {})}
     one = body.replace("<task_result><biz_id>c</biz_id></task_result>", "")
     answer = read_answer(status=200, content_type="", body=one.encode(), scrub=Scrubber({}, {}))
-    assert query(**NAMED).read(answer.payload) == query(**NAMED, items_path="result.data.task_result").read(
-        answer.payload
+    assert read_results(query(**NAMED), answer.payload) == read_results(
+        query(**NAMED, items_path="result.data.task_result"), answer.payload
     )
 
 
@@ -171,7 +215,10 @@ EMPTY = [
 def test_nobody_found_is_nobody_in_every_spelling(data: Any, path: str) -> None:
     if path.endswith("task_result") and data in ("", []):
         return
-    assert query(items_path=path).read({"result": {"success": True, "data": data}, "request_id": "r"}) == {}
+    assert (
+        read_results(query(items_path=path), {"result": {"success": True, "data": data}, "request_id": "r"})
+        == {}
+    )
 
 
 @pytest.mark.parametrize(
@@ -187,7 +234,7 @@ def test_nobody_found_is_nobody_in_every_spelling(data: Any, path: str) -> None:
     ],
 )
 def test_an_empty_list_may_be_left_out(path: str, payload: dict[str, Any]) -> None:
-    assert query(items_path=path).read(payload) == {}
+    assert read_results(query(items_path=path), payload) == {}
 
 
 @pytest.mark.parametrize(
@@ -246,7 +293,7 @@ def test_a_path_that_does_not_fit_is_an_error_never_nobody_found(
 ) -> None:
     """People who are not found are taken for not called, and called again."""
     with pytest.raises(AnswerUnreadableError, match=why) as caught:
-        query(items_path=path).read(payload, request_id="r7")
+        read_results(query(items_path=path), payload, request_id="r7")
     assert caught.value.replay is Replay.NEVER
     assert caught.value.request_id == "r7"
     assert "items_path" in str(caught.value)
@@ -259,7 +306,7 @@ def test_a_refused_look_up_is_an_error_never_nobody_found(success: Any, where: s
     payload = refusal | {"request_id": "r"} if where == "root" else {"result": refusal, "request_id": "r"}
     scrub = Scrubber({"mobile": "10000000001"}, {})
     with pytest.raises(RequestRefusedError, match="参数错误 of <mobile>") as caught:
-        query().read(payload, scrub, "r")
+        read_results(query(), payload, scrub, "r")
     assert (caught.value.code, caught.value.request_id, caught.value.replay) == ("400", "r", Replay.NEVER)
 
 
@@ -273,7 +320,7 @@ def test_names_that_may_be_data_are_not_shown() -> None:
         **{f"k{n:02}": 1 for n in range(50)},
     }
     with pytest.raises(AnswerUnreadableError) as caught:
-        query().read({"result": {"data": [keys]}})
+        read_results(query(), {"result": {"data": [keys]}})
     shown = str(caught.value)
     assert "status" in shown
     assert "…" in shown
@@ -304,13 +351,13 @@ def test_names_that_may_be_data_are_not_shown() -> None:
 def test_slots_are_an_object_or_a_list_of_slots_or_the_text_of_these(
     slots: Any, read: dict[str, Any]
 ) -> None:
-    found = query().read({"result": {"data": [{"biz_id": 7, "output_params": slots}]}})
+    found = read_results(query(), {"result": {"data": [{"biz_id": 7, "output_params": slots}]}})
     assert found == {"7": TaskResult("7", read)}
 
 
 @pytest.mark.parametrize("slots", ["{", "[" * 100_000, "7", 7, [1], [{"value": 1}]], ids=range(6))
 def test_slots_that_are_none_are_told_apart_from_empty_ones(slots: Any) -> None:
-    found = query().read({"result": {"data": [{"biz_id": 7, "output_params": slots}]}})
+    found = read_results(query(), {"result": {"data": [{"biz_id": 7, "output_params": slots}]}})
     assert found["7"].output_params == {}
     assert not found["7"].readable
 
@@ -322,18 +369,96 @@ def test_of_several_results_that_of_the_task_which_is_meant_counts(
     task_ids: dict[str, str | None] | None, number: int
 ) -> None:
     items = [{"biz_id": "b", "task_id": 10 * n, "output_params": {"n": n}} for n in (1, 2, 3)]
-    found = query(task_id_field="task_id").read({"result": {"data": items}}, task_ids=task_ids)
+    found = read_results(query(task_id_field="task_id"), {"result": {"data": items}}, task_ids=task_ids)
     assert found["b"].output_params == {"n": number}
+
+
+NEWEST = {"created_at_field": "at", "status_field": "s", "done_values": ["D", True], "failed_values": ["F"]}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("items", "task", "number"),
+    [
+        # Our own task first, though it is older, and failed.
+        (
+            [
+                {"task": 1, "at": "2026-01-01 10:00:00", "s": "F"},
+                {"task": 2, "at": "2026-01-02 10:00:00", "s": "D"},
+            ],
+            "1",
+            0,
+        ),
+        # One that names no task before one that names another.
+        ([{"at": "2026-01-01 10:00:00"}, {"task": 2, "at": "2026-01-02 10:00:00", "s": "D"}], "1", 0),
+        # The newest, in whatever form its time stands there.
+        ([{"at": "2026-01-02 10:00:00", "s": "F"}, {"at": "2026-01-01 10:00:00", "s": "D"}], None, 0),
+        ([{"at": "Fri Jan 02 10:00:00 CST 2026"}, {"at": "2026-01-02T01:00:00Z", "s": "D"}], None, 0),
+        ([{"at": 1767319200000}, {"at": "2026-01-02 09:00:00", "s": "D"}], None, 0),
+        ([{"at": "2026-01-01 10:00:00"}, {"at": "0001-01-01 00:00:00", "s": "D"}], None, 0),
+        ([{"at": "2026-01-01 10:00:00"}, {"s": "D"}], None, 0),
+        # Done over failed over waiting.
+        ([{"s": "D"}, {"s": "F"}], None, 0),
+        ([{"s": True}, {"s": "F"}], None, 0),
+        ([{"s": "F"}, {"s": "WAITING"}], None, 0),
+        ([{"s": "D", "at": "2026-01-01 10:00:00"}, {"s": "F", "at": "2026-01-01 10:00:00"}], None, 0),
+        # Without any of these, the one that says more.
+        ([{"output_params": {"a": "x"}}, {"output_params": {"a": ""}}], None, 0),
+    ],
+)
+def test_of_several_results_one_counts_in_whatever_order_they_came(
+    items: list[dict[str, Any]], task: str | None, number: int, order: int
+) -> None:
+    came = [{"biz_id": "b", "output_params": {"a": "y"}, "number": n} | each for n, each in enumerate(items)]
+    described = query(**NEWEST, task_id_field="task")
+    task_ids = None if task is None else {"b": task}
+    (found,) = read_results(described, {"result": {"data": came[::order]}}, task_ids=task_ids).values()
+    expected = read_results(described, {"result": {"data": [came[number]]}})["b"]
+    assert found == expected
+
+
+@pytest.mark.parametrize("status", [True, "true", "True", "TRUE"])
+@pytest.mark.parametrize("written", [True, "true", "True"])
+def test_a_boolean_status_is_the_same_in_every_spelling(status: Any, written: Any) -> None:
+    described = query(status_field="s", done_values=[written], failed_values=[False])
+    rules = CompletionCriteria((), described.done_values, described.failed_values)
+    found = read_results(
+        described, {"result": {"data": [{"biz_id": "b", "s": status}, {"biz_id": "c", "s": False}]}}
+    )
+    assert [state_of(found[biz_id], rules) for biz_id in "bc"] == ["answered", "not_reached"]
+
+
+def test_every_field_of_a_result_may_be_a_path() -> None:
+    fields = {
+        "biz_id_field": "key.biz_id",
+        "output_params_field": "ext.output",
+        "task_id_field": "key.task",
+        "status_field": "state.code",
+        "created_at_field": "a.b.c",
+    }
+    item = {
+        "key": {"biz_id": "b", "task": 5},
+        "ext": '{"output": {"slots": [{"name": "x", "value": "y"}]}}',
+        "state": {"code": "D"},
+        "a": {"b": {"c": "2026-01-01 10:00:00"}},
+    }
+    expected = TaskResult("b", {"x": "y"}, "D", "5", "2026-01-01 10:00:00")
+    assert read_results(query(**fields), {"result": {"data": [item]}}) == {"b": expected}
+    # A name may hold dots itself.
+    assert read_results(query(**fields), {"result": {"data": [item | {"key.biz_id": "c"}]}}).keys() == {"c"}
+    assert read_results(
+        query(**fields), {"result": {"data": [{"key": {"biz_id": "b"}, "ext": "x", "a": 1}]}}
+    ).keys() == {"b"}
 
 
 def test_of_two_results_of_one_recipient_the_last_counts() -> None:
     items = [{"biz_id": "b", "output_params": {"n": 1}}, {"biz_id": "b", "output_params": {"n": 2}}]
-    assert query().read({"result": {"data": items}})["b"].output_params == {"n": 2}
+    assert read_results(query(), {"result": {"data": items}})["b"].output_params == {"n": 2}
 
 
 @pytest.mark.parametrize("value", [None, [], {}, {"a": 1}])
 def test_a_status_that_is_no_text_is_none(value: Any) -> None:
-    found = query(status_field="state").read({"result": {"data": [{"biz_id": "b", "state": value}]}})
+    found = read_results(query(status_field="state"), {"result": {"data": [{"biz_id": "b", "state": value}]}})
     assert found["b"].status is None
 
 

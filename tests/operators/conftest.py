@@ -11,6 +11,7 @@ import pytest
 
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.conftest import Run
 from tests.operators.people import connect
 from tests.versions import needs_task_state
 
@@ -78,15 +79,39 @@ class Campaign:
         self.max_tries = self.try_number + 3
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was replaced is waited for, but not for seconds."""
+    monkeypatch.setattr("airflow_provider_lingyang.delivery.recovery.WRITTEN_WITHIN", 0.3)
+    monkeypatch.setattr("airflow_provider_lingyang.delivery.lost_history.WRITTEN_WITHIN", 0.3)
+
+
 @pytest.fixture(params=[pytest.param("task state", marks=needs_task_state), "sql"])
 def campaign(
     request: pytest.FixtureRequest, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Campaign:
+    # What fails in these tests stays so; test_ledger_away.py has the others.
+    monkeypatch.setenv("AIRFLOW__LINGYANG__LEDGER_PATIENCE", "0")
     if request.param == "task state":
         return Campaign(run, {}, TaskStateStore())
     path = tmp_path / "ledger.db"
     monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps({"conn_type": "sqlite", "host": str(path)}))
     return Campaign(run, {"ledger_conn_id": "ledger"}, None)
+
+
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes a run of the campaign."""
+    path = tmp_path / "ledger.db"
+    monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps({"conn_type": "sqlite", "host": str(path)}))
+
+    def run(run_id: str) -> Campaign:
+        run = Run()
+        make = run.context
+        run.context = lambda *args, **kwargs: make(*args, run_id=run_id, **kwargs)  # type: ignore[method-assign]
+        return Campaign(run, {"ledger_conn_id": "ledger", "campaign_key": "spring"}, None)
+
+    return run
 
 
 @pytest.fixture

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.gateway import error_codes
+from airflow_provider_lingyang.gateway.error_classification import rule_for
 from airflow_provider_lingyang.gateway.errors import (
     CallRefusedError,
     LingyangError,
+    ReceiverLimitedError,
     Replay,
     RequestRefusedError,
     ServiceError,
@@ -23,14 +25,21 @@ from airflow_provider_lingyang.sandbox.process import SandboxProcess
 ROWS = [
     *((code, None, rule) for code, rule in error_codes.CODES.items()),
     *(
-        (code, pattern.replace("*", tail), rule)
+        (code, pattern.replace("*", tail) if pattern != "isv.*" else "isv.x", rule)
         for code, tail in (("15", ""), ("50", "-some.thing:x"))
         for pattern, rule in (*error_codes.FINER, *error_codes.SUB_CODES)
+    ),
+    # Under a code that refuses the call, too.
+    *(
+        (code, pattern.replace("*", ""), rule)
+        for code in ("7", "25")
+        for pattern, rule in error_codes.DOUBTFUL
     ),
 ]
 BOOKED = {
     ThrottledError: {"audience": 3, "not_sent": 3},
     CallRefusedError: {"audience": 3, "not_sent": 3},
+    ReceiverLimitedError: {"audience": 3, "not_sent": 3},
     RequestRefusedError: {"audience": 3, "rejected": 1, "accepted": 2},
     ServiceError: {"audience": 3, "in_doubt": 1, "not_sent": 2},
 }
@@ -91,5 +100,5 @@ def test_an_error_that_no_table_knows_falls_to_the_safe_side(
 
 
 def test_the_safe_side_is_ambiguous() -> None:
-    rule = error_codes.rule_for("4711", "new.thing")
+    rule = rule_for("4711", "new.thing")
     assert (rule.replay or rule.error.default_replay) is Replay.AMBIGUOUS

@@ -14,9 +14,9 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_lingyang.config.arguments import ArgumentError
 from airflow_provider_lingyang.delivery.campaign import Campaign
+from airflow_provider_lingyang.errors import LedgerError
 from airflow_provider_lingyang.gateway.errors import AnswerLostError
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
-from airflow_provider_lingyang.ledger.base import LedgerError
 from airflow_provider_lingyang.ledger.sql import SqlLedger
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
@@ -319,7 +319,7 @@ def test_a_ledger_that_was_emptied_stops_the_campaign_where_nobody_can_be_looked
     empty(campaign)
     message = campaign.next_try("fails", audience=people(2, 2))
     assert "the ledger knows nothing of an earlier one" in message
-    assert "settle={'*': 'not_executed'}" in message
+    assert f'settle={{"*#2 {campaign.run.manifest()["campaign_key"]}": "not_executed"}}' in message
     assert campaign.run.counts() == {"audience": 4, "in_doubt": 4}
     # The refusal leaves a trace in the ledger; that must not be taken for knowledge.
     campaign.next_try("fails", audience=people(2, 2))
@@ -329,7 +329,8 @@ def test_a_ledger_that_was_emptied_stops_the_campaign_where_nobody_can_be_looked
 def test_the_author_can_say_that_earlier_tries_sent_nothing(blind: SandboxProcess, campaign: Any) -> None:
     campaign.try_number = 1  # the first try never came as far as the task's own code
     campaign.next_try("fails", audience=people(2))
-    campaign.next_try(audience=people(2), settle={"*": "not_executed"})
+    settle = {f"*#2 {campaign.run.manifest()['campaign_key']}": "not_executed"}
+    campaign.next_try(audience=people(2), settle=settle)
     assert everybody_once(blind, 2)
 
 
@@ -350,10 +351,10 @@ def test_a_lost_ledger_is_made_up_for_whatever_the_length_of_the_ids(
 def test_making_up_for_a_lost_ledger_goes_on_where_it_broke_off(
     seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_lingyang.delivery.recovery._LOOKED_UP", 2)
+    monkeypatch.setattr("airflow_provider_lingyang.delivery.lost_history._LOOKED_UP", 2)
     campaign.next_try(audience=people(6))
     empty(campaign)
-    look_up, asked = LingyangHook.fetch_results, []
+    look_up, asked = LingyangHook.look_up, []
 
     def breaks_off(self: Any, biz_ids: Any, **kwargs: Any) -> Any:
         asked.append(biz_ids)
@@ -362,7 +363,7 @@ def test_making_up_for_a_lost_ledger_goes_on_where_it_broke_off(
         return look_up(self, biz_ids, **kwargs)
 
     with monkeypatch.context() as broken:
-        broken.setattr(LingyangHook, "fetch_results", breaks_off)
+        broken.setattr(LingyangHook, "look_up", breaks_off)
         campaign.next_try("fails", audience=people(6))
     campaign.next_try(audience=people(6))
     assert campaign.run.counts() == {"audience": 6, "already_accepted": 6}
@@ -706,7 +707,7 @@ def test_a_stop_while_the_audience_is_read_leaves_the_rest_to_the_next_try(
 
     operator = campaign.operator(audience=rows())
     message = campaign.next_try("stops", operator=operator)
-    assert "told to stop while it read the audience; this try sent nothing" in message
+    assert "asked to stop while it read the audience; this try sent nothing" in message
     assert sent(seeing) == []
     campaign.next_try(audience=people(2, 2))
     assert everybody_once(seeing, 4)
@@ -721,7 +722,7 @@ def test_a_stop_while_everybody_is_looked_up_leaves_the_rest_to_the_next_try(
     operator = campaign.operator(audience=people(2, 2))
     threading.Timer(1.0, operator.on_kill).start()
     message = campaign.next_try("stops", operator=operator)
-    assert "told to stop while it looked up whom earlier tries reached" in message
+    assert "asked to stop while it looked up which recipients earlier tries reached" in message
     assert "this try sent nothing" in message
     assert "the next try, or Clear, goes on with the others" in message
     assert "settle" not in message
@@ -758,7 +759,7 @@ def test_a_ledger_that_cannot_be_told_of_the_end_is_told_by_the_next_try(
     with monkeypatch.context() as broken:
         broken.setattr(SqlLedger if campaign.store is None else TaskStateLedger, "finish", breaks)
         message = campaign.next_try("stops", audience=people(2))
-    assert "the ledger is away. Nobody is left to be sent to" in message
+    assert "the ledger is away. No recipient is left to send to" in message
     assert campaign.run.counts() == {"audience": 2, "accepted": 2}
     campaign.next_try(audience=people(2))
     assert everybody_once(seeing, 2)
@@ -792,7 +793,8 @@ def test_patience_counts_from_the_signal_and_not_from_when_a_slow_ledger_lets_it
 def test_a_task_that_is_told_to_stop_waits_four_seconds_for_answers_and_records_them(
     blind: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, answers_in_time: bool
 ) -> None:
-    connect(blind, monkeypatch, result_query=None, timeout=30)
+    # Longer than it may wait for an answer.
+    connect(blind, monkeypatch, result_query=None, timeout=6)
     blind.add_fault(kind="slow", seconds=1.5 if answers_in_time else 20, after=1)
     operator = campaign.operator(audience=people(2, 2, 2))
     told: list[float] = []
@@ -806,7 +808,7 @@ def test_a_task_that_is_told_to_stop_waits_four_seconds_for_answers_and_records_
     message = campaign.next_try("stops", operator=operator)
     # Airflow kills the process 5 seconds after it told the task to stop.
     assert time.monotonic() - told[0] < 4.6
-    assert "told to stop" in message
+    assert "asked to stop" in message
     expected = (
         {"accepted": 4, "not_sent": 2} if answers_in_time else {"accepted": 2, "in_doubt": 2, "not_sent": 2}
     )

@@ -158,7 +158,7 @@ def one_bad(**changes: Any) -> list[dict[str, Any]]:
         ({"audience": "CANARY"}, "audience must be a list of rows (mappings of names to values); it is a str"),
         ({"audience": 5}, "it is a int"),
         ({"audience": {"CANARY": 1}}, "it is a dict"),
-        ({"audience": [], "on_empty": "fail"}, "nobody to send to: the audience has no rows"),
+        ({"audience": [], "on_empty": "fail"}, "no recipient to send to: the audience has no rows"),
         ({"audience": [row()], "plan_id": "{{ x }}"}, "plan_id must be a number; it is '{{ x }}'"),
         ({"audience": [row()], "use_book_info": {"book_code": 1, "owner": 2}}, "use_book_info: use_platform is missing"),
         ({"audience": [row()], "lingyang_conn_id": "nowhere"}, "connection 'nowhere' is not defined"),
@@ -232,7 +232,7 @@ def test_the_first_row_of_a_contact_is_kept_where_the_author_says_so(
 
 
 def test_an_empty_audience_is_skipped_or_done_as_the_author_says(sandbox: SandboxProcess, run: Any) -> None:
-    with pytest.raises(AirflowSkipException, match="nobody to send to"):
+    with pytest.raises(AirflowSkipException, match="no recipient to send to"):
         run.execute(submit(audience=[]))
     assert run.execute(submit(audience=[], on_empty="succeed"))["counts"]["audience"] == 0
     assert sandbox.record()["requests"] == []
@@ -267,7 +267,7 @@ def test_validate_only_shows_the_plan_and_sends_nothing(
 
 def test_a_later_try_sends_nothing_and_says_why(sandbox: SandboxProcess, run: Any) -> None:
     message = run.fails(submit(audience=[row()]), try_number=2)
-    assert "this is try 2: without a ledger nobody knows what an earlier try sent" in message
+    assert "this is try 2: without a ledger it is unknown what an earlier try sent" in message
     assert sandbox.record()["requests"] == []
 
 
@@ -308,7 +308,8 @@ def test_echoes_that_name_nobody_leave_the_missing_in_doubt(
     sandbox.add_fault(kind="echo", mode=mode)
     message = run.fails(submit(audience=[row(n) for n in range(1, 6)], batch_size=3))
     assert (
-        "1 of its tasks are in doubt: the answer echoes tasks that cannot be told whose they are" in message
+        "1 of its tasks are in doubt: the answer echoes tasks that match no recipient of the request"
+        in message
     )
     assert run.counts() == {"audience": 5, "accepted": 2, "in_doubt": 1, "not_sent": 2}
     assert run.manifest()["in_doubt"][0]["tasks"] == 1
@@ -327,7 +328,7 @@ STOPPED = [row(n, batch_num=str(n)) for n in range(1, 5)]
         ({"kind": "reset_after"}, "broke"),
         ({"kind": "truncated"}, "not one of the gateway"),
         ({"kind": "empty"}, "not one of the gateway"),
-        ({"kind": "error", "code": "10", "msg": "x"}, "unavailable"),
+        ({"kind": "error", "code": "10", "msg": "x", "sub_code": None}, "unavailable"),
         (
             {"kind": "error", "code": "15", "msg": "x", "sub_code": "isp.remote-service-timeout"},
             "backend failed",
@@ -399,12 +400,12 @@ def test_a_gateway_that_is_not_there_leaves_everybody_unsent(
 def test_an_unforeseen_error_keeps_the_account_and_its_text_to_itself(
     sandbox: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from airflow_provider_lingyang.delivery.dispatcher import Submission
+    from airflow_provider_lingyang.delivery.dispatcher import Dispatcher
 
     def fail(*_: object) -> None:
         raise RuntimeError("CAN" + "ARY")
 
-    monkeypatch.setattr(Submission, "_book_receipt", fail)
+    monkeypatch.setattr(Dispatcher, "_record_result", fail)
     with caplog.at_level(logging.DEBUG):
         message = run.fails(submit(audience=STOPPED))
     assert "unforeseen RuntimeError" in message
@@ -416,7 +417,7 @@ def test_an_unforeseen_error_keeps_the_account_and_its_text_to_itself(
 def test_a_task_that_is_killed_sends_nothing_more(sandbox: SandboxProcess, run: Any) -> None:
     operator = submit(audience=STOPPED)
     operator.on_kill()
-    assert "told to stop" in run.fails(operator)
+    assert "asked to stop" in run.fails(operator)
     assert sandbox.record()["requests"] == []
 
 
@@ -430,7 +431,7 @@ def test_a_task_that_is_killed_while_it_waits_out_a_throttle_does_not_repeat_the
     message = run.fails(operator)
     # Airflow kills the process 5 seconds after it told the task to stop.
     assert time.monotonic() - started < 5
-    assert "told to stop" in message
+    assert "asked to stop" in message
     assert run.counts() == {"audience": 4, "accepted": 1, "not_sent": 3}
     assert len(submits(sandbox)) == 2
 
@@ -447,7 +448,7 @@ def test_a_task_that_is_killed_while_it_reads_reads_no_further(sandbox: SandboxP
             yield row(number)
 
     operator = submit(audience=endless())
-    assert "told to stop while it read the audience" in run.fails(operator)
+    assert "asked to stop while it read the audience" in run.fails(operator)
     assert sandbox.record()["requests"] == []
 
 

@@ -16,7 +16,6 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +26,7 @@ from cryptography.fernet import Fernet
 
 from airflow_provider_lingyang.sandbox import SUBMIT
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
-from tests.versions import AIRFLOW_PYTHON
+from tests.versions import AIRFLOW_PYTHON, STARTED_AIRFLOW
 
 T = TypeVar("T")
 HERE = Path(__file__).parent
@@ -38,6 +37,8 @@ ROWS = 4
 HEARTBEAT_TIMEOUT = 6
 """Seconds without a heartbeat after which the scheduler gives a task up; 300 by default."""
 LOOKUP_SETTLE = 1.0
+PATIENCE = 300
+"""Seconds for each process of Airflow to be there: in a new environment on a busy machine it compiles for minutes."""
 ANSWER_DELAY = 0.2
 """Seconds from a request's execution to its answer."""
 
@@ -102,6 +103,8 @@ class AirflowProcesses:
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
             "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "4",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            # On a busy machine the API server answers late; a task that cannot begin would be another failure.
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
             "NO_PROXY": "127.0.0.1,localhost",
             # `airflow standalone` looks for the others there.
@@ -121,18 +124,18 @@ class AirflowProcesses:
                 self._launch("standalone")
             else:
                 migrate = self._launch("db", "migrate")
-                assert migrate.wait(120) == 0, self._tail("db")
+                assert migrate.wait(PATIENCE) == 0, self._tail("db")
                 del self._running["db"]
                 self._launch("api-server")
                 self._launch("dag-processor")
                 self._launch("scheduler", "--skip-serve-logs")
-            self.until(lambda: self.has("/api/v2/monitor/health"), "the API server", 90)
+            self.until(lambda: self.has("/api/v2/monitor/health"), "the API server", PATIENCE)
             self._token = self.api("GET", "/auth/token")["access_token"]
-            self.until(lambda: self.has(f"/api/v2/dags/{self.dag}"), "the DAG", 60)
+            self.until(lambda: self.has(f"/api/v2/dags/{self.dag}"), "the DAG", PATIENCE)
             self.until(
                 lambda: self.api("GET", "/api/v2/monitor/health")["scheduler"]["status"] == "healthy",
                 "the scheduler",
-                60,
+                PATIENCE,
             )
         except BaseException:
             self.stop()
@@ -180,6 +183,8 @@ class AirflowProcesses:
 
     def until(self, happens: Callable[[], T], what: str, seconds: float, every: float = 0.1) -> T:
         """Return what is true at last."""
+        # A busy machine may be ten times slower: minutes, whatever a caller finds enough.
+        seconds = max(seconds, PATIENCE)
         deadline = time.monotonic() + seconds
         while not (found := happens()):
             for name, process in self._running.items():
@@ -434,7 +439,7 @@ def gateways() -> Iterator[list[SandboxProcess]]:
 
 @pytest.fixture(scope="package")
 def new_enough() -> None:
-    if tuple(map(int, version("apache-airflow").split(".")[:2])) < (3, 3):
+    if STARTED_AIRFLOW < (3, 3):
         pytest.skip("a task's own state, which outlives a killed try, is new in Airflow 3.3")
 
 

@@ -1,10 +1,10 @@
-"""Whose answers: a campaign's ids, at every size, or a reason why they cannot be found."""
+"""Where the recipients of a campaign are listed, at every size."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,12 @@ import pytest
 
 from airflow_provider_lingyang.config.arguments import ArgumentError
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
-from airflow_provider_lingyang.results.completion import Rules
-from airflow_provider_lingyang.results.recipient_sources import NothingToWaitForError, essence, fill
-from airflow_provider_lingyang.results.recipient_store import WaitingList
+from airflow_provider_lingyang.results.recipient_sources import (
+    NothingToWaitForError,
+    load_recipients,
+    slim_manifest,
+)
+from airflow_provider_lingyang.results.recipient_store import RecipientStore
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 
 COLUMNS = ["biz_id", "phone_number", "input_params"]
@@ -25,19 +28,12 @@ def row(number: int, **more: Any) -> dict[str, Any]:
     return {"biz_id": f"B{number}", "phone_number": f"1000000{number:04}", "input_params": "{}"} | more
 
 
-@pytest.fixture
-def people() -> Iterator[WaitingList]:
-    waiting = WaitingList(Rules(["a"]))
-    yield waiting
-    waiting.close()
-
-
 class Submit:
-    """A submit task of a run; what it was, and whom a campaign given by its manifest waits for."""
+    """Submits campaigns, and loads the recipients of a manifest."""
 
-    def __init__(self, run: Any, people: WaitingList, fill_db: Callable[..., None]) -> None:
+    def __init__(self, run: Any, store: RecipientStore, fill_db: Callable[..., None]) -> None:
         self.run = run
-        self.people = people
+        self.store = store
         self.fill_db = fill_db
 
     def audience(self, *rows: Mapping[str, Any]) -> None:
@@ -50,19 +46,19 @@ class Submit:
         manifest: dict[str, Any] = LingyangSubmitBatchOperator(**(base | arguments)).execute(context)
         return manifest
 
-    def waits_for(self, manifest: Any) -> dict[str, str | None]:
+    def recipients_of(self, manifest: Any) -> dict[str, str | None]:
         """``biz_id`` → task id."""
-        source = json.loads(json.dumps({"campaign": essence(manifest)}))
+        source = json.loads(json.dumps({"campaign": slim_manifest(manifest)}))
         assert len(json.dumps(source)) < 2000
-        fill(self.people, source, lambda pointer, key: self.run.xcom.get((pointer["task_id"], key)))
-        return {biz_id: task_id for _, biz_id, task_id in self.people.page()}
+        load_recipients(self.store, source, lambda pointer, key: self.run.xcom.get((pointer["task_id"], key)))
+        return {biz_id: task_id for _, biz_id, task_id in self.store.unfinished()}
 
 
 @pytest.fixture
 def submit(
-    sandbox: SandboxProcess, run: Any, people: WaitingList, audience_db: Callable[..., None]
+    sandbox: SandboxProcess, run: Any, store: RecipientStore, audience_db: Callable[..., None]
 ) -> Submit:
-    return Submit(run, people, audience_db)
+    return Submit(run, store, audience_db)
 
 
 @pytest.fixture
@@ -83,7 +79,7 @@ def ids(*numbers: int) -> set[str]:
 
 
 def test_few_ids_come_by_xcom_with_their_tasks(submit: Submit, sandbox: SandboxProcess) -> None:
-    found = submit.waits_for(submit(audience=[row(1), row(2)]))
+    found = submit.recipients_of(submit(audience=[row(1), row(2)]))
     assert found.keys() == ids(1, 2)
     assert all(task_id and int(task_id) > 0 for task_id in found.values())
 
@@ -93,29 +89,29 @@ def test_an_xcom_that_is_not_the_campaigns_is_noticed(submit: Submit) -> None:
     for others in (["B1"], ["B1", "B3"]):
         submit.run.xcom["submit", "biz_ids"] = others
         with pytest.raises(ArgumentError, match=f"its XCom biz_ids holds {len(others)}, which are not those"):
-            submit.waits_for(manifest)
-        submit.people.clear()
+            submit.recipients_of(manifest)
+        submit.store.clear()
 
 
-def test_tasks_of_other_ids_are_left_alone(submit: Submit) -> None:
+def test_task_ids_of_other_ids_are_ignored(submit: Submit) -> None:
     manifest = submit(audience=[row(1), row(2)])
     # As an earlier part of the task would have left them, before it was deferred.
     submit.run.xcom["submit", "task_ids"] = [7]
-    assert submit.waits_for(manifest) == {"B1": None, "B2": None}
+    assert submit.recipients_of(manifest) == {"B1": None, "B2": None}
 
 
 @pytest.mark.usefixtures("few")
 class TestMoreThanXComCarries:
     def test_the_submit_tasks_query_gives_them(self, submit: Submit) -> None:
         submit.audience(*map(row, range(6)))
-        assert submit.waits_for(submit(**SQL)).keys() == ids(*range(6))
+        assert submit.recipients_of(submit(**SQL)).keys() == ids(*range(6))
 
     def test_without_the_rejected(self, submit: Submit, sandbox: SandboxProcess) -> None:
         sandbox.add_fault(kind="partial", first=5)
         submit.audience(*map(row, range(8)))
         manifest = submit(**SQL)
         assert manifest["counts"]["rejected"] == 3
-        assert submit.waits_for(manifest).keys() == ids(*range(5))
+        assert submit.recipients_of(manifest).keys() == ids(*range(5))
 
     def test_unless_the_rejected_are_more_than_xcom_carries_too(
         self, submit: Submit, sandbox: SandboxProcess
@@ -123,7 +119,7 @@ class TestMoreThanXComCarries:
         sandbox.add_fault(kind="partial", first=4)
         submit.audience(*map(row, range(8)))
         with pytest.raises(ArgumentError, match="neither a ledger_conn_id nor a query"):
-            submit.waits_for(submit(**SQL))
+            submit.recipients_of(submit(**SQL))
 
     def test_a_query_that_gives_others_now_is_noticed_even_if_they_are_as_many(self, submit: Submit) -> None:
         submit.audience(*map(row, range(6)))
@@ -132,7 +128,7 @@ class TestMoreThanXComCarries:
         with pytest.raises(
             ArgumentError, match="the submit task's query gives 6 ids, which are not those: use ids_sql"
         ):
-            submit.waits_for(manifest)
+            submit.recipients_of(manifest)
 
     def test_rows_that_were_left_out_are_said_before_anything_is_sent(
         self, submit: Submit, caplog: pytest.LogCaptureFixture
@@ -140,9 +136,9 @@ class TestMoreThanXComCarries:
         submit.audience(*map(row, range(6)), row(6, phone_number="none"))
         with caplog.at_level(logging.WARNING):
             manifest = submit(**SQL, on_invalid="skip")
-        assert "its query gives 1 more, who are left out: a LingyangResultSensor" in caplog.text
+        assert "its query gives 1 more recipients, left out here: a LingyangResultSensor" in caplog.text
         with pytest.raises(ArgumentError, match="neither a ledger_conn_id nor a query"):
-            submit.waits_for(manifest)
+            submit.recipients_of(manifest)
 
     def test_a_ledger_in_a_database_knows_them_whatever_was_left_out(
         self, submit: Submit, ledger: dict[str, str], caplog: pytest.LogCaptureFixture
@@ -151,72 +147,75 @@ class TestMoreThanXComCarries:
         with caplog.at_level(logging.WARNING):
             manifest = submit(**SQL, **ledger, on_invalid="skip")
         assert "LingyangResultSensor" not in caplog.text
-        found = submit.waits_for(manifest)
+        found = submit.recipients_of(manifest)
         assert found.keys() == ids(*range(6))
         assert all(found.values())
 
     def test_a_ledger_knows_derived_ids_too(self, submit: Submit, ledger: dict[str, str]) -> None:
         rows = [{"phone_number": f"1000000{number:04}", "input_params": {}} for number in range(5)]
-        found = submit.waits_for(submit(audience=rows, **ledger))
+        found = submit.recipients_of(submit(audience=rows, **ledger))
         assert len(found) == 5
 
-    def test_of_a_campaign_with_other_peoples_runs_only_this_audience(
+    def test_of_a_campaign_that_other_runs_share_only_this_audience(
         self, submit: Submit, ledger: dict[str, str]
     ) -> None:
-        everybody = {**SQL, **ledger, "campaign_key": "spring"}
+        shared = {**SQL, **ledger, "campaign_key": "spring"}
         submit.audience(*map(row, range(4)))
-        submit(**everybody, run_id="yesterday")
+        submit(**shared, run_id="yesterday")
         submit.audience(*map(row, range(2, 8)))
-        manifest = submit(**everybody)
+        manifest = submit(**shared)
         assert (manifest["counts"]["accepted"], manifest["counts"]["already_accepted"]) == (4, 2)
-        assert submit.waits_for(manifest).keys() == ids(*range(2, 8))
+        assert submit.recipients_of(manifest).keys() == ids(*range(2, 8))
 
     def test_each_instance_of_a_mapped_task_has_its_own(self, submit: Submit, ledger: dict[str, str]) -> None:
         first = submit(audience=[row(number) for number in range(5)], **ledger, map_index=0)
         second = submit(audience=[row(number) for number in range(5, 10)], **ledger, map_index=1)
-        assert submit.waits_for(first).keys() == ids(*range(5))
-        submit.people.clear()
-        assert submit.waits_for(second).keys() == ids(*range(5, 10))
+        assert submit.recipients_of(first).keys() == ids(*range(5))
+        submit.store.clear()
+        assert submit.recipients_of(second).keys() == ids(*range(5, 10))
 
-    def test_where_nothing_gives_them_it_says_so(self, submit: Submit) -> None:
+    def test_without_any_source_it_fails(self, submit: Submit) -> None:
         manifest = submit(audience=[row(number) for number in range(5)])
         with pytest.raises(ArgumentError, match=r"5 ids are more than XCom carries .* neither"):
-            submit.waits_for(manifest)
+            submit.recipients_of(manifest)
 
 
 @pytest.mark.parametrize(
     ("manifest", "expected"),
     [
-        (None, "campaign must be the manifest"),
+        (None, "campaign is None: the submit task pushed no manifest"),
         ({"x": 1}, "campaign must be the manifest"),
         ({"counts": {"audience": 1, "accepted": 1}, "biz_ids": {}}, "campaign must be the manifest"),
         ("None", "campaign must be the manifest"),
+        ([{"x": 1}, {"x": 2}], "This is a list: .* a task in a loop needs its wait in the same loop"),
     ],
 )
 def test_what_is_no_manifest(manifest: Any, expected: str) -> None:
     with pytest.raises(ArgumentError, match=expected):
-        essence(manifest)
+        slim_manifest(manifest)
 
 
-def test_a_campaign_that_reached_nobody(submit: Submit, sandbox: SandboxProcess) -> None:
+def test_a_campaign_without_accepted_recipients(submit: Submit, sandbox: SandboxProcess) -> None:
     with pytest.raises(NothingToWaitForError, match="validated only"):
-        essence(submit(audience=[row(1)], validate_only=True))
+        slim_manifest(submit(audience=[row(1)], validate_only=True))
     sandbox.add_fault(kind="refuse")
-    with pytest.raises(ArgumentError, match="accepted nobody"):
-        essence(submit(audience=[row(1)]))
-    assert submit.waits_for(submit(audience=[], on_empty="succeed")) == {}
+    with pytest.raises(ArgumentError, match="has no accepted recipient"):
+        slim_manifest(submit(audience=[row(1)]))
+    assert submit.recipients_of(submit(audience=[], on_empty="succeed")) == {}
 
 
 def test_ids_of_a_query_are_read_as_the_operator_reads_them(
-    people: WaitingList, audience_db: Callable[..., None]
+    store: RecipientStore, audience_db: Callable[..., None]
 ) -> None:
     audience_db(["id", "kind"], [(7, 1), (" x ", 1), (None, 1), (8, 2)])
     query = {"sql": "SELECT id FROM audience WHERE kind = ?", "conn_id": "audience_db", "parameters": [1]}
-    fill(people, {"query": query}, lambda *_: None)
-    assert [biz_id for _, biz_id, _ in people.page()] == ["7", "x"]
+    load_recipients(store, {"query": query}, lambda *_: None)
+    assert [biz_id for _, biz_id, _ in store.unfinished()] == ["7", "x"]
 
 
-def test_ids_may_be_in_somebodys_xcom(people: WaitingList) -> None:
+def test_ids_may_be_in_another_tasks_xcom(store: RecipientStore) -> None:
     pointer = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1}
-    fill(people, {"xcom": pointer}, lambda *asked: ["1", "2"] if asked == (pointer, "biz_ids") else None)
-    assert len(people) == 2
+    load_recipients(
+        store, {"xcom": pointer}, lambda *asked: ["1", "2"] if asked == (pointer, "biz_ids") else None
+    )
+    assert len(store) == 2

@@ -1,4 +1,4 @@
-"""What the platform refuses before it works, and how it says so."""
+"""The platform's checks before any work, with their codes."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ import gzip
 import json
 import random
 from collections.abc import Callable
-from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlencode
 
 import pytest
 
 from airflow_provider_lingyang.sandbox.checks import _unquote
+from tests.sandbox.client import Client, Gateway
 
 Params = dict[str, str]
 
 
-def without(name: str) -> Callable[[Any], Params]:
+def without(name: str) -> Callable[[Client], Params]:
     return lambda g: g.signed(g.params(**{name: None}))
 
 
-def using(**more: str) -> Callable[[Any], Params]:
+def using(**more: str) -> Callable[[Client], Params]:
     return lambda g: g.signed(g.params(**more))
 
 
-def at(skew: float) -> Callable[[Any], Params]:
+def at(skew: float) -> Callable[[Client], Params]:
     return lambda g: g.signed(g.params(timestamp=g.timestamp(skew)))
 
 
-def unsigned_change(**more: str) -> Callable[[Any], Params]:
+def unsigned_change(**more: str) -> Callable[[Client], Params]:
     return lambda g: {**g.signed(g.params()), **more}
 
 
-CHECKS: list[tuple[str, Callable[[Any], Params], str]] = [
+CHECKS: list[tuple[str, Callable[[Client], Params], str]] = [
     ("method missing", without("method"), "21"),
     ("method empty is method missing", using(method=""), "21"),
     ("method unknown", using(method="taobao.user.get"), "22"),
     ("format unknown", using(format="yaml"), "23"),
     ("sign missing", lambda g: g.params(), "24"),
     ("app_key missing", without("app_key"), "28"),
-    ("app_key unknown", using(app_key="somebody"), "29"),
+    ("app_key unknown", using(app_key="unknown"), "29"),
     ("timestamp missing", without("timestamp"), "30"),
     ("timestamp not a date", using(timestamp="yesterday"), "31"),
     ("timestamp in ISO form", using(timestamp="2027-01-15T16:00:00"), "31"),
@@ -61,17 +61,17 @@ CHECKS: list[tuple[str, Callable[[Any], Params], str]] = [
 ]
 
 
-@pytest.mark.parametrize("form", ["json", None])
+@pytest.mark.parametrize("response_format", ["json", None])
 @pytest.mark.parametrize(("make", "code"), [case[1:] for case in CHECKS], ids=[case[0] for case in CHECKS])
 def test_each_check_answers_its_code(
-    gateway: Any, make: Callable[[Any], Params], code: str, form: str | None
+    gateway: Gateway, make: Callable[[Client], Params], code: str, response_format: str | None
 ) -> None:
-    gateway.form = form
+    gateway.response_format = response_format
     reply = gateway.send(make(gateway))
     assert (reply.status, reply.code) == (200, code)
-    in_json = form == "json" and code != "23"
+    in_json = response_format == "json" and code != "23"
     assert reply.body.startswith(b'{"error_response":' if in_json else b"<?xml")
-    last = gateway.last()
+    last = gateway.last_request()
     assert (last["outcome"], last["executed"], last["code"]) == ("refused", False, code)
     assert last["request_id"].encode() in reply.body
 
@@ -87,32 +87,32 @@ def test_each_check_answers_its_code(
         {"simplify": "false"},
     ],
 )
-def test_a_correct_request_is_accepted(gateway: Any, sign_method: str, more: Params) -> None:
+def test_a_correct_request_is_accepted(gateway: Gateway, sign_method: str, more: Params) -> None:
     assert "time_get_response" in gateway.call(sign_method=sign_method, **more).json
 
 
-def test_a_timestamp_may_be_ten_minutes_off(gateway: Any) -> None:
+def test_a_timestamp_may_be_ten_minutes_off(gateway: Gateway) -> None:
     for skew in (-600, 600):
         assert "time_get_response" in gateway.send(at(skew)(gateway)).json
 
 
-def test_empty_values_are_not_part_of_the_signature(gateway: Any) -> None:
+def test_empty_values_are_not_part_of_the_signature(gateway: Gateway) -> None:
     params = gateway.signed(gateway.params())
     assert "time_get_response" in gateway.send({**params, "session": ""}).json
 
 
-def test_chinese_values_are_signed_as_utf8(gateway: Any) -> None:
+def test_chinese_values_are_signed_as_utf8(gateway: Gateway) -> None:
     assert "time_get_response" in gateway.call(partner_id="张三+ &=%é").json
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_only_post_is_allowed(gateway: Any, method: str) -> None:
+def test_only_post_is_allowed(gateway: Gateway, method: str) -> None:
     body = urlencode(gateway.signed(gateway.params())).encode()
     reply = gateway.http(body, method=method)
     assert (reply.status, reply.code) == (200, "9")
 
 
-def test_parameters_in_the_url_count_like_those_in_the_body(gateway: Any) -> None:
+def test_parameters_in_the_url_count_like_those_in_the_body(gateway: Gateway) -> None:
     params = gateway.signed(gateway.params())
     query = urlencode({name: params.pop(name) for name in ("sign", "timestamp", "method")})
     assert "time_get_response" in gateway.send(params, path=f"/router/rest?{query}").json
@@ -131,12 +131,12 @@ def test_parameters_in_the_url_count_like_those_in_the_body(gateway: Any) -> Non
     ],
     ids=["escaped GBK", "raw bytes", "declared GBK"],
 )
-def test_a_body_that_is_not_utf8_is_refused(gateway: Any, tail: bytes, content_type: str) -> None:
+def test_a_body_that_is_not_utf8_is_refused(gateway: Gateway, tail: bytes, content_type: str) -> None:
     body = urlencode(gateway.signed(gateway.params())).encode() + tail
     assert gateway.http(body, Content_Type=content_type).code == "47"
 
 
-def test_the_fast_way_to_read_a_form_reads_what_the_standard_library_reads() -> None:
+def test_unquotes_like_the_standard_library() -> None:
     chance = random.Random(1)
     pieces = [
         b"%",
@@ -159,20 +159,20 @@ def test_the_fast_way_to_read_a_form_reads_what_the_standard_library_reads() -> 
         assert _unquote(text) == unquote_to_bytes(text.replace(b"+", b" "))
 
 
-def test_a_body_that_is_no_form_has_no_parameters(gateway: Any) -> None:
+def test_a_body_that_is_no_form_has_no_parameters(gateway: Gateway) -> None:
     body = json.dumps(gateway.signed(gateway.params())).encode()
     assert gateway.http(body, Content_Type="application/json").code == "21"
 
 
 @pytest.mark.parametrize("value", ["2.0", "1.0"])
-def test_a_field_sent_twice_is_refused(gateway: Any, value: str) -> None:
+def test_a_field_sent_twice_is_refused(gateway: Gateway, value: str) -> None:
     body = urlencode(gateway.signed(gateway.params())).encode() + b"&v=" + value.encode()
     reply = gateway.http(body)
     assert reply.json["error_response"]["msg"] == "Invalid arguments:v"
     assert reply.code == "41"
 
 
-def test_the_missing_or_invalid_parameter_is_named_in_msg(gateway: Any) -> None:
+def test_the_missing_or_invalid_parameter_is_named_in_msg(gateway: Gateway) -> None:
     submit = "alibaba.lingyang.utouch.submit.initiative.batch.task"
     error = gateway.call(submit).json["error_response"]
     assert (error["code"], error["msg"]) == (40, "Missing required arguments:initiative_batch_task_request")
@@ -191,13 +191,13 @@ def test_the_missing_or_invalid_parameter_is_named_in_msg(gateway: Any) -> None:
         assert (error["code"], error["msg"]) == (41, "Invalid arguments:initiative_batch_task_request")
 
 
-def test_a_session_can_be_required(gateway: Any) -> None:
-    gateway.fault(kind="session_required")
+def test_a_session_can_be_required(gateway: Gateway) -> None:
+    gateway.add_fault(kind="session_required")
     assert gateway.call().code == "26"
     assert "time_get_response" in gateway.call(session="sandbox-session").json
 
 
-def test_the_gateway_says_its_time_in_every_shape(gateway: Any) -> None:
+def test_time_get_answers_in_every_format(gateway: Gateway) -> None:
     gateway.moment = 1_710_230_756.0
     assert gateway.call().json["time_get_response"]["time"] == "2024-03-12 16:05:56"
     assert gateway.call(simplify="true").json["time"] == "2024-03-12 16:05:56"
@@ -210,7 +210,7 @@ def test_the_gateway_says_its_time_in_every_shape(gateway: Any) -> None:
     ("accepts", "zipped"),
     [("gzip, deflate", True), ("br;q=1, GZIP ;q=0.5", True), ("gzip;q=0", False), ("identity", False)],
 )
-def test_answers_are_gzipped_for_those_who_accept_it(gateway: Any, accepts: str, zipped: bool) -> None:
+def test_gzips_answers_by_accept_encoding(gateway: Gateway, accepts: str, zipped: bool) -> None:
     reply = gateway.send(gateway.signed(gateway.params()), Accept_Encoding=accepts)
     assert reply.headers.get("Content-Encoding") == ("gzip" if zipped else None)
     assert "time_get_response" in json.loads(gzip.decompress(reply.body) if zipped else reply.body)

@@ -1,4 +1,4 @@
-"""Every kind of fault: what the client sees, and whether the work was done."""
+"""Every kind of fault: the answer to the client, and whether the work is done."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.sandbox.fault_registry import KINDS
+from airflow_provider_lingyang.sandbox.fault_registry import FAULT_KINDS
 from airflow_provider_lingyang.sandbox.faults import PAGE
+from tests.sandbox.client import TIMEOUT, Gateway, Reply
 
-LOST = "lost"
-"""What a client sees that gets no whole answer."""
+LOST = Reply(0, {}, b"")
+"""Stands for a connection that was lost before the end of the answer."""
+Check = Callable[[Reply], None]
 
 
-def seen(gateway: Any, tasks: int = 4) -> Any:
-    """Submit a batch: the reply, or LOST."""
+def submit(gateway: Gateway, timeout: float = TIMEOUT) -> Reply:
+    """Submit a batch of four tasks; return the reply or LOST."""
     try:
         return gateway.send(
-            gateway.submit_params(task_list=[gateway.task(n) for n in range(tasks)]), timeout=0.3
+            gateway.submit_params(task_list=[gateway.task(n) for n in range(4)]), timeout=timeout
         )
     except (OSError, http.client.HTTPException):
         return LOST
 
 
-def lost(reply: Any) -> None:
+def lost(reply: Reply) -> None:
     assert reply == LOST
 
 
-def error(code: str, sub_code: str | None = None, sub_msg: str = "") -> Callable[[Any], None]:
-    def check(reply: Any) -> None:
+def error(code: str, sub_code: str | None = None, sub_msg: str = "") -> Check:
+    def check(reply: Reply) -> None:
         body = reply.json["error_response"]
         assert (reply.status, str(body["code"]), body.get("sub_code")) == (200, code, sub_code)
         assert sub_msg in body.get("sub_msg", "")
@@ -41,8 +43,8 @@ def error(code: str, sub_code: str | None = None, sub_msg: str = "") -> Callable
     return check
 
 
-def page(status: int) -> Callable[[Any], None]:
-    def check(reply: Any) -> None:
+def page(status: int) -> Check:
+    def check(reply: Reply) -> None:
         assert (reply.status, reply.body, reply.headers["Content-Type"]) == (
             status,
             PAGE,
@@ -52,15 +54,15 @@ def page(status: int) -> Callable[[Any], None]:
     return check
 
 
-def accepted(count: int) -> Callable[[Any], None]:
-    def check(reply: Any) -> None:
+def accepted(count: int) -> Check:
+    def check(reply: Reply) -> None:
         assert reply.result["success"] is True
         assert len(reply.echoes) == count
 
     return check
 
 
-def refused(reply: Any) -> None:
+def refused(reply: Reply) -> None:
     assert (reply.result["success"], reply.result["code"], reply.result["message"]) == (
         False,
         "400",
@@ -68,52 +70,92 @@ def refused(reply: Any) -> None:
     )
 
 
-def unreadable(reply: Any) -> None:
+def unreadable(reply: Reply) -> None:
     assert reply.status == 200
     with pytest.raises(json.JSONDecodeError):
-        reply.json  # noqa: B018
+        reply.json  # noqa: B018  # reading it raises
 
 
-def is_empty(reply: Any) -> None:
+def is_empty(reply: Reply) -> None:
     assert (reply.status, reply.body) == (200, b"")
 
 
-def is_xml(reply: Any) -> None:
+def is_xml(reply: Reply) -> None:
     assert reply.headers["Content-Type"] == "text/xml;charset=UTF-8"
     assert reply.body.count(b"<task_id>") == 4
 
 
-def has_control_characters(reply: Any) -> None:
+def has_control_characters(reply: Reply) -> None:
     unreadable(reply)
     (payload,) = json.loads(reply.body, strict=False).values()
     assert (payload["result"]["success"], payload["result"]["message"]) == (True, "操作成功\x01\t\n\x1f")
 
 
-def has_other_root(reply: Any) -> None:
+def has_other_root(reply: Reply) -> None:
     assert set(reply.json) == {"something_else_response"}
     accepted(4)(reply)
 
 
-def echo_of(*expected: str | None) -> Callable[[Any], None]:
-    def check(reply: Any) -> None:
+def echo_of(*expected: str | None) -> Check:
+    def check(reply: Reply) -> None:
         assert [echo["task_request"].get("biz_id") for echo in reply.echoes] == list(expected)
 
     return check
 
 
-def repeats_values(reply: Any) -> None:
+def repeats_values(reply: Reply) -> None:
     error("15", "isv.invalid-parameter", "10000000000")(reply)
     assert "张三" in reply.json["error_response"]["sub_msg"]
 
 
+def flat(code: str, error_type: str) -> Check:
+    def check(reply: Reply) -> None:
+        assert (reply.status, reply.json["code"], reply.json["type"]) == (200, code, error_type)
+        assert reply.json["request_id"]
+
+    return check
+
+
+def under(status: int) -> Check:
+    def check(reply: Reply) -> None:
+        assert (reply.status, set(reply.json)) == (status, {"error_response"})
+
+    return check
+
+
+def says(*words: str) -> Check:
+    def check(reply: Reply) -> None:
+        assert reply.status == 200
+        assert all(word.encode() in reply.body for word in words)
+        reply.json  # noqa: B018  # must be readable
+
+    return check
+
+
+CONTRADICTIONS = {
+    "error_beside_success": says('"success":true', '"error_response"'),
+    "error_inside_success": says('{"error_response"', '"result":{"'),
+    "success_inside_error": says('{"error_response"', '"success": true'),
+    "two_answers": says('"success":true', '"another_response"'),
+    "refused_with_echoes": says('"success":false', '"task_request"'),
+    "success_without_echo": accepted(0),
+    "success_twice": says('"success":true,"success":false'),
+    "data_twice": says('"data":{"initiative_task_response":[{}]},"data":'),
+}
 ORDERS = [f"order-{number}" for number in range(4)]
 THROTTLED = "accesscontrol.limited-by-api-access-count"
-FAULTS: list[tuple[dict[str, Any], Callable[[Any], None], int]] = [
+FAULTS: list[tuple[dict[str, Any], Check, int]] = [
     ({"kind": "throttle"}, error("7", THROTTLED, "This ban will last for 1 more seconds"), 0),
     ({"kind": "throttle", "seconds": 31062, "code": 4, "sub_code": "x"}, error("4", "x", " 31062 more"), 0),
     ({"kind": "error"}, error("15", "isp.remote-service-error"), 0),
     ({"kind": "error", "code": "word", "msg": "m", "sub_code": None, "sub_msg": None}, error("word"), 0),
     ({"kind": "error", "code": 50, "sub_code": "isp.x", "executed": True}, error("50", "isp.x"), 4),
+    ({"kind": "error", "status": 502, "executed": True}, under(502), 4),
+    ({"kind": "flat_error"}, flat("ApiCallLimit", "ISV"), 0),
+    ({"kind": "flat_error", "code": "X", "type": "ISP", "executed": True}, flat("X", "ISP"), 4),
+    *(({"kind": "contradiction", "mode": mode}, check, 4) for mode, check in CONTRADICTIONS.items()),
+    ({"kind": "contradiction", "mode": "success_without_echo", "executed": False}, accepted(0), 0),
+    ({"kind": "echo", "mode": "other_case"}, echo_of("ORDER-0", *[f"order-{n}" for n in range(1, 4)]), 4),
     ({"kind": "refuse"}, refused, 0),
     ({"kind": "permission"}, error("11", "isv.permission-api-package-limit"), 0),
     ({"kind": "ip"}, error("11", "isv.permission-ip-whitelist-limit"), 0),
@@ -122,7 +164,7 @@ FAULTS: list[tuple[dict[str, Any], Callable[[Any], None], int]] = [
     ({"kind": "http", "status": 503, "executed": True}, page(503), 4),
     ({"kind": "no_answer"}, lost, 4),
     ({"kind": "no_answer", "executed": False}, lost, 0),
-    ({"kind": "slow", "seconds": 30}, lost, 4),
+    ({"kind": "slow", "seconds": 600}, lost, 4),
     ({"kind": "slow", "seconds": 0.01}, accepted(4), 4),
     ({"kind": "reset_before"}, lost, 0),
     ({"kind": "reset_during"}, lost, 4),
@@ -149,24 +191,27 @@ SWITCHES = {"clock", "session_required"}
 
 
 def test_every_kind_is_covered_here() -> None:
-    assert {rule["kind"] for rule, _, _ in FAULTS} | SWITCHES == set(KINDS)
+    of_lookups = {name for name, kind in FAULT_KINDS.items() if kind.lookups_only}
+    assert {rule["kind"] for rule, _, _ in FAULTS} | SWITCHES == set(FAULT_KINDS) - of_lookups
 
 
 @pytest.mark.parametrize(("rule", "check", "executed"), FAULTS, ids=[str(fault[0]) for fault in FAULTS])
 def test_a_fault_does_what_it_says(
-    gateway: Any, rule: dict[str, Any], check: Callable[[Any], None], executed: int
+    gateway: Gateway, rule: dict[str, Any], check: Check, executed: int
 ) -> None:
-    assert gateway.fault(**rule)["fired"] == 0
-    check(seen(gateway))
+    assert gateway.add_fault(**rule)["fired"] == 0
+    held = check is lost and rule["kind"] in ("no_answer", "slow")
+    check(submit(gateway, timeout=1 if held else TIMEOUT))
+    gateway.until(lambda: gateway.record()["totals"]["requests"] == 1)
     record = gateway.record()
     (request,) = record["requests"]
-    assert request["outcome"] == "throttled" if rule["kind"] == "throttle" else f"fault:{rule['kind']}"
+    assert request["outcome"] == ("throttled" if rule["kind"] == "throttle" else f"fault:{rule['kind']}")
     assert record["totals"]["executed_tasks"] == request["accepted"] == executed
     assert record["executions"]["by_biz_id"].keys() <= set(ORDERS)
     assert request["executed"] is (executed > 0 or rule.get("first") == 0)
-    gateway.until(lambda: gateway.last()["ended_at"] is not None)
-    assert (gateway.last()["answered_at"] is None) is (check is lost)
-    assert gateway.control("GET", "faults")["faults"][0]["fired"] == 1
+    gateway.until(lambda: gateway.last_request()["ended_at"] is not None)
+    assert (gateway.last_request()["answered_at"] is None) is (check is lost)
+    assert gateway.faults()[0]["fired"] == 1
 
 
 @pytest.mark.parametrize(
@@ -178,55 +223,55 @@ def test_a_fault_does_what_it_says(
     ],
     ids=str,
 )
-def test_no_fault_makes_a_success_of_a_request_that_is_wrong(gateway: Any, rule: dict[str, Any]) -> None:
-    gateway.fault(**rule)
+def test_a_fault_makes_no_success_of_an_invalid_request(gateway: Gateway, rule: dict[str, Any]) -> None:
+    gateway.add_fault(**rule)
     try:
         body = gateway.submit(plan_id="7").body
     except (OSError, http.client.HTTPException):
         body = b""
     assert b"true" not in body
     assert b"task_id" not in body
-    assert gateway.last()["executed"] is False
+    assert gateway.last_request()["executed"] is False
     assert gateway.record()["totals"]["executed_tasks"] == 0
 
 
-def test_faults_come_after_the_protocols_checks(gateway: Any) -> None:
-    gateway.fault(kind="throttle", times=None)
+def test_faults_come_after_the_protocols_checks(gateway: Gateway) -> None:
+    gateway.add_fault(kind="throttle", times=None)
     assert gateway.call(v="1.0").code == "33"
     assert gateway.call().code == "7"
 
 
-def test_a_ban_throttles_every_request_until_it_is_over(gateway: Any) -> None:
-    gateway.fault(kind="throttle", seconds=10)
+def test_a_ban_throttles_every_request_until_it_is_over(gateway: Gateway) -> None:
+    gateway.add_fault(kind="throttle", seconds=10)
     said = []
     for _ in range(4):
         said.append(gateway.call().json["error_response"]["sub_msg"])
         gateway.moment += 3
     assert said == [f"This ban will last for {left} more seconds" for left in (10, 7, 4, 1)]
     assert gateway.submit().result["success"] is True
-    (rule,) = gateway.control("GET", "faults")["faults"]
+    (rule,) = gateway.faults()
     assert (rule["fired"], rule["affected"]) == (1, 4)
     assert gateway.record()["totals"]["throttled"] == 4
 
 
-def test_a_ban_may_be_about_one_method_only(gateway: Any) -> None:
-    gateway.fault(kind="throttle", seconds=10, method="submit")
+def test_a_ban_may_be_about_one_method_only(gateway: Gateway) -> None:
+    gateway.add_fault(kind="throttle", seconds=10, method="submit")
     assert [gateway.submit().code, gateway.submit().code] == ["7", "7"]
     assert "time_get_response" in gateway.call().json
 
 
-def test_clearing_the_faults_ends_a_ban(gateway: Any) -> None:
-    gateway.fault(kind="throttle", seconds=1000)
+def test_clearing_the_faults_ends_a_ban(gateway: Gateway) -> None:
+    gateway.add_fault(kind="throttle", seconds=1000)
     assert gateway.submit().code == "7"
     gateway.control("DELETE", "faults")
     assert gateway.submit().code == "200"
 
 
-def test_work_whose_answer_was_lost_is_remembered_by_dedupe(start_gateway: Any) -> None:
+def test_dedupe_covers_a_lost_answer(start_gateway: Callable[..., Gateway]) -> None:
     gateway = start_gateway(dedupe=True)
-    gateway.fault(kind="reset_after")
-    assert seen(gateway) == LOST
-    accepted(4)(seen(gateway))
+    gateway.add_fault(kind="reset_after")
+    assert submit(gateway) == LOST
+    accepted(4)(submit(gateway))
     assert [request["outcome"] for request in gateway.record()["requests"]] == [
         "fault:reset_after",
         "deduplicated",
@@ -234,21 +279,21 @@ def test_work_whose_answer_was_lost_is_remembered_by_dedupe(start_gateway: Any) 
     assert set(gateway.record()["executions"]["by_biz_id"].values()) == {1}
 
 
-def test_a_partial_answer_is_the_same_again(start_gateway: Any) -> None:
+def test_dedupe_repeats_a_partial_answer(start_gateway: Callable[..., Gateway]) -> None:
     gateway = start_gateway(dedupe=True)
-    gateway.fault(kind="partial", every_kth=2)
-    assert seen(gateway).echoes == seen(gateway).echoes
+    gateway.add_fault(kind="partial", every_kth=2)
+    assert submit(gateway).echoes == submit(gateway).echoes
     assert gateway.record()["totals"]["executed_tasks"] == 2
 
 
-def test_a_reset_is_a_reset(gateway: Any) -> None:
-    gateway.fault(kind="reset_before")
+def test_reset_before_resets_the_connection(gateway: Gateway) -> None:
+    gateway.add_fault(kind="reset_before")
     with gateway.opened(gateway.submit_params()) as connection, pytest.raises(ConnectionResetError):
         connection.recv(100)
 
 
-def test_a_reset_in_between_comes_after_the_headers_and_some_of_the_body(gateway: Any) -> None:
-    gateway.fault(kind="reset_during")
+def test_reset_during_sends_headers_and_half_of_the_body(gateway: Gateway) -> None:
+    gateway.add_fault(kind="reset_during")
     text = b""
     with gateway.opened(gateway.submit_params()) as connection, contextlib.suppress(ConnectionResetError):
         while True:
@@ -261,8 +306,8 @@ def test_a_reset_in_between_comes_after_the_headers_and_some_of_the_body(gateway
     assert 0 < len(body) < announced
 
 
-def test_a_late_index_finds_what_was_executed_only_later(gateway: Any) -> None:
-    gateway.fault(kind="late_index", seconds=60)
+def test_late_index_delays_look_ups(gateway: Gateway) -> None:
+    gateway.add_fault(kind="late_index", seconds=60)
     gateway.submit()
     gateway.moment += 59
     assert gateway.lookup("order-1") == {}
@@ -271,10 +316,10 @@ def test_a_late_index_finds_what_was_executed_only_later(gateway: Any) -> None:
 
 
 @pytest.mark.parametrize("seconds", [-1000, 1000])
-def test_the_gateways_clock_can_be_off(gateway: Any, seconds: int) -> None:
-    gateway.fault(kind="clock", seconds=seconds)
+def test_clock_shifts_the_gateways_time(gateway: Gateway, seconds: int) -> None:
+    gateway.add_fault(kind="clock", seconds=seconds)
     assert gateway.call().code == "31"
-    assert gateway.last()["outcome"] == "refused"
+    assert gateway.last_request()["outcome"] == "refused"
     ours = gateway.timestamp(seconds)
     assert gateway.call(timestamp=ours).json["time_get_response"]["time"] == ours
     gateway.send(gateway.submit_params(system={"timestamp": ours}))
@@ -285,18 +330,18 @@ def test_the_gateways_clock_can_be_off(gateway: Any, seconds: int) -> None:
     assert gateway.call().json.keys() == {"time_get_response"}
 
 
-def test_a_look_up_can_fail_too(gateway: Any) -> None:
+def test_faults_apply_to_look_ups(gateway: Gateway) -> None:
     lookup = "sandbox.lingyang.utouch.query.task.result"
-    gateway.fault(kind="http", status=500, method="lookup")
+    gateway.add_fault(kind="http", status=500, method="lookup")
     assert gateway.submit().status == 200
     assert gateway.call(lookup, task_result_query='{"biz_ids":["order-1"]}').status == 500
-    gateway.fault(kind="control_characters", method="lookup")
+    gateway.add_fault(kind="control_characters", method="lookup")
     body = gateway.call(lookup, task_result_query='{"biz_ids":["order-1"]}').body
     assert b"\x01" in body
 
 
-def test_slow_is_slow(gateway: Any) -> None:
-    gateway.fault(kind="slow", seconds=0.2)
+def test_slow_delays_the_answer(gateway: Gateway) -> None:
+    gateway.add_fault(kind="slow", seconds=0.2)
     started = time.monotonic()
     assert gateway.submit().result["success"] is True
     assert time.monotonic() - started >= 0.2

@@ -1,17 +1,17 @@
-"""The record: every request in order of arrival, what was executed, and what came out of order."""
+"""The report: requests in order of arrival, executions, and violations of the order."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 
 from airflow_provider_lingyang.sandbox.record import Entry, Record
 from airflow_provider_lingyang.sandbox.report import report
+from tests.sandbox.client import Gateway
 
 
-def test_requests_are_there_in_order_of_arrival_with_what_is_known_of_them(gateway: Any) -> None:
+def test_records_requests_in_order_of_arrival(gateway: Gateway) -> None:
     gateway.submit(batch_num="01", task_list=[gateway.task(1), gateway.task(2, biz_id=None)])
     gateway.moment += 2
     gateway.lookup("order-1", "order-5")
@@ -63,7 +63,7 @@ def test_requests_are_there_in_order_of_arrival_with_what_is_known_of_them(gatew
     }
 
 
-def test_contacts_are_counted_by_phone_and_email_and_else_by_outer_user_id(gateway: Any) -> None:
+def test_contacts_are_counted_by_phone_and_email_and_else_by_outer_user_id(gateway: Gateway) -> None:
     tasks = [
         gateway.task(1, email="one@example.com", outer_user_id="u-1"),
         gateway.task(2, phone_number=None, email="one@example.com"),
@@ -75,7 +75,7 @@ def test_contacts_are_counted_by_phone_and_email_and_else_by_outer_user_id(gatew
     assert record["totals"]["duplicate_contacts"] == 1
 
 
-def test_parts_of_the_report_can_be_left_out(gateway: Any) -> None:
+def test_parts_of_the_report_can_be_left_out(gateway: Gateway) -> None:
     gateway.submit()
     assert set(gateway.control("GET", "record?requests=0")) == {
         "totals",
@@ -90,9 +90,9 @@ def test_parts_of_the_report_can_be_left_out(gateway: Any) -> None:
     }
 
 
-def test_reset_forgets_everything_but_gives_no_id_twice(gateway: Any) -> None:
+def test_reset_deletes_all_but_reuses_no_id(gateway: Gateway) -> None:
     before = gateway.submit(batch_num="2").echoes[0]["task_id"]
-    gateway.fault(kind="throttle", times=None)
+    gateway.add_fault(kind="throttle", times=None)
     gateway.control("POST", "reset")
     record = gateway.record()
     assert (record["requests"], record["executions"]["by_biz_id"], set(record["totals"].values())) == (
@@ -100,29 +100,29 @@ def test_reset_forgets_everything_but_gives_no_id_twice(gateway: Any) -> None:
         {},
         {0},
     )
-    assert gateway.control("GET", "faults") == {"faults": []}
+    assert gateway.faults() == []
     assert gateway.lookup("order-1") == {}
     assert gateway.submit(batch_num="1").echoes[0]["task_id"] > 0 != before
-    assert gateway.last()["seq"] > 1
+    assert gateway.last_request()["seq"] > 1
     assert gateway.record()["order_violations"] == []
 
 
-def test_reset_keeps_the_clock(gateway: Any) -> None:
-    gateway.fault(kind="clock", seconds=1000)
-    gateway.fault(kind="session_required")
+def test_reset_keeps_the_clock(gateway: Gateway) -> None:
+    gateway.add_fault(kind="clock", seconds=1000)
+    gateway.add_fault(kind="session_required")
     gateway.control("POST", "reset")
-    assert [rule["rule"]["kind"] for rule in gateway.control("GET", "faults")["faults"]] == ["clock"]
+    assert [rule["rule"]["kind"] for rule in gateway.faults()] == ["clock"]
 
 
-def test_batches_one_after_the_other_are_in_order(gateway: Any) -> None:
+def test_batches_one_after_the_other_are_in_order(gateway: Gateway) -> None:
     for batch_num in ("2", "2", "10", "11", None):
         gateway.submit(batch_num=batch_num)
     record = gateway.record()
     assert (record["overlap"], record["order_violations"]) == (False, [])
 
 
-def test_a_later_batch_while_an_earlier_one_is_unanswered_is_an_overlap(gateway: Any) -> None:
-    gateway.fault(kind="no_answer", executed=False)
+def test_a_later_batch_while_an_earlier_one_is_unanswered_is_an_overlap(gateway: Gateway) -> None:
+    gateway.add_fault(kind="no_answer", executed=False)
     with gateway.opened(gateway.submit_params(batch_num="2")):
         gateway.until(lambda: gateway.record()["totals"]["open"] == 1)
         gateway.submit(batch_num="10", plan_id=8)
@@ -143,8 +143,8 @@ def test_a_later_batch_while_an_earlier_one_is_unanswered_is_an_overlap(gateway:
     }
 
 
-def test_a_request_the_client_gave_up_is_not_waited_for(gateway: Any) -> None:
-    gateway.fault(kind="no_answer")
+def test_an_abandoned_request_is_no_overlap(gateway: Gateway) -> None:
+    gateway.add_fault(kind="no_answer")
     with gateway.opened(gateway.submit_params(batch_num="1")):
         gateway.until(lambda: gateway.record()["totals"]["open"] == 1)
     gateway.submit(batch_num="2")
@@ -160,9 +160,9 @@ def test_a_request_the_client_gave_up_is_not_waited_for(gateway: Any) -> None:
 
 
 @pytest.mark.parametrize("gave_up", [False, True])
-def test_giving_up_counts_even_before_the_server_has_noticed(gave_up: bool) -> None:
+def test_an_abandoned_request_is_no_overlap_before_the_server_notices(gave_up: bool) -> None:
     record = Record()
-    first = Entry("m", 0.0, "r-1", batch_num="1", plan_id=7, gone=lambda: gave_up)
+    first = Entry("m", 0.0, "r-1", batch_num="1", plan_id=7, is_client_gone=lambda: gave_up)
     second = Entry("m", 0.0, "r-2", batch_num="2", plan_id=7)
     record.arrive(first)
     record.arrive(second)
@@ -170,8 +170,8 @@ def test_giving_up_counts_even_before_the_server_has_noticed(gave_up: bool) -> N
     record.close()
 
 
-def test_an_earlier_batch_after_a_later_one_is_late_even_when_that_was_refused(gateway: Any) -> None:
-    gateway.fault(kind="throttle")
+def test_an_earlier_batch_after_a_later_one_is_late_even_when_that_was_refused(gateway: Gateway) -> None:
+    gateway.add_fault(kind="throttle")
     gateway.submit(batch_num="10")
     gateway.moment += 5
     gateway.submit(batch_num="9")
@@ -181,13 +181,13 @@ def test_an_earlier_batch_after_a_later_one_is_late_even_when_that_was_refused(g
 
 
 @pytest.mark.parametrize("batch_num", ["x", "9" * 19, "９", "²"])
-def test_a_batch_num_that_is_no_number_has_no_place_in_the_order(gateway: Any, batch_num: str) -> None:
+def test_a_batch_num_that_is_no_number_has_no_place_in_the_order(gateway: Gateway, batch_num: str) -> None:
     gateway.submit(batch_num=batch_num)
     gateway.submit(batch_num="1")
     assert gateway.record()["order_violations"] == []
 
 
-def test_a_record_of_many_tasks_is_cheap_to_ask_for(gateway: Any) -> None:
+def test_reports_many_tasks(gateway: Gateway) -> None:
     for number in range(20):
         tasks = [gateway.task(number * 500 + index) for index in range(500)]
         gateway.submit(task_unique_code=f"code-{number}", task_list=tasks)
@@ -210,9 +210,9 @@ def test_a_record_of_many_tasks_is_cheap_to_ask_for(gateway: Any) -> None:
         {"plan_id": True},
     ],
 )
-def test_a_nonsensical_request_is_recorded_all_the_same(gateway: Any, struct: Any) -> None:
+def test_records_an_invalid_request(gateway: Gateway, struct: object) -> None:
     gateway.submit(json.dumps(struct))
-    last = gateway.last()
+    last = gateway.last_request()
     assert (last["outcome"], last["biz_ids"], last["plan_id"], last["batch_num"]) == (
         "refused",
         [],

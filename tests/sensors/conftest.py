@@ -45,11 +45,11 @@ class Waiting:
         self.mode = mode
         self.deferrals: list[TaskDeferred] = []
         self.events: list[Any] = []
-        self.first_look: datetime | None = None
+        self.first_poll: datetime | None = None
         monkeypatch.setattr(triggers, "pull_xcom", self._pull)
         if AIRFLOW < (3, 0):
             # There a sensor asks Airflow's database, which these tests have none of; later, its task instance.
-            monkeypatch.setattr("airflow.sensors.base._orig_start_date", lambda **_: self.first_look)
+            monkeypatch.setattr("airflow.sensors.base._orig_start_date", lambda **_: self.first_poll)
 
     def _pull(self, pointer: Any, key: str) -> Any:
         assert (pointer["dag_id"], pointer["run_id"], pointer["map_index"]) == ("dag", "run", -1)
@@ -65,7 +65,7 @@ class Waiting:
     def __call__(self, meanwhile: Callable[[], None] | None = None, **arguments: Any) -> Any:
         """Wait to the end.
 
-        :param meanwhile: happens after the first look.
+        :param meanwhile: happens after the first poll.
         """
         try:
             return self._wait(meanwhile, arguments)
@@ -75,12 +75,12 @@ class Waiting:
     def _wait(self, meanwhile: Callable[[], None] | None, arguments: dict[str, Any]) -> Any:
         started, give_up = datetime.now(UTC), time.monotonic() + 60
         again: tuple[str, dict[str, Any]] | None = None
-        for look in itertools.takewhile(lambda _: time.monotonic() < give_up, itertools.count()):
+        for attempt in itertools.takewhile(lambda _: time.monotonic() < give_up, itertools.count()):
             # Each time a worker begins anew, from the DAG file.
             sensor = self.sensor(**arguments)
             context = self.run.context("wait")
-            context["ti"].first_look = self.first_look = started if look else None
-            if look == 1 and meanwhile:
+            context["ti"].first_poll = self.first_poll = started if attempt else None
+            if attempt == 1 and meanwhile:
                 meanwhile()
             if self.mode == "poke" and meanwhile:
                 sensor.poke = _then(sensor.poke, meanwhile)  # type: ignore[method-assign]
@@ -91,7 +91,7 @@ class Waiting:
             except AirflowRescheduleException:
                 continue
             except TaskDeferred as deferred:
-                if look == 0 and meanwhile:
+                if attempt == 0 and meanwhile:
                     meanwhile()
                     meanwhile = None
                 self.deferrals.append(deferred)

@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
-from airflow_provider_lingyang.results.poller import WaitError
+from airflow_provider_lingyang.results.poller import PollError
 from airflow_provider_lingyang.sandbox import LOOKUP
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 
@@ -42,7 +42,7 @@ def submitted(run: Any, count: int = 60, **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def settle(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Sets the connection's ``lookup_settle``, the seconds after which the look-up knows everybody."""
+    """Sets the connection's ``lookup_settle``, the seconds after which the look-up knows all recipients."""
 
     def set_to(seconds: float) -> None:
         # Never less than a request may be under way.
@@ -61,7 +61,7 @@ def counts(value: Any) -> dict[str, int]:
 # --- ends well ---------------------------------------------------------------------------------------------------
 
 
-def test_everybody_is_finished(waiting: Any, sandbox: SandboxProcess, run: Any) -> None:
+def test_all_recipients_are_finished(waiting: Any, sandbox: SandboxProcess, run: Any) -> None:
     value = waiting(campaign=submitted(run))
     assert counts(value) == {"recipients": 60, "finished": 60, "answered": 58, "not_reached": 2}
     assert sum(value["slots"]["a"].values()) == 58
@@ -69,12 +69,39 @@ def test_everybody_is_finished(waiting: Any, sandbox: SandboxProcess, run: Any) 
     assert value["results"]["B1"]["slots"].keys() == {"a"}
 
 
+def test_deferrable_overrides_mode(deferred: Any, sandbox: SandboxProcess, run: Any) -> None:
+    manifest = submitted(run, 3)
+    fault = {"kind": "http", "status": 503, "method": LOOKUP, "times": None}
+    sandbox.add_fault(**fault)
+    value = deferred(sandbox.clear_faults, campaign=manifest, mode="reschedule", timeout=60)
+    assert counts(value) == {"recipients": 3, "finished": 3, "answered": 3}
+    assert len(deferred.deferrals) == 1
+
+
+def test_undefined_statuses_are_named_and_then_warned_of(
+    waiting: Any,
+    sandbox: SandboxProcess,
+    run: Any,
+    settle: Callable[[float], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settle(0.1)
+    query = RESULT_QUERY | {"done_values": ["ANOTHER WORD"], "failed_values": []}
+    caplog.set_level("INFO")
+    ended = waiting(campaign=submitted(run, 3), result_query=query)
+    assert isinstance(ended, AirflowSensorTimeout)
+    assert "status in neither done_values nor failed_values: " in str(ended)
+    warned = [record for record in caplog.records if "this wait may never end" in record.getMessage()]
+    assert warned
+    assert {record.levelname for record in warned} == {"WARNING"}
+
+
 def test_enough_are_finished(waiting: Any, sandbox: SandboxProcess, run: Any) -> None:
     value = waiting(campaign=submitted(run), result_query=NO_STATUS, complete_ratio=0.9)
     assert counts(value) == {"recipients": 60, "finished": 58, "answered": 58, "waiting": 2}
 
 
-def test_the_answers_come_after_the_first_look(waiting: Any, sandbox: SandboxProcess, run: Any) -> None:
+def test_results_come_after_the_first_poll(waiting: Any, sandbox: SandboxProcess, run: Any) -> None:
     manifest = submitted(run, 3)
     fault = {"kind": "http", "status": 503, "method": LOOKUP, "times": None}
     sandbox.add_fault(**fault)
@@ -82,7 +109,7 @@ def test_the_answers_come_after_the_first_look(waiting: Any, sandbox: SandboxPro
     assert counts(value)["finished"] == 3
 
 
-def test_nobody_was_asked(waiting: Any, sandbox: SandboxProcess, run: Any) -> None:
+def test_campaign_without_recipients(waiting: Any, sandbox: SandboxProcess, run: Any) -> None:
     assert counts(waiting(campaign=submitted(run, 0, on_empty="succeed"))) == {}
 
 
@@ -94,7 +121,7 @@ BOTH = [(False, AirflowFailException), (True, AirflowSkipException)]
 @pytest.mark.parametrize(
     ("soft_fail", "expected"), [(False, AirflowSensorTimeout), (True, AirflowSkipException)]
 )
-def test_too_few_in_time(
+def test_timeout_with_too_few_finished(
     waiting: Any, sandbox: SandboxProcess, run: Any, soft_fail: bool, expected: type
 ) -> None:
     error = waiting(campaign=submitted(run), result_query=NO_STATUS, soft_fail=soft_fail)
@@ -106,7 +133,7 @@ def test_too_few_in_time(
 
 
 @pytest.mark.parametrize("soft_fail", [False, True])
-def test_too_few_in_time_may_be_a_success_or_a_skip(
+def test_timeout_may_succeed_or_skip(
     waiting: Any, sandbox: SandboxProcess, run: Any, soft_fail: bool
 ) -> None:
     manifest = submitted(run)
@@ -118,46 +145,46 @@ def test_too_few_in_time_may_be_a_success_or_a_skip(
 
 
 @pytest.mark.parametrize("on_incomplete", ["fail", "skip", "succeed"])
-def test_where_the_last_look_failed_nobody_can_tell(
+def test_timeout_after_a_failed_poll(
     waiting: Any, sandbox: SandboxProcess, run: Any, on_incomplete: str
 ) -> None:
     manifest = submitted(run, 3)
     sandbox.add_fault(kind="http", status=503, method=LOOKUP, times=None)
     error = waiting(campaign=manifest, on_incomplete=on_incomplete)
     assert type(error) is AirflowSensorTimeout
-    assert "the last look failed, so nobody can tell who is finished" in str(error)
+    assert "the last poll failed, so the number of finished recipients is not known" in str(error)
     assert "HTTP 503" in str(error)
 
 
 @pytest.mark.parametrize(("soft_fail", "expected"), BOTH)
-def test_ids_that_the_gateway_does_not_know_end_the_wait_after_lookup_settle(
+def test_unknown_ids_end_the_wait_after_lookup_settle(
     waiting: Any, sandbox: SandboxProcess, run: Any, settle: Any, soft_fail: bool, expected: type
 ) -> None:
     settle(0.2)
     submitted(run, 3)
-    error = waiting(biz_ids=["B1", "B2", "nobody"], required_slots=["a"], timeout=30, soft_fail=soft_fail)
+    error = waiting(biz_ids=["B1", "B2", "unknown"], required_slots=["a"], timeout=30, soft_fail=soft_fail)
     assert type(error) is expected
     if not soft_fail:
         assert "1 unknown to the gateway" in str(error)
-        assert "after 0.2 s (lookup_settle) it never will: nobody." in str(error)
-    value = waiting(biz_ids=["B1", "B2", "nobody"], required_slots=["a"], complete_ratio=0.5, timeout=30)
+        assert "after 0.2 s (lookup_settle) stays unknown: unknown." in str(error)
+    value = waiting(biz_ids=["B1", "B2", "unknown"], required_slots=["a"], complete_ratio=0.5, timeout=30)
     assert counts(value) == {"recipients": 3, "finished": 2, "answered": 2, "unknown": 1}
 
 
 @pytest.mark.parametrize(("soft_fail", "expected"), BOTH)
-def test_answers_of_another_campaign_are_none(
+def test_results_of_another_campaign_are_foreign(
     waiting: Any, sandbox: SandboxProcess, run: Any, settle: Any, soft_fail: bool, expected: type
 ) -> None:
     settle(0.2)
     manifest = submitted(run, 3)
-    # The same ids, sent once more by somebody else: each look-up answers with both tasks.
+    # The same ids, sent once more by another task: each look-up answers with both tasks.
     submitted(run, 2)
     run.xcom["submit", "biz_ids"] = ["B0", "B1", "B2"]
     run.xcom["submit", "task_ids"] = [1, 2, 3]
     error = waiting(campaign=manifest, timeout=30, soft_fail=soft_fail)
     assert type(error) is expected
     if not soft_fail:
-        assert "3 with an answer of another task only" in str(error)
+        assert "3 with a result of another task only" in str(error)
 
 
 @pytest.mark.parametrize(("soft_fail", "expected"), BOTH)
@@ -166,12 +193,12 @@ def test_answers_of_another_campaign_are_none(
     [
         ({"biz_ids": []}, "nothing to look up: the list of biz_ids is empty"),
         ({"biz_ids": ["1", "1"]}, "1 of the 2 biz_ids are there twice"),
-        ({"biz_ids": ["1"], "required_slots": [], "result_query": NO_STATUS}, "nothing can tell who is finished"),
+        ({"biz_ids": ["1"], "required_slots": [], "result_query": NO_STATUS}, "cannot decide when a recipient is finished"),
         ({"biz_ids": ["1"], "result_query": RESULT_QUERY | {"items_path": "result.dta"}}, "no 'dta' in result"),
         ({"biz_ids": ["1"], "result_query": RESULT_QUERY | {"method": "no.such"}}, "the look-up cannot work"),
     ],
 )  # fmt: skip
-def test_what_cannot_work(
+def test_wait_that_no_retry_can_cure(
     waiting: Any,
     sandbox: SandboxProcess,
     run: Any,
@@ -191,7 +218,7 @@ def test_what_cannot_work(
 
 
 @pytest.mark.parametrize(("soft_fail", "expected"), BOTH)
-def test_a_failure_for_good_after_the_first_look(
+def test_final_failure_after_the_first_poll(
     waiting: Any, sandbox: SandboxProcess, run: Any, soft_fail: bool, expected: type
 ) -> None:
     manifest = submitted(run)
@@ -211,7 +238,7 @@ def test_a_failure_for_good_after_the_first_look(
 
 
 @pytest.mark.parametrize("soft_fail", [False, True])
-def test_a_query_that_does_not_work_the_first_time(
+def test_query_that_fails_in_the_first_poll(
     waiting: Any, sandbox: SandboxProcess, audience_db: FillDb, soft_fail: bool
 ) -> None:
     audience_db(["a"], [])
@@ -221,13 +248,11 @@ def test_a_query_that_does_not_work_the_first_time(
         required_slots=["a"],
         soft_fail=soft_fail,
     )
-    assert type(error) is WaitError
+    assert type(error) is PollError
     assert "no such table: nowhere" in str(error)
 
 
-def test_a_campaign_that_was_only_validated_is_skipped(
-    waiting: Any, sandbox: SandboxProcess, run: Any
-) -> None:
+def test_validated_campaign_is_skipped(waiting: Any, sandbox: SandboxProcess, run: Any) -> None:
     error = waiting(campaign=submitted(run, 3, validate_only=True))
     assert type(error) is AirflowSkipException
     assert "validated only" in str(error)
@@ -236,17 +261,15 @@ def test_a_campaign_that_was_only_validated_is_skipped(
 # --- answers that are pushed -------------------------------------------------------------------------------------
 
 PUSHED = {"results_sql": "SELECT biz_id, output_params FROM pushed", "results_conn_id": "audience_db"}
-TOLD = json.dumps({"slots": [{"name": "a", "action": "ask", "value": "yes", "required": True}]})
+SLOTS = json.dumps({"slots": [{"name": "a", "action": "ask", "value": "yes", "required": True}]})
 
 
-def test_pushed_answers_are_waited_for(
-    waiting: Any, sandbox: SandboxProcess, run: Any, audience_db: FillDb
-) -> None:
+def test_results_in_a_table(waiting: Any, sandbox: SandboxProcess, run: Any, audience_db: FillDb) -> None:
     manifest = submitted(run, 3)
-    audience_db(["biz_id", "output_params"], [("B0", TOLD), ("other", TOLD)], table="pushed")
-    everybody = [("B0", TOLD), ("B1", '{"a": "no"}'), ("B1", '{"a": "later"}'), ("B2", TOLD)]
+    audience_db(["biz_id", "output_params"], [("B0", SLOTS), ("other", SLOTS)], table="pushed")
+    rows = [("B0", SLOTS), ("B1", '{"a": "no"}'), ("B1", '{"a": "later"}'), ("B2", SLOTS)]
     value = waiting(
-        meanwhile=lambda: audience_db(["biz_id", "output_params"], everybody, table="pushed"),
+        meanwhile=lambda: audience_db(["biz_id", "output_params"], rows, table="pushed"),
         campaign=manifest,
         timeout=30,
         **PUSHED,
@@ -256,15 +279,15 @@ def test_pushed_answers_are_waited_for(
     assert not [r for r in sandbox.record()["requests"] if r["method"] == LOOKUP]
 
 
-def test_pushed_answers_may_bring_a_status_and_a_task(
+def test_results_in_a_table_with_status_and_task(
     waiting: Any, sandbox: SandboxProcess, run: Any, audience_db: FillDb
 ) -> None:
     manifest = submitted(run, 3)
     tasks = run.xcom["submit", "task_ids"]
     rows = [
         ("B0", "", "HUNG_UP", tasks[0]),
-        ("B1", TOLD, "OK", tasks[1]),
-        ("B2", TOLD, "OK", 1),
+        ("B1", SLOTS, "OK", tasks[1]),
+        ("B2", SLOTS, "OK", 1),
         ("B2", "x", "ON", tasks[2]),
     ]
     audience_db(["BIZ_ID", "output_params", "status", "task_id"], rows, table="pushed")
@@ -276,10 +299,10 @@ def test_pushed_answers_may_bring_a_status_and_a_task(
     )
     assert type(error) is AirflowSensorTimeout
     assert "2 of 3 finished: 1 answered, 1 not reached; 1 waiting" in str(error)
-    assert "1 with slots that are no JSON" in str(error)
+    assert "1 with slots that cannot be read" in str(error)
 
 
-def test_people_of_whom_nothing_was_pushed_are_waited_for_however_long_it_takes(
+def test_recipients_without_a_row_stay_waiting(
     waiting: Any, sandbox: SandboxProcess, run: Any, audience_db: FillDb, settle: Any
 ) -> None:
     settle(0)
@@ -297,7 +320,7 @@ def test_people_of_whom_nothing_was_pushed_are_waited_for_however_long_it_takes(
         (["biz_id", "output_params", "status"], "nothing says what it means"),
     ],
 )
-def test_results_sql_that_cannot_be_right(
+def test_wrong_results_sql(
     waiting: Any, sandbox: SandboxProcess, audience_db: FillDb, columns: list[str], expected: str
 ) -> None:
     audience_db(columns, [], table="pushed")
@@ -309,9 +332,7 @@ def test_results_sql_that_cannot_be_right(
         raise error
 
 
-def test_what_does_not_fit_into_a_trigger_as_it_is_stored_goes_by_xcom(
-    deferred: Any, sandbox: SandboxProcess, run: Any
-) -> None:
+def test_ids_too_long_for_a_trigger_go_by_xcom(deferred: Any, sandbox: SandboxProcess, run: Any) -> None:
     # 28 KB as UTF-8, and 55 KB as Airflow writes it, before it is encrypted: MySQL's column ends at 64 KB.
     ids = [f"{number:03}" + "客" * 30 for number in range(300)]
     deferred(biz_ids=ids, required_slots=["a"], timeout=3)

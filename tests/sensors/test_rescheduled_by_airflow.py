@@ -1,4 +1,4 @@
-"""A wait that a real Airflow reschedules: each look is a new process, and only Airflow knows when the first one was."""
+"""A wait that a real Airflow reschedules: each poll is a new process, and only Airflow knows when the first one was."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ with DAG("rescheduled", schedule=None, catchup=False):
 """
 
 
-def test_people_whom_the_gateway_does_not_know_end_it_once_the_first_look_is_long_enough_ago(
+def test_unknown_recipients_end_the_wait_lookup_settle_after_the_first_poll(
     sandbox: SandboxProcess, airflow_cli: Any
 ) -> None:
     (airflow_cli.home / "dags").mkdir()
     (airflow_cli.home / "dags" / "rescheduled.py").write_text(DAG)
-    # The second look comes late enough. One that is too early, and so another, is beyond `dags test` of Airflow 3.0,
-    # which subtracts the text that it takes for the first look's date.
+    # The second poll comes late enough. One that is too early, and so another, is beyond `dags test` of Airflow 3.0,
+    # which subtracts the text that it takes for the first poll's date.
     connection = sandbox.connection(timeout=2, lookup_settle=2)
     ran = airflow_cli("dags", "test", "rescheduled", AIRFLOW_CONN_LINGYANG_DEFAULT=json.dumps(connection))
     # Airflow before 3 ends with success whatever became of the run.
     assert "the gateway does not know" in ran.stdout, ran.stdout[-5000:]
-    looks = [each for each in sandbox.record()["requests"] if "result" in each["method"]]
-    assert len(looks) > 1
+    look_ups = [each for each in sandbox.record()["requests"] if "result" in each["method"]]
+    assert len(look_ups) > 1

@@ -56,7 +56,7 @@ def check(value: dict[str, Any], count: int = 60) -> None:
     assert len(value["results"]) == count
 
 
-def test_it_waits_for_the_campaign_that_it_is_given(sandbox: SandboxProcess, run: Any) -> None:
+def test_waits_for_a_campaign(sandbox: SandboxProcess, run: Any) -> None:
     check(run.execute(wait(campaign=submitted(run))))
 
 
@@ -73,7 +73,7 @@ def test_ids_may_be_a_list_or_a_query(sandbox: SandboxProcess, run: Any, audienc
     check(run.execute(wait(**query, required_slots=["a"])))
 
 
-def test_ids_beyond_what_xcom_carries_come_from_the_submit_tasks_query(
+def test_ids_beyond_the_xcom_limit_come_from_the_submit_query(
     sandbox: SandboxProcess, run: Any, audience_db: FillDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__LINGYANG__XCOM_IDS_LIMIT", "5")
@@ -90,8 +90,9 @@ def test_ids_beyond_what_xcom_carries_come_from_the_submit_tasks_query(
     assert value["counts"]["finished"] == 60
     assert value["results"] is None
     audience_db(["id", "tel"], [("B1", "x")])
-    assert "accepted 60 people, but the submit task's query gives 1 ids, which are not those" in run.fails(
-        wait(campaign=manifest)
+    assert (
+        "accepted 60 recipients, but the submit task's query gives 1 ids, which are not those"
+        in run.fails(wait(campaign=manifest))
     )
 
 
@@ -107,7 +108,7 @@ def test_without_a_status_filled_slots_decide(sandbox: SandboxProcess, run: Any)
         run.execute(wait(campaign=manifest, result_query=NO_STATUS, timeout=0.2, soft_fail=True))
 
 
-def test_a_slot_that_the_campaign_did_not_ask_for_is_warned_of_at_once(
+def test_unknown_slots_are_warned_of(
     sandbox: SandboxProcess, run: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -116,19 +117,19 @@ def test_a_slot_that_the_campaign_did_not_ask_for_is_warned_of_at_once(
     assert warning.startswith("'aa' is not one of the campaign's output_slots (did you mean 'a'?)")
 
 
-def test_reschedule_mode_asks_once_and_leaves_the_worker(sandbox: SandboxProcess, run: Any) -> None:
+def test_reschedule_mode_polls_once(sandbox: SandboxProcess, run: Any) -> None:
     one = wait(campaign=submitted(run), result_query=NO_STATUS, mode="reschedule")
     assert one.poke(run.context("wait")) is False
     done = wait(campaign=run.manifest(), mode="reschedule").poke(run.context("wait"))
     check(done.xcom_value)  # type: ignore[union-attr]
 
 
-def test_people_the_gateway_does_not_know_are_waited_for(sandbox: SandboxProcess, run: Any) -> None:
+def test_unknown_recipients_are_waited_for(sandbox: SandboxProcess, run: Any) -> None:
     submitted(run, 3)
-    assert wait(biz_ids=["B1", "nobody"], required_slots=["a"]).poke(run.context("wait")) is False
+    assert wait(biz_ids=["B1", "unknown"], required_slots=["a"]).poke(run.context("wait")) is False
 
 
-def test_a_failing_look_up_is_tried_again_by_the_next_poke(sandbox: SandboxProcess, run: Any) -> None:
+def test_failed_look_up_is_retried_by_the_next_poke(sandbox: SandboxProcess, run: Any) -> None:
     one = wait(campaign=submitted(run), lingyang_conn_id="lingyang_default")
     sandbox.add_fault(kind="http", status=502, method=RESULT_QUERY["method"], times=6)
     assert one.poke(run.context("wait")) is False
@@ -174,12 +175,12 @@ def test_arguments_that_cannot_be_right_fail_while_the_dag_is_parsed(
         ({"campaign": None, "ids_sql": "SELECT 1 WHERE 0", "ids_conn_id": "audience_db"}, "the list of biz_ids is empty"),
         ({"biz_ids": ["1"], "result_query": RESULT_QUERY | {"done_value": []}}, r"done_value is not a field .*did you mean done_values\?"),
         ({"biz_ids": ["1"], "result_query": "{"}, "the task's own result_query: result_query is not JSON"),
-        ({"biz_ids": ["1"], "result_query": NO_STATUS}, "nothing can tell who is finished"),
+        ({"biz_ids": ["1"], "result_query": NO_STATUS}, "cannot decide when a recipient is finished"),
         ({"biz_ids": ["1"], "result_query": RESULT_QUERY | {"method": "no.such.method"}}, "does not know the method"),
         ({"biz_ids": ["1"], "result_query": RESULT_QUERY | {"items_path": "answer.data"}}, "no 'answer' in the answer's root element, which holds: request_id, result"),
     ],
 )  # fmt: skip
-def test_what_cannot_work_fails_at_once_and_says_why(
+def test_final_failures_fail_at_once(
     sandbox: SandboxProcess, run: Any, audience_db: FillDb, changes: dict[str, Any], expected: str
 ) -> None:
     audience_db(["a"], [])
@@ -187,41 +188,37 @@ def test_what_cannot_work_fails_at_once_and_says_why(
         run.execute(rendered(LingyangResultSensor, {"task_id": "wait", "required_slots": []} | changes))
 
 
-def test_a_campaign_that_reached_nobody_has_nothing_to_look_up(sandbox: SandboxProcess, run: Any) -> None:
+def test_campaign_without_accepted_recipients_fails(sandbox: SandboxProcess, run: Any) -> None:
     sandbox.add_fault(kind="refuse", code="400", message="x")
-    assert "accepted nobody" in run.fails(wait(campaign=submitted(run)))
+    assert "has no accepted recipient" in run.fails(wait(campaign=submitted(run)))
 
 
-def test_ids_are_read_as_the_operator_reads_them(sandbox: SandboxProcess, run: Any) -> None:
-    people = [row | {"biz_id": number} for number, row in enumerate(rows(60))]
-    submitted(run, audience=people)
+def test_ids_are_converted_as_by_the_operator(sandbox: SandboxProcess, run: Any) -> None:
+    audience = [row | {"biz_id": number} for number, row in enumerate(rows(60))]
+    submitted(run, audience=audience)
     check(run.execute(wait(biz_ids=[Decimal(f"{number}.00") for number in range(60)], required_slots=["a"])))
 
 
-def test_a_campaign_that_rendered_to_nothing_says_so(sandbox: SandboxProcess, run: Any) -> None:
+def test_campaign_that_renders_to_none_fails(sandbox: SandboxProcess, run: Any) -> None:
     one = wait(campaign={"x": 1})
     one.campaign = None
-    assert "campaign must be the manifest" in run.fails(one)
+    assert "campaign is None: the submit task pushed no manifest" in run.fails(one)
 
 
 @pytest.mark.parametrize("name", ["results_sql", "results_conn_id", "result_query", "lingyang_conn_id"])
-def test_what_was_given_and_rendered_to_nothing_is_not_replaced_by_something_else(
-    sandbox: SandboxProcess, run: Any, name: str
-) -> None:
+def test_arguments_that_render_to_none_fail(sandbox: SandboxProcess, run: Any, name: str) -> None:
     table = {"results_sql": "SELECT 1", "results_conn_id": "db"} if name.startswith("results_") else {}
     one = wait(campaign=submitted(run), **(table or {"result_query": RESULT_QUERY}))
     setattr(one, name, None)
     assert f"{name} was given, but has rendered to nothing" in run.fails(one)
 
 
-def test_a_path_that_is_wrong_in_its_last_step_does_not_read_as_nobody_found(
-    sandbox: SandboxProcess, run: Any
-) -> None:
+def test_wrong_items_path_is_an_error(sandbox: SandboxProcess, run: Any) -> None:
     query = RESULT_QUERY | {"items_path": "result.dta"}
     assert "no 'dta' in result, which holds: " in run.fails(wait(campaign=submitted(run), result_query=query))
 
 
-def test_a_campaign_that_was_only_validated_is_skipped(sandbox: SandboxProcess, run: Any) -> None:
+def test_validated_campaign_is_skipped(sandbox: SandboxProcess, run: Any) -> None:
     with pytest.raises(AirflowSkipException, match="validated only"):
         run.execute(wait(campaign=submitted(run, validate_only=True)))
 
@@ -231,7 +228,7 @@ def test_an_empty_campaign_is_complete(sandbox: SandboxProcess, run: Any) -> Non
     assert value["counts"]["recipients"] == 0
 
 
-def test_without_a_look_up_it_says_that_one_must_be_described(
+def test_without_result_query_fails(
     sandbox: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = sandbox.connection()

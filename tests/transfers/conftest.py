@@ -1,4 +1,4 @@
-"""Tables of answers in real databases."""
+"""Tables of results in real databases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SQL = ["sqlite", "psycopg2", "psycopg3", "mariadb"]
 
 
 class Warehouse:
-    """The database of connection ``warehouse``, and a look into it."""
+    """The database of connection ``warehouse``, and its rows."""
 
     def __init__(self, kind: str, hook: Callable[[], Any]) -> None:
         self.kind = kind
@@ -95,7 +95,7 @@ def transfer() -> Callable[..., LingyangToSqlOperator]:
 
 @pytest.fixture
 def submit(run: Any) -> Callable[..., dict[str, Any]]:
-    """Submits a campaign of so many people, B0, B1 …, and returns its manifest."""
+    """Submits a campaign of ``count`` recipients, B0, B1 …, and returns its manifest."""
 
     def submit(count: int = 60, **changes: Any) -> dict[str, Any]:
         audience = [
@@ -112,7 +112,7 @@ def submit(run: Any) -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def pushed(audience_db: Callable[..., None]) -> Callable[..., dict[str, Any]]:
-    """Puts answers into a table, and returns the arguments with which they are read from there."""
+    """Fills a table with results, and returns the arguments that read them."""
 
     def push(rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
         columns = ["biz_id", "output_params", "status", "task_id"]
@@ -142,6 +142,7 @@ def counts(value: Any) -> dict[str, int]:
             "foreign",
         ),
         "unreadable",
+        "cut",
     }
     parts = ("filled", "empty", "not_reached", "unknown", "foreign")
     assert sum(found[part] for part in parts) == found["recipients"]

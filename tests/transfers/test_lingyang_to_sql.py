@@ -14,9 +14,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException
 
 from airflow_provider_lingyang.config.arguments import ArgumentError
-from airflow_provider_lingyang.results.table import AnswerTable
-from airflow_provider_lingyang.sandbox import LOOKUP
-from airflow_provider_lingyang.sandbox import simulated_people as people
+from airflow_provider_lingyang.results.table import ResultsTable
+from airflow_provider_lingyang.sandbox import LOOKUP, simulated_people
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 from airflow_provider_lingyang.transfers import lingyang_to_sql
 from airflow_provider_lingyang.transfers.lingyang_to_sql import LingyangToSqlOperator
@@ -26,11 +25,12 @@ Counts = Callable[[Any], dict[str, int]]
 # --- what is written ---------------------------------------------------------------------------------------------
 
 
-def test_everybody_has_one_row_however_often_it_runs(
+def test_one_row_per_recipient_on_every_run(
     warehouse: Any, sandbox: SandboxProcess, run: Any, submit: Any, transfer: Any, counts: Counts
 ) -> None:
+    """The upsert."""
     manifest = submit()
-    reached = sum(people.is_reached(0, f"B{n}") for n in range(60))
+    reached = sum(simulated_people.is_reached(0, f"B{n}") for n in range(60))
     expected = {"recipients": 60, "rows": 60, "filled": reached, "not_reached": 60 - reached}
     before = datetime.now(UTC)
     value = run.execute(transfer(campaign=manifest))
@@ -42,8 +42,8 @@ def test_everybody_has_one_row_however_often_it_runs(
     tasks = dict(zip(run.xcom["submit", "biz_ids"], run.xcom["submit", "task_ids"], strict=True))
     for biz_id, (task_id, plan_id, campaign_key, status, output_params, a, b) in rows.items():
         assert (task_id, plan_id, campaign_key) == (str(tasks[biz_id]), 7, "dag/run/submit")
-        if people.is_reached(0, biz_id):
-            slots = {slot: people.choice(0, biz_id, slot) for slot in "ab"}
+        if simulated_people.is_reached(0, biz_id):
+            slots = {slot: simulated_people.slot_value(0, biz_id, slot) for slot in "ab"}
             assert (status, json.loads(output_params), a, b) == ("ANSWERED", slots, slots["a"], slots["b"])
         else:
             assert (status, json.loads(output_params), a, b) == (
@@ -67,7 +67,7 @@ def _moment(value: Any) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def test_answers_that_change_overwrite_and_what_says_nothing_does_not(
+def test_changed_results_overwrite_and_empty_ones_do_not(
     warehouse: Any, run: Any, transfer: Any, pushed: Any, counts: Counts
 ) -> None:
     ids = {"biz_ids": ["A", "B", "C", "D", "E", "F"], "slots": ["x", "y"]}
@@ -100,7 +100,7 @@ def test_answers_that_change_overwrite_and_what_says_nothing_does_not(
     assert warehouse.rows(*columns) == {
         "A": (None, "OK", now, "new", None),
         "B": ("11", "OK", now, "new", None),
-        # Slots that cannot be read, or that are not there, leave what was told before.
+        # Slots that cannot be read, or that are not there, leave the earlier values.
         "C": ("11", "HUNG_UP", whole, "1", '{"z": [2]}'),
         # Another task's are none of this one's.
         "D": ("22", "OK", "{}", None, None),
@@ -109,7 +109,7 @@ def test_answers_that_change_overwrite_and_what_says_nothing_does_not(
     }
 
 
-def test_columns_of_the_user_keep_what_they_hold(
+def test_columns_of_the_user_keep_their_values(
     warehouse: Any, run: Any, transfer: Any, pushed: Any, counts: Counts
 ) -> None:
     ids = {"biz_ids": ["A", "B"], "slots": ["x"], "create_table": False}
@@ -128,7 +128,7 @@ def test_columns_of_the_user_keep_what_they_hold(
     assert warehouse.rows("x", "note", "task_id") == {"A": ("2", "mine", 5), "B": ("3", "new", None)}
 
 
-def test_no_time_zone_of_a_session_shifts_the_time(
+def test_fetched_at_is_utc_in_any_session_time_zone(
     warehouse: Any, run: Any, transfer: Any, pushed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if warehouse.kind == "sqlite":
@@ -168,14 +168,14 @@ AWKWARD = [
 def test_any_slot_may_be_a_column(
     warehouse: Any, run: Any, transfer: Any, pushed: Any, counts: Counts
 ) -> None:
-    told = {slot: f"值{number}" for number, slot in enumerate(AWKWARD)}
-    push = pushed([("A", json.dumps(told))])
+    values = {slot: f"值{number}" for number, slot in enumerate(AWKWARD)}
+    push = pushed([("A", json.dumps(values))])
     for key in ("inserted", "updated"):
         value = run.execute(transfer(biz_ids=["A"], slots=AWKWARD, **push))
         assert counts(value) == {"recipients": 1, "rows": 1, key: 1, "filled": 1}
         quote = warehouse.quote
         names = ", ".join(quote + slot.replace(quote, quote * 2) + quote for slot in AWKWARD)
-        assert list(warehouse.sql(f"SELECT {names} FROM answers")[0]) == list(told.values())
+        assert list(warehouse.sql(f"SELECT {names} FROM answers")[0]) == list(values.values())
 
 
 def test_a_slot_may_have_a_column_of_another_name(
@@ -186,8 +186,8 @@ def test_a_slot_may_have_a_column_of_another_name(
     assert counts(run.execute(transfer(campaign=manifest, slots=slots)))["filled"] == 3
     assert warehouse_columns(sqlite)[-2:] == ["answered_status", "how_long"]
     assert sqlite.rows("answered_status", "how_long")["B1"] == (
-        people.choice(0, "B1", "status"),
-        people.choice(0, "B1", "how long?"),
+        simulated_people.slot_value(0, "B1", "status"),
+        simulated_people.slot_value(0, "B1", "how long?"),
     )
 
 
@@ -195,7 +195,7 @@ def warehouse_columns(warehouse: Any) -> list[str]:
     return [row[1] for row in warehouse.sql("PRAGMA table_info(answers)")]
 
 
-def test_without_slots_whoever_answered_anything_counts_as_filled(
+def test_without_slots_any_value_counts_as_filled(
     sqlite: Any, run: Any, transfer: Any, pushed: Any, counts: Counts
 ) -> None:
     push = pushed([("A", '{"x": "1"}'), ("B", '{"x": " "}'), ("C", "")])
@@ -203,7 +203,7 @@ def test_without_slots_whoever_answered_anything_counts_as_filled(
     assert counts(value) == {"recipients": 3, "rows": 3, "inserted": 3, "filled": 1, "empty": 2}
 
 
-def test_what_databases_refuse_in_a_text_does_not_hold_everybody_up(
+def test_characters_that_databases_refuse_are_replaced(
     warehouse: Any, run: Any, transfer: Any, pushed: Any
 ) -> None:
     text = '{"x": "a\\u0000b\\ud83dc", "y": "\\ud83d\\ude00"}'
@@ -220,7 +220,7 @@ def test_many_slots_fit_into_one_statement(warehouse: Any, run: Any, transfer: A
     assert set(warehouse.rows("slot149").values()) == {"x" * 20}
 
 
-def test_ids_that_differ_by_case_are_two_people(
+def test_ids_that_differ_by_case_are_two_recipients(
     warehouse: Any, run: Any, transfer: Any, pushed: Any, counts: Counts
 ) -> None:
     push = pushed([("A1", '{"x": "upper"}'), ("a1", '{"x": "lower"}')])
@@ -230,9 +230,7 @@ def test_ids_that_differ_by_case_are_two_people(
         assert warehouse.rows("x") == {"A1": "upper", "a1": "lower"}
 
 
-def test_a_table_that_takes_two_people_for_one_is_an_error_that_says_so(
-    make_warehouse: Any, run: Any, transfer: Any, pushed: Any
-) -> None:
+def test_key_that_ignores_case_is_an_error(make_warehouse: Any, run: Any, transfer: Any, pushed: Any) -> None:
     warehouse = make_warehouse("mariadb")
     warehouse.sql(
         "CREATE TABLE answers (biz_id VARCHAR(99), task_id TEXT, plan_id BIGINT, campaign_key VARCHAR(99), status TEXT, "
@@ -242,7 +240,7 @@ def test_a_table_that_takes_two_people_for_one_is_an_error_that_says_so(
     push = pushed([("A1", '{"x": "CANARY"}'), ("a1", '{"x": "CANARY"}')])
     text = run.stops(transfer(biz_ids=["A1", "a1"], **push))
     assert "needs the key (campaign_key, plan_id, biz_id), whose texts differ by case" in text
-    assert "Of 2 people 0 were written, 2 were not asked" in text
+    assert "Of 2 recipients 0 were written, 2 were not looked up" in text
     assert "CANARY" not in text
     assert warehouse.rows("status") == {}
 
@@ -258,17 +256,17 @@ def test_thousands_are_written_page_by_page(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("AIRFLOW__LINGYANG__XCOM_IDS_LIMIT", "5000")
-    monkeypatch.setattr(lingyang_to_sql, "_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(lingyang_to_sql, "_LOG_INTERVAL", 0.0)
     pages: list[int] = []
-    write = AnswerTable.write
+    write = ResultsTable.write
 
-    def watched(self: AnswerTable, rows: Any) -> Any:
+    def watched(self: ResultsTable, rows: Any) -> Any:
         pages.append(len(rows))
         return write(self, rows)
 
-    monkeypatch.setattr(AnswerTable, "write", watched)
+    monkeypatch.setattr(ResultsTable, "write", watched)
     manifest = submit(2500)
-    # A look hands over 1,500 people at a time then.
+    # A poll then passes on 1,500 recipients at a time.
     monkeypatch.setenv("AIRFLOW__LINGYANG__LOOKUPS_AT_A_TIME", "30")
     with caplog.at_level(logging.INFO, logger="airflow_provider_lingyang"):
         value = run.execute(transfer(campaign=manifest))
@@ -278,11 +276,11 @@ def test_thousands_are_written_page_by_page(
     assert len(warehouse.rows("a")) == 2500
     lines = [record.getMessage() for record in caplog.records if "table answers" in record.getMessage()]
     assert len(lines) == len(pages) + 1
-    assert "Of 2500 people 1000 were written, 1500 were not asked" in lines[0]
+    assert "Of 2500 recipients 1000 were written, 1500 were not looked up" in lines[0]
     assert "recipients 2500, rows 2500, inserted 2500, updated 0, filled " in lines[-1]
 
 
-def test_a_page_is_at_most_a_thousand_people(
+def test_transaction_holds_a_thousand_recipients_at_most(
     sqlite: Any, run: Any, transfer: Any, pushed: Any, counts: Counts
 ) -> None:
     """Of several rows of one person the first that finishes them counts, else the last, on whichever page."""
@@ -298,19 +296,19 @@ def test_a_page_is_at_most_a_thousand_people(
     assert (found["A0"], found["A1"], found["A2"], found["A3"]) == ("late", "first", "3", "1")
 
 
-# --- who has no row ----------------------------------------------------------------------------------------------
+# --- recipients without a row ----------------------------------------------------------------------------------------------
 
 
-def test_people_the_platform_does_not_know_have_no_row_and_are_counted(
+def test_unknown_recipients_have_no_row_and_are_counted(
     sandbox: SandboxProcess, sqlite: Any, run: Any, submit: Any, transfer: Any, counts: Counts
 ) -> None:
     submit(2)
-    value = run.execute(transfer(biz_ids=["B0", "nobody", "B1"], required_slots=["a"]))
+    value = run.execute(transfer(biz_ids=["B0", "unknown", "B1"], required_slots=["a"]))
     assert counts(value) == {"recipients": 3, "rows": 2, "inserted": 2, "filled": 2, "unknown": 1}
     assert sqlite.rows("a").keys() == {"B0", "B1"}
 
 
-def test_answers_of_another_task_are_none(
+def test_results_of_another_task_are_foreign(
     sandbox: SandboxProcess, sqlite: Any, run: Any, submit: Any, transfer: Any, counts: Counts
 ) -> None:
     manifest = submit(3)
@@ -320,7 +318,7 @@ def test_answers_of_another_task_are_none(
     assert sqlite.rows("a").keys() == {"B1"}
 
 
-def test_who_has_a_row_keeps_it_when_another_tasks_answer_comes_later(
+def test_row_stays_when_a_foreign_result_comes_later(
     sandbox: SandboxProcess, sqlite: Any, run: Any, submit: Any, transfer: Any, pushed: Any, counts: Counts
 ) -> None:
     manifest = submit(1)
@@ -332,7 +330,7 @@ def test_who_has_a_row_keeps_it_when_another_tasks_answer_comes_later(
     assert sqlite.rows("a") == {"B0": "own"}
 
 
-def test_waiting_people_are_written_as_they_are_now(
+def test_unfinished_recipients_are_written_too(
     sqlite: Any, run: Any, transfer: Any, pushed: Any, counts: Counts
 ) -> None:
     value = run.execute(
@@ -342,7 +340,7 @@ def test_waiting_people_are_written_as_they_are_now(
     assert sqlite.rows("status", "x", "y") == {"A": ("ON", "1", None)}
 
 
-def test_a_campaign_of_nobody(
+def test_campaign_without_recipients(
     sandbox: SandboxProcess, sqlite: Any, run: Any, submit: Any, transfer: Any, counts: Counts
 ) -> None:
     assert counts(run.execute(transfer(campaign=submit(0, on_empty="succeed")))) == {}
@@ -350,13 +348,13 @@ def test_a_campaign_of_nobody(
     with pytest.raises(AirflowSkipException, match="validated only"):
         run.execute(transfer(campaign=submit(3, validate_only=True)))
     sandbox.add_fault(kind="refuse", code="400", message="x")
-    assert "accepted nobody" in run.fails(transfer(campaign=submit(3)))
+    assert "has no accepted recipient" in run.fails(transfer(campaign=submit(3)))
 
 
 # --- tables that are not there, or not right ---------------------------------------------------------------------
 
 
-def test_a_table_that_is_not_there_is_an_error_before_the_first_look_up(
+def test_missing_table_is_an_error_before_the_first_look_up(
     warehouse: Any, sandbox: SandboxProcess, run: Any, submit: Any, transfer: Any
 ) -> None:
     text = run.fails(transfer(campaign=submit(3), create_table=False))
@@ -369,7 +367,7 @@ def test_a_table_that_is_not_there_is_an_error_before_the_first_look_up(
 
 
 @pytest.mark.parametrize("create", [False, True])
-def test_columns_that_are_missing_are_named_before_the_first_look_up(
+def test_missing_columns_are_named_before_the_first_look_up(
     warehouse: Any, sandbox: SandboxProcess, run: Any, submit: Any, transfer: Any, create: bool
 ) -> None:
     warehouse.sql(
@@ -417,7 +415,7 @@ def test_a_column_of_the_user_that_must_be_filled_is_an_error_without_values(
         text = run.stops(transfer(biz_ids=["A", "B"], **answers))
     # All of a page or nothing.
     assert warehouse.rows("status", "output_params") == {"A": ("old", "{}")}
-    # MariaDB tells this apart from a key by its number only.
+    # MariaDB distinguishes this from a key by its number only.
     assert "error 1364" in text or "columns of your own must allow NULL or have a default" in text
     assert "CANARY" not in text + caplog.text
 
@@ -436,8 +434,8 @@ def test_a_value_that_a_column_cannot_hold_is_an_error_without_values(
         run.execute(one)
     # As it is logged, with every error that led to it.
     text = "".join(traceback.format_exception(caught.value))
-    assert "the database of the answers (connection 'warehouse') failed: " in text
-    assert "Of 1 people 0 were written, 1 were not asked. A retry goes on" in text
+    assert "the database of the results (connection 'warehouse') failed: " in text
+    assert "Of 1 recipients 0 were written, 1 were not looked up. A retry goes on" in text
     assert "CANARY" not in text + caplog.text
     assert warehouse.rows("status") == {}
 
@@ -445,7 +443,7 @@ def test_a_value_that_a_column_cannot_hold_is_an_error_without_values(
 # --- what fails for the moment -----------------------------------------------------------------------------------
 
 
-def test_look_ups_that_fail_half_way_leave_what_worked_and_a_retry_goes_on(
+def test_retry_goes_on_after_failed_look_ups(
     warehouse: Any,
     sandbox: SandboxProcess,
     run: Any,
@@ -456,11 +454,11 @@ def test_look_ups_that_fail_half_way_leave_what_worked_and_a_retry_goes_on(
 ) -> None:
     monkeypatch.setenv("AIRFLOW__LINGYANG__LOOKUPS_AT_A_TIME", "1")
     manifest = submit(200)
-    # 50 people in one look-up: two of them work.
+    # 50 recipients in one look-up: two look-ups succeed.
     sandbox.add_fault(kind="http", status=502, method=LOOKUP, times=None, after=2)
     text = run.stops(transfer(campaign=manifest))
     assert "1 look-up(s) failed, the last: " in text
-    assert "Of 200 people 100 were written, 100 were not asked. A retry goes on from there" in text
+    assert "Of 200 recipients 100 were written, 100 were not looked up. A retry goes on from there" in text
     assert len(warehouse.rows("a")) == 100
     sandbox.clear_faults()
     value = counts(run.execute(transfer(campaign=manifest)))
@@ -468,36 +466,36 @@ def test_look_ups_that_fail_half_way_leave_what_worked_and_a_retry_goes_on(
     assert len(warehouse.rows("a")) == 200
 
 
-def test_a_database_that_fails_half_way_leaves_whole_pages_and_a_retry_goes_on(
+def test_retry_goes_on_after_a_failed_database(
     warehouse: Any, run: Any, transfer: Any, pushed: Any, counts: Counts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push = pushed([(f"A{n}", '{"x": "1"}') for n in range(1500)])
     ids = [f"A{n}" for n in range(1500)]
-    write = AnswerTable.write
+    write = ResultsTable.write
 
-    def broken(self: AnswerTable, rows: Any) -> Any:
+    def broken(self: ResultsTable, rows: Any) -> Any:
         if len(rows) < 1000:
             self._table = "nowhere"
         return write(self, rows)
 
     with monkeypatch.context() as patched:
-        patched.setattr(AnswerTable, "write", broken)
+        patched.setattr(ResultsTable, "write", broken)
         text = run.stops(transfer(biz_ids=ids, slots=["x"], **push))
-    assert "the database of the answers (connection 'warehouse') failed: " in text
-    assert "Of 1500 people 1000 were written, 500 were not asked. A retry goes on" in text
+    assert "the database of the results (connection 'warehouse') failed: " in text
+    assert "Of 1500 recipients 1000 were written, 500 were not looked up. A retry goes on" in text
     assert len(warehouse.rows("x")) == 1000
     value = counts(run.execute(transfer(biz_ids=ids, slots=["x"], **push)))
     assert (value["inserted"], value["updated"]) == (500, 1000)
 
 
-def test_a_look_up_that_cannot_work_is_final(
+def test_look_up_that_no_retry_can_cure_is_final(
     sandbox: SandboxProcess, sqlite: Any, run: Any, submit: Any, transfer: Any
 ) -> None:
     query = RESULT_QUERY | {"items_path": "result.dta"}
     assert "no 'dta' in result, which holds: " in run.fails(transfer(campaign=submit(), result_query=query))
 
 
-def test_queries_and_connections_that_do_not_work_may_be_repaired(
+def test_failed_queries_and_connections_may_be_retried(
     sandbox: SandboxProcess,
     sqlite: Any,
     run: Any,
@@ -508,18 +506,18 @@ def test_queries_and_connections_that_do_not_work_may_be_repaired(
     audience_db(["a"], [])
     broken = {"ids_sql": "SELECT x FROM nowhere", "ids_conn_id": "audience_db"}
     text = run.stops(transfer(**broken))
-    assert "no such table: nowhere. Nobody was asked yet. A retry goes on" in text
+    assert "no such table: nowhere. No recipient was looked up yet. A retry goes on" in text
     assert "'nope' is not defined" in run.stops(transfer(biz_ids=["A"], sql_conn_id="nope"))
     with pytest.raises(AirflowException, match="which is not a SQL database"):
         run.execute(transfer(biz_ids=["A"], sql_conn_id="lingyang_default"))
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": "/nowhere/x.db"}))
-    assert "the database of the answers (connection 'warehouse') cannot be reached" in run.stops(
+    assert "the database of the results (connection 'warehouse') cannot be reached" in run.stops(
         transfer(biz_ids=["A"])
     )
 
 
 @pytest.mark.parametrize("kind", ["psycopg2", "psycopg3", "mariadb", "sqlite"])
-def test_two_writers_of_one_page_at_once_leave_one_row_each(
+def test_concurrent_writers_leave_one_row_per_recipient(
     kind: str, make_warehouse: Any, run: Any, transfer: Any, pushed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warehouse = make_warehouse(kind)
@@ -555,18 +553,18 @@ def test_two_writers_of_one_page_at_once_leave_one_row_each(
     assert len(warehouse.rows("x")) == 300
 
 
-def test_two_tasks_may_create_the_table_together(
+def test_concurrent_tasks_may_create_the_table(
     warehouse: Any, run: Any, transfer: Any, pushed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push = pushed([("A", "")])
     barrier = threading.Barrier(2)
-    created = AnswerTable._created
+    created = ResultsTable._create
 
-    def together(self: AnswerTable) -> Any:
+    def together(self: ResultsTable) -> Any:
         barrier.wait(20)
         return created(self)
 
-    monkeypatch.setattr(AnswerTable, "_created", together)
+    monkeypatch.setattr(ResultsTable, "_create", together)
     found: list[Any] = []
 
     def work(biz_id: str) -> None:
@@ -583,7 +581,7 @@ def test_two_tasks_may_create_the_table_together(
     assert found == [1, 1]
 
 
-def test_a_slow_database_does_not_hold_look_ups_up(
+def test_slow_database_does_not_delay_look_ups(
     sandbox: SandboxProcess,
     sqlite: Any,
     run: Any,
@@ -591,24 +589,24 @@ def test_a_slow_database_does_not_hold_look_ups_up(
     transfer: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A look-up that the event loop does not hear of in time would time out."""
+    """A look-up whose answer the event loop reads late would time out."""
     connection = sandbox.connection(timeout=1, max_attempts=1)
     monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(connection))
     monkeypatch.setenv("AIRFLOW__LINGYANG__XCOM_IDS_LIMIT", "5000")
     monkeypatch.setenv("AIRFLOW__LINGYANG__LOOKUPS_AT_A_TIME", "2")
     manifest = submit(1200)
     sandbox.add_fault(kind="slow", seconds=0.3, method=LOOKUP, times=2, after=20)
-    write = AnswerTable.write
+    write = ResultsTable.write
 
-    def slow(self: AnswerTable, rows: Any) -> Any:
+    def slow(self: ResultsTable, rows: Any) -> Any:
         threading.Event().wait(1.5)
         return write(self, rows)
 
-    monkeypatch.setattr(AnswerTable, "write", slow)
+    monkeypatch.setattr(ResultsTable, "write", slow)
     assert run.execute(transfer(campaign=manifest))["counts"]["rows"] == 1200
 
 
-def test_an_interrupt_ends_it_with_whole_pages_and_no_thread_left(
+def test_interrupt_leaves_whole_pages_and_no_thread(
     sqlite: Any,
     sandbox: SandboxProcess,
     run: Any,
@@ -621,19 +619,19 @@ def test_an_interrupt_ends_it_with_whole_pages_and_no_thread_left(
 
     monkeypatch.setenv("AIRFLOW__LINGYANG__XCOM_IDS_LIMIT", "5000")
     manifest = submit(1200)
-    insert_many = AnswerTable._write
+    insert_many = ResultsTable._write
 
-    def interrupted(self: AnswerTable, run: Any, rows: Any, fetched_at: Any) -> Any:
+    def interrupted(self: ResultsTable, run: Any, rows: Any, fetched_at: Any) -> Any:
         new = insert_many(self, run, rows, fetched_at)
         if len(rows) < 1000:
             raise Timeout
         return new
 
-    monkeypatch.setattr(AnswerTable, "_write", interrupted)
+    monkeypatch.setattr(ResultsTable, "_write", interrupted)
     with pytest.raises(Timeout):
         run.execute(transfer(campaign=manifest))
     assert len(sqlite.rows("a")) == 1000
-    assert not [thread for thread in threading.enumerate() if thread.name == "lingyang-look"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "lingyang-poll"]
 
 
 # --- arguments ---------------------------------------------------------------------------------------------------
@@ -677,12 +675,12 @@ def test_arguments_that_cannot_be_right_fail_while_the_dag_is_parsed(
         transfer(**{"biz_ids": ["1"]} | changes)
 
 
-def test_where_to_must_be_said() -> None:
+def test_table_and_connection_are_required() -> None:
     with pytest.raises((AirflowException, TypeError), match="table"):
         LingyangToSqlOperator(task_id="to_sql", biz_ids=["1"], sql_conn_id="x")  # type: ignore[call-arg]
 
 
-def test_what_renders_to_something_wrong_fails_before_anything_is_written(
+def test_rendered_arguments_are_checked_before_writing(
     sandbox: SandboxProcess, sqlite: Any, run: Any, submit: Any, transfer: Any
 ) -> None:
     assert {"table", "sql_conn_id", "campaign", "results_sql"} <= set(LingyangToSqlOperator.template_fields)
@@ -697,10 +695,10 @@ def test_what_renders_to_something_wrong_fails_before_anything_is_written(
     assert "campaign must be the manifest" in run.fails(transfer(campaign={"x": 1}))
 
 
-# --- what is not told --------------------------------------------------------------------------------------------
+# --- privacy --------------------------------------------------------------------------------------------
 
 
-def test_nothing_of_the_people_or_their_answers_is_logged_or_raised(
+def test_logs_and_errors_hold_no_data_of_recipients(
     warehouse: Any,
     sandbox: SandboxProcess,
     run: Any,
@@ -710,7 +708,7 @@ def test_nothing_of_the_people_or_their_answers_is_logged_or_raised(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lingyang_to_sql, "_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(lingyang_to_sql, "_LOG_INTERVAL", 0.0)
     audience = [
         {
             "biz_id": f"B{n}",
@@ -737,7 +735,7 @@ def test_nothing_of_the_people_or_their_answers_is_logged_or_raised(
             errors = "".join(traceback.format_exception(caught.value))
             assert "failed" in errors or "refused a row" in errors
     assert set(warehouse.rows("a").values()) == {"CANARYanswer"}
-    told = json.dumps([first, second], ensure_ascii=False) + errors + caplog.text
-    assert "table answers: recipients 3" in told
-    for canary in ("CANARY", "13700770", *people.CHOICES):
-        assert canary not in told
+    shown = json.dumps([first, second], ensure_ascii=False) + errors + caplog.text
+    assert "table answers: recipients 3" in shown
+    for canary in ("CANARY", "13700770", *simulated_people.CHOICES):
+        assert canary not in shown

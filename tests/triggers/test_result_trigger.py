@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferr
 
 from airflow_provider_lingyang.config.arguments import ArgumentError
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
-from airflow_provider_lingyang.results.poller import Wait, WaitError
+from airflow_provider_lingyang.results.poller import PollError, ResultsPoller
 from airflow_provider_lingyang.sandbox import LOOKUP
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
@@ -27,7 +27,7 @@ from tests.versions import AIRFLOW
 
 
 def trigger(**changes: Any) -> LingyangResultTrigger:
-    wanted = {
+    request = {
         "lingyang_conn_id": "lingyang_default",
         "source": {"biz_ids": ["B1", "B2"]},
         "required_slots": ["a"],
@@ -36,7 +36,7 @@ def trigger(**changes: Any) -> LingyangResultTrigger:
     }
     now = time.time()
     base: dict[str, Any] = {
-        "wanted": wanted | changes.pop("wanted", {}),
+        "request": request | changes.pop("request", {}),
         "complete_ratio": 1.0,
         "poke_interval": 0.02,
         "max_wait": None,
@@ -117,7 +117,7 @@ def test_after_a_restart_of_the_triggerer_the_deadline_is_the_same(sandbox: Sand
     assert time.time() - begun < 5
 
 
-def test_failures_for_the_moment_are_survived_counted_and_told(sandbox: SandboxProcess, run: Any) -> None:
+def test_failed_look_ups_are_retried_and_counted(sandbox: SandboxProcess, run: Any) -> None:
     submit(run, 1, 2)
     sandbox.add_fault(kind="http", status=502, method=LOOKUP, times=4)
     event = asyncio.run(event_of(trigger()))
@@ -128,17 +128,17 @@ def test_failures_for_the_moment_are_survived_counted_and_told(sandbox: SandboxP
     assert "HTTP 502" in event["reason"]
 
 
-def test_a_ban_is_waited_for_and_not_asked_through(sandbox: SandboxProcess, run: Any) -> None:
+def test_rate_limit_is_waited_for(sandbox: SandboxProcess, run: Any) -> None:
     submit(run, 1, 2)
     sandbox.add_fault(kind="throttle", seconds=31_062, method=LOOKUP)
     event = asyncio.run(event_of(trigger(deadline=time.time() + 0.5)))
     assert event["status"] == "timeout"
-    # One look before the ban was known, one at the deadline.
+    # One poll before the rate limit was known, one at the deadline.
     assert len([r for r in sandbox.record()["requests"] if r["method"] == LOOKUP]) == 2
 
 
 @pytest.mark.parametrize(
-    ("wanted", "reason"),
+    ("request_changes", "reason"),
     [
         ({"result_query": RESULT_QUERY | {"method": "no.such"}}, "the look-up cannot work"),
         ({"result_query": RESULT_QUERY | {"items_path": "result.x"}}, "no 'x' in result"),
@@ -147,23 +147,23 @@ def test_a_ban_is_waited_for_and_not_asked_through(sandbox: SandboxProcess, run:
         ({"lingyang_conn_id": "nowhere"}, "'nowhere' is not defined"),
     ],
 )
-def test_what_no_repetition_can_cure_ends_it_with_the_reason(
-    sandbox: SandboxProcess, run: Any, wanted: dict[str, Any], reason: str
+def test_final_failure_ends_it_with_the_reason(
+    sandbox: SandboxProcess, run: Any, request_changes: dict[str, Any], reason: str
 ) -> None:
     submit(run, 1, 2)
-    event = asyncio.run(event_of(trigger(wanted=wanted)))
+    event = asyncio.run(event_of(trigger(request=request_changes)))
     assert event["status"] == "failed"
     assert reason in event["reason"]
 
 
-def test_a_bug_ends_it_with_an_event_too_and_says_nothing_of_the_data(
+def test_unforeseen_error_ends_it_with_an_event_without_data(
     sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: Any) -> None:
         # Put together here, because a traceback shows the line.
         raise RuntimeError("".join(["CAN", "ARY"]))
 
-    monkeypatch.setattr(Wait, "_open", broken)
+    monkeypatch.setattr(ResultsPoller, "_open", broken)
     event = asyncio.run(event_of(trigger()))
     assert (event["status"], event["reason"]) == (
         "broken",
@@ -180,7 +180,7 @@ def test_a_full_disk_ends_it(sandbox: SandboxProcess, monkeypatch: pytest.Monkey
     assert "[lingyang] spool_dir" in event["reason"]
 
 
-def test_a_database_that_is_away_for_the_moment_is_survived(
+def test_failed_database_is_retried(
     sandbox: SandboxProcess, run: Any, audience_db: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     submit(run, 1, 2)
@@ -188,7 +188,7 @@ def test_a_database_that_is_away_for_the_moment_is_survived(
     query = {"sql": "SELECT biz_id FROM later", "conn_id": "audience_db", "parameters": None}
 
     async def work() -> dict[str, Any]:
-        running = asyncio.ensure_future(event_of(trigger(wanted={"source": {"query": query}})))
+        running = asyncio.ensure_future(event_of(trigger(request={"source": {"query": query}})))
         while "no such table: later" not in caplog.text:  # noqa: ASYNC110  # the log is all there is
             await asyncio.sleep(0.01)
         audience_db(["biz_id"], [("B1",), ("B2",)], table="later")
@@ -199,7 +199,7 @@ def test_a_database_that_is_away_for_the_moment_is_survived(
     assert event["failed_look_ups"] >= 1
 
 
-def test_when_it_is_cancelled_nothing_is_left_behind(sandbox: SandboxProcess, run: Any) -> None:
+def test_cancel_leaves_no_thread(sandbox: SandboxProcess, run: Any) -> None:
     submit(run, 1, 2)
     sandbox.add_fault(kind="slow", seconds=5, method=LOOKUP, times=None)
 
@@ -217,13 +217,13 @@ def test_when_it_is_cancelled_nothing_is_left_behind(sandbox: SandboxProcess, ru
             assert not thread.is_alive()
 
 
-# --- looks apart -------------------------------------------------------------------------------------------------
+# --- poll interval -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("max_wait", "expected"), [(None, [10, 15, 22.5, 33.75, 40, 40]), (20, [10, 15, 20, 20, 20, 20])]
 )
-def test_looks_grow_apart_while_nothing_changes(max_wait: float | None, expected: list[float]) -> None:
+def test_poll_interval_grows_while_nothing_changes(max_wait: float | None, expected: list[float]) -> None:
     one = trigger(poke_interval=10, max_wait=max_wait)
     intervals = [10.0]
     for _ in range(5):
@@ -235,7 +235,7 @@ def test_looks_grow_apart_while_nothing_changes(max_wait: float | None, expected
 # --- its arguments -----------------------------------------------------------------------------------------------
 
 
-def test_arguments_and_events_hold_no_answer_and_no_contact(sandbox: SandboxProcess, run: Any) -> None:
+def test_arguments_and_events_hold_no_results_and_no_contacts(sandbox: SandboxProcess, run: Any) -> None:
     sandbox.add_fault(kind="late_index", seconds=3600)
     manifest = submit(run, 1, 2)
     caught = deferred(run, campaign=manifest)
@@ -247,7 +247,7 @@ def test_arguments_and_events_hold_no_answer_and_no_contact(sandbox: SandboxProc
 
 
 @pytest.mark.parametrize("count", [10, 20_000])
-def test_they_are_small_however_many_ids_there_are(
+def test_arguments_are_small_for_any_number_of_ids(
     sandbox: SandboxProcess,
     run: Any,
     audience_db: Callable[..., None],
@@ -265,12 +265,12 @@ def test_they_are_small_however_many_ids_there_are(
         caught = deferred(run, **source, required_slots=["a"])
         assert len(json.dumps(caught.trigger.serialize()[1])) < 32_000
         if count > 10 and "biz_ids" in source:
-            pointer = caught.trigger.serialize()[1]["wanted"]["source"]["xcom"]
+            pointer = caught.trigger.serialize()[1]["request"]["source"]["xcom"]
             assert pointer == {"dag_id": "dag", "run_id": "run", "task_id": "wait", "map_index": -1}
             assert run.xcom["wait", "biz_ids"] == names
 
 
-def test_what_can_be_no_smaller_fails_before_the_wait(sandbox: SandboxProcess, run: Any) -> None:
+def test_arguments_too_long_for_a_trigger_fail_before_the_wait(sandbox: SandboxProcess, run: Any) -> None:
     error = run.fails(
         sensor(
             biz_ids=["B1"],
@@ -282,7 +282,7 @@ def test_what_can_be_no_smaller_fails_before_the_wait(sandbox: SandboxProcess, r
 
 
 @pytest.mark.parametrize("default", ["True", "False"])
-def test_whether_it_is_deferred_is_airflows_to_say(default: str) -> None:
+def test_deferrable_defaults_to_airflows_setting(default: str) -> None:
     code = (
         "from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor as S;"
         "print(S(task_id='wait', biz_ids=['1']).deferrable)"
@@ -318,11 +318,11 @@ COMPLETE = {"version": 1, "status": "complete", "counts": {}, "reason": None, "f
         [1],
     ],
 )
-def test_an_event_that_is_not_understood_is_no_end_of_any_kind(event: Any, run: Any) -> None:
+def test_unknown_events_are_errors(event: Any, run: Any) -> None:
     with pytest.raises(ValueError, match="does not understand"):
         read_event(event)
     one = sensor(biz_ids=["B1"], soft_fail=True)
-    with pytest.raises(WaitError, match="does not understand"):
+    with pytest.raises(PollError, match="does not understand"):
         one.resume_execution("execute_complete", {"event": event}, run.context("wait"))
 
 
@@ -330,7 +330,7 @@ def test_a_failed_trigger_fails_the_task_with_its_reason(run: Any) -> None:
     event = COMPLETE | {"status": "failed", "reason": "because"}
     with pytest.raises(AirflowFailException, match="because"):
         sensor(biz_ids=["B1"]).execute_complete(run.context("wait"), event)
-    with pytest.raises(WaitError, match="because"):
+    with pytest.raises(PollError, match="because"):
         sensor(biz_ids=["B1"]).execute_complete(run.context("wait"), event | {"status": "broken"})
 
 
@@ -339,7 +339,7 @@ TIMED_OUT = "Trigger timeout" if AIRFLOW >= (3, 0) else "Trigger/execution timeo
 
 
 @pytest.mark.parametrize("on_incomplete", ["fail", "succeed"])
-def test_where_airflow_itself_ends_the_deferral_it_ends_as_at_the_deadline(
+def test_deferral_timeout_of_airflow_ends_as_at_the_deadline(
     sandbox: SandboxProcess, run: Any, on_incomplete: str
 ) -> None:
     from airflow.providers.common.compat.sdk import AirflowSensorTimeout
@@ -356,7 +356,7 @@ def test_where_airflow_itself_ends_the_deferral_it_ends_as_at_the_deadline(
 
 
 @pytest.mark.parametrize("soft_fail", [False, True])
-def test_and_what_no_repetition_can_cure_is_softened_then_as_ever(
+def test_final_failure_after_a_deferral_timeout_is_softened(
     sandbox: SandboxProcess, run: Any, soft_fail: bool
 ) -> None:
     from airflow.providers.common.compat.sdk import AirflowSkipException
@@ -368,7 +368,7 @@ def test_and_what_no_repetition_can_cure_is_softened_then_as_ever(
         one.resume_execution("__fail__", {"error": TIMED_OUT}, run.context("wait"))
 
 
-def test_a_query_in_trouble_after_the_trigger_fired_is_waited_for_again(
+def test_query_that_fails_after_the_trigger_fired_defers_again(
     sandbox: SandboxProcess, run: Any, audience_db: Callable[..., None]
 ) -> None:
     audience_db(["x"], [])
@@ -378,9 +378,7 @@ def test_a_query_in_trouble_after_the_trigger_fired_is_waited_for_again(
         one.execute_complete(run.context("wait"), fired)
 
 
-def test_an_answer_that_goes_away_after_the_trigger_fired_is_waited_for_again(
-    sandbox: SandboxProcess, run: Any
-) -> None:
+def test_result_that_vanishes_after_the_trigger_fired_defers_again(sandbox: SandboxProcess, run: Any) -> None:
     submit(run, 1)
     deadline = time.time() + 60
     complete = COMPLETE | {"started": time.time(), "deadline": deadline}
@@ -390,7 +388,7 @@ def test_an_answer_that_goes_away_after_the_trigger_fired_is_waited_for_again(
     assert caught.value.trigger.deadline == deadline
 
 
-def test_it_reads_xcoms_by_their_pointer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_xcoms_by_pointer(monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.providers.common.compat.sdk import XCom
 
     asked: list[dict[str, Any]] = []
@@ -401,14 +399,14 @@ def test_it_reads_xcoms_by_their_pointer(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(
-    ("missing", "told"),
+    ("missing", "expected"),
     [
         ("cannot import name 'SUPERVISOR_COMMS' from 'task_runner'", "lets no trigger read one"),
         ("No module named 'the_users_xcom_backend'", "the_users_xcom_backend"),
     ],
 )
-def test_only_where_airflow_lets_no_trigger_read_xcoms_it_says_so(
-    monkeypatch: pytest.MonkeyPatch, missing: str, told: str
+def test_error_where_a_trigger_cannot_read_xcoms(
+    monkeypatch: pytest.MonkeyPatch, missing: str, expected: str
 ) -> None:
     from airflow.providers.common.compat.sdk import XCom
 
@@ -417,6 +415,6 @@ def test_only_where_airflow_lets_no_trigger_read_xcoms_it_says_so(
 
     monkeypatch.setattr(XCom, "get_one", fails)
     pointer = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1}
-    with pytest.raises((ArgumentError, ImportError), match=told) as caught:
+    with pytest.raises((ArgumentError, ImportError), match=expected) as caught:
         triggers.pull_xcom(pointer, "biz_ids")
     assert isinstance(caught.value, ArgumentError) == ("SUPERVISOR_COMMS" in missing)

@@ -15,7 +15,7 @@ def as_conf_says(context: Any) -> None:
     task, conf = context["task"], context["dag_run"].conf
     for name in ("timeout", "on_incomplete", "soft_fail", "result_query"):
         setattr(task, name, conf.get(name, getattr(task, name)))
-    lingyang._BACKSTOP = conf.get("backstop", lingyang._BACKSTOP)
+    lingyang._TIMEOUT_MARGIN = conf.get("backstop", lingyang._TIMEOUT_MARGIN)
 
 
 def waits(

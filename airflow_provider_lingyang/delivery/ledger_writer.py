@@ -1,0 +1,103 @@
+"""Writes a submission's intents and outcomes, and keeps the outcomes while the ledger is away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from airflow_provider_lingyang.errors import LedgerFencedError
+from airflow_provider_lingyang.ledger.base import Intent, Ledger, Outcome
+from airflow_provider_lingyang.ledger.patience import Patience, UnsureWrite
+
+
+class LedgerWriter:
+    """Keeps outcomes until the ledger has them. For the main thread; does not wait, but for :meth:`flush`.
+
+    :param ledger: what is written to.
+    :param patience: how long it may be away.
+    """
+
+    def __init__(self, ledger: Ledger, patience: Patience) -> None:
+        self._ledger = ledger
+        self._patience = patience
+        self._write = UnsureWrite(ledger)
+        self._outcomes: list[Outcome] = []
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the last call failed: then nothing may leave. For any thread."""
+        return self._patience.is_away
+
+    @property
+    def wait(self) -> float:
+        """Seconds until the ledger is tried again; 0 or less: now."""
+        return self._patience.wait
+
+    def add(self, outcome: Outcome) -> None:
+        """Take an outcome, to be written with the next intents."""
+        self._outcomes.append(outcome)
+
+    def write(self, intents: Sequence[Intent] = ()) -> bool:
+        """Write the outcomes, and intents.
+
+        :return: False where the ledger is away: to be called again, with the same intents until they are written.
+        :raises LedgerError: it was away for too long, or no repetition helps.
+        """
+        if self._patience.wait > 0:
+            return False
+        if not self._patience.attempt(lambda: self._attempt(intents)):
+            return False
+        self._outcomes = []
+        return True
+
+    def _attempt(self, intents: Sequence[Intent]) -> None:
+        try:
+            self._write.attempt(self._outcomes, intents)
+        except LedgerFencedError as error:
+            if error.unwritten is not None:
+                self._outcomes = list(error.unwritten)
+            raise
+
+    def renew(self, intents: Sequence[Intent]) -> bool:
+        """Write intents again as they are; returns and raises as :meth:`write` does."""
+        return self._patience.wait <= 0 and self._patience.attempt(lambda: self._ledger.renew(intents))
+
+    @property
+    def has_outcomes(self) -> bool:
+        """Whether any outcome is not written yet."""
+        return bool(self._outcomes)
+
+    def flush(self, *, once: bool = False) -> None:
+        """Write the outcomes, and wait for the ledger where it is away.
+
+        :param once: make one attempt, whatever comes of it.
+        :raises LedgerError: it cannot be written.
+        """
+        if self._outcomes and once:
+            self._attempt(())
+            self._outcomes = []
+        while self._outcomes and not self.write():
+            self._patience.linger()
+
+    def save_accepted(self) -> None:
+        """After a fence, make one attempt to write accepted recipients: that is never forbidden.
+
+        :raises LedgerError: it cannot be written.
+        """
+        if any(outcome.accepted for outcome in self._outcomes):
+            with suppress(LedgerFencedError):
+                self._attempt(())
+                self._outcomes = []
+
+    def leave_open(self) -> None:
+        """Have the ledger not say that this process has ended: a request may still be under way."""
+        self._ledger.others_may_run = True
+
+    def lacking(self) -> dict[str, int]:
+        """Return how many recipients there are of whose outcome the ledger does not know, by state."""
+        counts = {
+            "accepted": sum(len(each.accepted) for each in self._outcomes),
+            "rejected": sum(len(each.rejected) for each in self._outcomes),
+            "not_executed": sum(len(each.not_executed) for each in self._outcomes),
+        }
+        return {state: count for state, count in counts.items() if count}

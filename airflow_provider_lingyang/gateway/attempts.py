@@ -1,0 +1,223 @@
+"""The attempts of one call: signing, rate limit, session rules, classification, retry. Sans-I/O.
+
+:func:`attempts` is a generator that both clients drive. It yields :class:`Sleep` and :class:`Send`, and takes back the
+value of the answer, or the error.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar, cast
+
+from airflow_provider_lingyang.gateway import protocol
+from airflow_provider_lingyang.gateway.errors import (
+    GatewayError,
+    LingyangError,
+    Replay,
+    ThrottledError,
+    TransportError,
+)
+from airflow_provider_lingyang.gateway.http_answer import answer_limit
+from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
+from airflow_provider_lingyang.gateway.retry import RetryPolicy
+from airflow_provider_lingyang.gateway.scrub import Scrubber
+from airflow_provider_lingyang.gateway.settings import GatewaySettings
+from airflow_provider_lingyang.gateway.transport_errors import SECOND_ANSWER, two_answers
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One call of a method of the platform.
+
+    :param method: the platform's method name.
+    :param params: business parameters as text; structs are JSON already.
+    :param read: returns the value of an answer; raises a :class:`LingyangError` for one that has none.
+    :param idempotent: executing it twice does no harm, so it is retried also where it may have been executed.
+    :param ids: how many recipients it asks for: the limit of the answer's length grows with them.
+    :param is_ours: whether a value can only be of this call: then it may use a connection that served another call.
+        Default None: it needs a connection of its own.
+    """
+
+    method: str
+    params: Mapping[str, str]
+    read: Callable[[protocol.Answer], T]
+    idempotent: bool = False
+    ids: int = 0
+    is_ours: Callable[[T], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Wait before going on.
+
+    :param seconds: 0: only let other callers go on.
+    """
+
+    seconds: float
+
+
+class Send(Generic[T]):
+    """Send a form, read the answer: :meth:`read`, listen for as long as it says, :meth:`result`.
+
+    :param call: the call of the form.
+    :param form: the request's body.
+    :param scrub: takes the request's values out of texts.
+    :param clock: returns the present moment (aware).
+    :param may_reuse: whether a connection that served another call may be used.
+    """
+
+    def __init__(
+        self,
+        call: Call[T],
+        form: bytes,
+        scrub: Scrubber,
+        clock: Callable[[], datetime],
+        *,
+        may_reuse: bool,
+    ) -> None:
+        self.form = form
+        self.may_reuse = may_reuse
+        self.limit = answer_limit(form, call.ids)
+        """Bytes that the answer may have."""
+        self.reused = False
+        """Set by the client once the request is sent: whether its connection served another call."""
+        self.ours = False
+        """Whether the value can only be of this call: then its connection may serve another one."""
+        self._call = call
+        self._scrub = scrub
+        self._clock = clock
+        self._value: T | None = None
+        self._refusal: GatewayError | None = None
+
+    def read(self, status: int, headers: Mapping[str, str], body: bytes) -> float | None:
+        """Read a complete answer.
+
+        :param headers: by name, in any case.
+        :param body: decoded.
+        :return: seconds to listen for a second answer on the same connection; None: nothing can contradict this one.
+        :raises LingyangError: it leaves open whether the request was executed.
+        """
+        at_once = 0.0 if self._call.idempotent else None
+        try:
+            self._value = self._call.read(
+                protocol.read_answer(
+                    status=status,
+                    content_type=headers.get("Content-Type", ""),
+                    body=body,
+                    scrub=self._scrub,
+                    date=headers.get("Date"),
+                    now=self._clock(),
+                )
+            )
+        except GatewayError as error:
+            if error.replay is Replay.AMBIGUOUS:
+                raise
+            # A refusal counts alone. Accepted recipients stay accepted, whatever follows.
+            self._refusal = error
+            return SECOND_ANSWER if at_once is None else at_once
+        return at_once
+
+    def result(self, *, followed: bool) -> T:
+        """Return the value of the answer.
+
+        :param followed: whether a second answer came.
+        :raises LingyangError: it is a refusal, or one of two answers.
+        """
+        if followed:
+            raise two_answers()
+        if self._refusal is not None:
+            raise self._refusal
+        value = cast(T, self._value)
+        self.ours = self.may_reuse and self._call.is_ours is not None and self._call.is_ours(value)
+        return value
+
+
+def attempts(
+    call: Call[T],
+    settings: GatewaySettings,
+    retry: RetryPolicy,
+    *,
+    clock: Callable[[], datetime],
+    monotonic: Callable[[], float],
+    limiter: RateLimiter | None = None,
+    keeps_connections: bool = False,
+) -> Generator[Sleep | Send[T], Any, T]:
+    """Make one call.
+
+    :param clock: returns the present moment (aware); goes into the signed timestamp.
+    :param monotonic: seconds that only grow.
+    :param limiter: shared by all calls of a client. Default None: each call waits for itself only.
+    :param keeps_connections: whether the client has connections that served another call.
+    :return: the value of the answer.
+    :raises LingyangError: the typed reason, after the last attempt.
+    """
+    attempt = 0
+    while True:
+        attempt += 1
+        yield from _turn(limiter)
+        started = monotonic()
+        try:
+            return (yield from _attempt(call, settings, clock, limiter, keeps_connections))
+        except LingyangError as error:
+            delay = retry.delay(error, attempt, idempotent=call.idempotent)
+            if delay is None:
+                raise
+            log.warning(
+                "%s: attempt %d, after %.1f s: %s; again in %.1f s",
+                call.method,
+                attempt,
+                monotonic() - started,
+                error.facts,
+                delay,
+            )
+            throttled = isinstance(error, ThrottledError)
+        if throttled and limiter is not None:
+            # All calls wait, so that the first one back does not meet the same answer as the last.
+            limiter.pause(delay)
+        else:
+            yield Sleep(delay)
+
+
+def _turn(limiter: RateLimiter | None) -> Generator[Sleep, Any, None]:
+    """Wait until the rate limit lets the next request pass."""
+    if limiter is not None:
+        yield Sleep(0.0)
+        # Ask again after each wait: another call may have gone first.
+        while (wait := limiter.acquire()) > 0:
+            yield Sleep(wait)
+
+
+def _attempt(
+    call: Call[T],
+    settings: GatewaySettings,
+    clock: Callable[[], datetime],
+    limiter: RateLimiter | None,
+    keeps_connections: bool,
+) -> Generator[Sleep | Send[T], Any, T]:
+    # Signed inside the attempt: the timestamp must be of this one.
+    form = protocol.signed_form(settings, call.method, call.params, clock())
+    scrub = Scrubber(call.params, {protocol.signature_of(form): "sign", **settings.credentials})
+    if keeps_connections and call.is_ours is not None:
+        send = Send(call, form, scrub, clock, may_reuse=True)
+        try:
+            value: T = yield send
+        except LingyangError as error:
+            # A throttle is true, whichever call it answers. A broken connection has answered none.
+            if not send.reused or isinstance(error, (ThrottledError, TransportError)):
+                raise
+        else:
+            if send.ours or not send.reused:
+                return value
+        log.debug(
+            "%s: the answer on a kept connection may be another call's; again on a new one", call.method
+        )
+        yield from _turn(limiter)
+    last: T = yield Send(call, form, scrub, clock, may_reuse=False)
+    return last

@@ -1,0 +1,102 @@
+"""How a try opens its campaign: which generation, and whether it may go on with the settings that it has. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from airflow_provider_lingyang.errors import LedgerRefusedError
+from airflow_provider_lingyang.ledger.base import Attempt, Header, Opening
+
+_SHOWN = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A campaign as the ledger knows it.
+
+    :param finished: the worker and ``max_tries`` of the submission that finished it, or None.
+    :param reached: tells whether any recipient was accepted or rejected.
+    :param in_doubt: gives the :func:`settle_key` of each request in doubt, of whatever worker.
+    :param shared: tells whether another worker has sent, or may have, or is about to.
+    """
+
+    generation: int
+    header: Header
+    finished: tuple[str, int | None] | None
+    reached: Callable[[], bool]
+    in_doubt: Callable[[], list[str]]
+    shared: Callable[[], bool] = lambda: False
+
+
+def opening_of(
+    found: Opened | None,
+    header: Header,
+    attempt: Attempt,
+    *,
+    resubmit: bool,
+    not_executed: Collection[str] = frozenset(),
+) -> Opening:
+    """Decide which generation a try belongs to, and whether it may go on with the settings that it has.
+
+    :param found: the latest generation in the ledger.
+    :param resubmit: the author wants a Clear of a finished submission to send to all recipients again.
+    :param not_executed: see :meth:`Ledger.open`.
+    :raises LedgerRefusedError: the campaign is another app's, was sent with another secret, or is not this worker's
+        alone to send again.
+    """
+    if found is None:
+        return Opening(1)
+    # A retry after a crash between the end of a submission and the task's success finds it finished, too. Only Clear
+    # raises max_tries: without that all recipients would be contacted twice.
+    worker, max_tries = found.finished or (None, None)
+    cleared = (
+        worker == attempt.worker
+        and None not in (max_tries, attempt.max_tries)
+        and max_tries != attempt.max_tries
+    )
+    if resubmit and cleared:
+        # The next generation knows nothing of this one: those workers' next tries would repeat their people.
+        if found.shared():
+            raise LedgerRefusedError(
+                "on_clear='resubmit' would start the campaign anew for all recipients, and other tasks or runs with "
+                "this campaign_key have sent to recipients of their own: their next try would contact these again. "
+                "Clear with on_clear='reuse', or send to these recipients again under another campaign_key"
+            )
+        return Opening(found.generation + 1)
+    before = found.header
+    changed = [
+        name
+        for name, was, now in (
+            (f"host ({before.host}; now {header.host})", before.host, header.host),
+            ("App key", before.app_key, header.app_key),
+            ("App secret", before.key_fingerprint, header.key_fingerprint),
+        )
+        if was != now
+    ]
+    # A secret with a typo, or a wrong host, reached no recipient: correcting it must not end the campaign.
+    if not changed:
+        return Opening(found.generation)
+    doubts = found.in_doubt()
+    reached = found.reached()
+    if not reached and set(doubts) <= set(not_executed):
+        return Opening(found.generation, changed, doubts)
+    words = json.dumps(dict.fromkeys(doubts[:_SHOWN], "not_executed"))
+    more = f" and {len(doubts) - _SHOWN} more" if len(doubts) > _SHOWN else ""
+    raise LedgerRefusedError(
+        f"the campaign was begun with another {' and '.join(changed)} than the connection has now: its requests "
+        "and derived ids would be others, and recipients would be contacted twice. Put the old one back until the "
+        "campaign is finished. "
+        + (
+            ""
+            if reached
+            else "Nothing is accepted or rejected so far: if the old one was wrong, and you have found out that none "
+            f"of the {len(doubts)} request(s) in doubt was executed there, say so of all of them with "
+            f"settle={words}{more} and clear the task: it then goes on with the new one. "
+        )
+        + "Else it takes a new campaign (a new run, or another campaign_key), "
+        "which knows no recipient: leave out of its audience the recipients that are accepted or in doubt here (where "
+        "the ledger is in a database, `python -m airflow_provider_lingyang.ledger list --conn-id … --campaign-key … "
+        "--json --biz-ids` shows them)"
+    )

@@ -1,0 +1,196 @@
+"""How long a ledger that is away is waited for, and the ledger whose calls wait for it."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar, cast
+
+from airflow_provider_lingyang.cancellation import Cancellation
+from airflow_provider_lingyang.errors import (
+    LedgerError,
+    LedgerFencedError,
+    LedgerRefusedError,
+    LedgerUnusableError,
+)
+from airflow_provider_lingyang.ledger.base import Intent, Ledger, Outcome, PastRequest
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+_FIRST, _LONGEST = 0.25, 5.0
+"""Seconds between two attempts: at first, and at most."""
+_LONGEST_AT_THE_END = 0.5
+"""The same, once the task was asked to stop."""
+
+
+def is_lasting(error: BaseException | None) -> bool:
+    """Whether no repetition of a ledger's call can help; what is not known may be over in a moment."""
+    while error is not None:
+        if isinstance(error, (LedgerFencedError, LedgerRefusedError, LedgerUnusableError)):
+            return True
+        error = error.__cause__
+    return False
+
+
+class Patience:
+    """Decides when a call of the ledger that failed is made again.
+
+    :param seconds: how long, from the first failure to the last attempt; 0: no call is repeated.
+    :param cancellation: once the task was asked to stop, its few seconds are the end, whatever ``seconds`` says.
+    :param monotonic: returns seconds.
+    :param rng: source of jitter: many tasks may wait for one database.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        cancellation: Cancellation,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._seconds = seconds
+        self._cancellation = cancellation
+        self._monotonic = monotonic
+        self._rng = rng or random.Random()
+        self._since: float | None = None
+        self._pause = 0.0
+        self._next = 0.0
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the last call failed. For any thread."""
+        return self._since is not None
+
+    @property
+    def wait(self) -> float:
+        """Seconds until the next attempt; 0 or less: now."""
+        return (
+            0.0
+            if self._since is None or self._cancellation.grace_expired()
+            else self._next - self._monotonic()
+        )
+
+    def failed(self, error: LedgerError) -> None:
+        """Note that a call failed.
+
+        :raises LedgerError: the same one, where the call is not to be made again.
+        """
+        if is_lasting(error):
+            raise error
+        now = self._monotonic()
+        first = self._since is None
+        self._since = since = now if self._since is None else self._since
+        if now - since >= self._seconds or self._cancellation.grace_expired():
+            raise error
+        self._pause = _FIRST if first else min(2 * self._pause, _LONGEST)
+        longest = _LONGEST_AT_THE_END if self._cancellation.requested() else _LONGEST
+        pause = self._rng.uniform(0.5, 1.0) * min(self._pause, longest)
+        self._next = min(now + pause, since + self._seconds)
+        if first:
+            log.warning("%s; nothing is sent meanwhile, and it is tried again for %g s", error, self._seconds)
+
+    def succeeded(self) -> None:
+        """Note that a call did not fail."""
+        if self._since is not None:
+            log.info("the ledger is back after %.1f s", self._monotonic() - self._since)
+            self._since = None
+
+    def attempt(self, call: Callable[[], object]) -> bool:
+        """Make a call once and return whether it succeeded; raises as :meth:`failed` does."""
+        try:
+            call()
+        except LedgerError as error:
+            self.failed(error)
+            return False
+        self.succeeded()
+        return True
+
+    def run(self, call: Callable[[], T]) -> T:
+        """Make a call until it succeeds.
+
+        :raises LedgerError: it failed until patience ended, or for good.
+        """
+        while True:
+            try:
+                result = call()
+            except LedgerError as error:
+                self.failed(error)
+            else:
+                self.succeeded()
+                return result
+            self.linger()
+
+    def linger(self) -> None:
+        """Wait until the next attempt."""
+        self._cancellation.linger(self.wait)
+
+
+class UnsureWrite:
+    """Writes outcomes and intents, repeatedly, although an attempt that failed may have been committed.
+
+    :param ledger: what is written to.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._unsure: Sequence[Intent] = ()
+
+    def attempt(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
+        """Write them; raises as :meth:`Ledger.write` does. After a failure, call it again with the same intents."""
+        there: set[str] = set()
+        if intents and self._unsure:
+            # Else its own rows would look like another worker's.
+            there = self._ledger.holds(self._unsure)
+        known = {biz_id for each in intents if each.task_unique_code in there for biz_id in each.biz_ids}
+        self._unsure = intents
+        self._ledger.write(
+            # Those of a recipient who is intended anew were committed before: they must not free the recipient again.
+            [each for each in outcomes if known.isdisjoint(each.not_executed)],
+            [each for each in intents if each.task_unique_code not in there],
+        )
+        self._unsure = ()
+
+
+class _PatientLedger:
+    def __init__(self, ledger: Ledger, patience: Patience) -> None:
+        self.ledger = ledger
+        self._patience = patience
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.ledger, name)
+        if not callable(found):
+            return found
+        return lambda *args, **how: self._patience.run(lambda: found(*args, **how))
+
+    def close(self) -> None:
+        self.ledger.close()
+
+    def past(self) -> Iterator[PastRequest]:
+        # From the start again: of a request that comes twice the later state counts.
+        while True:
+            try:
+                yield from self.ledger.past()
+            except LedgerError as error:
+                self._patience.failed(error)
+            else:
+                self._patience.succeeded()
+                return
+            self._patience.linger()
+
+    def write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
+        write = UnsureWrite(self.ledger)
+        self._patience.run(lambda: write.attempt(outcomes, intents))
+
+
+def patient(ledger: Ledger, patience: Patience) -> Ledger:
+    """Return a ledger that behaves as another one, and repeats its calls while that one is away. Its calls block."""
+    return cast("Ledger", _PatientLedger(ledger, patience))
+
+
+def impatient(ledger: Ledger) -> Ledger:
+    """Return the ledger that :func:`patient` was given, or the ledger itself."""
+    return ledger.ledger if isinstance(ledger, _PatientLedger) else ledger

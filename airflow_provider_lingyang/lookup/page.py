@@ -1,0 +1,239 @@
+"""One answer of a look-up: its results, and whether a missing id proves that it was not executed. Pure."""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from airflow_provider_lingyang.gateway.answer_names import Sign, sign_of
+from airflow_provider_lingyang.gateway.answer_values import decoded_json
+from airflow_provider_lingyang.gateway.error_classification import shown_code
+from airflow_provider_lingyang.gateway.errors import RequestRefusedError, ServiceError
+from airflow_provider_lingyang.lookup.parameters import ANY
+from airflow_provider_lingyang.lookup.query import ResultQuery
+from airflow_provider_lingyang.lookup.result import TaskResult
+from airflow_provider_lingyang.lookup.signs import Signs, same_word
+
+Scrub = Callable[[str | None], str | None]
+"""Takes the values of a request out of a text."""
+Structs = list[tuple[Mapping[str, Any], str | None]]
+"""Those on the path to the list, each with the name of its member on the path; None: that one is missing."""
+_DEPTH = 6
+
+
+class Listing(enum.Enum):
+    """How the list of results stands in an answer."""
+
+    LISTED = enum.auto()
+    """As a list, also inside an object with one key (the platform's lists)."""
+    LEFT_OUT = enum.auto()
+    """Absent, null or ``{}``: an empty list of the platform, or an answer that failed."""
+    NOT_THERE = enum.auto()
+    """Something else stands there, or a struct above it is missing."""
+
+
+def listing_of(leaf: Any) -> Listing:
+    """Return how a list stands at the end of its path."""
+    if leaf is None or leaf == {}:
+        return Listing.LEFT_OUT
+    if isinstance(leaf, list):
+        return Listing.LISTED
+    if isinstance(leaf, dict) and len(leaf) == 1:
+        ((name, inner),) = leaf.items()
+        # {"error": ""} is no empty list, and text is none either.
+        if inner == "" or (not inner and sign_of(name) is not None):
+            return Listing.NOT_THERE
+    return Listing.NOT_THERE if leaf == "" else Listing.LISTED
+
+
+def member(struct: Any, path: str) -> Any:
+    """Return the member of a struct at a dotted path, also through JSON text; None where there is none."""
+    if isinstance(struct, dict) and path in struct:
+        return struct[path]
+    for part in path.split("."):
+        struct = decoded_json(struct)
+        if not isinstance(struct, dict):
+            return None
+        struct = struct.get(part)
+    return struct
+
+
+class Page:
+    """The answer to one call.
+
+    :param structs: those on the path to the list, from the payload down.
+    :param items: the list as it came.
+    :param results: those of its items that name their ``biz_id``.
+    :param listing: how the list stands in the answer.
+    :param beside: the members beside the answer's root element.
+    """
+
+    def __init__(
+        self,
+        query: ResultQuery,
+        structs: Structs,
+        items: Sequence[Any],
+        results: Sequence[TaskResult],
+        listing: Listing,
+        beside: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._query = query
+        self._structs = structs
+        self.items = items
+        self.results = results
+        self.listing = listing
+        self._beside_root = beside or {}
+
+    @cached_property
+    def signs(self) -> Signs:
+        """The signs of the answer."""
+        return Signs.of(self._structs, self._stated, self._beside_root)
+
+    @cached_property
+    def success(self) -> bool | None:
+        """Whether the query's ``success_field`` says success; None: it names none, or it is not there."""
+        field = self._query.success_field
+        value = member(self._structs[0][0], field) if field and self._structs else None
+        if value is None:
+            return None
+        return self._query.success_values == (ANY,) or same_word(value, self._query.success_values)
+
+    def check(self, scrub: Scrub, request_id: str | None) -> None:
+        """Raise where an answer without results is a failure: it must not count as "no recipient was found".
+
+        :param scrub: takes the request's values out of texts.
+        :param request_id: the gateway's id of the call.
+        :raises RequestRefusedError: a flag is false.
+        :raises ServiceError: there is no list, and a sign of the answer does not say success.
+        """
+        signs = self.signs
+        facts: dict[str, Any] = {
+            "code": shown_code(
+                self._text("code", *(n for n in self._names if sign_of(n) is Sign.CODE)), scrub
+            ),
+            "msg": scrub(self._text("message", "msg", *(n for n in self._names if sign_of(n) is Sign.ERROR))),
+            "request_id": scrub(request_id),
+        }
+        if signs.negative:
+            raise RequestRefusedError(
+                f"the platform refused the look-up ({signs.negative}=false)",
+                hint="Check the result_query's request_param, biz_ids_field, max_biz_ids and fixed_params.",
+                **facts,
+            )
+        if self.listing is not Listing.LISTED and (signs.unclear or self.success is False):
+            name = signs.unclear or self._query.success_field
+            raise ServiceError(
+                f"the look-up's answer holds no list of results, and its {name} does not say success",
+                hint="If it does say success, say so with success_field and success_values in the result_query.",
+                **facts,
+            )
+
+    @property
+    def _names(self) -> list[str]:
+        return [name for struct, _ in reversed(self._structs) for name in struct]
+
+    def _text(self, *names: str) -> str | None:
+        """Return the first of some members of the structs on the path that is a text or a number."""
+        for name in names:
+            for struct, _ in reversed(self._structs):
+                value = struct.get(name)
+                if value is not None and value != "" and not isinstance(value, (dict, list)):
+                    return str(value)
+        return None
+
+    def objection(self, asked: Collection[str], number: int) -> str | None:
+        """Return why a missing id may have a result nevertheless; None: no reason is known.
+
+        Completeness is checked elsewhere. Each reason comes from a known answer that lacked a contacted recipient.
+
+        :param asked: the ids that were asked for.
+        :param number: of the page that was asked for, from 1.
+        """
+        signs, query = self.signs, self._query
+        if len(self.results) < len(self.items) or any(result.biz_id not in asked for result in self.results):
+            # Ids that were not asked for mean that the ids were not understood.
+            return "it holds results that are of none of the ids"
+        if name := signs.negative or signs.unclear:
+            return f"its {name} does not say success"
+        if query.success_field:
+            if not self.success:
+                return "its success_field holds none of success_values"
+        elif not signs.positive:
+            return "it holds no flag that says success, and the result_query names no success_field"
+        if self.listing is Listing.NOT_THERE:
+            return "it holds no list at items_path"
+        if self.listing is Listing.LEFT_OUT and not self._says_success_beside_the_list:
+            return "it holds no list at items_path, and no flag beside it that says success"
+        if any(self._could_be_results(value) for value in self._beside):
+            return "it holds something else that may be results"
+        if any(page not in (number, number - 1) for page in signs.page):
+            return "it is not the page that was asked for"
+        return None
+
+    @property
+    def distinct(self) -> int:
+        """How many different results there are."""
+        if len({self._key(result) for result in self.results}) == len(self.items):
+            return len(self.items)
+        return len({json.dumps(item, sort_keys=True, default=str) for item in self.items})
+
+    def keys(self) -> set[tuple[Any, ...]]:
+        """Return what identifies each result, also while results change."""
+        return {self._key(result) for result in self.results}
+
+    def new(self, seen: Collection[tuple[Any, ...]]) -> int:
+        """Return how many different results are on no earlier page."""
+        if not seen:
+            return self.distinct
+        return len(self.keys() - set(seen))
+
+    @staticmethod
+    def _key(result: TaskResult) -> tuple[Any, ...]:
+        # Not the status, nor the slots: they may change from one page to the next.
+        return result.biz_id, result.task_id, None if result.task_id else result.created_at
+
+    @cached_property
+    def _stated(self) -> tuple[Mapping[str, Any], str] | None:
+        """The struct and the name of the ``success_field``, where it is there."""
+        if not self._query.success_field or not self._structs:
+            return None
+        *above, name = self._query.success_field.split(".")
+        depth = len(above)
+        if depth < len(self._structs) and above == self._query.items_path.split(".")[:depth]:
+            struct: Any = self._structs[depth][0]
+        else:
+            struct = member(self._structs[0][0], ".".join(above))
+        return (struct, name) if isinstance(struct, dict) and name in struct else None
+
+    @property
+    def _says_success_beside_the_list(self) -> bool:
+        if not self._structs:
+            return False
+        if self._stated is not None and self.success and self._stated[0] is self._structs[-1][0]:
+            return True
+        return len(self._structs) - 1 in self.signs.positive
+
+    @property
+    def _beside(self) -> list[Any]:
+        on_path = [
+            value for struct, on_path in self._structs for name, value in struct.items() if name != on_path
+        ]
+        return [*on_path, *self._beside_root.values()]
+
+    def _could_be_results(self, value: Any, depth: int = _DEPTH) -> bool:
+        """Whether a value beside the list may hold results: then the path is wrong, or one of several."""
+        value = decoded_json(value)
+        if not isinstance(value, (dict, list)) or not depth:
+            return isinstance(value, (dict, list)) and bool(value)
+        if isinstance(value, list):
+            inner = value
+            if value and self.listing is Listing.LEFT_OUT:
+                return True
+        else:
+            if self._query.biz_id_field.rpartition(".")[2] in value:
+                return True
+            inner = list(value.values())
+        return any(self._could_be_results(each, depth - 1) for each in inner)

@@ -1,0 +1,227 @@
+"""What a try of a submission reports: the manifest, the ids, and one sentence on how it ended."""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    TaskDeferred,
+)
+
+from airflow_provider_lingyang.config.arguments import ArgumentError
+from airflow_provider_lingyang.delivery.schedule import DeferSending
+from airflow_provider_lingyang.ledger.base import Attempt, Ledger
+from airflow_provider_lingyang.operators import ledgers
+
+if TYPE_CHECKING:
+    from airflow_provider_lingyang.delivery.manifest import Manifest
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 10
+
+
+class TryReport:
+    """The report of one try.
+
+    :param ti: the task instance, which keeps the XComs.
+    :param on_empty: the operator's argument.
+    :param in_database: whether the ledger, if there is one, is in a database.
+    """
+
+    def __init__(
+        self, ti: Any, manifest: Manifest, attempt: Attempt, *, on_empty: str, in_database: bool
+    ) -> None:
+        self.ti = ti
+        self.manifest = manifest
+        self.attempt = attempt
+        self.on_empty = on_empty
+        self.in_database = in_database
+        self.ledger: Ledger = Ledger()
+        self.ids_query: dict[str, Any] | None = None
+
+    @contextmanager
+    def accounted(self) -> Iterator[dict[str, Any]]:
+        """Publish the manifest however the try ends, and raise what Airflow understands.
+
+        Gives the manifest as plain JSON, filled at the end.
+        """
+        account: dict[str, Any] = {}
+        failure: AirflowException | None = None
+        later: DeferSending | None = None
+        try:
+            yield account
+        except DeferSending as error:
+            touched = self.manifest.accepted + self.manifest.already_accepted
+            touched += self.manifest.rejected + self.manifest.in_doubt
+            if self.ledger.remembers or not touched:
+                later = error
+            else:
+                failure = self.broken_off(f"{error.why}. {self.manifest.in_words()}. {self._way_out()}")
+        except Exception as error:
+            failure = self.to_airflow(error)
+        except BaseException:
+            self._publish(account)
+            raise
+        if failure is None and later is None and self.manifest.doubts:
+            before_clear = f". {ledgers.BEFORE_CLEAR}" if self._is_discarded_by_clear else ""
+            log.warning("%s. %s%s", self.manifest.in_words(), self._way_out(), before_clear)
+        if problem := self._publish(account, waits=failure is None and later is not None):
+            failure = failure or self.broken_off(f"{problem}. {self.manifest.in_words()}")
+        if failure is not None:
+            ordinary = type(failure) in (AirflowException, AirflowFailException)
+            if ordinary and self._is_discarded_by_clear and ledgers.KEEP_STATE not in str(failure):
+                failure = type(failure)(f"{str(failure).rstrip('.')}. {ledgers.BEFORE_CLEAR}")
+            # from None: the original may repeat data, and Airflow prints what an error is chained to.
+            raise failure from None
+        if later is not None:
+            _defer(later)
+
+    def to_airflow(self, error: Exception) -> AirflowException | None:
+        """Return Airflow's error for one that ended the try; None: the try succeeds all the same."""
+        from airflow_provider_lingyang.audience.store import AudienceError
+        from airflow_provider_lingyang.delivery.campaign import NobodyToSendTo
+        from airflow_provider_lingyang.errors import LedgerError, LedgerRefusedError, SubmissionStopped
+        from airflow_provider_lingyang.gateway.errors import LingyangError
+        from airflow_provider_lingyang.storage.private_sqlite import SpoolError
+        from airflow_provider_lingyang.storage.query import QueryError
+
+        if isinstance(error, NobodyToSendTo):
+            if self.on_empty == "succeed":
+                log.warning("%s", error)
+                return None
+            return (AirflowSkipException if self.on_empty == "skip" else AirflowFailException)(str(error))
+        nothing = "nothing was sent"
+        if self.attempt.has_past or self.attempt.in_loop:
+            nothing += " by this try"
+        refused = (AudienceError, ArgumentError, LingyangError, LedgerRefusedError)
+        for kinds, prefix, suffix, final in (
+            (refused, f"{nothing}: ", "", True),
+            ((SpoolError, QueryError), f"{nothing}: ", "", False),
+            ((LedgerError,), "", ", so nothing more was sent", False),
+        ):
+            if isinstance(error, kinds):
+                text = str(error).rstrip(".")
+                return self.broken_off(f"{prefix}{text}{suffix}. {self.manifest.in_words()}", final=final)
+        if isinstance(error, SubmissionStopped):
+            return self.broken_off(
+                f"{error}. {self.manifest.in_words()}. {self._way_out()}", final=error.final
+            )
+        if isinstance(error, AirflowException):
+            return error
+        # Not chained, and without its text: what an unforeseen error repeats of the data is unknown.
+        log.error(
+            "unforeseen %s:\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
+        )
+        return AirflowFailException(
+            f"unforeseen {type(error).__name__}, see the traceback above. {self.manifest.in_words()}. "
+            f"{self._way_out()}"
+        )
+
+    def broken_off(self, message: str, *, final: bool = False) -> AirflowException:
+        """Return the failure of a try; final too where a later one could not go on."""
+        final = final or not self.ledger.remembers
+        return (AirflowFailException if final else AirflowException)(message)
+
+    @property
+    def _is_discarded_by_clear(self) -> bool:
+        """Whether there is a ledger, and Clear discards it by default."""
+        in_task_state = self.ledger.remembers and not self.in_database
+        return in_task_state and ledgers.clear_discards_task_state()
+
+    def _way_out(self) -> str:
+        return _way_out(self.manifest, self.ledger)
+
+    def _publish(self, account: dict[str, Any], *, waits: bool = False) -> str | None:
+        """Push the manifest and the ids, and log the manifest last; return what went wrong, without raising it."""
+        manifest = self.manifest
+        account |= manifest.to_json()
+        problem = None
+        xcoms: dict[str, Any] = {"manifest": account, "biz_ids": manifest.biz_ids}
+        if manifest.task_ids is not None:
+            xcoms["task_ids"] = manifest.task_ids
+        without = manifest.rejected_ids
+        if manifest.biz_ids is None and self.ids_query is not None and without is not None:
+            xcoms["biz_ids_query"] = {**self.ids_query, "without": without}
+        if self.attempt.resumed:
+            # XComs pushed before the deferral remain, and are about other ids.
+            xcoms = {"task_ids": None, "biz_ids_query": None} | xcoms
+        if _null_is_refused():
+            # A missing XCom reads as null, too. One pushed before the end would stay, so none is.
+            xcoms = {"manifest": account} if waits else {k: v for k, v in xcoms.items() if v is not None}
+        for key, value in xcoms.items():
+            try:
+                self.ti.xcom_push(key=key, value=value)
+            except Exception as error:
+                # Without its text: a backend may quote the value.
+                problem = (
+                    f"XCom {key!r} could not be pushed ({type(error).__name__}); the manifest is in the log"
+                )
+                log.error("%s", problem)
+        log.info("manifest %s", json.dumps(account, ensure_ascii=False))
+        return problem
+
+
+def _defer(later: DeferSending) -> None:
+    from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+
+    log.info("%s. Until then the task holds no worker", later)
+    raise TaskDeferred(trigger=DateTimeTrigger(moment=later.until.astimezone(UTC)), method_name="resume")
+
+
+def _null_is_refused() -> bool:
+    """Whether Airflow fails when it is to keep null as XCom, as 3.0 does."""
+    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
+
+    return AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
+
+
+def _way_out(manifest: Manifest, ledger: Ledger) -> str:
+    from airflow_provider_lingyang.identity import LOST
+
+    if not ledger.remembers:
+        return _way_out_without_ledger(manifest)
+    # A lost ledger's entry stands for no single request, so the console shows none for it.
+    if codes := [doubt.task_unique_code for doubt in manifest.doubts if doubt.task_unique_code != LOST]:
+        line = ", ".join(f'"{manifest.settle_key(code)}": "accepted"' for code in codes[:_SHOWN])
+        more = f" and {len(codes) - _SHOWN} more, see in_doubt in the manifest" if len(codes) > _SHOWN else ""
+        return (
+            "Find out in the Lingyang console whether the requests in doubt were executed, then give this task "
+            f"settle={{{line}}}{more} (or 'not_executed') and clear it; it goes on from there and repeats no "
+            "recipient. (settle is the operator's argument; in the examples it comes from the Airflow Variable "
+            f"lingyang_settle_{manifest.source.get('dag_id')})"
+        )
+    return (
+        "The ledger knows the recipients already reached: correct the cause; the next try, or Clear, goes on with the "
+        "others"
+    )
+
+
+def _way_out_without_ledger(manifest: Manifest) -> str:
+    if not manifest.past_counted:
+        # It failed before it had come to its ledger, or has none: what was before this try is not known here.
+        return (
+            "Correct the cause and clear this task. Trigger no new run: what earlier tries sent is not known to it, "
+            "and it would send to all"
+        )
+    if manifest.in_doubt:
+        return (
+            "Find out in the Lingyang console whether the request in doubt was executed. Without a ledger this run "
+            "sends nothing more: send the remaining recipients in a new run, from an audience without those already "
+            "reached"
+        )
+    if manifest.accepted or manifest.rejected:
+        return (
+            "Without a ledger this run sends nothing more: correct the cause, then send the remaining recipients in a "
+            "new run, from an audience without those already reached"
+        )
+    return "Nothing was executed: correct the cause, then trigger a new run"

@@ -1,0 +1,268 @@
+"""One try of a submission: read, validate, decide, send, account."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, get_args
+
+from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
+
+from airflow_provider_lingyang.assets.lingyang import add_to_outlet_events
+from airflow_provider_lingyang.config import arguments, literals, options
+from airflow_provider_lingyang.config.submit_arguments import CHECKS, OnClear
+from airflow_provider_lingyang.delivery import lateness
+from airflow_provider_lingyang.delivery.manifest import Manifest
+from airflow_provider_lingyang.links.lingyang import push_plan_link
+from airflow_provider_lingyang.operators import ledgers
+from airflow_provider_lingyang.operators.attempts import attempt_of
+from airflow_provider_lingyang.operators.audience_sources import ids_query
+from airflow_provider_lingyang.operators.reporting import TryReport
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_lingyang.audience.parser import AudienceReader, Problem, Recipient
+    from airflow_provider_lingyang.cancellation import Cancellation
+    from airflow_provider_lingyang.delivery.campaign import CampaignSpec
+    from airflow_provider_lingyang.delivery.lost_ledger import LostLedger
+    from airflow_provider_lingyang.hooks.lingyang import LingyangHook
+    from airflow_provider_lingyang.ledger.base import Ledger
+
+    ReadRows = Callable[[AudienceReader], AbstractContextManager[Iterator[Recipient | list[Problem]]]]
+
+log = logging.getLogger(__name__)
+
+
+class SubmissionTry:
+    """One try of a submission.
+
+    :param task: a ``LingyangSubmitBatchOperator`` with its arguments rendered; its module imports this one.
+    :param resumed: whether the try goes on after a deferral.
+    :param read_rows: opens the source of the audience.
+    """
+
+    def __init__(
+        self,
+        task: Any,
+        context: Context,
+        cancellation: Cancellation,
+        *,
+        resumed: bool,
+        read_rows: ReadRows,
+    ) -> None:
+        ti = context["ti"]
+        self.task = task
+        self.context = context
+        self.ti: Any = ti
+        self.cancellation = cancellation
+        self.read_rows = read_rows
+        self.attempt = attempt_of(task, context, resumed=resumed)
+        own_key = task.campaign_key is not None
+        self.manifest = Manifest(
+            str(task.campaign_key) if own_key else f"{ti.dag_id}/{ti.run_id}/{ti.task_id}",
+            task.output_slots,
+            {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index},
+        )
+        self.manifest.past_counted = not (self.attempt.has_past or self.attempt.in_loop or own_key)
+        self.report = TryReport(
+            ti,
+            self.manifest,
+            self.attempt,
+            on_empty=task.on_empty,
+            in_database=task.ledger_conn_id is not None,
+        )
+
+    def run(self, check_rendered: Callable[[], None]) -> dict[str, Any]:
+        """Submit, and return the manifest.
+
+        :param check_rendered: raises unless the rendered arguments can be right.
+        """
+        finished = False
+        try:
+            with self.report.accounted() as account:
+                check_rendered()
+                literals.check_rendered_task(self.task, CHECKS)
+                self.manifest.ids_limit = options.xcom_ids_limit()
+                if not self.task.validate_only:
+                    self.report.ledger = self._open_ledger()
+                finished = self._run(lateness.due_at(self.context.get("dag_run")))
+            if finished:
+                # Only now: for a Clear, a submission without a published manifest is unfinished.
+                self._finish()
+        except (Exception, TaskDeferred):
+            self._release()
+            raise
+        else:
+            self._release()
+        finally:
+            self.report.ledger.close()
+        if self.task.validate_only:
+            # An event would start DAGs that wait for the campaign.
+            self.task.outlets = []
+        add_to_outlet_events(self.context, campaign=account, counts=account["counts"])
+        return account
+
+    def _open_ledger(self) -> Ledger:
+        from airflow_provider_lingyang.ledger.patience import Patience, patient
+
+        patience = Patience(options.ledger_patience(), self.cancellation)
+        found = ledgers.find_ledger(
+            self.task.ledger_conn_id, self.context, self.manifest.campaign_key, self.attempt
+        )
+        return patient(found, patience)
+
+    def _release(self) -> None:
+        """Release the claim, where that is quick: otherwise the next try waits a minute."""
+        from airflow_provider_lingyang.errors import LedgerError
+        from airflow_provider_lingyang.ledger.patience import impatient
+
+        if not self.cancellation.grace_expired():
+            with suppress(LedgerError):
+                impatient(self.report.ledger).release()
+
+    def _finish(self) -> None:
+        from airflow_provider_lingyang.errors import LedgerError
+
+        try:
+            self.report.ledger.finish()
+        except LedgerError as error:
+            failure = self.report.broken_off(
+                f"{error}. No recipient is left to send to, but the ledger does not know that the submission is "
+                "finished: the next try notes it"
+            )
+            raise failure from None
+
+    def _run(self, due: datetime | None) -> bool:
+        """Read and send; return whether every recipient is in a final state.
+
+        :param due: see :func:`~airflow_provider_lingyang.delivery.lateness.due_at`.
+        """
+        from airflow_provider_lingyang.audience.store import Spool
+        from airflow_provider_lingyang.delivery.campaign import Campaign
+        from airflow_provider_lingyang.delivery.policy import Policy
+        from airflow_provider_lingyang.delivery.schedule import SendSchedule, SendWindow
+        from airflow_provider_lingyang.hooks.lingyang import LingyangHook
+
+        attempt, manifest, ledger = self.attempt, self.manifest, self.report.ledger
+        # First of all: a try that the ledger does not know of may have sent anything, as far as later ones can tell.
+        lost = None
+        if not ledger.claim():
+            lost = ledgers.lost_ledger(self.task.ledger_conn_id, ledger, attempt, manifest.campaign_key)
+        settle = arguments.parse_settle(self.task.settle)
+        arguments.check_choice("on_clear", self.task.on_clear, get_args(OnClear))
+        if settle and not ledger.remembers and not self.task.validate_only:
+            raise arguments.ArgumentError(
+                "settle needs a ledger, which this task has not: set ledger_conn_id"
+            )
+        if self.task.on_clear == "resubmit" and (attempt.map_index >= 0 or attempt.in_loop):
+            raise arguments.ArgumentError(
+                "on_clear='resubmit' is not for mapped tasks and not for tasks in a loop: their instances share one "
+                "campaign"
+            )
+        cancellation = self.cancellation
+        hook = LingyangHook(self.task.lingyang_conn_id, sleep=cancellation.sleep)
+        settings = hook.settings
+        result_query = hook.result_query
+        campaign = Campaign(
+            self._spec(hook),
+            manifest,
+            ledger,
+            host=settings.url,
+            app_key=settings.app_key,
+            key=settings.app_secret,
+        )
+        self._link(hook)
+        schedule = SendSchedule(
+            max_requests_per_second=hook.max_requests_per_second,
+            window=SendWindow.parse(self.task.send_window),
+            until=arguments.parse_deadline(self.task.send_until),
+        )
+        policy = Policy(
+            max_in_flight=self.task.max_in_flight,
+            max_attempts=settings.max_attempts,
+            lookup_settle=hook.lookup_settle,
+            answer_within=settings.answer_within,
+            dedupes_by_code=hook.dedupes_by_code,
+            on_in_doubt=self.task.on_in_doubt,
+            on_rejected=self.task.on_rejected,
+            ledger_patience=options.ledger_patience(),
+            receiver_limit_patience=options.receiver_limit_patience(),
+        )
+        with Spool(options.spool_dir()) as spool, closing(hook):
+            if not self.task.validate_only:
+                self._skip_if_late(due, campaign.plan_id, lost)
+                campaign.open(
+                    cancellation, resubmit=self.task.on_clear == "resubmit", settle=settle, lost=lost
+                )
+            campaign.read(self.read_rows, spool, cancellation, unknown_past=lost is not None)
+            if self.task.validate_only:
+                campaign.show_plan(spool, schedule, result_query.proves if result_query else None)
+                return False
+            self.report.ids_query = ids_query(self.task, spool, manifest)
+            campaign.send(
+                spool,
+                new_wire=lambda: hook.new_client(max_attempts=1),
+                look_up=hook.look_up if result_query else None,
+                dated=bool(result_query and result_query.created_at_field),
+                created_at_zone=result_query.zone if result_query else None,
+                schedule=schedule,
+                policy=policy,
+                cancellation=cancellation,
+                settle=settle,
+                lost=lost,
+            )
+        return not manifest.doubts
+
+    def _skip_if_late(self, due: datetime | None, plan_id: int, lost: LostLedger | None) -> None:
+        """Skip a run that comes too late, unless it has begun to send: then it goes on.
+
+        :param lost: there were earlier tries, and the ledger knows nothing of them.
+        :raises AirflowSkipException: saying so.
+        """
+        why = lateness.too_late(due, self.task.max_lateness, datetime.now(UTC))
+        if why is None:
+            return
+        # Of this task instance only: other runs may have sent under the same campaign_key.
+        # campaign.open decides on a lost ledger of a task that had begun.
+        if self.report.ledger.has_begun(plan_id) or self.report.ledger.begun_at is not None:
+            log.warning("%s; the task has begun to send, so it goes on", why)
+            return
+        raise AirflowSkipException(
+            f"nothing was read, and nothing was sent by this try: {why}. "
+            + (f"{lost.warning}. " if lost is not None else "")
+            + "To send all the same, trigger a new run, or raise max_lateness and clear this task"
+        )
+
+    def _link(self, hook: LingyangHook) -> None:
+        from airflow_provider_lingyang.gateway.errors import LingyangConfigError
+
+        manifest = self.manifest
+        assert manifest.plan_id is not None
+        try:
+            manifest.plan_url = hook.plan_url(manifest.plan_id)
+        except LingyangConfigError as error:
+            # A missing link holds up no call.
+            log.warning("no link to the plan: %s", error)
+        push_plan_link(self.task, self.ti, manifest.plan_url)
+
+    def _spec(self, hook: LingyangHook) -> CampaignSpec:
+        from airflow_provider_lingyang.delivery.campaign import CampaignSpec, parse_book
+
+        return CampaignSpec(
+            plan_id=arguments.parse_number("plan_id", self.task.plan_id),
+            channel=self.task.channel,
+            use_book_info=parse_book(self.task.use_book_info),
+            columns=self.task.columns,
+            task_defaults=self.task.task_defaults,
+            input_params_columns=arguments.plan_variables(self.task.input_params_columns),
+            output_slots=self.task.output_slots,
+            batch_size=self.task.batch_size,
+            max_recipients=self.task.max_recipients,
+            plan_variables_as_text=hook.plan_variables_as_text,
+            international_numbers=hook.allows_international_numbers,
+            on_invalid=self.task.on_invalid,
+            on_duplicate_contact=self.task.on_duplicate_contact,
+        )

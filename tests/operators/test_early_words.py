@@ -1,0 +1,150 @@
+"""A person's word counts only where no process could send any more when it was given. The gateway's record judges."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from airflow_provider_lingyang.cancellation import Cancellation
+from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.operators.people import LOST, NOT_DONE, connect, everybody_once, executions, people, sent
+
+
+@pytest.fixture
+def gateway(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> SandboxProcess:
+    """A gateway without a look-up. An intent lives 3 seconds: longer than the first attempt is throttled."""
+    connect(sandbox, monkeypatch, result_query=None, timeout=1, lookup_settle=6)
+    return sandbox
+
+
+def begin(campaign: Any, gateway: SandboxProcess) -> threading.Thread:
+    """Begin a try in a thread, and return once its first attempt has come to the gateway."""
+
+    def run() -> None:
+        # However it ends: it was replaced.
+        with suppress(Exception):
+            campaign.next_try(audience=people(2))
+
+    thread = threading.Thread(target=run)
+    if campaign.store is not None:
+        campaign.store.fails = lambda key: campaign.try_number > 1 and threading.current_thread() is thread
+    thread.start()
+    while not sent(gateway):
+        time.sleep(0.01)
+    return thread
+
+
+@pytest.fixture
+def paused(gateway: SandboxProcess, campaign: Any) -> Callable[[], threading.Thread]:
+    """Begins a try that is throttled with a fresh intent, then sends although it was replaced; its answer is lost."""
+    gateway.add_fault(kind="throttle", seconds=1, times=1)
+    gateway.add_fault(**LOST, times=1)
+    return lambda: begin(campaign, gateway)
+
+
+def key(campaign: Any) -> str:
+    (doubt,) = campaign.run.manifest()["in_doubt"]
+    return str(doubt.get("settle", doubt["task_unique_code"]))
+
+
+def test_the_question_is_asked_once_the_replaced_process_can_send_no_more(
+    gateway: SandboxProcess, campaign: Any, paused: Callable[[], threading.Thread]
+) -> None:
+    thread = paused()
+    message = campaign.next_try("fails", audience=people(2))
+    # What a person finds out now stays true.
+    assert executions(gateway) == {"B1": 1, "B2": 1}
+    assert key(campaign) in message
+    campaign.next_try(audience=people(2), settle={key(campaign): "accepted"})
+    thread.join()
+    assert everybody_once(gateway, 2)
+
+
+@pytest.mark.parametrize("told_to_stop", [False, True])
+def test_a_word_that_was_true_when_it_was_given_is_not_taken(
+    gateway: SandboxProcess, campaign: Any, paused: Callable[[], threading.Thread], told_to_stop: bool
+) -> None:
+    thread = paused()
+    # True at this moment: the only attempt was throttled.
+    settle = {gateway.record()["requests"][0]["task_unique_code"]: "not_executed"}
+    operator = campaign.operator(audience=people(2), settle=settle)
+    if told_to_stop:
+        operator.on_kill()
+        campaign.next_try("stops", operator=operator)
+        operator = campaign.operator(audience=people(2), settle=settle)
+    message = campaign.next_try("fails", operator=operator)
+    assert "when settle was given, another process could still send what it names" in message
+    assert executions(gateway) == {"B1": 1, "B2": 1}
+    campaign.next_try(audience=people(2), settle={key(campaign): "accepted"})
+    thread.join()
+    assert everybody_once(gateway, 2)
+
+
+@pytest.mark.parametrize("then", ["a retry", "another run"])
+def test_a_word_that_was_given_too_early_is_never_taken(
+    gateway: SandboxProcess, shared: Any, then: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever reads the same Variable later, and although the campaign may go on without what is in doubt."""
+    own, other = shared("own"), shared("other")
+    gateway.add_fault(kind="throttle", seconds=1, times=1)
+    gateway.add_fault(**LOST, times=1)
+    thread = begin(own, gateway)
+    settle = {gateway.record()["requests"][0]["task_unique_code"]: "not_executed"}
+    how: dict[str, Any] = {"audience": people(2), "settle": settle, "on_in_doubt": "continue"}
+    with caplog.at_level(logging.WARNING):
+        own.next_try(**how)
+    assert "when settle was given, another process could still send what it names" in caplog.text
+    assert key(own).endswith("#2")
+    (own if then == "a retry" else other).next_try(**how)
+    thread.join()
+    assert everybody_once(gateway, 2)
+
+
+def test_no_word_about_a_lost_ledger_is_asked_for_while_an_earlier_process_may_send(
+    blind: SandboxProcess, campaign: Any
+) -> None:
+    campaign.try_number = 1
+    operator = campaign.operator(audience=people(2))
+    asked = threading.Timer(0.3, operator.on_kill)
+    asked.start()
+    message = campaign.next_try("stops", operator=operator)
+    assert "asked to stop" in message
+    assert "*#" not in message + json.dumps(campaign.run.manifest())
+
+
+def test_what_a_replaced_process_was_answered_meanwhile_needs_no_word(
+    sandbox: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if campaign.store is not None:
+        pytest.skip("what a replaced try writes, Airflow's task state store refuses")
+    connect(sandbox, monkeypatch, result_query=None, timeout=1, lookup_settle=6)
+    sandbox.add_fault(kind="throttle", seconds=1, times=1)
+    thread = begin(campaign, sandbox)
+    campaign.next_try(audience=people(2))
+    thread.join()
+    assert campaign.run.counts() == {"audience": 2, "already_accepted": 2}
+    assert everybody_once(sandbox, 2)
+
+
+def test_a_word_for_what_the_last_process_left_counts_at_once(
+    gateway: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a code was sent again: whoever sent it has ended, and said so."""
+    gateway.add_fault(**NOT_DONE, times=2)
+    campaign.next_try("fails", audience=people(2))
+    campaign.next_try("fails", audience=people(2), settle={key(campaign): "not_executed"})
+
+    def wait_until(self: Cancellation, moment: float, why: str) -> bool:
+        assert moment == 0.0, "it waits for a process that has ended"
+        return True
+
+    monkeypatch.setattr(Cancellation, "sleep_until", wait_until)
+    campaign.next_try(audience=people(2), settle={key(campaign): "not_executed"})
+    assert everybody_once(gateway, 2)
