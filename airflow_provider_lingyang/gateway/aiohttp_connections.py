@@ -63,7 +63,7 @@ class Response(aiohttp.ClientResponse):
 
         async def checked() -> Any:
             message, payload = await read()
-            heads.is_final(message.code, message.raw_headers)
+            heads.is_final(message.code, message.reason, message.raw_headers)
             return message, payload
 
         protocol.read = checked

@@ -50,14 +50,14 @@ class HeadCheck:
         self._interim = 0
         self._bytes = 0
 
-    def is_final(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    def is_final(self, status: int, reason: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """Take the next head.
 
         :return: whether it is the answer's own.
         :raises AnswerUnreadableError: there are too many, they are too long, or it is not clear where the body ends.
         """
         headers = list(headers)
-        self._bytes += sum(len(name) + len(value) + 4 for name, value in headers)
+        self._bytes += len(reason) + sum(len(name) + len(value) + 4 for name, value in headers)
         if len(headers) > MAX_HEADERS:
             raise unreadable(f"more than {MAX_HEADERS} headers")
         if self._bytes > MAX_HEAD_BYTES:

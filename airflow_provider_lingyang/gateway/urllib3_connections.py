@@ -124,7 +124,7 @@ class Response(http.client.HTTPResponse):
             # Its text may repeat the answer.
             raise unreadable(f"not HTTP, or beyond its limits: {type(error).__name__}") from None
         self._source.left = None
-        self._heads.is_final(self.status, _lines(self.headers))
+        self._heads.is_final(self.status, self.reason, _lines(self.headers))
 
     def _read_status(self) -> tuple[str, int, str]:
         # The library skips 100, but takes 102, 103 and the like for the final answer.
@@ -132,7 +132,7 @@ class Response(http.client.HTTPResponse):
             version, status, reason = super()._read_status()  # type: ignore[misc]
             if self._heads is None or not 100 <= status < 200:
                 return version, status, reason
-            self._heads.is_final(status, _lines(http.client.parse_headers(self.fp)))
+            self._heads.is_final(status, reason, _lines(http.client.parse_headers(self.fp)))
 
     def read_piece(self, size: int) -> bytes:
         """Return up to so many bytes of the body as they came; empty at its end.

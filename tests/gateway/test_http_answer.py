@@ -17,6 +17,7 @@ from airflow_provider_lingyang.gateway.http_answer import (
     MAX_HEADERS,
     MAX_INTERIM,
     AnswerBody,
+    HeadCheck,
     answer_limit,
 )
 from tests.gateway.test_transport import OK, chunked, reply, says
@@ -137,6 +138,12 @@ def test_an_answer(serve: Serve, connect: Connect, answer: bytes, error: Any) ->
         assert "canary" not in str(caught.value)
     assert len(server.requests) == 1
     server.wait_for_end_of_connection(1)
+
+
+def test_limits_the_reason_however_it_arrives() -> None:
+    """Aiohttp 3.11 limits each piece that it reads, not the whole reason."""
+    with pytest.raises(AnswerUnreadableError, match="its head is longer"):
+        HeadCheck().is_final(200, "x" * 70_000, [])
 
 
 @pytest.mark.parametrize("coding", ["identity", "gzip", "gzip of many members", "chunked"])
