@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-LOST = "*"
+LOST_LEDGER = "*"
 """Stands for all that a ledger may have held which is gone."""
 
 
@@ -15,10 +15,10 @@ def settle_key(task_unique_code: str, number: int) -> str:
 
 def lost_key(try_number: int, campaign_key: str) -> str:
     """Return what stands in ``settle``, for the next try only, for all that came before a try which found it lost."""
-    return f"{LOST}#{try_number} {campaign_key}"
+    return f"{LOST_LEDGER}#{try_number} {campaign_key}"
 
 
-def key_of(biz_id: str) -> bytes:
+def recipient_hash(biz_id: str) -> bytes:
     """Return the 128 bits that stand for a recipient."""
     return hashlib.sha256(biz_id.encode()).digest()[:16]
 

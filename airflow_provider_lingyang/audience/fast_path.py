@@ -34,7 +34,7 @@ from airflow_provider_lingyang.gateway.values import is_null
 PlainRow = tuple[str, bool, str | None, str, str]
 """``biz_id``, whether it is derived, ``batch_num``, contact, JSON of the task."""
 
-WHO = ("phone_number", "email", "outer_user_id", "cms_user_id")
+IDENTITY_FIELDS = ("phone_number", "email", "outer_user_id", "cms_user_id")
 """What a derived ``biz_id`` is made from."""
 _INT64 = 2**63
 # Of others the canonical form is more than their lower case.
@@ -143,7 +143,7 @@ def _not_plain(_: Any) -> None:
     return None
 
 
-class PlainRows:
+class FastRowParser:
     """Reads the plain ones among rows of one shape.
 
     :param fields: API field → position in the row.
@@ -173,7 +173,7 @@ class PlainRows:
         self._default_batch_num = _batch_num(defaults.get("batch_num"))
         self._campaign = campaign
         self._key = key
-        self._contacts = [(WHO.index(name), f"{name} ") for name in contacts]
+        self._contacts = [(IDENTITY_FIELDS.index(name), f"{name} ") for name in contacts]
         self._variables = [(f"{encode_basestring(name)}:", place) for name, place in variables.items()]
         self._fields: list[tuple[str, int | None, Any, Any, int]] = []
         self._possible = ("batch_num" in defaults) == (self._default_batch_num is not None)
@@ -196,7 +196,7 @@ class PlainRows:
                 # Without either of these two no row is valid.
                 self._possible &= name not in ("input_params", "output_params")
                 continue
-            who = WHO.index(name) if name in WHO else -1
+            who = IDENTITY_FIELDS.index(name) if name in IDENTITY_FIELDS else -1
             self._fields.append((f'"{name}":', place, reader, default, who))
         self._has_biz_id = "biz_id" in fields
 
@@ -290,6 +290,6 @@ def is_blank(value: Any) -> bool:
 def derived_id(key: bytes, campaign: str, who: Sequence[Any]) -> str:
     """Return the ``biz_id`` of a recipient that has none.
 
-    :param who: the values of :data:`WHO` in their canonical forms.
+    :param who: the values of :data:`IDENTITY_FIELDS` in their canonical forms.
     """
     return hmac.new(key, dump_json([campaign, *who]).encode(), hashlib.sha256).hexdigest()[:32]

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
-from airflow_provider_lingyang.audience.fast_path import WHO, PlainRows, derived_id, is_blank
+from airflow_provider_lingyang.audience.fast_path import IDENTITY_FIELDS, FastRowParser, derived_id, is_blank
 from airflow_provider_lingyang.config.arguments import CHANNELS, ROW_FIELDS, ArgumentError, did_you_mean
 from airflow_provider_lingyang.gateway.contacts import (
     IDENTITY_VERSION,
@@ -71,7 +71,7 @@ class Recipient:
     task: str = field(repr=False)
 
 
-class AudienceReader:
+class RowParser:
     """Turns rows into recipients.
 
     :param columns: API field → column of the rows; fields not named here are taken from a column of
@@ -118,23 +118,23 @@ class AudienceReader:
         self._contacts = (CHANNELS[channel],) if channel else _ANY_CONTACT
         self._campaign = campaign
         self._key = key.encode()
-        self._readers: dict[tuple[str, ...], _Shape] = {}
+        self._readers: dict[tuple[str, ...], _Layout] = {}
 
-    def header(self, names: Sequence[str]) -> Callable[[int, Sequence[Any]], Recipient | list[Problem]]:
+    def for_columns(self, names: Sequence[str]) -> Callable[[int, Sequence[Any]], Recipient | list[Problem]]:
         """Return what reads rows of these columns.
 
         :raises ArgumentError: a column is unknown, twice there, or missing; with the nearest valid name.
         """
-        shape = self._shape(tuple(names), all_needed=True)
-        plain = shape.plain.read
+        layout = self._layout_of(tuple(names), all_needed=True)
+        plain = layout.plain.read
 
         def read(number: int, values: Sequence[Any]) -> Recipient | list[Problem]:
             row = plain(values)
-            return self._judge(number, shape, values) if row is None else Recipient(number, *row)
+            return self._validate(number, layout, values) if row is None else Recipient(number, *row)
 
         return read
 
-    def mapping(self, number: int, row: Mapping[str, Any]) -> Recipient | list[Problem]:
+    def parse_mapping(self, number: int, row: Mapping[str, Any]) -> Recipient | list[Problem]:
         """Read one row that brings its own names.
 
         :param number: of the row, from 1.
@@ -145,17 +145,17 @@ class AudienceReader:
                 Problem(number, "the row", f"is a {type(row).__name__}, not a mapping of names to values")
             ]
         names = tuple(row)
-        shape = self._readers.get(names)
-        if shape is None:
-            shape = self._shape(names, all_needed=False, row=number)
+        layout = self._readers.get(names)
+        if layout is None:
+            layout = self._layout_of(names, all_needed=False, row=number)
             if len(self._readers) < 1000:
-                self._readers[names] = shape
+                self._readers[names] = layout
         values = tuple(row.values())
         # Of a row that lacks a column of an argument the judge says so.
-        plain = None if shape.missing else shape.plain.read(values)
-        return self._judge(number, shape, values) if plain is None else Recipient(number, *plain)
+        plain = None if layout.missing else layout.plain.read(values)
+        return self._validate(number, layout, values) if plain is None else Recipient(number, *plain)
 
-    def _shape(self, names: tuple[str, ...], *, all_needed: bool, row: int | None = None) -> _Shape:
+    def _layout_of(self, names: tuple[str, ...], *, all_needed: bool, row: int | None = None) -> _Layout:
         where = "" if row is None else f" (row {row})"
         if strange := [type(name).__name__ for name in names if not isinstance(name, str)]:
             more = ": a line of a file has more fields than its header" if None in names else ""
@@ -212,7 +212,7 @@ class AudienceReader:
                     f"the audience's column {shown(position)} is not a field of the API{where} and nothing uses it"
                     f"{did_you_mean(name, ROW_FIELDS)}: name it in columns or input_params_columns, or leave it out"
                 )
-        plain = PlainRows(
+        plain = FastRowParser(
             fields=fields,
             variables=variables,
             defaults=self._defaults,
@@ -222,19 +222,19 @@ class AudienceReader:
             key=self._key,
             variables_as_text=self._as_text,
         )
-        return _Shape(names, fields, variables, missing, plain)
+        return _Layout(names, fields, variables, missing, plain)
 
-    def _judge(self, number: int, shape: _Shape, values: Sequence[Any]) -> Recipient | list[Problem]:
+    def _validate(self, number: int, layout: _Layout, values: Sequence[Any]) -> Recipient | list[Problem]:
         """Read any row, with everything that may be wrong with it."""
-        problems = [Problem(number, problem.field, problem.reason) for problem in shape.missing]
-        fields = {name: values[position] for name, position in shape.fields.items()}
+        problems = [Problem(number, problem.field, problem.reason) for problem in layout.missing]
+        fields = {name: values[position] for name, position in layout.fields.items()}
         for name, default in self._defaults.items():
             if is_blank(fields.get(name)):
                 fields[name] = default
-        batch_num = _batch_num(fields.pop("batch_num", None), number, shape, problems)
-        if "biz_id" in shape.fields and is_blank(fields.get("biz_id")):
-            problems.append(Problem(number, shape.label("biz_id"), "is missing"))
-        self._fold_variables(number, shape, values, fields, problems)
+        batch_num = _batch_num(fields.pop("batch_num", None), number, layout, problems)
+        if "biz_id" in layout.fields and is_blank(fields.get("biz_id")):
+            problems.append(Problem(number, layout.label("biz_id"), "is missing"))
+        self._fold_variables(number, layout, values, fields, problems)
         self._fold_slots(fields)
         # An absent value and a NULL are the same: pydantic then says "missing" for both.
         fields = {name: value for name, value in fields.items() if not is_blank(value)}
@@ -243,12 +243,12 @@ class AudienceReader:
         except ValidationError as error:
             seen = {problem.field for problem in problems}
             for name, reason in explain(error):
-                if (label := shape.label(name)) not in seen:
+                if (label := layout.label(name)) not in seen:
                     problems.append(Problem(number, label, reason + _WAYS_OUT.get((name, reason), "")))
             return problems
         contact = self._contact(task)
         if contact is None:
-            label = " or ".join(shape.label(name) for name in self._contacts)
+            label = " or ".join(layout.label(name) for name in self._contacts)
             reason = (
                 f"is missing (channel {self._channel!r} needs it)"
                 if self._channel
@@ -259,7 +259,7 @@ class AudienceReader:
             return problems
         biz_id = task.biz_id
         if biz_id is not None and "\0" in biz_id:
-            problems.append(Problem(number, shape.label("biz_id"), "holds a NUL character"))
+            problems.append(Problem(number, layout.label("biz_id"), "holds a NUL character"))
             return problems
         derived = biz_id is None
         if biz_id is None:
@@ -270,7 +270,7 @@ class AudienceReader:
     def _fold_variables(
         self,
         number: int,
-        shape: _Shape,
+        layout: _Layout,
         values: Sequence[Any],
         fields: dict[str, Any],
         problems: list[Problem],
@@ -287,29 +287,29 @@ class AudienceReader:
             for name, value in base.items()
             if is_null(value)
         ]
-        if not shape.variables and (not self._as_text or is_blank(fields.get("input_params"))):
+        if not layout.variables and (not self._as_text or is_blank(fields.get("input_params"))):
             return
-        for variable, position in shape.variables.items():
+        for variable, position in layout.variables.items():
             value = values[position]
             if is_null(value):
-                column = shape.names[position]
+                column = layout.names[position]
                 problems.append(Problem(number, f"input_params[{variable!r}] (column {column!r})", "is NULL"))
                 continue
             base[variable] = value
         try:
             fields["input_params"] = dump_json(variables_as_text(base) if self._as_text else base)
         except PydanticCustomError as error:
-            bad = [variable for variable in shape.variables if not _is_json(base.get(variable))]
+            bad = [variable for variable in layout.variables if not _is_json(base.get(variable))]
             problems += [
                 Problem(
                     number,
-                    f"input_params[{variable!r}] (column {shape.names[shape.variables[variable]]!r})",
+                    f"input_params[{variable!r}] (column {layout.names[layout.variables[variable]]!r})",
                     error.message(),
                 )
                 for variable in bad
             ]
             if not bad:
-                problems.append(Problem(number, shape.label("input_params"), error.message()))
+                problems.append(Problem(number, layout.label("input_params"), error.message()))
             # The row is invalid already; this keeps the model from saying so once more.
             fields["input_params"] = "{}"
 
@@ -326,7 +326,7 @@ class AudienceReader:
         return next((f"{name} {value}" for name in self._contacts if (value := _canonical(task, name))), None)
 
     def _derived(self, task: InitiativeTaskRequest, fields: Mapping[str, Any]) -> str:
-        who = [_canonical(task, name) for name in WHO]
+        who = [_canonical(task, name) for name in IDENTITY_FIELDS]
         if self._identity_version == 1:
             who[:2] = _of_version_1(task, fields)
         return derived_id(self._key, self._campaign, who)
@@ -344,14 +344,14 @@ _WAYS_OUT = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Shape:
+class _Layout:
     """Which column of a row holds what."""
 
     names: tuple[str, ...]
     fields: dict[str, int]
     variables: dict[str, int]
     missing: list[Problem]
-    plain: PlainRows
+    plain: FastRowParser
 
     def label(self, name: str) -> str:
         position = self.fields.get(name)
@@ -376,7 +376,7 @@ def _of_version_1(task: InitiativeTaskRequest, fields: Mapping[str, Any]) -> tup
     return first or task.phone_number, task.email and task.email.lower()
 
 
-def _batch_num(value: Any, number: int, shape: _Shape, problems: list[Problem]) -> str | None:
+def _batch_num(value: Any, number: int, layout: _Layout, problems: list[Problem]) -> str | None:
     if is_blank(value):
         return None
     try:
@@ -384,7 +384,7 @@ def _batch_num(value: Any, number: int, shape: _Shape, problems: list[Problem]) 
     except ValidationError:
         text = None
     if text is None or not (text.isascii() and text.isdigit()) or len(text) > _MAX_BATCH_NUM:
-        problems.append(Problem(number, shape.label("batch_num"), "is not a string of decimal digits"))
+        problems.append(Problem(number, layout.label("batch_num"), "is not a string of decimal digits"))
         return None
     return text
 

@@ -1,21 +1,19 @@
 """One private, ordered, counted reading of the audience.
 
 An SQLite file, readable by its owner only and unlinked at once: gone after any crash. It is kept in the order of
-sending while rows come in, so that giving them back sorts nothing. What earlier tries did is laid beside it, so
-that deciding who is still to be sent to needs no memory either.
+sending while rows come in, so that giving them back sorts nothing.
 """
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 from functools import lru_cache
 
 from airflow_provider_lingyang.audience.parser import Problem, Recipient
-from airflow_provider_lingyang.identity import key_of
-from airflow_provider_lingyang.ledger.base import PastRequest
+from airflow_provider_lingyang.identity import recipient_hash
 from airflow_provider_lingyang.storage.private_sqlite import CACHE_KB, insert, open_private, written
 
 SHOWN = 20
@@ -77,35 +75,8 @@ def _rows(named: list[int], count: int) -> str:
     return f"rows {', '.join(before)} and {last}"
 
 
-class State(IntEnum):
-    """What earlier tries left a recipient in."""
-
-    FREE = 0
-    ACCEPTED = 1
-    REJECTED = 2
-    IN_DOUBT = 3
-    LEFT_OUT = 4
-    """Not they, but another row of the same contact."""
-
-
-@dataclass(slots=True)
-class Past:
-    """What earlier tries left.
-
-    :param in_doubt: requests with recipients in doubt, and the number of their group.
-    :param vanished: recipients of this task's earlier tries who are not in the audience any more.
-    :param left_out: recipients whose contact an earlier try has reached under another ``biz_id``.
-    :param furthest: orders like ``batch_num``: the last that any request carried.
-    """
-
-    in_doubt: list[tuple[int, PastRequest]] = field(default_factory=list)
-    vanished: int = 0
-    left_out: int = 0
-    furthest: str = ""
-
-
-class Spool:
-    """Takes recipients in any order and gives them back in the order of sending.
+class AudienceStore:
+    """Takes recipients in any order and keeps them in the order of sending.
 
     :param folder: where the file lies; empty: the system's folder for temporary files.
     :raises SpoolError: it cannot be made.
@@ -116,13 +87,12 @@ class Spool:
         self._folder = folder or tempfile.gettempdir()
         self._pending: list[tuple[object, ...]] = []
         self._indexed = False
-        self.last_group = 0
 
     def close(self) -> None:
         """Give the file's space back."""
         self._db.close()
 
-    def __enter__(self) -> Spool:
+    def __enter__(self) -> AudienceStore:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -137,11 +107,11 @@ class Spool:
         self._pending.append(
             (
                 recipient.row,
-                _order(batch_num),
+                order_key(batch_num),
                 batch_num,
                 recipient.biz_id,
                 # Here and not by a function in SQL: SQLite swallows what a signal raises in one.
-                key_of(recipient.biz_id),
+                recipient_hash(recipient.biz_id),
                 recipient.derived,
                 recipient.contact,
                 recipient.task,
@@ -152,23 +122,23 @@ class Spool:
 
     def drop_repeated_contacts(self) -> int:
         """Keep the first row of each contact, return how many others there were."""
-        self._index()
+        self.index()
         repeats = (
             "FROM recipient WHERE EXISTS (SELECT 1 FROM recipient AS other "
             "WHERE other.contact = recipient.contact AND other.row < recipient.row)"
         )
         # Not forgotten: the next try's query may give the rows in another order.
-        self._write(f"INSERT INTO dropped SELECT contact, key {repeats}")
-        return self._write(f"DELETE {repeats}")
+        self.write(f"INSERT INTO dropped SELECT contact, key {repeats}")
+        return self.write(f"DELETE {repeats}")
 
     def repeated_contacts(self) -> tuple[int, list[int]]:
         """Return how many rows repeat an earlier row's contact, and the first of their numbers."""
-        self._index()
+        self.index()
         repeats = (
             "FROM recipient AS later WHERE EXISTS (SELECT 1 FROM recipient AS other "
             "WHERE other.contact = later.contact AND other.row < later.row)"
         )
-        (count,) = self._one(f"SELECT count(*) {repeats}")
+        (count,) = self.one(f"SELECT count(*) {repeats}")
         if not count:
             return 0, []
         first = self._db.execute(f"SELECT later.row {repeats} ORDER BY later.row LIMIT {SHOWN}")
@@ -176,12 +146,12 @@ class Spool:
 
     def repeated_biz_ids(self) -> tuple[int, list[str]]:
         """Return how many rows repeat an earlier row's ``biz_id``, and the first of them in words."""
-        self._index()
+        self.index()
         repeats = (
             "FROM (SELECT biz_id, min(row) AS row FROM recipient GROUP BY biz_id HAVING count(*) > 1) AS first "
             "JOIN recipient AS later ON later.biz_id = first.biz_id AND later.row > first.row"
         )
-        (count,) = self._one(f"SELECT count(*) {repeats}")
+        (count,) = self.one(f"SELECT count(*) {repeats}")
         if not count:
             return 0, []
         rows = self._db.execute(
@@ -206,182 +176,38 @@ class Spool:
             "batch_num": ("batch_num IS NOT NULL", "batch_num IS NULL"),
             "biz_id": ("NOT derived", "derived"),
         }[column]
-        (some_have,) = self._one(f"SELECT EXISTS (SELECT 1 FROM recipient WHERE {have})")
+        (some_have,) = self.one(f"SELECT EXISTS (SELECT 1 FROM recipient WHERE {have})")
         if not some_have:
             return 0, []
         rows = self._db.execute(f"SELECT row FROM recipient WHERE {lack} ORDER BY row LIMIT {SHOWN}")
         first = [row for (row,) in rows]
-        return (self._write(f"DELETE FROM recipient WHERE {lack}") if first else 0), first
+        return (self.write(f"DELETE FROM recipient WHERE {lack}") if first else 0), first
 
     def batch_nums_of_equal_number(self) -> list[str]:
         """Return spellings such as ``1`` and ``01`` that stand for one number, if there are any."""
         self._flush()
         found = self._db.execute(
-            "SELECT DISTINCT batch_num FROM recipient WHERE place IN "
-            "(SELECT place FROM recipient GROUP BY place HAVING min(batch_num) <> max(batch_num)) LIMIT 20"
+            "SELECT DISTINCT batch_num FROM recipient WHERE order_key IN "
+            "(SELECT order_key FROM recipient GROUP BY order_key HAVING min(batch_num) <> max(batch_num)) LIMIT 20"
         )
         return sorted(batch_num for (batch_num,) in found)
 
     def __len__(self) -> int:
         self._flush()
-        (count,) = self._one("SELECT count(*) FROM recipient")
+        (count,) = self.one("SELECT count(*) FROM recipient")
         return int(count)
 
     def derived(self) -> bool:
         """Whether the ids were made from the contacts, so that no query can give them."""
         self._flush()
-        (some,) = self._one("SELECT EXISTS (SELECT 1 FROM recipient WHERE derived)")
+        (some,) = self.one("SELECT EXISTS (SELECT 1 FROM recipient WHERE derived)")
         return bool(some)
 
-    def remember(self, requests: Iterable[PastRequest]) -> Past:
-        """Take what earlier tries did: who was accepted, rejected or is in doubt is not sent to.
+    def index(self) -> None:
+        """Index the recipients: once all are there, because keeping a large index up takes longer.
 
-        :param requests: of one that comes twice the later state counts, but for who was accepted.
         :raises SpoolError: the disk is full.
         """
-        self._index()
-        past = Past()
-        open_requests: dict[str, tuple[int, PastRequest]] = {}
-        self._db.execute("BEGIN")
-        for request in requests:
-            self.last_group += 1
-            doubtful = [key_of(biz_id) for biz_id in request.in_doubt]
-            for state, keys in (
-                (State.ACCEPTED, request.accepted),
-                (State.REJECTED, request.rejected),
-                (State.IN_DOUBT, doubtful),
-                (State.FREE, request.not_executed),
-            ):
-                self._write_many(
-                    # What was accepted stays so, whatever else is said of it.
-                    "INSERT INTO past VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET state = excluded.state, "
-                    "grp = excluded.grp, pos = excluded.pos, mine = excluded.mine "
-                    f"WHERE state <> {State.ACCEPTED:d}",
-                    [(key, state, self.last_group, place, request.mine) for place, key in enumerate(keys)],
-                )
-            if request.accepted or request.rejected or doubtful:
-                past.furthest = max(past.furthest, _order(request.batch_num))
-            open_requests.pop(request.task_unique_code, None)
-            if doubtful:
-                open_requests[request.task_unique_code] = (self.last_group, request)
-        self._db.execute("COMMIT")
-        if not self.last_group:
-            return past
-        self._write(
-            "UPDATE recipient SET state = past.state, grp = past.grp, pos = past.pos, mine = past.mine "
-            "FROM past WHERE past.key = recipient.key"
-        )
-        past.left_out = self._write(
-            f"UPDATE recipient SET state = {State.LEFT_OUT:d} WHERE state = {State.FREE:d} AND contact IN "
-            "(SELECT dropped.contact FROM dropped JOIN past ON past.key = dropped.key "
-            f"WHERE past.state <> {State.FREE:d})"
-        )
-        (known,) = self._one(f"SELECT count(*) FROM past WHERE mine AND state <> {State.FREE:d}")
-        (seen,) = self._one(
-            f"SELECT count(*) FROM recipient WHERE mine AND state NOT IN ({State.FREE:d}, {State.LEFT_OUT:d})"
-        )
-        past.vanished = known - seen
-        past.in_doubt = list(open_requests.values())
-        return past
-
-    def group(self, number: int) -> list[tuple[str | None, str, str]]:
-        """Return (batch_num, biz_id, JSON of the task) of a group's recipients, in the order of their request."""
-        return list(
-            self._db.execute(
-                "SELECT batch_num, biz_id, task FROM recipient WHERE grp = ? ORDER BY pos", (number,)
-            )
-        )
-
-    def settle(self, biz_ids: Iterable[str], state: State) -> int:
-        """Change the state of recipients, and return how many of them are in the audience."""
-        self._index()
-        return self._write_many(
-            "UPDATE recipient SET state = ? WHERE biz_id = ?", [(state, biz_id) for biz_id in biz_ids]
-        )
-
-    def regroup(self, biz_ids: Sequence[str]) -> None:
-        """Free recipients whose request was not executed, to be sent together again."""
-        self._index()
-        self.last_group += 1
-        self._write_many(
-            f"UPDATE recipient SET state = {State.FREE:d}, grp = ?, pos = ? WHERE biz_id = ?",
-            [(self.last_group, place, biz_id) for place, biz_id in enumerate(biz_ids)],
-        )
-
-    def in_state(self, state: State) -> int:
-        """Return how many of the audience earlier tries left in a state."""
-        self._flush()
-        (count,) = self._one(f"SELECT count(*) FROM recipient WHERE state = {state:d}")
-        return int(count)
-
-    def ids_in_state(self, state: State) -> Iterator[str]:
-        """Yield the recipients of the audience that earlier tries left in a state."""
-        rows = self._db.execute(f"SELECT biz_id FROM recipient WHERE state = {state:d} ORDER BY place, row")
-        # Not "yield from": see recipients().
-        for (biz_id,) in rows:
-            yield biz_id
-
-    def batches(self) -> list[tuple[str | None, int]]:
-        """Return (batch_num, recipients still to be sent to) in the order of sending."""
-        self._flush()
-        return list(
-            self._db.execute(
-                f"SELECT max(batch_num), count(*) FROM recipient WHERE state = {State.FREE:d} "
-                "GROUP BY place ORDER BY place"
-            )
-        )
-
-    def first_ids(self, batch_num: str | None, count: int) -> list[str]:
-        """Return the first of a batch's recipients."""
-        found = self._db.execute(
-            f"SELECT biz_id FROM recipient WHERE place = ? AND state = {State.FREE:d} ORDER BY row LIMIT {count:d}",
-            (_order(batch_num),),
-        )
-        return [biz_id for (biz_id,) in found]
-
-    def free_ids(self, count: int) -> Iterator[list[str]]:
-        """Yield the recipients that no earlier try left in a final state or in doubt, ``count`` at a time."""
-        self._flush()
-        found = self._db.execute(
-            f"SELECT biz_id FROM recipient WHERE state = {State.FREE:d} ORDER BY place, row"
-        )
-        while rows := found.fetchmany(count):
-            yield [biz_id for (biz_id,) in rows]
-
-    def late(self, furthest: str) -> int:
-        """Return how many are still to be sent to although a later batch has left."""
-        (count,) = self._one(
-            f"SELECT count(*) FROM recipient WHERE state = {State.FREE:d} AND place < ?", (furthest,)
-        )
-        return int(count)
-
-    def recipients(self, batch_num: str | None) -> Iterator[tuple[str, str]]:
-        """Yield (biz_id, JSON of the task) of one batch's recipients who were in no request, in the reading's order."""
-        self._flush()
-        found = self._db.execute(
-            f"SELECT biz_id, task FROM recipient WHERE place = ? AND state = {State.FREE:d} AND grp IS NULL "
-            "ORDER BY row",
-            (_order(batch_num),),
-        )
-        # Not "yield from": abandoned half-way, it would close the cursor of a database that is closed already.
-        for row in found:  # noqa: UP028
-            yield row
-
-    def grouped(self, batch_num: str | None, *, after: int = 0) -> list[tuple[int, str, str]]:
-        """Return (group, biz_id, JSON of the task) of one batch's recipients whose request was not executed.
-
-        :param after: only groups with a higher number.
-        """
-        return list(
-            self._db.execute(
-                f"SELECT grp, biz_id, task FROM recipient WHERE grp > ? AND place = ? AND state = {State.FREE:d} "
-                "ORDER BY grp, pos",
-                (after, _order(batch_num)),
-            )
-        )
-
-    def _index(self) -> None:
-        """Make rows findable by who they are: once all are there, because keeping a large index up takes longer."""
         self._flush()
         if not self._indexed:
             quoted = self._folder.replace("'", "''")
@@ -402,19 +228,32 @@ class Spool:
             with written(_WHAT):
                 insert(
                     self._db,
-                    "INSERT INTO recipient (row, place, batch_num, biz_id, key, derived, contact, task)",
+                    "INSERT INTO recipient (row, order_key, batch_num, biz_id, key, derived, contact, task)",
                     rows,
                 )
 
-    def _write(self, sql: str) -> int:
+    def write(self, sql: str) -> int:
+        """Run a statement that writes, and return how many rows it changed.
+
+        :raises SpoolError: the disk is full.
+        """
         with written(_WHAT):
             return self._db.execute(sql).rowcount
 
-    def _write_many(self, sql: str, rows: Sequence[Sequence[object]]) -> int:
+    def write_many(self, sql: str, rows: Sequence[Sequence[object]]) -> int:
+        """Run a statement once for each row, and return how many rows it changed.
+
+        :raises SpoolError: the disk is full.
+        """
         with written(_WHAT):
             return self._db.executemany(sql, rows).rowcount if rows else 0
 
-    def _one(self, sql: str, parameters: Sequence[object] = ()) -> tuple[int, ...]:
+    def execute(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Cursor:
+        """Run a statement that reads."""
+        return self._db.execute(sql, parameters)
+
+    def one(self, sql: str, parameters: Sequence[object] = ()) -> tuple[int, ...]:
+        """Return the one row of a statement."""
         row: tuple[int, ...] = self._db.execute(sql, parameters).fetchone()
         return row
 
@@ -431,7 +270,7 @@ _INDEXES = (
 _SCHEMA = """
 CREATE TABLE recipient (
     row INTEGER NOT NULL,
-    place TEXT NOT NULL,
+    order_key TEXT NOT NULL,
     batch_num TEXT,
     biz_id TEXT NOT NULL,
     key BLOB NOT NULL,
@@ -439,25 +278,18 @@ CREATE TABLE recipient (
     contact TEXT NOT NULL,
     task TEXT NOT NULL,
     state INTEGER NOT NULL DEFAULT 0,
-    grp INTEGER,
-    pos INTEGER,
-    mine INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (place, row)
+    group_no INTEGER,
+    position INTEGER,
+    is_own INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (order_key, row)
 ) WITHOUT ROWID;
-CREATE INDEX by_group ON recipient (grp, pos) WHERE grp IS NOT NULL;
+CREATE INDEX by_group ON recipient (group_no, position) WHERE group_no IS NOT NULL;
 CREATE TABLE dropped (contact TEXT NOT NULL, key BLOB NOT NULL);
-CREATE TABLE past (
-    key BLOB PRIMARY KEY,
-    state INTEGER NOT NULL,
-    grp INTEGER NOT NULL,
-    pos INTEGER NOT NULL,
-    mine INTEGER NOT NULL
-) WITHOUT ROWID;
 """
 
 
 @lru_cache(maxsize=1024)
-def _order(batch_num: str | None) -> str:
+def order_key(batch_num: str | None) -> str:
     """Return text that sorts like the number: its length first, so that "2" comes before "10"."""
     if batch_num is None:
         return ""

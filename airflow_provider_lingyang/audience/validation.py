@@ -7,33 +7,33 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from airflow_provider_lingyang.audience.parser import Problem, Recipient
-from airflow_provider_lingyang.audience.store import SHOWN, AudienceError, Invalid, Spool
+from airflow_provider_lingyang.audience.store import SHOWN, AudienceError, AudienceStore, Invalid
 from airflow_provider_lingyang.errors import SubmissionStopped
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Reading:
+class Validation:
     """What is known of the audience so far; true at any moment, also when reading breaks off.
 
-    :param spool: the recipients that can be sent.
+    :param store: the recipients that can be sent.
     :param audience: rows read.
     :param invalid: rows that cannot be sent.
     :param repeated_contacts: valid rows left out because an earlier one has their contact.
     :param telling_ids: valid rows whose ``biz_id`` holds their phone number or email address.
     """
 
-    spool: Spool
+    store: AudienceStore
     audience: int = 0
     invalid: Invalid = field(default_factory=Invalid)
     repeated_contacts: int = 0
     telling_ids: int = 0
 
-    def fill(
+    def read(
         self, rows: Iterable[Recipient | list[Problem]], stopped: Callable[[], bool] = lambda: False
     ) -> None:
-        """Read every row into the spool.
+        """Read every row into the store.
 
         :param stopped: whether the task was asked to stop.
         :raises SubmissionStopped: it was.
@@ -46,12 +46,12 @@ class Reading:
                 )
             self.audience += 1
             if isinstance(row, Recipient):
-                self.spool.add(row)
+                self.store.add(row)
                 self.telling_ids += _tells(row)
             else:
                 self.invalid.add(row)
         for column in ("batch_num", "biz_id"):
-            count, first = self.spool.drop_without_when_others_have(column)
+            count, first = self.store.drop_without_when_others_have(column)
             self.invalid.add_rows(count, first, column, "is missing, while other rows have one")
 
     def check(self, *, on_invalid: str, on_duplicate_contact: str, max_recipients: int | None) -> None:
@@ -73,33 +73,33 @@ class Reading:
                 "and the ledger: select another biz_id, or none: it is a keyed hash then",
                 self.telling_ids,
             )
-        if spellings := self.spool.batch_nums_of_equal_number():
+        if spellings := self.store.batch_nums_of_equal_number():
             raise AudienceError(
                 f"batch_num spells one number in several ways: {', '.join(spellings)}; use one of them"
             )
         self._check_contacts(on_duplicate_contact)
-        count, rows = self.spool.repeated_biz_ids()
+        count, rows = self.store.repeated_biz_ids()
         if count:
             raise AudienceError(
                 f"{count} row(s) repeat a biz_id, which must be unique in a campaign: {'; '.join(rows)}. Make it "
                 "unique; where it is made from the contact, in whatever spelling, set "
                 "on_duplicate_contact='keep_first' or select a biz_id"
             )
-        if max_recipients is not None and len(self.spool) > max_recipients:
+        if max_recipients is not None and len(self.store) > max_recipients:
             raise AudienceError(
-                f"{len(self.spool)} valid recipients are more than max_recipients={max_recipients}: "
+                f"{len(self.store)} valid recipients are more than max_recipients={max_recipients}: "
                 "check the query, or raise the limit"
             )
 
     def _check_contacts(self, on_duplicate_contact: str) -> None:
         if on_duplicate_contact == "keep_first":
-            self.repeated_contacts = self.spool.drop_repeated_contacts()
+            self.repeated_contacts = self.store.drop_repeated_contacts()
             if self.repeated_contacts:
                 log.warning(
                     "%d row(s) repeat an earlier row's contact and are left out", self.repeated_contacts
                 )
             return
-        count, first = self.spool.repeated_contacts()
+        count, first = self.store.repeated_contacts()
         if not count:
             return
         shown = ", ".join(map(str, first)) + (", …" if count > SHOWN else "")

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeGuard
 
 from airflow_provider_lingyang.gateway.dates import in_china, parse_date
-from airflow_provider_lingyang.identity import LOST, lost_key, settle_key
+from airflow_provider_lingyang.identity import LOST_LEDGER, lost_key, settle_key
 
 LEDGER_PATIENCE = 60
 """Seconds: default of ``[lingyang] ledger_patience``."""
@@ -42,7 +42,7 @@ CHANNELS = {"call": "phone_number", "sms": "phone_number", "email": "email"}
 _TIME = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 _WINDOW = re.compile(f"(?P<opens>{_TIME}) *- *(?P<closes>{_TIME})")
 _NUMBERED = re.compile(r"(?P<code>[^#]*)(?:#(?P<number>[1-9][0-9]{0,8}))?")
-_LOST = re.compile(rf"{re.escape(LOST)}#(?P<try>[1-9][0-9]{{0,8}}) +(?P<key>.*)", re.DOTALL)
+_LOST = re.compile(rf"{re.escape(LOST_LEDGER)}#(?P<try>[1-9][0-9]{{0,8}}) +(?P<key>.*)", re.DOTALL)
 _WORDS = 1000
 _REQUEST_FIELDS = ("plan_id", "use_book_info", "task_unique_code", "task_list")
 
@@ -252,7 +252,7 @@ def parse_settle(value: object) -> dict[str, str]:
             raise ArgumentError(
                 f"settle: {key[:40]!r} must be 'accepted' or 'not_executed'; it is {shown(said)}"
             )
-        if key.startswith(LOST) and said != "not_executed":
+        if key.startswith(LOST_LEDGER) and said != "not_executed":
             raise ArgumentError(
                 f"settle: {key[:40]!r} stands for all that a lost ledger may have held, and can only be "
                 "'not_executed': who was accepted must be left out of the audience of a new run"
@@ -263,14 +263,14 @@ def parse_settle(value: object) -> dict[str, str]:
 
 
 def _parse_settle_key(name: str) -> str:
-    if name == LOST:
+    if name == LOST_LEDGER:
         return name
-    if name.startswith(LOST):
+    if name.startswith(LOST_LEDGER):
         if lost := _LOST.fullmatch(name):
             return lost_key(int(lost["try"]), lost["key"])
         raise ArgumentError(
             f"settle: {name[:40]!r} must name the try that has asked for it, and the campaign: "
-            f"'{LOST}#2 campaign_key'; the message of that try has the line to paste"
+            f"'{LOST_LEDGER}#2 campaign_key'; the message of that try has the line to paste"
         )
     if numbered := _NUMBERED.fullmatch(name.lower()):
         return settle_key(numbered["code"], int(numbered["number"] or 1))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_lingyang.audience.parser import AudienceReader, Problem, Recipient
+    from airflow_provider_lingyang.audience.parser import Problem, Recipient, RowParser
     from airflow_provider_lingyang.config.submit_arguments import (
         Channel,
         OnClear,
@@ -230,9 +230,9 @@ class LingyangSubmitBatchDecoratedOperator(DecoratedOperator, LingyangSubmitBatc
         return super()._submit(context, resumed=resumed)
 
     @contextmanager
-    def _rows(self, reader: AudienceReader) -> Iterator[Iterator[Recipient | list[Problem]]]:
+    def _rows(self, reader: RowParser) -> Iterator[Iterator[Recipient | list[Problem]]]:
         with closing(self._of_function()) as rows:
-            yield (reader.mapping(number, row) for number, row in enumerate(rows, 1))
+            yield (reader.parse_mapping(number, row) for number, row in enumerate(rows, 1))
 
     def _of_function(self) -> Generator[Any, None, None]:
         """Call the function and yield its rows, one in memory at a time."""

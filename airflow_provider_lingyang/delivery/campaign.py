@@ -14,20 +14,21 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from airflow_provider_lingyang.audience.parser import AudienceReader, Problem, Recipient
-from airflow_provider_lingyang.audience.store import AudienceError, Spool
-from airflow_provider_lingyang.audience.validation import Reading
+from airflow_provider_lingyang.audience.parser import Problem, Recipient, RowParser
+from airflow_provider_lingyang.audience.store import AudienceError, AudienceStore
+from airflow_provider_lingyang.audience.validation import Validation
 from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.delivery.dispatcher import Dispatcher
 from airflow_provider_lingyang.delivery.lost_ledger import LostLedger
 from airflow_provider_lingyang.delivery.manifest import BatchTally, Manifest
 from airflow_provider_lingyang.delivery.policy import Policy
-from airflow_provider_lingyang.delivery.preview import NO_LOOK_UP, Plan
+from airflow_provider_lingyang.delivery.preview import NO_LOOK_UP, SendPreview
 from airflow_provider_lingyang.delivery.progress import Progress
 from airflow_provider_lingyang.delivery.reconciler import LookUp, Reconciler
 from airflow_provider_lingyang.delivery.recovery import NOT_EXECUTED, Recovery, count_history, load_history
 from airflow_provider_lingyang.delivery.requests import BatchRequest, Identity, RequestBuilder
 from airflow_provider_lingyang.delivery.schedule import SendSchedule
+from airflow_provider_lingyang.delivery.send_queue import SendQueue
 from airflow_provider_lingyang.delivery.sender_pool import SenderPool, Wire
 from airflow_provider_lingyang.errors import LedgerError, SubmissionStopped
 from airflow_provider_lingyang.gateway.contacts import IDENTITY_VERSION
@@ -39,7 +40,7 @@ from airflow_provider_lingyang.ledger.patience import impatient
 
 log = logging.getLogger(__name__)
 
-RowSource = Callable[[AudienceReader], AbstractContextManager[Iterator[Recipient | list[Problem]]]]
+RowSource = Callable[[RowParser], AbstractContextManager[Iterator[Recipient | list[Problem]]]]
 """Opens the audience and gives its rows, read."""
 
 
@@ -169,12 +170,17 @@ class Campaign:
         self._manifest.ledger = self._ledger.handle
 
     def read(
-        self, source: RowSource, spool: Spool, cancellation: Cancellation, *, unknown_past: bool = False
+        self,
+        source: RowSource,
+        audience: AudienceStore,
+        cancellation: Cancellation,
+        *,
+        history_unknown: bool = False,
     ) -> None:
         """Read the whole audience and decide whether it may be sent.
 
         :param cancellation: ends the reading when the task is asked to stop.
-        :param unknown_past: there were earlier tries, and the ledger knows nothing of them.
+        :param history_unknown: there were earlier tries, and the ledger knows nothing of them.
         :raises ArgumentError: a column is unknown, missing or twice there.
         :raises AudienceError: the audience may not be sent.
         :raises SpoolError: no room for its private copy.
@@ -182,26 +188,27 @@ class Campaign:
         :raises SubmissionStopped: the task was asked to stop.
         """
         try:
-            self._read(source, spool, cancellation)
+            self._read(source, audience, cancellation)
         except Exception:
-            if self._ledger.remembers and not cancellation.requested():
-                self._account_for_past(spool, unknown_past=unknown_past)
+            if self._ledger.is_durable and not cancellation.requested():
+                self._count_history(audience, history_unknown=history_unknown)
             raise
 
-    def _account_for_past(self, spool: Spool, *, unknown_past: bool) -> None:
+    def _count_history(self, audience: AudienceStore, *, history_unknown: bool) -> None:
         """Book what earlier tries did, as far as that is possible: this one ends without knowing."""
         try:
-            load_history(spool, self._ledger, self._manifest)
-            count_history(spool, self._manifest)
+            queue = SendQueue(audience)
+            load_history(queue, self._ledger, self._manifest)
+            count_history(queue, self._manifest)
         except Exception as error:
             # What ended this try is the error to report.
             log.warning("what earlier tries did cannot be counted: %s", type(error).__name__)
         else:
-            self._manifest.past_counted = not unknown_past
+            self._manifest.history_counted = not history_unknown
 
-    def _read(self, source: RowSource, spool: Spool, cancellation: Cancellation) -> None:
+    def _read(self, source: RowSource, audience: AudienceStore, cancellation: Cancellation) -> None:
         spec = self._spec
-        reader = AudienceReader(
+        reader = RowParser(
             columns=spec.columns,
             task_defaults=spec.task_defaults,
             input_params_columns=spec.input_params_columns,
@@ -213,11 +220,13 @@ class Campaign:
             plan_variables_as_text=spec.plan_variables_as_text,
             international_numbers=spec.international_numbers,
         )
-        reading = Reading(spool)
+        reading = Validation(audience)
         try:
             with source(reader) as rows:
-                reading.fill(rows, cancellation.requested)
-            log.info("read %d rows: %d valid, %d invalid", reading.audience, len(spool), reading.invalid.rows)
+                reading.read(rows, cancellation.requested)
+            log.info(
+                "read %d rows: %d valid, %d invalid", reading.audience, len(audience), reading.invalid.rows
+            )
             reading.check(
                 on_invalid=spec.on_invalid,
                 on_duplicate_contact=spec.on_duplicate_contact,
@@ -231,17 +240,17 @@ class Campaign:
             )
         if not reading.audience:
             raise NobodyToSendTo("no recipient to send to: the audience has no rows")
-        if not len(spool):
+        if not len(audience):
             raise AudienceError(f"not one of {reading.audience} row(s) is valid: {reading.invalid}")
 
-    def show_plan(self, spool: Spool, schedule: SendSchedule, look_up: str | None = None) -> None:
+    def show_plan(self, audience: AudienceStore, schedule: SendSchedule, look_up: str | None = None) -> None:
         """Log what would be sent, and book all recipients as not sent.
 
         :param gate: would hold requests back.
         :param look_up: what the look-up can prove, in words; None: none is described.
         """
-        plan = Plan.of(spool, self._spec.batch_size, schedule)
-        self._manifest.add_reason("not_sent", "validate_only", len(spool))
+        plan = SendPreview.of(SendQueue(audience), self._spec.batch_size, schedule)
+        self._manifest.add_reason("not_sent", "validate_only", len(audience))
         evidence = look_up or NO_LOOK_UP
         self._manifest.plan = plan.to_json() | {"look_up": evidence}
         log.info("validate_only, so nothing is sent. %s", plan)
@@ -251,7 +260,7 @@ class Campaign:
 
     def send(
         self,
-        spool: Spool,
+        audience: AudienceStore,
         *,
         new_wire: Callable[[], Wire],
         look_up: LookUp | None,
@@ -288,7 +297,8 @@ class Campaign:
         identity = Identity(
             self._host, self._app_key, manifest.campaign_key, spec.plan_id, manifest.generation
         )
-        builder = RequestBuilder(spool, identity, spec.batch_size, spec.use_book_info)
+        queue = SendQueue(audience)
+        builder = RequestBuilder(queue, identity, spec.batch_size, spec.use_book_info)
         with SenderPool(new_wire, policy.max_in_flight + policy.ahead) as sender_pool:
             reconciler = look_up and Reconciler(
                 lambda biz_ids: sender_pool.run_exclusively(lambda _: look_up(biz_ids), cancellation),
@@ -301,14 +311,14 @@ class Campaign:
             recovery = Recovery(builder, self._ledger, manifest, policy, reconciler, cancellation, monotonic)
             words = {key: said for key, said in settle.items() if key not in self._spent_words}
             retried = recovery.run(words, started, lost=lost)
-            batches = spool.batches()
+            batches = queue.batches()
             total = sum(count for _, count in batches)
             with _waiting_for_others(recovery), Progress(manifest, total, monotonic=monotonic) as progress:
                 submission = Dispatcher(
                     sender_pool=sender_pool,
                     # It waits for the ledger itself: meanwhile it hears what is under way.
                     ledger=impatient(self._ledger),
-                    spool=spool,
+                    queue=queue,
                     manifest=manifest,
                     progress=progress,
                     schedule=schedule,

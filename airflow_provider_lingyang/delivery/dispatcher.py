@@ -10,7 +10,6 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from airflow_provider_lingyang.audience.store import Spool
 from airflow_provider_lingyang.cancellation import SIGNAL_POLL_INTERVAL, Cancellation
 from airflow_provider_lingyang.delivery.concurrency_limiter import ConcurrencyLimiter, NotDispatched
 from airflow_provider_lingyang.delivery.dispatch import Dispatch, RetriedRequest
@@ -23,6 +22,7 @@ from airflow_provider_lingyang.delivery.receiver_limit import ReceiverLimit
 from airflow_provider_lingyang.delivery.reconciler import Reconciler, Resolution, UnresolvedRequest, resolve
 from airflow_provider_lingyang.delivery.requests import BatchRequest
 from airflow_provider_lingyang.delivery.schedule import DeadlinePassed, DeferSending, SendSchedule
+from airflow_provider_lingyang.delivery.send_queue import SendQueue
 from airflow_provider_lingyang.delivery.sender_pool import SenderPool, Wire
 from airflow_provider_lingyang.errors import (
     LedgerError,
@@ -52,7 +52,7 @@ class Dispatcher:
     written, and intents run at most twice ``max_in_flight`` ahead: that many are in doubt after a kill. The pool gets
     a few requests more than may be under way; whether one leaves is decided when there is a place for it.
 
-    :param spool: knows who was not executed and has to be sent to again.
+    :param queue: knows who was not executed and has to be sent to again.
     :param manifest: where every outcome is booked, before anything else happens.
     :param progress: tells the log how far it is.
     :param reconciler: settles doubts; None: no look-up is configured.
@@ -64,7 +64,7 @@ class Dispatcher:
         *,
         sender_pool: SenderPool,
         ledger: Ledger,
-        spool: Spool,
+        queue: SendQueue,
         manifest: Manifest,
         progress: Progress,
         schedule: SendSchedule,
@@ -77,7 +77,7 @@ class Dispatcher:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sender_pool = sender_pool
-        self._spool = spool
+        self._queue = queue
         self._manifest = manifest
         self._progress = progress
         self._schedule = schedule
@@ -126,7 +126,7 @@ class Dispatcher:
                     f"{batch.name}: requests were not executed, {failures} time(s) in a row; the last: "
                     f"{self._last_failure}"
                 )
-            source, after = requests(after), self._spool.last_group
+            source, after = requests(after), self._queue.last_group
             self._free_again = self._failed = False
             self._send(batch, iter(source))
             failures += self._failed
@@ -484,7 +484,7 @@ class Dispatcher:
                 self._free_again = True
                 if dispatch.limited is None:
                     self._failed = True
-                    self._spool.regroup(resolution.not_executed)
+                    self._queue.requeue(resolution.not_executed)
                 else:
                     self._wait_or_split(dispatch)
             if not resolution.unknown:
@@ -518,9 +518,9 @@ class Dispatcher:
             )
             self._limit.split(biz_ids)
             for biz_id in biz_ids:
-                self._spool.regroup([biz_id])
+                self._queue.requeue([biz_id])
             return
-        self._spool.regroup(biz_ids)
+        self._queue.requeue(biz_ids)
         if wait <= LONGEST_WAIT:
             log.warning("%s: %s; again in %.1f s", dispatch.request, error, wait)
             self._schedule.pause(wait)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import logging
 
-from airflow_provider_lingyang.audience.store import State
 from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.delivery.lost_ledger import LostLedger
 from airflow_provider_lingyang.delivery.manifest import Manifest, UnknownRequest
 from airflow_provider_lingyang.delivery.policy import Policy
 from airflow_provider_lingyang.delivery.reconciler import Reconciler, UnresolvedRequest, resolve
 from airflow_provider_lingyang.delivery.requests import RequestBuilder
+from airflow_provider_lingyang.delivery.send_queue import State
 from airflow_provider_lingyang.errors import LedgerRefusedError, SubmissionStopped
-from airflow_provider_lingyang.identity import LOST, digest
+from airflow_provider_lingyang.identity import LOST_LEDGER, digest
 from airflow_provider_lingyang.ledger.base import WAITS_FOR_OTHERS, WRITTEN_WITHIN, Intent, Ledger, Outcome
 from airflow_provider_lingyang.storage.database import portions
 
@@ -40,7 +40,7 @@ class LostHistory:
         cancellation: Cancellation,
     ) -> None:
         self._builder = builder
-        self._spool = builder.spool
+        self._queue = builder.queue
         self._ledger = ledger
         self._manifest = manifest
         self._policy = policy
@@ -56,7 +56,7 @@ class LostHistory:
         :raises SubmissionStopped: the task was asked to stop.
         :raises LedgerError: the ledger cannot be written.
         """
-        doubt = self._manifest.doubt(LOST, None, self._spool.in_state(State.FREE))
+        doubt = self._manifest.doubt(LOST_LEDGER, None, self._queue.count_in_state(State.PENDING))
         doubt.reason = "the ledger knows nothing of earlier tries"
         others_until = claimed_at + self._policy.open_for + WRITTEN_WITHIN
         # Its key is shown once nothing can make a word about it false any more.
@@ -94,7 +94,7 @@ class LostHistory:
         :param is_settled: a person says that earlier tries sent nothing: who is not found is free.
         :raises LedgerRefusedError: of some recipients nothing tells.
         """
-        if self._spool.derived() and not is_settled:
+        if self._queue.audience.derived() and not is_settled:
             raise LedgerRefusedError(
                 f"{lost}. (Nothing was looked up: the ids of recipients without a biz_id are derived, and under "
                 "another App secret, or another version of this package, those of earlier tries were others.)"
@@ -103,7 +103,7 @@ class LostHistory:
             "the ledger knows nothing of earlier tries of this task, so every recipient is looked up first"
         )
         settled_at = claimed_at + self._policy.open_for + max(WRITTEN_WITHIN, self._policy.lookup_settle)
-        for biz_ids in self._spool.free_ids(_LOOKED_UP):
+        for biz_ids in self._queue.pending_ids(_LOOKED_UP):
             (resolution,) = resolve(self._reconciler, [UnresolvedRequest(biz_ids, 0.0, settled_at)])
             if resolution.unknown and self._cancellation.requested():
                 raise SubmissionStopped(
@@ -131,5 +131,5 @@ class LostHistory:
                     self._ledger.write(
                         [Outcome(code, {biz_id: resolution.executed[biz_id] for biz_id in found})], []
                     )
-                self._spool.settle(resolution.executed, State.ACCEPTED)
+                self._queue.set_state(resolution.executed, State.ACCEPTED)
                 doubt.tasks -= len(resolution.executed)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from airflow_provider_lingyang.identity import LOST, key_of
+from airflow_provider_lingyang.identity import LOST_LEDGER, recipient_hash
 
 _MAX_BATCHES = 100
 _MAX_REASONS = 20
@@ -70,7 +70,7 @@ class Manifest:
     """Gives what stands in ``settle`` for a request in doubt."""
     lost_key: str = ""
     """The same for all that a lost ledger may have held; empty: no word is asked for."""
-    past_counted: bool = True
+    history_counted: bool = True
     """Whether these counts know what was sent before."""
     ledger: dict[str, Any] | None = None
     ledger_lacks: dict[str, int] = field(default_factory=dict)
@@ -134,7 +134,7 @@ class Manifest:
         self.add_reason("rejected", "in an earlier try", self.rejected - before)
 
     def _note_accepted(self, biz_id: str, task_id: int | None) -> None:
-        self._digest ^= int.from_bytes(key_of(biz_id))
+        self._digest ^= int.from_bytes(recipient_hash(biz_id))
         if len(self._accepted_ids) < self.ids_limit:
             self._accepted_ids[biz_id] = task_id
 
@@ -184,7 +184,7 @@ class Manifest:
 
     def _settle_as(self, code: str) -> dict[str, str]:
         """Return what stands in ``settle`` for a request in doubt, where that is not its code alone."""
-        key = self.lost_key if code == LOST else self.settle_key(code)
+        key = self.lost_key if code == LOST_LEDGER else self.settle_key(code)
         return {} if key in ("", code) else {"settle": key}
 
     def _all_reasons(self) -> dict[str, dict[str, int]]:
@@ -193,7 +193,11 @@ class Manifest:
             found.setdefault("in_doubt", Counter())[doubt.reason] += doubt.tasks
         explained = sum(found.get("not_sent", Counter()).values())
         if (rest := self.not_sent - explained) > 0:
-            why = self.rest if self.past_counted else f"{self.rest} by this try; earlier ones are not counted"
+            why = (
+                self.rest
+                if self.history_counted
+                else f"{self.rest} by this try; earlier ones are not counted"
+            )
             found.setdefault("not_sent", Counter())[why] += rest
         return {state: dict(reasons) for state, reasons in found.items()}
 
@@ -213,7 +217,7 @@ class Manifest:
 
     def in_words(self) -> str:
         """Return the counts as one sentence."""
-        before = "" if self.past_counted else ". What was sent before is not in these counts"
+        before = "" if self.history_counted else ". What was sent before is not in these counts"
         if self.ledger_lacks:
             lacks = ", ".join(f"{n} {state.replace('_', ' ')}" for state, n in self.ledger_lacks.items())
             before += (
@@ -246,7 +250,7 @@ class Manifest:
             "generation": self.generation,
             "output_slots": list(self.output_slots),
             "counts": self.counts(),
-            "history_counted": self.past_counted,
+            "history_counted": self.history_counted,
             "batches": batches[:_MAX_BATCHES],
             "batches_left_out": max(0, len(batches) - _MAX_BATCHES),
             "reasons": self._all_reasons(),

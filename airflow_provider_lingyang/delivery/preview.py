@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from airflow_provider_lingyang.audience.store import Spool
 from airflow_provider_lingyang.delivery.progress import duration
 from airflow_provider_lingyang.delivery.schedule import SendSchedule
+from airflow_provider_lingyang.delivery.send_queue import SendQueue
 from airflow_provider_lingyang.gateway.dates import in_china
 
 SHOWN = 20
@@ -36,7 +36,7 @@ class PlannedBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SendPreview:
     """All of them, in the order of sending.
 
     :param first: the first batches.
@@ -54,15 +54,15 @@ class Plan:
     too_late: bool
 
     @classmethod
-    def of(cls, spool: Spool, batch_size: int, schedule: SendSchedule) -> Self:
+    def of(cls, queue: SendQueue, batch_size: int, schedule: SendSchedule) -> Self:
         """Return the plan for an audience."""
-        counts = [(batch_num, tasks, -(-tasks // batch_size)) for batch_num, tasks in spool.batches()]
+        counts = [(batch_num, tasks, -(-tasks // batch_size)) for batch_num, tasks in queue.batches()]
         requests = sum(count for _, _, count in counts)
         ends = schedule.ends(requests)
         return cls(
             first=[
                 PlannedBatch(
-                    batch_num, tasks, count, schedule.seconds(count), spool.first_ids(batch_num, _FIRST_IDS)
+                    batch_num, tasks, count, schedule.seconds(count), queue.first_ids(batch_num, _FIRST_IDS)
                 )
                 for batch_num, tasks, count in counts[:SHOWN]
             ],

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
-from airflow_provider_lingyang.audience.store import Past, Spool, State
 from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.delivery.dispatch import RetriedRequest
 from airflow_provider_lingyang.delivery.lost_history import LostHistory
@@ -16,53 +15,54 @@ from airflow_provider_lingyang.delivery.manifest import Manifest, UnknownRequest
 from airflow_provider_lingyang.delivery.policy import Policy
 from airflow_provider_lingyang.delivery.reconciler import Reconciler, Resolution, UnresolvedRequest, resolve
 from airflow_provider_lingyang.delivery.requests import RequestBuilder
+from airflow_provider_lingyang.delivery.send_queue import History, SendQueue, State
 from airflow_provider_lingyang.errors import SubmissionStopped
-from airflow_provider_lingyang.identity import LOST, key_of
+from airflow_provider_lingyang.identity import LOST_LEDGER, recipient_hash
 from airflow_provider_lingyang.ledger.base import (
     GIVEN_TOO_EARLY,
     WAITS_FOR_OTHERS,
     WRITTEN_WITHIN,
     Ledger,
     Outcome,
-    PastRequest,
+    RecordedRequest,
 )
 
 log = logging.getLogger(__name__)
 
 ACCEPTED, NOT_EXECUTED = "accepted", "not_executed"
 _NAMED = 20
-_InDoubt = tuple[UnknownRequest, int, PastRequest]
-"""A request as it is booked, its group in the spool, and as the ledger remembers it."""
+_InDoubt = tuple[UnknownRequest, int, RecordedRequest]
+"""A request as it is booked, its group in the queue, and as the ledger is_durable it."""
 
 
-def load_history(spool: Spool, ledger: Ledger, manifest: Manifest) -> tuple[Past, list[_InDoubt]]:
+def load_history(queue: SendQueue, ledger: Ledger, manifest: Manifest) -> tuple[History, list[_InDoubt]]:
     """Book what earlier tries did that was never settled, and return it.
 
     :raises LedgerError: the ledger cannot be read.
     """
-    past = spool.remember(ledger.past())
+    past = queue.load_history(ledger.past())
     manifest.vanished = past.vanished
     manifest.add_reason("not_sent", "their contact was reached under another biz_id", past.left_out)
     doubtful: list[_InDoubt] = []
     for group, request in past.in_doubt:
-        here = _here(spool, group, request)
+        here = _here(queue, group, request)
         # Another task's request in doubt matters only if it holds people of this audience.
-        if request.mine or spool.group(group):
+        if request.is_own or queue.group(group):
             doubt = manifest.doubt(request.task_unique_code, request.batch_num, here)
             doubt.reason = "in doubt since an earlier try"
             doubtful.append((doubt, group, request))
     return past, doubtful
 
 
-def count_history(spool: Spool, manifest: Manifest) -> None:
+def count_history(queue: SendQueue, manifest: Manifest) -> None:
     """Count the recipients that earlier tries reached, or whose requests were refused."""
-    manifest.add_history(spool.ids_in_state(State.ACCEPTED), spool.ids_in_state(State.REJECTED))
+    manifest.add_history(queue.ids_in_state(State.ACCEPTED), queue.ids_in_state(State.REJECTED))
 
 
-def _here(spool: Spool, group: int, request: PastRequest) -> int:
+def _here(queue: SendQueue, group: int, request: RecordedRequest) -> int:
     """Return how many of those in doubt are in today's audience."""
     in_doubt = set(request.in_doubt)
-    return sum(biz_id in in_doubt for _, biz_id, _ in spool.group(group))
+    return sum(biz_id in in_doubt for _, biz_id, _ in queue.group(group))
 
 
 class Recovery:
@@ -86,7 +86,7 @@ class Recovery:
     ) -> None:
         self._monotonic = monotonic
         self._builder = builder
-        self._spool = builder.spool
+        self._queue = builder.queue
         self._ledger = ledger
         self._manifest = manifest
         self._policy = policy
@@ -112,7 +112,7 @@ class Recovery:
         :raises LedgerError: the ledger cannot be read or written.
         """
         # Booked before anything else may fail: a recipient in doubt is never counted as not sent.
-        past, doubtful = load_history(self._spool, self._ledger, self._manifest)
+        past, doubtful = load_history(self._queue, self._ledger, self._manifest)
         stale: list[str] = []
         left: list[_InDoubt] = []
         taken_over_at = 0.0
@@ -127,7 +127,7 @@ class Recovery:
                     self._reconciler,
                     self._cancellation,
                 ).resolve(claimed_at, lost, is_settled=settle.get(lost.key_before or "") == NOT_EXECUTED)
-                self._ledger.know_past()
+                self._ledger.mark_history_known()
             if doubtful:
                 self._ledger.take_over([request.task_unique_code for _, _, request in doubtful])
                 taken_over_at = self._monotonic()
@@ -135,19 +135,19 @@ class Recovery:
             if not self._others_until:
                 self._ledger.end_others(())
         finally:
-            count_history(self._spool, self._manifest)
-            self._manifest.past_counted = True
+            count_history(self._queue, self._manifest)
+            self._manifest.history_counted = True
         retried: dict[str, RetriedRequest] = {}
         for doubt, group, request in left:
             if self._may_be_retried(group, request):
                 log.info("%s is sent again: the gateway executes it only once", request.task_unique_code)
-                self._spool.settle(request.in_doubt, State.FREE)
+                self._queue.set_state(request.in_doubt, State.PENDING)
                 retried[request.task_unique_code] = RetriedRequest(
                     doubt,
                     request.written_at,
                     taken_over_at + request.open_for + self._policy.lookup_settle,
                 )
-        self._manifest.late = self._spool.late(past.furthest)
+        self._manifest.late = self._queue.late(past.furthest)
         if len(retried) < len(left) and self._policy.on_in_doubt == "stop":
             why = ""
             if self._cancellation.requested():
@@ -179,7 +179,7 @@ class Recovery:
             self._ledger.end_others(codes, too_early)
 
     def _stale(
-        self, settle: Mapping[str, str], in_doubt: list[PastRequest], lost: LostLedger | None
+        self, settle: Mapping[str, str], in_doubt: list[RecordedRequest], lost: LostLedger | None
     ) -> list[str]:
         """Name the words that are about no intent in doubt, and see to it that they never will be.
 
@@ -196,7 +196,7 @@ class Recovery:
             code, _, number = key.partition("#")
             now = latest.get(code)
             named.append(key if now is None else f"{key} (in doubt now is {now.settle_key})")
-            if code != LOST and (now is None or int(number or 1) > now.number):
+            if code != LOST_LEDGER and (now is None or int(number or 1) > now.number):
                 # A word that was there before an intent is not about it: where the ledger had been lost, or the number
                 # was guessed, the next intent of the code would have this very key.
                 numbers[code] = max(numbers.get(code, 1), int(number or 1))
@@ -278,11 +278,11 @@ class Recovery:
             if resolution.unknown:
                 request = replace(request, in_doubt=resolution.unknown)
                 left.append((doubt, group, request))
-                doubt.tasks = _here(self._spool, group, request)
+                doubt.tasks = _here(self._queue, group, request)
             else:
                 self._manifest.doubts.remove(doubt)
-            self._spool.settle(resolution.executed, State.ACCEPTED)
-            self._spool.settle(resolution.not_executed, State.FREE)
+            self._queue.set_state(resolution.executed, State.ACCEPTED)
+            self._queue.set_state(resolution.not_executed, State.PENDING)
         return left
 
     def _let_others_end(
@@ -317,17 +317,17 @@ class Recovery:
             if request.task_unique_code in self._others_until:
                 resolution = asked[request.task_unique_code]
                 accepted = set(request.accepted)
-                answered = [biz_id for biz_id in resolution.unknown if key_of(biz_id) in accepted]
+                answered = [biz_id for biz_id in resolution.unknown if recipient_hash(biz_id) in accepted]
                 resolution.executed |= dict.fromkeys(answered)
                 resolution.unknown = [
                     biz_id for biz_id in resolution.unknown if biz_id not in resolution.executed
                 ]
 
-    def _may_be_retried(self, group: int, request: PastRequest) -> bool:
+    def _may_be_retried(self, group: int, request: RecordedRequest) -> bool:
         if not self._policy.dedupes_by_code or request.accepted or request.rejected or request.not_executed:
             return False
         # Only the very same request: the code of another one would be new to the gateway.
-        rows = self._spool.group(group)
+        rows = self._queue.group(group)
         if [biz_id for _, biz_id, _ in rows] != list(request.in_doubt) or any(
             batch_num != request.batch_num for batch_num, _, _ in rows
         ):

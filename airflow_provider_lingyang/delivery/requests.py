@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 
-from airflow_provider_lingyang.audience.store import Spool
+from airflow_provider_lingyang.delivery.send_queue import SendQueue
 from airflow_provider_lingyang.gateway.field_types import dump_json
 from airflow_provider_lingyang.gateway.models import UseBookInfo
 
@@ -71,7 +71,7 @@ class RequestBuilder:
     :param batch_size: recipients in a request at most.
     """
 
-    spool: Spool
+    queue: SendQueue
     identity: Identity
     batch_size: int
     use_book_info: UseBookInfo | None = None
@@ -103,7 +103,7 @@ class RequestBuilder:
 
     def new(self, batch_num: str | None) -> Iterator[BatchRequest]:
         """Yield the requests for a batch's recipients who were in none yet."""
-        recipients = iter(self.spool.recipients(batch_num))
+        recipients = iter(self.queue.new_recipients(batch_num))
         while chunk := list(itertools.islice(recipients, self.batch_size)):
             yield self.build(batch_num, chunk)
 
@@ -112,6 +112,6 @@ class RequestBuilder:
 
         :param after: only groups with a higher number.
         """
-        rows: Iterable[tuple[int, str, str]] = self.spool.grouped(batch_num, after=after)
+        rows: Iterable[tuple[int, str, str]] = self.queue.requeued(batch_num, after=after)
         for _, group in itertools.groupby(rows, key=itemgetter(0)):
             yield self.build(batch_num, [(biz_id, task) for _, biz_id, task in group], again=True)

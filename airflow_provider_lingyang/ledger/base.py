@@ -1,4 +1,4 @@
-"""What every ledger keeps, promises and refuses; and the one that remembers nothing.
+"""What every ledger keeps, promises and refuses; and the one that is_durable nothing.
 
 A ledger is written ahead: the *intent* of a request before it leaves, its *outcome* once it is known. An intent
 without an outcome is a request in doubt. Nothing in a ledger is personal: it holds ids, codes, counts and digests.
@@ -68,7 +68,7 @@ class Attempt:
         return digest(self.dag_id, self.run_id, self.task_id, self.map_index, *iteration)
 
     @property
-    def has_past(self) -> bool:
+    def has_history(self) -> bool:
         """Whether this task instance must have been here before."""
         return self.resumed or self.try_number > 1
 
@@ -140,11 +140,11 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class PastRequest:
-    """A request of an earlier try, as the ledger remembers it. Recipients are known by their :func:`key_of`.
+class RecordedRequest:
+    """A request of an earlier try, as the ledger is_durable it. Recipients are known by their :func:`recipient_hash`.
 
     :param in_doubt: the ``biz_id`` of the recipients in doubt, in the request's order.
-    :param mine: whether this task instance sent it; otherwise another one of the same campaign did.
+    :param is_own: whether this task instance sent it; otherwise another one of the same campaign did.
     :param others_may_send: whether another process may still send it.
     :param number: which intent of its code it is in this generation, from 1.
     :param open_for: see :class:`Intent`.
@@ -158,7 +158,7 @@ class PastRequest:
     rejected: Sequence[bytes] = ()
     not_executed: Sequence[bytes] = ()
     in_doubt: Sequence[str] = ()
-    mine: bool = True
+    is_own: bool = True
     others_may_send: bool = False
     number: int = 1
     open_for: float = OPEN_FOR
@@ -189,7 +189,7 @@ class Ledger:
     has taken over, and ``LedgerError`` where the ledger cannot be written.
     """
 
-    remembers = False
+    is_durable = False
     """Whether a later try can go on from here."""
     identity_version = IDENTITY_VERSION
     """Of the canonical forms that the open campaign's derived ids are made from."""
@@ -214,12 +214,13 @@ class Ledger:
     def claim(self) -> bool:
         """Take over from every earlier process of this task instance. The first thing a try does.
 
-        :return: False where there were earlier processes that the ledger does not know, until :meth:`know_past`.
+        :return: False where there were earlier processes it does not know, until
+            :meth:`mark_history_known`.
         :raises LedgerError: it cannot be reached.
         """
         return True
 
-    def know_past(self) -> None:
+    def mark_history_known(self) -> None:
         """Note that what earlier processes did, which the ledger did not know, is known now."""
 
     def has_begun(self, plan_id: int) -> bool:
@@ -250,7 +251,7 @@ class Ledger:
         """
         return Opening(1)
 
-    def past(self) -> Iterator[PastRequest]:
+    def past(self) -> Iterator[RecordedRequest]:
         """Yield what earlier tries did. What comes later outranks what came before, of a request and of a recipient."""
         return iter(())
 

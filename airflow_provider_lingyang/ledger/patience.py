@@ -15,7 +15,7 @@ from airflow_provider_lingyang.errors import (
     LedgerRefusedError,
     LedgerUnusableError,
 )
-from airflow_provider_lingyang.ledger.base import Intent, Ledger, Outcome, PastRequest
+from airflow_provider_lingyang.ledger.base import Intent, Ledger, Outcome, RecordedRequest
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ class _PatientLedger:
     def close(self) -> None:
         self.ledger.close()
 
-    def past(self) -> Iterator[PastRequest]:
+    def past(self) -> Iterator[RecordedRequest]:
         # From the start again: of a request that comes twice the later state counts.
         while True:
             try:

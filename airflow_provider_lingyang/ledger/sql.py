@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 from typing_extensions import override
 
 from airflow_provider_lingyang.errors import LedgerError, LedgerFencedError, LedgerRefusedError
-from airflow_provider_lingyang.identity import digest, key_of, settle_key
+from airflow_provider_lingyang.identity import digest, recipient_hash, settle_key
 from airflow_provider_lingyang.ledger.base import (
     GIVEN_TOO_EARLY,
     OPEN_FOR,
@@ -29,7 +29,7 @@ from airflow_provider_lingyang.ledger.base import (
     Ledger,
     Opening,
     Outcome,
-    PastRequest,
+    RecordedRequest,
     skipped,
     with_fact,
 )
@@ -47,10 +47,10 @@ from airflow_provider_lingyang.ledger.sql_tables import (
     create_tables,
 )
 from airflow_provider_lingyang.storage.database import (
-    CollisionError,
     Database,
-    GaveWayError,
-    Statements,
+    SerializationFailureError,
+    Transaction,
+    UniqueViolationError,
     chunks,
     marks,
 )
@@ -86,7 +86,7 @@ class SqlLedger(Ledger):
     :param attempt: which try this is.
     """
 
-    remembers = True
+    is_durable = True
 
     def __init__(self, hook: Any, conn_id: str, campaign_key: str, attempt: Attempt) -> None:
         self._database = Database(hook, conn_id)
@@ -121,7 +121,7 @@ class SqlLedger(Ledger):
             "worker": self._worker,
         }
 
-    @_repeated_after(CollisionError, GaveWayError)
+    @_repeated_after(UniqueViolationError, SerializationFailureError)
     @override
     def claim(self) -> bool:
         create_tables(self._database, self._conn_id, self._options)
@@ -142,7 +142,7 @@ class SqlLedger(Ledger):
                             self._worker,
                             self._campaign_key,
                             self._owner,
-                            int(not self._attempt.has_past),
+                            int(not self._attempt.has_history),
                             1,
                             time.time(),
                         )
@@ -152,13 +152,13 @@ class SqlLedger(Ledger):
                 "SELECT knows_past, ended FROM lingyang_ledger_worker WHERE worker=?", [self._worker]
             )
             run.count("UPDATE lingyang_ledger_worker SET ended=0 WHERE worker=?", [self._worker])
-        self.others_may_run = not ended if known else self._attempt.has_past
+        self.others_may_run = not ended if known else self._attempt.has_history
         self.was_refused = not knows and not self._is_first
         self._has_claimed = True
         return bool(knows)
 
     @override
-    def know_past(self) -> None:
+    def mark_history_known(self) -> None:
         with self._database.transaction() as run:
             self._check_owner(run)
             run.count("UPDATE lingyang_ledger_worker SET knows_past=1 WHERE worker=?", [self._worker])
@@ -202,7 +202,7 @@ class SqlLedger(Ledger):
         self._header = header
         return opening
 
-    @_repeated_after(GaveWayError)
+    @_repeated_after(SerializationFailureError)
     def _end_begun(self, begun: Sequence[tuple[str, str, float]]) -> None:
         """Note that fenced processes can send no more; the words about their requests were given before that."""
         with self._database.transaction() as run:
@@ -214,7 +214,7 @@ class SqlLedger(Ledger):
                     [*self._this, code, owner],
                 )
 
-    @_repeated_after(CollisionError, GaveWayError)
+    @_repeated_after(UniqueViolationError, SerializationFailureError)
     def _enter(
         self, header: Header, *, resubmit: bool, not_executed: Collection[str], others_ended: bool
     ) -> Opening | None:
@@ -271,7 +271,7 @@ class SqlLedger(Ledger):
             )
         return opening
 
-    def _latest(self, run: Statements) -> tuple[Opened | None, dict[str, Any]]:
+    def _latest(self, run: Transaction) -> tuple[Opened | None, dict[str, Any]]:
         """Return the campaign's latest generation, and its facts."""
         rows = run.rows(
             "SELECT generation, host, app_key, plan_id, key_fingerprint, identity_version, facts, finished_by, "
@@ -292,14 +292,14 @@ class SqlLedger(Ledger):
         )
         return found, _facts(facts)
 
-    def _reached(self, run: Statements, generation: int) -> bool:
+    def _reached(self, run: Transaction, generation: int) -> bool:
         ((count,),) = run.rows(
             "SELECT count(*) FROM lingyang_ledger_recipient WHERE campaign=? AND generation=? AND state IN (?, ?)",
             [self._campaign, generation, ACCEPTED, REJECTED],
         )
         return bool(count)
 
-    def _in_doubt(self, run: Statements, generation: int) -> list[str]:
+    def _in_doubt(self, run: Transaction, generation: int) -> list[str]:
         return [
             settle_key(code, number)
             for code, number in run.rows(
@@ -310,7 +310,7 @@ class SqlLedger(Ledger):
             )
         ]
 
-    @_repeated_after(GaveWayError)
+    @_repeated_after(SerializationFailureError)
     def _fence_others(
         self, header: Header, not_executed: Collection[str]
     ) -> Sequence[tuple[str, str, float]]:
@@ -341,21 +341,21 @@ class SqlLedger(Ledger):
             )
         return [(code, owner, OPEN_FOR if seconds is None else seconds) for code, owner, seconds in begun]
 
-    def _shared(self, run: Statements, generation: int) -> bool:
+    def _shared(self, run: Transaction, generation: int) -> bool:
         ((count,),) = run.rows(
             "SELECT count(*) FROM lingyang_ledger_request WHERE campaign=? AND generation=? AND worker<>?",
             [self._campaign, generation, self._worker],
         )
         return bool(count)
 
-    def _hold(self, run: Statements) -> None:
+    def _hold(self, run: Transaction) -> None:
         """Let no other worker begin with a generation, or end it, until the transaction ends."""
         run.count(
             "UPDATE lingyang_ledger_campaign SET opened_at=opened_at WHERE campaign=?", [self._campaign]
         )
 
     @override
-    def past(self) -> Iterator[PastRequest]:
+    def past(self) -> Iterator[RecordedRequest]:
         with self._database.transaction() as run:
             requests = run.rows(
                 "SELECT task_unique_code, batch_num, struct_digest, written_at, worker, intents, open_for "
@@ -376,7 +376,7 @@ class SqlLedger(Ledger):
                 ids = states.get(code, {})
                 if number > 1 or IN_DOUBT in ids:
                     self._numbers[code] = number
-                yield PastRequest(
+                yield RecordedRequest(
                     task_unique_code=code,
                     batch_num=batch_num,
                     struct_digest=struct_digest,
@@ -385,7 +385,7 @@ class SqlLedger(Ledger):
                     rejected=_keys(ids.get(REJECTED, ())),
                     not_executed=_keys(ids.get(NOT_EXECUTED, ())),
                     in_doubt=[self._unchanged(*pair) for pair in ids.get(IN_DOUBT, ())],
-                    mine=worker == self._worker,
+                    is_own=worker == self._worker,
                     # A task that sends another one's request again does not become its worker.
                     others_may_send=open_for != 0
                     and (self.others_may_run or worker != self._worker or number > 1),
@@ -393,7 +393,7 @@ class SqlLedger(Ledger):
                     open_for=OPEN_FOR if open_for is None else open_for,
                 )
 
-    @_repeated_after(GaveWayError)
+    @_repeated_after(SerializationFailureError)
     @override
     def write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
         if not outcomes and not intents:
@@ -414,7 +414,7 @@ class SqlLedger(Ledger):
             raise self._taken_over(unwritten[0].task_unique_code, unwritten)
         self._has_written = self._has_written or bool(intents)
 
-    @_repeated_after(GaveWayError)
+    @_repeated_after(SerializationFailureError)
     @override
     def holds(self, intents: Sequence[Intent]) -> set[str]:
         there: dict[str, int] = {}
@@ -439,7 +439,7 @@ class SqlLedger(Ledger):
             if there.get(intent.task_unique_code) == len(intent.biz_ids)
         }
 
-    @_repeated_after(GaveWayError)
+    @_repeated_after(SerializationFailureError)
     @override
     def renew(self, intents: Sequence[Intent]) -> None:
         with self._database.transaction() as run:
@@ -448,7 +448,7 @@ class SqlLedger(Ledger):
                 if not self._rows(run).owns(intent.task_unique_code):
                     raise self._taken_over(intent.task_unique_code)
 
-    @_repeated_after(GaveWayError)
+    @_repeated_after(SerializationFailureError)
     @override
     def take_over(self, task_unique_codes: Sequence[str]) -> None:
         with self._database.transaction() as run:
@@ -468,7 +468,7 @@ class SqlLedger(Ledger):
                         f"the request {code} was sent again by another task of the same campaign meanwhile"
                     )
 
-    @_repeated_after(GaveWayError)
+    @_repeated_after(SerializationFailureError)
     @override
     def end_others(self, task_unique_codes: Collection[str], too_early: Collection[str] = ()) -> None:
         numbers = self._numbers.copy()
@@ -506,7 +506,7 @@ class SqlLedger(Ledger):
     def set_fact(self, name: str, value: Any) -> None:
         self._change_fact(name, lambda before: value)
 
-    @_repeated_after(GaveWayError)
+    @_repeated_after(SerializationFailureError)
     def _change_fact(self, name: str, change: Callable[[Any], Any]) -> Any:
         with self._database.transaction() as run:
             self._check_owner(run)
@@ -518,11 +518,11 @@ class SqlLedger(Ledger):
             run.count(f"UPDATE lingyang_ledger_campaign SET facts=? WHERE {THIS}", [text, *self._this])
         return value
 
-    def _read_facts(self, run: Statements) -> dict[str, Any]:
+    def _read_facts(self, run: Transaction) -> dict[str, Any]:
         ((text,),) = run.rows(f"SELECT facts FROM lingyang_ledger_campaign WHERE {THIS}", self._this)
         return _facts(text)
 
-    @_repeated_after(GaveWayError)
+    @_repeated_after(SerializationFailureError)
     @override
     def finish(self) -> None:
         with self._database.transaction() as run:
@@ -545,7 +545,7 @@ class SqlLedger(Ledger):
         """Give the connection back."""
         self._database.close()
 
-    def _rows(self, run: Statements) -> RequestRows:
+    def _rows(self, run: Transaction) -> RequestRows:
         return RequestRows(run, self._this, self._worker, self._owner, self._skipped)
 
     @property
@@ -553,20 +553,20 @@ class SqlLedger(Ledger):
         return self._campaign, self._generation
 
     def _unchanged(self, recipient: str, biz_id: str) -> str:
-        if key_of(biz_id).hex() != recipient:
+        if recipient_hash(biz_id).hex() != recipient:
             raise LedgerRefusedError(
                 f"the ledger's database (connection {self._conn_id!r}) does not give a biz_id back as it was written "
                 "(a character set without Chinese, or blanks cut off), so the recipients in doubt are not known"
             )
         return biz_id
 
-    def _set_finished(self, run: Statements, worker: str | None, max_tries: int | None) -> None:
+    def _set_finished(self, run: Transaction, worker: str | None, max_tries: int | None) -> None:
         run.count(
             f"UPDATE lingyang_ledger_campaign SET finished_by=?, finished_max_tries=? WHERE {THIS}",
             [worker, max_tries, *self._this],
         )
 
-    def _is_owner(self, run: Statements) -> bool:
+    def _is_owner(self, run: Transaction) -> bool:
         # First in each transaction, and a write: it holds the row against a taker-over until the transaction ends.
         return bool(
             run.count(
@@ -575,7 +575,7 @@ class SqlLedger(Ledger):
             )
         )
 
-    def _check_owner(self, run: Statements) -> None:
+    def _check_owner(self, run: Transaction) -> None:
         if not self._is_owner(run):
             raise self._replaced()
 
@@ -585,7 +585,7 @@ class SqlLedger(Ledger):
             unwritten,
         )
 
-    def _check_generation(self, run: Statements) -> None:
+    def _check_generation(self, run: Transaction) -> None:
         if not self._has_written:
             # Against a generation that begins at the same moment. Settings change behind this worker's own row.
             self._hold(run)

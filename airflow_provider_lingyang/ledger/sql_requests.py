@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
-from airflow_provider_lingyang.identity import key_of
+from airflow_provider_lingyang.identity import recipient_hash
 from airflow_provider_lingyang.ledger.base import Intent, Outcome
 from airflow_provider_lingyang.ledger.sql_tables import ACCEPTED, IN_DOUBT, NOT_EXECUTED, REJECTED, THIS
-from airflow_provider_lingyang.storage.database import Statements, chunks, marks
+from airflow_provider_lingyang.storage.database import Transaction, chunks, marks
 
 
 class RequestRows:
@@ -23,7 +23,7 @@ class RequestRows:
     """
 
     def __init__(
-        self, run: Statements, this: tuple[str, int], worker: str, owner: str, skipped: Mapping[str, int]
+        self, run: Transaction, this: tuple[str, int], worker: str, owner: str, skipped: Mapping[str, int]
     ) -> None:
         self._run = run
         self._this = this
@@ -55,7 +55,7 @@ class RequestRows:
         of_code = f"WHERE {THIS} AND task_unique_code=? AND recipient IN "
         self._accept(outcome.accepted, of_code, [code])
         for state, biz_ids in ((REJECTED, outcome.rejected), (NOT_EXECUTED, outcome.not_executed)):
-            for some in chunks([key_of(biz_id).hex() for biz_id in biz_ids]):
+            for some in chunks([recipient_hash(biz_id).hex() for biz_id in biz_ids]):
                 self._run.count(
                     f"UPDATE lingyang_ledger_recipient SET state=? {of_code} ({marks(some)}) AND state=?",
                     [state, *self._this, code, *some, IN_DOUBT],
@@ -63,7 +63,7 @@ class RequestRows:
         return None
 
     def _accept(self, accepted: Mapping[str, int | None], where: str, found: Sequence[str]) -> None:
-        for pairs in chunks([(key_of(biz_id).hex(), number) for biz_id, number in accepted.items()]):
+        for pairs in chunks([(recipient_hash(biz_id).hex(), number) for biz_id, number in accepted.items()]):
             keys = [key for key, _ in pairs]
             # Whatever the gateway says must not keep the outcome from being written.
             known = [(key, str(number)) for key, number in pairs if number and -(2**63) <= number < 2**63]
@@ -85,7 +85,7 @@ class RequestRows:
             if not missing:
                 break
             self._accept(missing, f"WHERE {THIS} AND recipient IN ", [])
-            keys = {key_of(biz_id).hex(): biz_id for biz_id in missing}
+            keys = {recipient_hash(biz_id).hex(): biz_id for biz_id in missing}
             for some in chunks(list(keys)):
                 for (key,) in self._run.rows(
                     f"SELECT recipient FROM lingyang_ledger_recipient WHERE {THIS} AND state=? "
@@ -100,7 +100,7 @@ class RequestRows:
         requests, recipients, numbers = [], [], {}
         for intent in intents:
             code = intent.task_unique_code
-            keys = [key_of(biz_id).hex() for biz_id in intent.biz_ids]
+            keys = [recipient_hash(biz_id).hex() for biz_id in intent.biz_ids]
             worker, number = self._free(code, keys) if intent.again else (self._worker, 0)
             number = max(number, self._skipped.get(code, 0)) + 1
             if number > 1:

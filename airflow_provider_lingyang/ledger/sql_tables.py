@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow_provider_lingyang.errors import LedgerError, LedgerRefusedError
 from airflow_provider_lingyang.identity import digest
-from airflow_provider_lingyang.storage.database import CollisionError, Database
+from airflow_provider_lingyang.storage.database import Database, UniqueViolationError
 
 TABLES = {
     "lingyang_ledger_worker": """
@@ -82,7 +82,7 @@ def check_keys(database: Database, conn_id: str) -> None:
     if conn_id in _ENFORCES_KEYS:
         return
     probe = uuid.uuid4().hex  # of no campaign, and rolled back
-    with suppress(CollisionError), database.transaction() as run:
+    with suppress(UniqueViolationError), database.transaction() as run:
         for place in range(2):
             run.insert(
                 "lingyang_ledger_recipient",

@@ -32,7 +32,7 @@ from airflow_provider_lingyang.errors import (
     LedgerRefusedError,
     LedgerUnusableError,
 )
-from airflow_provider_lingyang.identity import digest, key_of, settle_key
+from airflow_provider_lingyang.identity import digest, recipient_hash, settle_key
 from airflow_provider_lingyang.ledger.base import (
     GIVEN_TOO_EARLY,
     OPEN_FOR,
@@ -43,7 +43,7 @@ from airflow_provider_lingyang.ledger.base import (
     Ledger,
     Opening,
     Outcome,
-    PastRequest,
+    RecordedRequest,
     skipped,
     with_fact,
 )
@@ -89,7 +89,7 @@ class TaskStateLedger(Ledger):
     :param tombstone: tells, where the store was emptied, that an earlier try had begun. Default None: nothing does.
     """
 
-    remembers = True
+    is_durable = True
 
     def __init__(
         self, store: TaskStateStore, attempt: Attempt, retention: Any, tombstone: Tombstone | None = None
@@ -124,16 +124,18 @@ class TaskStateLedger(Ledger):
         mark = self._get(_ROOT)
         with _ours(_ROOT):
             knows = (
-                not self._attempt.has_past if mark is None else {True: True, False: False}[mark["knows_past"]]
+                not self._attempt.has_history
+                if mark is None
+                else {True: True, False: False}[mark["knows_past"]]
             )
-            self.others_may_run = self._attempt.has_past if mark is None else not mark.get("ended", False)
+            self.others_may_run = self._attempt.has_history if mark is None else not mark.get("ended", False)
         self._mark = {"knows_past": knows, "process": uuid.uuid4().hex}
         self._set(_ROOT, self._mark)
         if not knows and self._tombstone is not None:
             self.begun_at, self._begun_with = self._tombstone.found() or (None, None)
         return knows
 
-    def _requests(self, generation: int) -> Iterator[PastRequest]:
+    def _requests(self, generation: int) -> Iterator[RecordedRequest]:
         return (request for segment in self._stored(generation) for _, request in segment)
 
     def _reached(self, generation: int) -> bool:
@@ -144,7 +146,7 @@ class TaskStateLedger(Ledger):
         return [request.settle_key for request in latest.values() if request.in_doubt]
 
     @override
-    def know_past(self) -> None:
+    def mark_history_known(self) -> None:
         self._mark = {**self._mark, "knows_past": True}
         self._set(_ROOT, self._mark)
 
@@ -216,7 +218,7 @@ class TaskStateLedger(Ledger):
         return opening
 
     @override
-    def past(self) -> Iterator[PastRequest]:
+    def past(self) -> Iterator[RecordedRequest]:
         number = 1
         for segment in self._stored(self._opened["generation"]):
             number += 1
@@ -225,7 +227,7 @@ class TaskStateLedger(Ledger):
                 yield replace(request, others_may_send=self.others_may_run)
         self._number, self._segment, self._unsure = number, {}, 0
 
-    def _stored(self, generation: int) -> Iterator[list[tuple[dict[str, Any], PastRequest]]]:
+    def _stored(self, generation: int) -> Iterator[list[tuple[dict[str, Any], RecordedRequest]]]:
         for number in itertools.count(1):
             key = self._key(generation, number)
             if (text := self._get(key)) is None:
@@ -376,7 +378,7 @@ class TaskStateLedger(Ledger):
         ):
             # Who was not executed earlier may be in another request by now, and must not come after it.
             earlier = "" if name == "n" else before.get(name, "")
-            if keys := _unpack(earlier) + [key_of(biz_id) for biz_id in biz_ids]:
+            if keys := _unpack(earlier) + [recipient_hash(biz_id) for biz_id in biz_ids]:
                 after[name] = b64encode(b"".join(keys)).decode()
         if outcome.in_doubt:
             after["d"] = list(outcome.in_doubt)
@@ -492,8 +494,8 @@ def _sum(parts: Iterable[_Part]) -> int:
     return sum(part.size for part in parts)
 
 
-def _past_request(code: str, entry: dict[str, Any]) -> PastRequest:
-    return PastRequest(
+def _past_request(code: str, entry: dict[str, Any]) -> RecordedRequest:
+    return RecordedRequest(
         task_unique_code=code,
         batch_num=entry.get("b"),
         struct_digest=entry.get("s", ""),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_lingyang.config import arguments
 
 if TYPE_CHECKING:
-    from airflow_provider_lingyang.audience.store import Spool
+    from airflow_provider_lingyang.audience.store import AudienceStore
     from airflow_provider_lingyang.delivery.manifest import Manifest
 
 log = logging.getLogger(__name__)
@@ -33,15 +33,15 @@ class Rows:
         return iter(self.rows)
 
 
-def ids_query(task: Any, spool: Spool, manifest: Manifest) -> dict[str, Any] | None:
+def ids_query(task: Any, audience: AudienceStore, manifest: Manifest) -> dict[str, Any] | None:
     """Return the query from which a result sensor can read the ids that XCom does not carry; None: there is none.
 
     Warn, before anything is sent, where the sensor has no other way to them.
     """
-    if len(spool) <= manifest.ids_limit:
+    if len(audience) <= manifest.ids_limit:
         return None
-    left_out = manifest.audience - len(spool)
-    derived = spool.derived()
+    left_out = manifest.audience - len(audience)
+    derived = audience.derived()
     if task.sql is not None and not derived and not (left_out and manifest.ledger is None):
         return {
             "sql": task.sql,
@@ -61,7 +61,7 @@ def ids_query(task: Any, spool: Spool, manifest: Manifest) -> dict[str, Any] | N
         "%d recipients are more than XCom carries ([lingyang] xcom_ids_limit=%d), and %s: a LingyangResultSensor "
         "with campaign=… cannot find them. Give this task a ledger_conn_id, the sensor an ids_sql, or raise the "
         "limit",
-        len(spool),
+        len(audience),
         manifest.ids_limit,
         why,
     )

@@ -29,14 +29,14 @@ from airflow_provider_lingyang.operators.audience_sources import Rows
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_lingyang.audience.parser import AudienceReader, Problem, Recipient
+    from airflow_provider_lingyang.audience.parser import Problem, Recipient, RowParser
 
 
 class LingyangSubmitBatchOperator(BaseOperator):
     """Phone, text or mail the recipients of an audience, through a plan of Lingyang customer-service cloud.
 
     The audience is read once, validated as a whole, and only then sent, in the order of ``batch_num``. A ledger
-    remembers between tries what became of each recipient, so that a retry, a Clear or a resume goes on where the last
+    is_durable between tries what became of each recipient, so that a retry, a Clear or a resume goes on where the last
     try ended and contacts no recipient twice: on Airflow 3.3 and later the task's own state, elsewhere a database
     (``ledger_conn_id``). Without either every failure is final, and a later try sends nothing.
 
@@ -306,12 +306,12 @@ class LingyangSubmitBatchOperator(BaseOperator):
         literals.check_rendered_parameters("parameters", self.parameters, self._open_parameters)
 
     @contextmanager
-    def _rows(self, reader: AudienceReader) -> Iterator[Iterator[Recipient | list[Problem]]]:
+    def _rows(self, reader: RowParser) -> Iterator[Iterator[Recipient | list[Problem]]]:
         if self.sql is None:
-            yield (reader.mapping(number, row) for number, row in enumerate(self.audience, 1))
+            yield (reader.parse_mapping(number, row) for number, row in enumerate(self.audience, 1))
             return
         from airflow_provider_lingyang.storage.query import stream_rows
 
         with stream_rows(str(self.sql_conn_id), self.sql, self.parameters) as (names, rows):
-            read = reader.header(names)
+            read = reader.for_columns(names)
             yield (read(number, values) for number, values in enumerate(rows, 1))

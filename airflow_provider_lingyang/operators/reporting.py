@@ -63,7 +63,7 @@ class TryReport:
         except DeferSending as error:
             touched = self.manifest.accepted + self.manifest.already_accepted
             touched += self.manifest.rejected + self.manifest.in_doubt
-            if self.ledger.remembers or not touched:
+            if self.ledger.is_durable or not touched:
                 later = error
             else:
                 failure = self.broken_off(f"{error.why}. {self.manifest.in_words()}. {self._way_out()}")
@@ -101,7 +101,7 @@ class TryReport:
                 return None
             return (AirflowSkipException if self.on_empty == "skip" else AirflowFailException)(str(error))
         nothing = "nothing was sent"
-        if self.attempt.has_past or self.attempt.in_loop:
+        if self.attempt.has_history or self.attempt.in_loop:
             nothing += " by this try"
         refused = (AudienceError, ArgumentError, LingyangError, LedgerRefusedError)
         for kinds, prefix, suffix, final in (
@@ -129,13 +129,13 @@ class TryReport:
 
     def broken_off(self, message: str, *, final: bool = False) -> AirflowException:
         """Return the failure of a try; final too where a later one could not go on."""
-        final = final or not self.ledger.remembers
+        final = final or not self.ledger.is_durable
         return (AirflowFailException if final else AirflowException)(message)
 
     @property
     def _is_discarded_by_clear(self) -> bool:
         """Whether there is a ledger, and Clear discards it by default."""
-        in_task_state = self.ledger.remembers and not self.in_database
+        in_task_state = self.ledger.is_durable and not self.in_database
         return in_task_state and ledgers.clear_discards_task_state()
 
     def _way_out(self) -> str:
@@ -186,12 +186,14 @@ def _null_is_refused() -> bool:
 
 
 def _way_out(manifest: Manifest, ledger: Ledger) -> str:
-    from airflow_provider_lingyang.identity import LOST
+    from airflow_provider_lingyang.identity import LOST_LEDGER
 
-    if not ledger.remembers:
+    if not ledger.is_durable:
         return _way_out_without_ledger(manifest)
     # A lost ledger's entry stands for no single request, so the console shows none for it.
-    if codes := [doubt.task_unique_code for doubt in manifest.doubts if doubt.task_unique_code != LOST]:
+    if codes := [
+        doubt.task_unique_code for doubt in manifest.doubts if doubt.task_unique_code != LOST_LEDGER
+    ]:
         line = ", ".join(f'"{manifest.settle_key(code)}": "accepted"' for code in codes[:_SHOWN])
         more = f" and {len(codes) - _SHOWN} more, see in_doubt in the manifest" if len(codes) > _SHOWN else ""
         return (
@@ -207,7 +209,7 @@ def _way_out(manifest: Manifest, ledger: Ledger) -> str:
 
 
 def _way_out_without_ledger(manifest: Manifest) -> str:
-    if not manifest.past_counted:
+    if not manifest.history_counted:
         # It failed before it had come to its ledger, or has none: what was before this try is not known here.
         return (
             "Correct the cause and clear this task. Trigger no new run: what earlier tries sent is not known to it, "

@@ -24,14 +24,14 @@ from airflow_provider_lingyang.operators.reporting import TryReport
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_lingyang.audience.parser import AudienceReader, Problem, Recipient
+    from airflow_provider_lingyang.audience.parser import Problem, Recipient, RowParser
     from airflow_provider_lingyang.cancellation import Cancellation
     from airflow_provider_lingyang.delivery.campaign import CampaignSpec
     from airflow_provider_lingyang.delivery.lost_ledger import LostLedger
     from airflow_provider_lingyang.hooks.lingyang import LingyangHook
     from airflow_provider_lingyang.ledger.base import Ledger
 
-    ReadRows = Callable[[AudienceReader], AbstractContextManager[Iterator[Recipient | list[Problem]]]]
+    ReadRows = Callable[[RowParser], AbstractContextManager[Iterator[Recipient | list[Problem]]]]
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class SubmissionTry:
             task.output_slots,
             {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index},
         )
-        self.manifest.past_counted = not (self.attempt.has_past or self.attempt.in_loop or own_key)
+        self.manifest.history_counted = not (self.attempt.has_history or self.attempt.in_loop or own_key)
         self.report = TryReport(
             ti,
             self.manifest,
@@ -140,7 +140,7 @@ class SubmissionTry:
 
         :param due: see :func:`~airflow_provider_lingyang.delivery.lateness.due_at`.
         """
-        from airflow_provider_lingyang.audience.store import Spool
+        from airflow_provider_lingyang.audience.store import AudienceStore
         from airflow_provider_lingyang.delivery.campaign import Campaign
         from airflow_provider_lingyang.delivery.policy import Policy
         from airflow_provider_lingyang.delivery.schedule import SendSchedule, SendWindow
@@ -153,7 +153,7 @@ class SubmissionTry:
             lost = ledgers.lost_ledger(self.task.ledger_conn_id, ledger, attempt, manifest.campaign_key)
         settle = arguments.parse_settle(self.task.settle)
         arguments.check_choice("on_clear", self.task.on_clear, get_args(OnClear))
-        if settle and not ledger.remembers and not self.task.validate_only:
+        if settle and not ledger.is_durable and not self.task.validate_only:
             raise arguments.ArgumentError(
                 "settle needs a ledger, which this task has not: set ledger_conn_id"
             )
@@ -191,19 +191,19 @@ class SubmissionTry:
             ledger_patience=options.ledger_patience(),
             receiver_limit_patience=options.receiver_limit_patience(),
         )
-        with Spool(options.spool_dir()) as spool, closing(hook):
+        with AudienceStore(options.spool_dir()) as audience, closing(hook):
             if not self.task.validate_only:
                 self._skip_if_late(due, campaign.plan_id, lost)
                 campaign.open(
                     cancellation, resubmit=self.task.on_clear == "resubmit", settle=settle, lost=lost
                 )
-            campaign.read(self.read_rows, spool, cancellation, unknown_past=lost is not None)
+            campaign.read(self.read_rows, audience, cancellation, history_unknown=lost is not None)
             if self.task.validate_only:
-                campaign.show_plan(spool, schedule, result_query.proves if result_query else None)
+                campaign.show_plan(audience, schedule, result_query.proves if result_query else None)
                 return False
-            self.report.ids_query = ids_query(self.task, spool, manifest)
+            self.report.ids_query = ids_query(self.task, audience, manifest)
             campaign.send(
-                spool,
+                audience,
                 new_wire=lambda: hook.new_client(max_attempts=1),
                 look_up=hook.look_up if result_query else None,
                 dated=bool(result_query and result_query.created_at_field),

@@ -18,7 +18,7 @@ from pydantic import Strict, StringConstraints, TypeAdapter, ValidationError
 
 from airflow_provider_lingyang.config.arguments import ArgumentError, is_listing
 from airflow_provider_lingyang.gateway.field_types import Text
-from airflow_provider_lingyang.identity import key_of
+from airflow_provider_lingyang.identity import recipient_hash
 from airflow_provider_lingyang.ledger.sql_tables import accepted_people
 from airflow_provider_lingyang.results.recipient_store import PAGE, RecipientStore
 from airflow_provider_lingyang.storage.query import QueryError, sql_hook, stream_rows
@@ -163,7 +163,7 @@ def _also_in_ledger(pages: _IdPages, ledger: Mapping[str, Any]) -> _Recipients:
             ledger["ledger_conn_id"],
             f"{sql} AND person.recipient IN ({marks})",
             # By the table's key: biz_id has no index, and its comparison may ignore case.
-            [*parameters, *(key_of(biz_id).hex() for biz_id in page)],
+            [*parameters, *(recipient_hash(biz_id).hex() for biz_id in page)],
         ) as (_, rows):
             yield from ((str(biz_id), platform_task_id) for biz_id, platform_task_id in rows)
 

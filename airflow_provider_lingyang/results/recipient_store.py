@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
 
-from airflow_provider_lingyang.identity import key_of
+from airflow_provider_lingyang.identity import recipient_hash
 from airflow_provider_lingyang.lookup.query import TaskResult
 from airflow_provider_lingyang.results.completion import (
     ANSWERED,
@@ -171,7 +171,7 @@ class RecipientStore:
         """Return a number that identifies a set of recipients, whatever their order."""
         digest = 0
         for biz_id in self._biz_ids():
-            digest ^= int.from_bytes(key_of(biz_id))
+            digest ^= int.from_bytes(recipient_hash(biz_id))
         return digest
 
     def clear(self) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 from airflow_provider_lingyang.errors import LedgerError
 from airflow_provider_lingyang.results.rows import OWN_COLUMNS, ResultRow
 from airflow_provider_lingyang.storage.database import (
-    CollisionError,
     Database,
-    GaveWayError,
-    Statements,
+    SerializationFailureError,
+    Transaction,
+    UniqueViolationError,
     UnreachableError,
     chunks,
     marks,
@@ -242,12 +242,12 @@ class ResultsTable:
             try:
                 with self._database.transaction() as run:
                     return self._write(run, rows, fetched_at)
-            except (CollisionError, GaveWayError) as error:
+            except (UniqueViolationError, SerializationFailureError) as error:
                 # Another writer was first, so read again which rows exist.
                 if attempt < _TRIES:
                     continue
                 hint = ""
-                if isinstance(error, CollisionError):
+                if isinstance(error, UniqueViolationError):
                     hint = (
                         f". Table {self._table} needs the key ({_KEY}), whose texts differ by case, and columns of "
                         "your own must allow NULL or have a default"
@@ -257,7 +257,7 @@ class ResultsTable:
                 raise (_RowRefusedError if _is_of_a_row(error) else TableError)(str(error)) from None
         raise AssertionError
 
-    def _write(self, run: Statements, rows: Sequence[ResultRow], fetched_at: Any) -> set[int]:
+    def _write(self, run: Transaction, rows: Sequence[ResultRow], fetched_at: Any) -> set[int]:
         existing: dict[str, str | None] = {}
         for chunk in chunks(rows):
             found = run.rows(

@@ -33,15 +33,15 @@ class UnreachableError(LedgerError):
     """There is no connection."""
 
 
-class GaveWayError(LedgerError):
+class SerializationFailureError(LedgerError):
     """The database rolled this transaction back in favour of another one; it may be run again."""
 
 
-class CollisionError(LedgerFencedError):
+class UniqueViolationError(LedgerFencedError):
     """A row with the same key is there already."""
 
 
-class Statements:
+class Transaction:
     """Runs statements in one transaction. They are written with question marks for the parameters."""
 
     def __init__(self, cursor: Any, placeholder: str) -> None:
@@ -110,12 +110,12 @@ class Database:
         self._used_at = 0.0
 
     @contextmanager
-    def transaction(self) -> Iterator[Statements]:
+    def transaction(self) -> Iterator[Transaction]:
         """Run statements, all or nothing.
 
         :raises UnreachableError: there is no connection.
-        :raises CollisionError: a key is there already.
-        :raises GaveWayError: another transaction was preferred.
+        :raises UniqueViolationError: a key is there already.
+        :raises SerializationFailureError: another transaction was preferred.
         :raises LedgerError: anything else of the database. Its text holds no values of rows.
         """
         # Servers and firewalls cut a connection that is idle for long, and it looks well until it is used.
@@ -134,7 +134,7 @@ class Database:
             raise UnreachableError(f"{self._name} cannot be reached: {_kind(error)}") from error
         try:
             with closing(self._connection.cursor()) as cursor:
-                yield Statements(cursor, self._hook.placeholder)
+                yield Transaction(cursor, self._hook.placeholder)
             self._connection.commit()
             self._used_at = time.monotonic()
         except BaseException as error:
@@ -147,7 +147,7 @@ class Database:
             if not isinstance(error, Exception):
                 raise
             if any(parent.__name__ == "IntegrityError" for parent in type(error).__mro__):
-                raise CollisionError(f"{self._collision}: {_kind(error)}") from error
+                raise UniqueViolationError(f"{self._collision}: {_kind(error)}") from error
             raise _meaning(error)(f"{self._name} failed: {_kind(error)}") from error
 
     def has(self, table: str) -> bool:
@@ -208,7 +208,7 @@ def _meaning(error: Exception) -> type[LedgerError]:
     """Return what a database's error says; anything unknown may be over in a moment."""
     facts = {_state(error), getattr(error, "sqlite_errorname", None), *error.args[:1]}
     if facts & _GAVE_WAY:
-        return GaveWayError
+        return SerializationFailureError
     # Class 42: access rule violated, or no such table or column. 3D000: no such database.
     lasting = any(isinstance(fact, str) and re.fullmatch("42[0-9A-Z]{3}|3D000", fact) for fact in facts)
     return LedgerUnusableError if lasting or facts & (_UNUSABLE | _SQLITE_UNUSABLE) else LedgerError

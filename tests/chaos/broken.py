@@ -31,9 +31,9 @@ def no_write_ahead() -> None:
 
 def nobody_is_skipped() -> None:
     """Whom earlier tries had accepted is forgotten."""
-    from airflow_provider_lingyang.audience.store import Past, Spool
+    from airflow_provider_lingyang.delivery.send_queue import History, SendQueue
 
-    Spool.remember = lambda self, requests: Past()  # type: ignore[method-assign]
+    SendQueue.load_history = lambda self, requests: History()  # type: ignore[method-assign]
 
 
 def look_ups_count_at_once() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.audience.parser import AudienceReader, Recipient
+from airflow_provider_lingyang.audience.parser import Recipient, RowParser
 from airflow_provider_lingyang.gateway.values import is_null, plain_value
 
 
@@ -162,8 +162,8 @@ def read(row: dict[str, Any], *, as_tuple: bool, **changes: Any) -> Any:
         "columns": {}, "task_defaults": {}, "input_params_columns": {}, "output_slots": [], "channel": None,
         "campaign": "campaign/1", "key": "secret",
     }  # fmt: skip
-    reader = AudienceReader(**(arguments | changes))
-    return reader.header(list(row))(1, list(row.values())) if as_tuple else reader.mapping(1, row)
+    reader = RowParser(**(arguments | changes))
+    return reader.for_columns(list(row))(1, list(row.values())) if as_tuple else reader.parse_mapping(1, row)
 
 
 @pytest.fixture(params=[True, False], ids=["of a query", "of a mapping"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.identity import key_of
+from airflow_provider_lingyang.identity import recipient_hash
 from airflow_provider_lingyang.ledger.base import Attempt, Header, Intent, Ledger
 from airflow_provider_lingyang.ledger.sql import SqlLedger
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
@@ -80,9 +80,9 @@ class Ledgers:
         for request in ledger.past():
             found |= dict.fromkeys(request.accepted, "a") | dict.fromkeys(request.rejected, "r")
             found |= dict.fromkeys(request.not_executed, "n") | {
-                key_of(biz_id): "d" for biz_id in request.in_doubt
+                recipient_hash(biz_id): "d" for biz_id in request.in_doubt
             }
-        return "".join(found.get(key_of(biz_id), "-") for biz_id in biz_ids)
+        return "".join(found.get(recipient_hash(biz_id), "-") for biz_id in biz_ids)
 
     def close(self) -> None:
         for ledger in self._made:

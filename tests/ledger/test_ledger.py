@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.errors import LedgerRefusedError
-from airflow_provider_lingyang.identity import key_of
+from airflow_provider_lingyang.identity import recipient_hash
 from airflow_provider_lingyang.ledger.base import OPEN_FOR, WRITTEN_WITHIN, Ledger, Outcome
 from tests.ledger.conftest import no_wait
 
@@ -23,7 +23,7 @@ def test_a_request_comes_back_as_it_was_written(ledgers: Any) -> None:
     assert request.struct_digest == "codecode"
     assert request.written_at == 1700000000.123456
     assert list(request.in_doubt) == people
-    assert request.mine
+    assert request.is_own
     assert not (request.accepted or request.rejected or request.not_executed)
 
 
@@ -144,7 +144,7 @@ def test_a_try_with_a_past_that_nobody_knows_stays_one_until_it_is_known(
     assert not ledgers.new(**changes).claim()
     ledger = ledgers.new(**changes)
     assert not ledger.claim()
-    ledger.know_past()
+    ledger.mark_history_known()
     assert ledgers.new(**changes).claim()
     assert ledgers.new(task_id="another").claim()
 
@@ -227,7 +227,7 @@ def test_recipients_are_known_by_keys_that_are_no_biz_ids(ledgers: Any) -> None:
     ledger.write([], [ledgers.intent("code", "ab")])
     ledger.write([Outcome("code", {"a": 1}, ["b"])], [])
     request = list(ledgers.next_try().past())[-1]
-    assert (request.accepted, request.rejected) == ([key_of("a")], [key_of("b")])
+    assert (request.accepted, request.rejected) == ([recipient_hash("a")], [recipient_hash("b")])
 
 
 def test_facts_are_kept_within_a_generation(ledgers: Any) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.errors import LedgerError, LedgerFencedError, LedgerRefusedError
-from airflow_provider_lingyang.identity import digest, key_of
+from airflow_provider_lingyang.identity import digest, recipient_hash
 from airflow_provider_lingyang.ledger import sql_tables
 from airflow_provider_lingyang.ledger.base import WRITTEN_WITHIN, Opening, Outcome
-from airflow_provider_lingyang.storage.database import Statements
+from airflow_provider_lingyang.storage.database import Transaction
 from tests.ledger.conftest import TABLES, SqlLedgers, no_wait, unexpected_wait
 
 
@@ -100,7 +100,7 @@ def test_a_recipient_whom_another_worker_has_is_refused_with_the_whole_write(
         )
     assert "b1" not in str(caught.value)
     assert database.states(second, ["a1", "b1", "c1", "d1", "e1"]) == "ddd--"
-    assert {request.task_unique_code: request.mine for request in second.past()} == {
+    assert {request.task_unique_code: request.is_own for request in second.past()} == {
         "first": False,
         "second": True,
     }
@@ -145,17 +145,17 @@ def test_a_replaced_process_can_write_nothing_but_whom_the_gateway_accepted(data
 
 def test_a_request_that_was_taken_over_is_out_of_its_first_workers_hands(database: Any) -> None:
     first, second = database.start(map_index=0), database.start(map_index=1)
-    first.write([], [database.intent("code", "ab"), database.intent("mine", "c")])
+    first.write([], [database.intent("code", "ab"), database.intent("is_own", "c")])
     second.take_over(["code"])
     for action in (
         lambda: first.write([Outcome("code", {}, ["a"], (), ["b"])], [database.intent("next", "x")]),
         lambda: first.write([], [database.intent("code", "ab", again=True)]),
-        lambda: first.renew([database.intent("mine", "c", written_at=99), database.intent("code", "ab")]),
+        lambda: first.renew([database.intent("is_own", "c", written_at=99), database.intent("code", "ab")]),
     ):
         with pytest.raises(LedgerFencedError):
             action()
     # Nobody that another worker answers for is freed; what is its own, it may settle.
-    first.write([Outcome("code", {}, (), ["a", "b"]), Outcome("mine", {"c": 3})], [])
+    first.write([Outcome("code", {}, (), ["a", "b"]), Outcome("is_own", {"c": 3})], [])
     assert database.states(second, "abcx") == "dda-"
     assert [request.written_at for request in second.past()] == [1.5, 1.5]
     second.write([Outcome("code", {}, (), ["a"], ["b"])], [])
@@ -170,7 +170,7 @@ def test_whom_the_gateway_accepted_stays_so_although_the_request_was_taken_over(
     database: Any, meanwhile: str
 ) -> None:
     first, second = database.start(map_index=0), database.start(map_index=1)
-    first.write([], [database.intent("code", "ab"), database.intent("mine", "c")])
+    first.write([], [database.intent("code", "ab"), database.intent("is_own", "c")])
     list(second.past())
     second.take_over(["code"])
     other = "code" if meanwhile == "sent again" else "other"
@@ -182,7 +182,8 @@ def test_whom_the_gateway_accepted_stays_so_although_the_request_was_taken_over(
         second.write([Outcome(other, {}, (), ["a", "b"])], [])
     with pytest.raises(LedgerFencedError, match="taken over by another task"):
         first.write(
-            [Outcome("code", {"a": 1}, ["b"]), Outcome("mine", {"c": 3})], [database.intent("x", "x")]
+            [Outcome("code", {"a": 1}, ["b"]), Outcome("is_own", {"c": 3})],
+            [database.intent("x", "x")],
         )
     assert database.states(second, "acx") == "aa-"
     # Neither a word nor an outcome frees who was accepted, and who is accepted is in no request to come.
@@ -207,8 +208,8 @@ def test_only_the_intent_that_was_read_is_taken_over(database: Any) -> None:
 
 
 def finish(ledger: Any) -> None:
-    ledger.write([], [SqlLedgers.intent("mine", ["m"])])
-    ledger.write([Outcome("mine", {"m": 1})], [])
+    ledger.write([], [SqlLedgers.intent("is_own", ["m"])])
+    ledger.write([Outcome("is_own", {"m": 1})], [])
     ledger.finish()
 
 
@@ -226,7 +227,10 @@ def test_a_campaign_that_others_share_is_not_started_anew(database: Any) -> None
         own.take_over(["code"])
         own.write([], [database.intent("code", "ab", again=True)])
         own.finish()
-    assert {request.task_unique_code: request.mine for request in own.past()} == {"code": False, "mine": True}
+    assert {request.task_unique_code: request.is_own for request in own.past()} == {
+        "code": False,
+        "is_own": True,
+    }
 
 
 def test_a_worker_without_requests_does_not_begin_with_a_generation_that_was_replaced(database: Any) -> None:
@@ -337,13 +341,13 @@ def test_a_database_that_does_not_enforce_keys_is_refused(make_sql: Any, monkeyp
 def test_whether_keys_are_enforced_is_asked_once_and_leaves_nothing(database: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(sql_tables, "_ENFORCES_KEYS", set())
     asked: list[str] = []
-    insert = Statements.insert
+    insert = Transaction.insert
 
     def counted(self: Any, table: str, *args: Any) -> None:
         asked.append(table)
         insert(self, table, *args)
 
-    monkeypatch.setattr(Statements, "insert", counted)
+    monkeypatch.setattr(Transaction, "insert", counted)
 
     def claim(number: int) -> None:
         ledger = database.new(map_index=number)
@@ -386,16 +390,16 @@ def test_a_transaction_that_gave_way_to_another_one_is_run_again(
     deadlock = Exception(1213, "Deadlock found") if told_by == "number" else Exception("40P01")
     if told_by != "number":
         setattr(deadlock, told_by, "40P01")
-    calls, failing, count = 0, {3}, Statements.count
+    calls, failing, count = 0, {3}, Transaction.count
 
-    def fail_in_the_middle(run: Statements, *args: Any) -> int:
+    def fail_in_the_middle(run: Transaction, *args: Any) -> int:
         nonlocal calls
         calls += 1
         if calls in failing:
             raise deadlock
         return count(run, *args)
 
-    monkeypatch.setattr(Statements, "count", fail_in_the_middle)
+    monkeypatch.setattr(Transaction, "count", fail_in_the_middle)
     ledger.write([], [database.intent("code", "ab")])
     assert database.states(ledger, "ab") == "dd"
     # It is not tried for ever.
@@ -452,7 +456,7 @@ def test_the_tables_hold_what_they_were_given_and_nothing_secret(database: Any) 
     ledger.finish()
     texts = {value for value in database.everything() if isinstance(value, str)}
     given = {"campaign", "https://gateway.test", "app", "code", "codecode", "7", "order-1", "order-2", "5"}
-    given |= {"accepted", "rejected"} | {key_of(biz_id).hex() for biz_id in ("order-1", "order-2")}
+    given |= {"accepted", "rejected"} | {recipient_hash(biz_id).hex() for biz_id in ("order-1", "order-2")}
     # The rest are digests: of the worker, its owner, the campaign and the App secret.
     rest = texts - given
     assert given <= texts
@@ -581,7 +585,7 @@ def test_what_another_process_sent_again_for_this_task_is_waited_for(database: A
     other.write([], [replace(database.intent("code", "ab", again=True), open_for=50.0)])
     own = database.next_try(map_index=0)
     (request,) = own.past()
-    assert (request.mine, request.others_may_send, request.settle_key) == (True, True, "code#2")
+    assert (request.is_own, request.others_may_send, request.settle_key) == (True, True, "code#2")
     waited: list[float] = []
     with pytest.raises(LedgerRefusedError, match="so find out again"):
         own.open(database.header(host="https://other.test"), not_executed={"code#2"}, wait=waited.append)
@@ -641,7 +645,7 @@ def test_a_replaced_process_still_writes_whom_the_gateway_accepted_and_nothing_e
 def test_whether_an_earlier_process_found_the_ledger_lost_is_known(database: Any) -> None:
     tries = [database.new(try_number=number) for number in (2, 3, 4)]
     assert [(ledger.claim(), ledger.was_refused) for ledger in tries[:2]] == [(False, False), (False, True)]
-    tries[1].know_past()
+    tries[1].mark_history_known()
     assert (tries[2].claim(), tries[2].was_refused) == (True, False)
 
 

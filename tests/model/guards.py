@@ -44,9 +44,9 @@ def _write_ahead() -> None:
 
 
 def _skip() -> None:
-    from airflow_provider_lingyang.audience.store import Past, Spool
+    from airflow_provider_lingyang.delivery.send_queue import History, SendQueue
 
-    Spool.remember = lambda self, requests: Past()  # type: ignore[method-assign,assignment]
+    SendQueue.load_history = lambda self, requests: History()  # type: ignore[method-assign,assignment]
 
 
 def _lookup_settle() -> None:
@@ -84,14 +84,14 @@ def _fence_of_the_task_state() -> None:
 
 def _one_row_a_recipient() -> None:
     from airflow_provider_lingyang.ledger import sql
-    from airflow_provider_lingyang.storage.database import Statements
+    from airflow_provider_lingyang.storage.database import Transaction
 
     def replacing(self: Any, table: str, columns: str, rows: Any) -> None:
         for row in rows:
             marks = ",".join("?" * len(row))
             self.count(f"INSERT OR REPLACE INTO {table} ({columns}) VALUES ({marks})", row)
 
-    Statements.insert = replacing  # type: ignore[method-assign]
+    Transaction.insert = replacing  # type: ignore[method-assign]
     sql.check_keys = lambda *_: None  # type: ignore[assignment]
 
 
@@ -125,10 +125,10 @@ def _stop() -> None:
 
 
 def _order() -> None:
-    from airflow_provider_lingyang.audience.store import Spool
+    from airflow_provider_lingyang.delivery.send_queue import SendQueue
 
-    batches = Spool.batches
-    Spool.batches = lambda self: batches(self)[::-1]  # type: ignore[method-assign]
+    batches = SendQueue.batches
+    SendQueue.batches = lambda self: batches(self)[::-1]  # type: ignore[method-assign]
 
 
 def _strangers_in_an_echo() -> None:
@@ -138,16 +138,16 @@ def _strangers_in_an_echo() -> None:
 
 
 def _last_moment_of_the_owner() -> None:
-    from airflow_provider_lingyang.ledger.base import PastRequest
+    from airflow_provider_lingyang.ledger.base import RecordedRequest
 
-    PastRequest.open_for = property(lambda self: 0.0, lambda self, value: None)  # type: ignore[assignment]
+    RecordedRequest.open_for = property(lambda self: 0.0, lambda self, value: None)  # type: ignore[assignment]
 
 
 def _word_of_one_intent() -> None:
     from airflow_provider_lingyang.delivery.recovery import Recovery
-    from airflow_provider_lingyang.ledger.base import PastRequest
+    from airflow_provider_lingyang.ledger.base import RecordedRequest
 
-    PastRequest.settle_key = property(lambda self: self.task_unique_code)  # type: ignore[assignment,method-assign]
+    RecordedRequest.settle_key = property(lambda self: self.task_unique_code)  # type: ignore[assignment,method-assign]
     Recovery._stale = lambda self, *_: []  # type: ignore[method-assign,assignment]
 
 

@@ -673,7 +673,7 @@ def install() -> None:
     for module in pkgutil.walk_packages(airflow_provider_lingyang.__path__, "airflow_provider_lingyang."):
         if not module.name.endswith("__main__") and ".sandbox" not in module.name:
             importlib.import_module(module.name)
-    from airflow_provider_lingyang.audience import store as spool
+    from airflow_provider_lingyang.audience import store as store
     from airflow_provider_lingyang.config import options as config
     from airflow_provider_lingyang.hooks import lingyang as hooks
     from airflow_provider_lingyang.hooks.lingyang import LingyangHook
@@ -707,7 +707,7 @@ def install() -> None:
 
     LingyangHook.get_connection = classmethod(get_connection)  # type: ignore[method-assign,assignment]
     # Each of these takes a part of a millisecond, and there are a hundred thousand tries.
-    spool.open_private = _open_in_memory
+    store.open_private = _open_in_memory
     config.conf = operator_ledgers.conf = _Fallbacks()  # type: ignore[attr-defined,assignment]
     hooks.mask_secret = lambda *_, **__: None
     requests.sessions.get_environ_proxies = lambda *_, **__: {}  # type: ignore[attr-defined]

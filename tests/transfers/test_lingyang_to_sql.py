@@ -524,18 +524,18 @@ def test_concurrent_writers_leave_one_row_per_recipient(
     ids = {"biz_ids": [f"A{n}" for n in range(300)], "slots": ["x"]}
     push = pushed([(f"A{n}", '{"x": "1"}') for n in range(300)])
     run.execute(transfer(**ids | {"biz_ids": ["first"]}, **push))
-    from airflow_provider_lingyang.storage.database import Statements
+    from airflow_provider_lingyang.storage.database import Transaction
 
     barrier = threading.Barrier(2)
-    insert, met = Statements.insert, threading.local()
+    insert, met = Transaction.insert, threading.local()
 
-    def after_both_have_looked(self: Statements, *arguments: Any) -> None:
+    def after_both_have_looked(self: Transaction, *arguments: Any) -> None:
         if not hasattr(met, "once"):
             met.once = True
             barrier.wait(20)
         insert(self, *arguments)
 
-    monkeypatch.setattr(Statements, "insert", after_both_have_looked)
+    monkeypatch.setattr(Transaction, "insert", after_both_have_looked)
     found: list[Any] = []
 
     def work(number: int) -> None:

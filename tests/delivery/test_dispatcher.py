@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.audience.store import Spool
+from airflow_provider_lingyang.audience.store import AudienceStore
 from airflow_provider_lingyang.cancellation import GRACE_PERIOD, Cancellation
 from airflow_provider_lingyang.delivery.dispatcher import Dispatcher
 from airflow_provider_lingyang.delivery.manifest import BatchTally, Manifest
@@ -18,6 +18,7 @@ from airflow_provider_lingyang.delivery.policy import Policy
 from airflow_provider_lingyang.delivery.progress import Progress
 from airflow_provider_lingyang.delivery.requests import BatchRequest
 from airflow_provider_lingyang.delivery.schedule import DeferSending, SendSchedule
+from airflow_provider_lingyang.delivery.send_queue import SendQueue
 from airflow_provider_lingyang.delivery.sender_pool import SenderPool
 from airflow_provider_lingyang.errors import LedgerError, LedgerFencedError, SubmissionStopped
 from airflow_provider_lingyang.gateway import errors
@@ -86,11 +87,11 @@ def send(
     raised = None
     told = policy_class(max_attempts=max_attempts, **policy)
     threads = told.max_in_flight + told.ahead
-    with SenderPool(lambda: new_wire(list(outcomes)), threads) as sender_pool, Spool() as spool:
+    with SenderPool(lambda: new_wire(list(outcomes)), threads) as sender_pool, AudienceStore() as audience:
         submission = Dispatcher(
             sender_pool=sender_pool,
             ledger=ledger or Ledger(),
-            spool=spool,
+            queue=SendQueue(audience),
             manifest=manifest,
             progress=Progress(manifest, manifest.audience),
             schedule=SendSchedule(),

@@ -8,17 +8,18 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.audience.parser import Recipient
-from airflow_provider_lingyang.audience.store import Spool, State
+from airflow_provider_lingyang.audience.store import AudienceStore
 from airflow_provider_lingyang.delivery.concurrency_limiter import NotDispatched
 from airflow_provider_lingyang.delivery.dispatch import RetriedRequest
 from airflow_provider_lingyang.delivery.reconciler import Resolution, UnresolvedRequest
+from airflow_provider_lingyang.delivery.send_queue import SendQueue, State
 from airflow_provider_lingyang.errors import SubmissionStopped
 from airflow_provider_lingyang.gateway import errors
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt
-from airflow_provider_lingyang.identity import key_of
-from airflow_provider_lingyang.ledger.base import PastRequest
-from tests.campaign.test_ledger_away import Memory, Sending
-from tests.campaign.test_submission import receipt
+from airflow_provider_lingyang.identity import recipient_hash
+from airflow_provider_lingyang.ledger.base import RecordedRequest
+from tests.delivery.test_dispatcher import receipt
+from tests.delivery.test_ledger_away import Memory, Sending
 
 
 class Looking:
@@ -146,14 +147,15 @@ def test_nothing_that_follows_an_ambiguous_attempt_frees_or_rejects(second: Any)
 def test_a_recipient_who_was_accepted_stays_so_whatever_the_ledger_says_later(
     later: str, at_once: bool
 ) -> None:
-    with Spool() as spool:
-        spool.add(Recipient(1, "a", False, "1", "contact", "{}"))
-        accepted = {"accepted": [key_of("a")]}
-        other: dict[str, Any] = {later: ["a"] if later == "in_doubt" else [key_of("a")]}
+    with AudienceStore() as audience:
+        audience.add(Recipient(1, "a", False, "1", "contact", "{}"))
+        accepted = {"accepted": [recipient_hash("a")]}
+        other: dict[str, Any] = {later: ["a"] if later == "in_doubt" else [recipient_hash("a")]}
         requests = [accepted | other] if at_once else [accepted, other]
-        past = spool.remember(
-            PastRequest(f"code{n}", "1", "", 0.0, **each) for n, each in enumerate(requests)
+        queue = SendQueue(audience)
+        history = queue.load_history(
+            RecordedRequest(f"code{n}", "1", "", 0.0, **each) for n, each in enumerate(requests)
         )
-        assert spool.batches() == []
-        assert list(spool.ids_in_state(State.ACCEPTED)) == ["a"]
-        assert past.vanished == 0
+        assert queue.batches() == []
+        assert list(queue.ids_in_state(State.ACCEPTED)) == ["a"]
+        assert history.vanished == 0

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.audience.fast_path import derived_id
-from airflow_provider_lingyang.audience.parser import AudienceReader, Recipient
+from airflow_provider_lingyang.audience.parser import Recipient, RowParser
 from airflow_provider_lingyang.config.arguments import ROW_FIELDS, TASK_FIELDS, ArgumentError
 from airflow_provider_lingyang.gateway.models import InitiativeTaskRequest
 
@@ -21,7 +21,7 @@ PHONE = "10000000001"
 BASE: dict[str, Any] = {"biz_id": "B1", "phone_number": PHONE, "input_params": {}, "output_params": "{}"}
 
 
-def reader(**changes: Any) -> AudienceReader:
+def reader(**changes: Any) -> RowParser:
     arguments: dict[str, Any] = {
         "columns": {},
         "task_defaults": {},
@@ -31,11 +31,11 @@ def reader(**changes: Any) -> AudienceReader:
         "campaign": "dag/run/task/123",
         "key": "secret",
     }
-    return AudienceReader(**(arguments | changes))
+    return RowParser(**(arguments | changes))
 
 
 def read(row: dict[str, Any], **changes: Any) -> Recipient:
-    found = reader(**changes).mapping(1, row)
+    found = reader(**changes).parse_mapping(1, row)
     assert isinstance(found, Recipient), [str(problem) for problem in found]
     return found
 
@@ -46,7 +46,7 @@ def task(row: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def problems(row: dict[str, Any], **changes: Any) -> list[str]:
-    found = reader(**changes).mapping(7, row)
+    found = reader(**changes).parse_mapping(7, row)
     assert isinstance(found, list)
     return [str(problem) for problem in found]
 
@@ -188,7 +188,7 @@ def test_an_unknown_column_is_an_error_that_names_the_nearest(
     names: list[str], columns: dict[str, str], expected: str
 ) -> None:
     with pytest.raises(ArgumentError) as caught:
-        reader(columns=columns).header(names)
+        reader(columns=columns).for_columns(names)
     assert expected in str(caught.value)
 
 
@@ -197,7 +197,7 @@ def test_a_line_with_more_fields_than_its_header_is_told_as_that() -> None:
     with pytest.raises(
         ArgumentError, match=r"\(row 3\): a line of a file has more fields than its header"
     ) as caught:
-        reader().mapping(3, row)
+        reader().parse_mapping(3, row)
     assert "CANARY" not in str(caught.value)
 
 
@@ -205,7 +205,7 @@ def test_a_line_with_more_fields_than_its_header_is_told_as_that() -> None:
 def test_a_name_that_may_be_data_is_not_shown(name: Any) -> None:
     for row in ({name: 1}, {name: 1, str(name).upper(): 2}):
         with pytest.raises(ArgumentError) as caught:
-            reader(columns={"phone_number": "mobile"}).mapping(1, row)
+            reader(columns={"phone_number": "mobile"}).parse_mapping(1, row)
         assert str(name) not in str(caught.value)
 
 
@@ -219,17 +219,17 @@ def test_case_matters_in_a_members_id_and_not_in_a_mailbox() -> None:
 def test_rows_of_different_shapes_are_each_read_by_their_own_names() -> None:
     one = reader(columns={"phone_number": "tel"})
     base = {"input_params": "{}", "output_params": "{}"}
-    assert isinstance(one.mapping(1, base | {"biz_id": "1", "tel": PHONE}), Recipient)
-    assert isinstance(one.mapping(2, base | {"TEL": PHONE, "biz_id": "2"}), Recipient)
-    missing = one.mapping(3, base | {"biz_id": "3"})
+    assert isinstance(one.parse_mapping(1, base | {"biz_id": "1", "tel": PHONE}), Recipient)
+    assert isinstance(one.parse_mapping(2, base | {"TEL": PHONE, "biz_id": "2"}), Recipient)
+    missing = one.parse_mapping(3, base | {"biz_id": "3"})
     assert isinstance(missing, list)
     assert str(missing[0]).startswith("row 3: columns['phone_number'] names the column 'tel'")
-    again = one.mapping(4, base | {"biz_id": "3"})
+    again = one.parse_mapping(4, base | {"biz_id": "3"})
     assert isinstance(again, list)
     assert again[0].row == 4
     with pytest.raises(ArgumentError, match=r"'tell' .*\(row 5\)"):
-        one.mapping(5, base | {"tell": PHONE, "biz_id": "5"})
-    assert str(one.mapping(6, "text")[0]) == "row 6: the row is a str, not a mapping of names to values"  # type: ignore[arg-type, index]
+        one.parse_mapping(5, base | {"tell": PHONE, "biz_id": "5"})
+    assert str(one.parse_mapping(6, "text")[0]) == "row 6: the row is a str, not a mapping of names to values"  # type: ignore[arg-type, index]
 
 
 def test_a_biz_id_is_derived_from_the_contact_alone_and_cannot_be_enumerated() -> None:
@@ -282,7 +282,7 @@ def test_a_recipient_is_its_number_however_it_is_written_unless_the_campaign_beg
     def found(phone: Any, version: int) -> Recipient:
         row = BY_CONTACT | {"phone_number": phone}
         one = reader(identity_version=version)
-        given = one.header(list(row))(1, list(row.values())) if as_tuple else one.mapping(1, row)
+        given = one.for_columns(list(row))(1, list(row.values())) if as_tuple else one.parse_mapping(1, row)
         assert isinstance(given, Recipient)
         return given
 

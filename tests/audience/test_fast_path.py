@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_lingyang.audience.fast_path import READERS
-from airflow_provider_lingyang.audience.parser import AudienceReader, Recipient
+from airflow_provider_lingyang.audience.parser import Recipient, RowParser
 from airflow_provider_lingyang.gateway.models import InitiativeTaskRequest
 
 
@@ -56,7 +56,7 @@ FIELDS = [*READERS, "batch_num"]
 CHANNELS: list[str | None] = [None, "call", "sms", "email"]
 
 
-def reader(**changes: Any) -> AudienceReader:
+def reader(**changes: Any) -> RowParser:
     arguments: dict[str, Any] = {
         "columns": {},
         "task_defaults": {},
@@ -66,14 +66,14 @@ def reader(**changes: Any) -> AudienceReader:
         "campaign": "campaign/1",
         "key": "secret",
     }
-    return AudienceReader(**(arguments | changes))
+    return RowParser(**(arguments | changes))
 
 
-def both(given: AudienceReader, names: Sequence[str], values: Sequence[Any]) -> tuple[Any, Any]:
+def both(given: RowParser, names: Sequence[str], values: Sequence[Any]) -> tuple[Any, Any]:
     """What the short way makes of a row, and what the model does."""
-    shape = given._shape(tuple(names), all_needed=True)
+    shape = given._layout_of(tuple(names), all_needed=True)
     plain = shape.plain.read(values)
-    return plain and Recipient(1, *plain), given._judge(1, shape, values)
+    return plain and Recipient(1, *plain), given._validate(1, shape, values)
 
 
 PLAIN: dict[str, Any] = {

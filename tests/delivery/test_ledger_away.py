@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.audience.store import Spool
+from airflow_provider_lingyang.audience.store import AudienceStore
 from airflow_provider_lingyang.cancellation import GRACE_PERIOD, Cancellation
 from airflow_provider_lingyang.delivery.dispatch import RetriedRequest
 from airflow_provider_lingyang.delivery.dispatcher import Dispatcher
@@ -19,6 +19,7 @@ from airflow_provider_lingyang.delivery.policy import Policy
 from airflow_provider_lingyang.delivery.progress import Progress
 from airflow_provider_lingyang.delivery.requests import BatchRequest
 from airflow_provider_lingyang.delivery.schedule import DeferSending, SendSchedule
+from airflow_provider_lingyang.delivery.send_queue import SendQueue
 from airflow_provider_lingyang.delivery.sender_pool import SenderPool
 from airflow_provider_lingyang.errors import (
     LedgerError,
@@ -30,10 +31,10 @@ from airflow_provider_lingyang.errors import (
 from airflow_provider_lingyang.gateway import errors
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt
 from airflow_provider_lingyang.gateway.retry import RetryPolicy
-from airflow_provider_lingyang.ledger.base import Intent, Ledger, Outcome, PastRequest
+from airflow_provider_lingyang.ledger.base import Intent, Ledger, Outcome, RecordedRequest
 from airflow_provider_lingyang.ledger.patience import Patience, patient
-from airflow_provider_lingyang.storage.database import CollisionError
-from tests.campaign.test_submission import receipt
+from airflow_provider_lingyang.storage.database import UniqueViolationError
+from tests.delivery.test_dispatcher import receipt
 
 
 class Time:
@@ -56,7 +57,7 @@ class Memory(Ledger):
     :param stays: whether what a failed call wrote is there all the same.
     """
 
-    remembers = True
+    is_durable = True
 
     def __init__(
         self,
@@ -100,7 +101,7 @@ class Memory(Ledger):
         for intent in intents:
             for biz_id in intent.biz_ids:
                 if states.get(biz_id, "free") != "free":
-                    raise CollisionError("another worker")
+                    raise UniqueViolationError("another worker")
                 states[biz_id], codes[biz_id] = "in doubt", intent.task_unique_code
         self.states, self.codes = states, codes
 
@@ -161,12 +162,12 @@ class Sending:
         stop = Cancellation(lambda: self.told, monotonic=self.time, sleep=self.time.sleep)
         with (
             SenderPool(lambda: self, self.policy.max_in_flight + self.policy.ahead) as sender_pool,
-            Spool() as spool,
+            AudienceStore() as audience,
         ):
             submission = Dispatcher(
                 sender_pool=sender_pool,
                 ledger=self.ledger,
-                spool=spool,
+                queue=SendQueue(audience),
                 manifest=self.manifest,
                 progress=Progress(self.manifest, 2 * count, monotonic=self.time),
                 schedule=SendSchedule(monotonic=self.time),
@@ -245,7 +246,7 @@ def test_a_collision_of_intents_keeps_no_outcome_from_being_written() -> None:
         ledger.states["2a"], ledger.codes["2a"] = "in doubt", "other"
 
     sending.answers = {0: other_task}
-    assert isinstance(sending.run(4), CollisionError)
+    assert isinstance(sending.run(4), UniqueViolationError)
     assert sending.manifest.accepted == ledger.count("accepted") == 2 * len(sending.sent) > 0
     assert sending.manifest.ledger_lacks == {}
 
@@ -414,8 +415,8 @@ class Flaky(Ledger):
         return int(self._call(7))
 
     def past(self) -> Any:
-        yield PastRequest("one", None, "", 0.0)
-        yield self._call(PastRequest("two", None, "", 0.0))
+        yield RecordedRequest("one", None, "", 0.0)
+        yield self._call(RecordedRequest("two", None, "", 0.0))
 
     def take_over(self, task_unique_codes: Sequence[str]) -> None:
         self._call(None)
@@ -446,7 +447,7 @@ def test_the_calls_at_the_ends_of_a_try_wait_too(call: Any, result: Any, fails: 
         with pytest.raises(LedgerError, match="away"):
             call(ledger)
         assert 1060 <= time.now < 1070
-    assert not ledger.remembers
+    assert not ledger.is_durable
 
 
 def test_a_patient_write_whose_answer_was_lost_is_no_other_workers() -> None:

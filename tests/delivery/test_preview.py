@@ -10,36 +10,37 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.audience.parser import Recipient
-from airflow_provider_lingyang.audience.store import Spool
-from airflow_provider_lingyang.delivery.preview import SHOWN, Plan
+from airflow_provider_lingyang.audience.store import AudienceStore
+from airflow_provider_lingyang.delivery.preview import SHOWN, SendPreview
 from airflow_provider_lingyang.delivery.schedule import SendSchedule, SendWindow
+from airflow_provider_lingyang.delivery.send_queue import SendQueue
 from airflow_provider_lingyang.gateway.dates import CHINA
 
 EVENING = datetime(2026, 1, 31, 20, 29, tzinfo=CHINA)
 
 
 @pytest.fixture
-def spool() -> Iterator[Spool]:
-    with Spool() as spool:
-        yield spool
+def audience() -> Iterator[AudienceStore]:
+    with AudienceStore() as audience:
+        yield audience
 
 
-def fill(spool: Spool, sizes: dict[str | None, int], prefix: str = "A") -> None:
+def fill(audience: AudienceStore, sizes: dict[str | None, int], prefix: str = "A") -> None:
     row = 0
     for batch_num, size in sizes.items():
         for _ in range(size):
             row += 1
-            spool.add(Recipient(row, f"{prefix}{row}", False, batch_num, f"contact{row}", "{}"))
+            audience.add(Recipient(row, f"{prefix}{row}", False, batch_num, f"contact{row}", "{}"))
 
 
 def schedule(**how: Any) -> SendSchedule:
     return SendSchedule(clock=lambda: EVENING, monotonic=lambda: 0.0, **how)
 
 
-def test_the_plan_is_a_table_in_the_order_of_sending(spool: Spool) -> None:
-    fill(spool, {"10": 2, "2": 1205, "1": 50})
+def test_the_plan_is_a_table_in_the_order_of_sending(audience: AudienceStore) -> None:
+    fill(audience, {"10": 2, "2": 1205, "1": 50})
     window = SendWindow.parse("09:00-20:30")
-    plan = Plan.of(spool, 100, schedule(max_requests_per_second=0.1, window=window))
+    plan = SendPreview.of(SendQueue(audience), 100, schedule(max_requests_per_second=0.1, window=window))
     assert str(plan).splitlines() == [
         "The plan: 1257 tasks in 15 requests. At the connection's max_requests_per_second that takes at least 2 min; "
         "begun now, it ends at 2026-02-01 09:01 (Asia/Shanghai) at the earliest",
@@ -63,9 +64,9 @@ def test_the_plan_is_a_table_in_the_order_of_sending(spool: Spool) -> None:
     }  # fmt: skip
 
 
-def test_without_a_pace_nobody_can_say_how_long_it_takes(spool: Spool) -> None:
-    fill(spool, {None: 3})
-    plan = Plan.of(spool, 2, schedule())
+def test_without_a_pace_nobody_can_say_how_long_it_takes(audience: AudienceStore) -> None:
+    fill(audience, {None: 3})
+    plan = SendPreview.of(SendQueue(audience), 2, schedule())
     assert str(plan).splitlines() == [
         "The plan: 3 tasks in 2 requests. How long that takes is unknown: the connection has no "
         "max_requests_per_second",
@@ -75,9 +76,9 @@ def test_without_a_pace_nobody_can_say_how_long_it_takes(spool: Spool) -> None:
     assert (plan.to_json()["seconds"], plan.to_json()["ends_at"]) == (None, None)
 
 
-def test_a_plan_of_thousands_of_batches_and_long_ids_stays_readable(spool: Spool) -> None:
-    fill(spool, {str(number): 3 for number in range(1, 3001)}, prefix="x" * 60)
-    plan = Plan.of(spool, 2, schedule(max_requests_per_second=1))
+def test_a_plan_of_thousands_of_batches_and_long_ids_stays_readable(audience: AudienceStore) -> None:
+    fill(audience, {str(number): 3 for number in range(1, 3001)}, prefix="x" * 60)
+    plan = SendPreview.of(SendQueue(audience), 2, schedule(max_requests_per_second=1))
     lines = str(plan).splitlines()
     assert len(lines) == SHOWN + 3
     assert (
@@ -92,15 +93,17 @@ def test_a_plan_of_thousands_of_batches_and_long_ids_stays_readable(spool: Spool
     assert len(json.dumps(account)) < 10_000
 
 
-def test_an_id_with_the_end_of_a_line_in_it_makes_no_line_of_its_own(spool: Spool) -> None:
-    spool.add(Recipient(1, "A1\nERROR x\x1b[31m", False, None, "phone_number 1", "{}"))
-    _, _, row = str(Plan.of(spool, 1, SendSchedule())).split("\n")
+def test_an_id_with_the_end_of_a_line_in_it_makes_no_line_of_its_own(audience: AudienceStore) -> None:
+    audience.add(Recipient(1, "A1\nERROR x\x1b[31m", False, None, "phone_number 1", "{}"))
+    _, _, row = str(SendPreview.of(SendQueue(audience), 1, SendSchedule())).split("\n")
     assert row.endswith(r"'A1\nERROR x\x1b[31m'")
 
 
-def test_a_plan_that_does_not_end_before_send_until_says_so(spool: Spool) -> None:
-    fill(spool, {"1": 10})
+def test_a_plan_that_does_not_end_before_send_until_says_so(audience: AudienceStore) -> None:
+    fill(audience, {"1": 10})
     until = EVENING.replace(hour=20, minute=30)
-    assert not Plan.of(spool, 1, schedule(max_requests_per_second=1, until=until)).too_late
-    assert Plan.of(spool, 1, schedule(max_requests_per_second=0.1, until=until)).too_late
-    assert not Plan.of(spool, 1, schedule(until=until)).too_late
+    assert not SendPreview.of(
+        SendQueue(audience), 1, schedule(max_requests_per_second=1, until=until)
+    ).too_late
+    assert SendPreview.of(SendQueue(audience), 1, schedule(max_requests_per_second=0.1, until=until)).too_late
+    assert not SendPreview.of(SendQueue(audience), 1, schedule(until=until)).too_late

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.audience.store import Spool
+from airflow_provider_lingyang.audience.store import AudienceStore
 from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.delivery.dispatcher import Dispatcher
 from airflow_provider_lingyang.delivery.manifest import BatchTally, Manifest
@@ -18,6 +18,7 @@ from airflow_provider_lingyang.delivery.policy import Policy
 from airflow_provider_lingyang.delivery.progress import BATCH_LINES, BETWEEN_LINES, Progress, duration
 from airflow_provider_lingyang.delivery.requests import BatchRequest
 from airflow_provider_lingyang.delivery.schedule import SendSchedule
+from airflow_provider_lingyang.delivery.send_queue import SendQueue
 from airflow_provider_lingyang.delivery.sender_pool import SenderPool
 from airflow_provider_lingyang.errors import SubmissionStopped
 from airflow_provider_lingyang.gateway import errors
@@ -75,13 +76,13 @@ def send(
 
     with (
         SenderPool(lambda: Wire(answers)) as sender_pool,
-        Spool() as spool,
+        AudienceStore() as audience,
         Progress(manifest, manifest.audience, monotonic=now) as progress,
     ):
         submission = Dispatcher(
             sender_pool=sender_pool,
             ledger=Ledger(),
-            spool=spool,
+            queue=SendQueue(audience),
             manifest=manifest,
             progress=progress,
             schedule=SendSchedule(),

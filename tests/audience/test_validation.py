@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.audience.parser import Problem, Recipient
-from airflow_provider_lingyang.audience.store import AudienceError, Spool
-from airflow_provider_lingyang.audience.validation import Reading
+from airflow_provider_lingyang.audience.store import AudienceError, AudienceStore
+from airflow_provider_lingyang.audience.validation import Validation
 from airflow_provider_lingyang.delivery.requests import Identity, RequestBuilder
+from airflow_provider_lingyang.delivery.send_queue import SendQueue
 from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest, UseBookInfo
-from airflow_provider_lingyang.identity import key_of
-from airflow_provider_lingyang.ledger.base import PastRequest
+from airflow_provider_lingyang.identity import recipient_hash
+from airflow_provider_lingyang.ledger.base import RecordedRequest
 from airflow_provider_lingyang.storage.private_sqlite import SpoolError
 
 
@@ -35,41 +36,50 @@ def person(
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    with Spool(str(tmp_path)) as opened:
+def audience(tmp_path: Path) -> Iterator[AudienceStore]:
+    with AudienceStore(str(tmp_path)) as opened:
         yield opened
 
 
-def check(reading: Reading, **changes: Any) -> None:
+def check(reading: Validation, **changes: Any) -> None:
     reading.check(
         **({"on_invalid": "fail", "on_duplicate_contact": "warn", "max_recipients": None} | changes)
     )
 
 
-def test_batches_come_in_the_order_of_their_numbers_and_rows_in_the_order_of_reading(spool: Spool) -> None:
+def test_batches_come_in_the_order_of_their_numbers_and_rows_in_the_order_of_reading(
+    audience: AudienceStore,
+) -> None:
     numbers = ["10", "2", "1", "0", "33333333333333333333333", "9"] * 500
     random.Random(1).shuffle(numbers)
-    Reading(spool).fill(person(row, number) for row, number in enumerate(numbers, 1))
-    assert [number for number, _ in spool.batches()] == ["0", "1", "2", "9", "10", "33333333333333333333333"]
-    for number, count in spool.batches():
-        rows = [int(biz_id) for biz_id, _ in spool.recipients(number)]
+    Validation(audience).read(person(row, number) for row, number in enumerate(numbers, 1))
+    assert [number for number, _ in SendQueue(audience).batches()] == [
+        "0",
+        "1",
+        "2",
+        "9",
+        "10",
+        "33333333333333333333333",
+    ]
+    for number, count in SendQueue(audience).batches():
+        rows = [int(biz_id) for biz_id, _ in SendQueue(audience).new_recipients(number)]
         assert rows == sorted(rows)
         assert len(rows) == count == 500
 
 
-def test_without_any_batch_num_there_is_one_batch(spool: Spool) -> None:
-    Reading(spool).fill(person(row) for row in range(1, 4))
-    assert spool.batches() == [(None, 3)]
+def test_without_any_batch_num_there_is_one_batch(audience: AudienceStore) -> None:
+    Validation(audience).read(person(row) for row in range(1, 4))
+    assert SendQueue(audience).batches() == [(None, 3)]
 
 
 @pytest.mark.parametrize("column", ["batch_num", "biz_id"])
-def test_rows_that_lack_what_others_have_are_invalid(spool: Spool, column: str) -> None:
-    reading = Reading(spool)
+def test_rows_that_lack_what_others_have_are_invalid(audience: AudienceStore, column: str) -> None:
+    reading = Validation(audience)
     if column == "batch_num":
-        reading.fill([person(1, "1"), person(2), person(3, "1"), person(4)])
+        reading.read([person(1, "1"), person(2), person(3, "1"), person(4)])
     else:
-        reading.fill([person(1), person(2, derived=True), person(3), person(4, derived=True)])
-    assert (reading.invalid.rows, len(spool)) == (2, 2)
+        reading.read([person(1), person(2, derived=True), person(3), person(4, derived=True)])
+    assert (reading.invalid.rows, len(audience)) == (2, 2)
     with pytest.raises(AudienceError, match=rf"2 of 4 row\(s\) .*rows 2 and 4: {column} is missing"):
         check(reading)
 
@@ -83,22 +93,22 @@ def test_the_file_is_private_and_gone_at_once(tmp_path: Path, monkeypatch: pytes
         unlink(path)
 
     monkeypatch.setattr(Path, "unlink", look)
-    with Spool(str(tmp_path)) as spool:
-        Reading(spool).fill(person(row) for row in range(1, 5000))
-        spool.repeated_biz_ids()
+    with AudienceStore(str(tmp_path)) as audience:
+        Validation(audience).read(person(row) for row in range(1, 5000))
+        audience.repeated_biz_ids()
         assert seen == [0o600]
         assert list(tmp_path.iterdir()) == []
 
 
 def test_no_room_for_the_file_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SpoolError, match=r"cannot be made .*spool_dir"):
-        Spool(str(tmp_path / "missing"))
+        AudienceStore(str(tmp_path / "missing"))
 
 
-def test_a_full_disk_is_an_error_before_anything_is_sent(spool: Spool) -> None:
-    spool._db.execute("PRAGMA max_page_count=20")
+def test_a_full_disk_is_an_error_before_anything_is_sent(audience: AudienceStore) -> None:
+    audience._db.execute("PRAGMA max_page_count=20")
     with pytest.raises(SpoolError, match=r"full.*make room"):
-        Reading(spool).fill(person(row) for row in range(1, 100_000))
+        Validation(audience).read(person(row) for row in range(1, 100_000))
 
 
 @pytest.mark.parametrize(
@@ -111,34 +121,34 @@ def test_a_full_disk_is_an_error_before_anything_is_sent(spool: Spool) -> None:
     ],
 )
 def test_invalid_rows_with_one_problem_are_told_once_with_the_first_of_them(
-    spool: Spool, count: int, told: str
+    audience: AudienceStore, count: int, told: str
 ) -> None:
-    reading = Reading(spool)
-    reading.fill([Problem(row, "email", "is bad")] for row in range(1, count + 1))
+    reading = Validation(audience)
+    reading.read([Problem(row, "email", "is bad")] for row in range(1, count + 1))
     with pytest.raises(AudienceError) as caught:
         check(reading)
     assert str(caught.value).startswith(told)
     check(reading, on_invalid="skip")
 
 
-def test_rows_are_counted_not_their_problems(spool: Spool) -> None:
-    reading = Reading(spool)
-    reading.fill([Problem(row, name, "is bad") for name in ("a", "b", "c")] for row in range(1, 31))
+def test_rows_are_counted_not_their_problems(audience: AudienceStore) -> None:
+    reading = Validation(audience)
+    reading.read([Problem(row, name, "is bad") for name in ("a", "b", "c")] for row in range(1, 31))
     with pytest.raises(AudienceError, match=r"^30 of 30 .* 25 more: a is bad; .* 25 more: c is bad\."):
         check(reading)
 
 
-def test_of_hundreds_of_problems_the_first_20_are_told(spool: Spool) -> None:
-    reading = Reading(spool)
-    reading.fill([Problem(row, f"input_params[{row}]", "is NULL")] for row in range(1, 301))
+def test_of_hundreds_of_problems_the_first_20_are_told(audience: AudienceStore) -> None:
+    reading = Validation(audience)
+    reading.read([Problem(row, f"input_params[{row}]", "is NULL")] for row in range(1, 301))
     with pytest.raises(AudienceError, match=r"^300 of 300 .*row 20: input_params\[20\] is NULL; …") as caught:
         check(reading)
     assert "row 21" not in str(caught.value)
 
 
-def test_many_rows_with_one_biz_id_are_found_at_once(spool: Spool) -> None:
-    reading = Reading(spool)
-    reading.fill(person(row, biz_id="A", derived=True, contact="x") for row in range(1, 50_001))
+def test_many_rows_with_one_biz_id_are_found_at_once(audience: AudienceStore) -> None:
+    reading = Validation(audience)
+    reading.read(person(row, biz_id="A", derived=True, contact="x") for row in range(1, 50_001))
     started = time.monotonic()
     with pytest.raises(AudienceError, match=r"49999 row\(s\) repeat a biz_id"):
         check(reading)
@@ -147,32 +157,32 @@ def test_many_rows_with_one_biz_id_are_found_at_once(spool: Spool) -> None:
 
 
 @pytest.mark.parametrize("numbers", [("1", "01"), ("0", "00"), ("007", "7")])
-def test_one_number_in_two_spellings_is_an_error(spool: Spool, numbers: tuple[str, str]) -> None:
-    reading = Reading(spool)
-    reading.fill(person(row, number) for row, number in enumerate(numbers, 1))
+def test_one_number_in_two_spellings_is_an_error(audience: AudienceStore, numbers: tuple[str, str]) -> None:
+    reading = Validation(audience)
+    reading.read(person(row, number) for row, number in enumerate(numbers, 1))
     with pytest.raises(AudienceError, match="in several ways: " + ", ".join(sorted(numbers))):
         check(reading, on_invalid="skip")
 
 
-def test_a_biz_id_twice_is_an_error_that_names_the_rows(spool: Spool) -> None:
-    reading = Reading(spool)
-    reading.fill([person(1, biz_id="A"), person(2, biz_id="B"), person(3, biz_id="A")])
+def test_a_biz_id_twice_is_an_error_that_names_the_rows(audience: AudienceStore) -> None:
+    reading = Validation(audience)
+    reading.read([person(1, biz_id="A"), person(2, biz_id="B"), person(3, biz_id="A")])
     with pytest.raises(AudienceError, match=r"1 row\(s\) repeat a biz_id.*row 3 has the biz_id 'A' of row 1"):
         check(reading, on_invalid="skip")
 
 
-def test_a_biz_id_twice_is_found_across_batches(spool: Spool) -> None:
-    reading = Reading(spool)
-    reading.fill([person(1, "2", biz_id="A"), person(2, "1", biz_id="A"), person(3, "1", biz_id="A")])
+def test_a_biz_id_twice_is_found_across_batches(audience: AudienceStore) -> None:
+    reading = Validation(audience)
+    reading.read([person(1, "2", biz_id="A"), person(2, "1", biz_id="A"), person(3, "1", biz_id="A")])
     with pytest.raises(AudienceError, match=r"2 row\(s\) repeat a biz_id"):
         check(reading)
 
 
 def test_ids_that_hold_a_phone_number_or_an_address_are_told_without_it(
-    spool: Spool, caplog: pytest.LogCaptureFixture
+    audience: AudienceStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reading = Reading(spool)
-    reading.fill(
+    reading = Validation(audience)
+    reading.read(
         [
             person(1, biz_id="run/10000000001", contact="phone_number 10000000001"),
             person(2, biz_id="One@example.com", contact="email one@example.com"),
@@ -187,10 +197,10 @@ def test_ids_that_hold_a_phone_number_or_an_address_are_told_without_it(
 
 
 def test_one_contact_under_two_ids_is_the_authors_choice(
-    spool: Spool, caplog: pytest.LogCaptureFixture
+    audience: AudienceStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reading = Reading(spool)
-    reading.fill(
+    reading = Validation(audience)
+    reading.read(
         [person(1, contact="phone 9"), person(2, contact="phone 9"), person(3), person(4, contact="phone 9")]
     )
     check(reading)
@@ -200,21 +210,21 @@ def test_one_contact_under_two_ids_is_the_authors_choice(
         check(reading, on_duplicate_contact="fail")
     check(reading, on_duplicate_contact="keep_first")
     assert reading.repeated_contacts == 2
-    assert [biz_id for biz_id, _ in spool.recipients(None)] == ["1", "3"]
+    assert [biz_id for biz_id, _ in SendQueue(audience).new_recipients(None)] == ["1", "3"]
 
 
-def test_derived_ids_of_one_contact_are_an_error_unless_the_first_is_kept(spool: Spool) -> None:
-    reading = Reading(spool)
-    reading.fill([person(row, biz_id="X", derived=True, contact="phone 9") for row in (1, 2)])
+def test_derived_ids_of_one_contact_are_an_error_unless_the_first_is_kept(audience: AudienceStore) -> None:
+    reading = Validation(audience)
+    reading.read([person(row, biz_id="X", derived=True, contact="phone 9") for row in (1, 2)])
     with pytest.raises(AudienceError, match=r"row 2 has the contact of row 1.*keep_first"):
         check(reading)
     check(reading, on_duplicate_contact="keep_first")
-    assert len(spool) == 1
+    assert len(audience) == 1
 
 
-def test_more_than_max_recipients_is_an_error(spool: Spool) -> None:
-    reading = Reading(spool)
-    reading.fill(person(row) for row in range(1, 4))
+def test_more_than_max_recipients_is_an_error(audience: AudienceStore) -> None:
+    reading = Validation(audience)
+    reading.read(person(row) for row in range(1, 4))
     check(reading, max_recipients=3)
     with pytest.raises(AudienceError, match="3 valid recipients are more than max_recipients=2"):
         check(reading, max_recipients=2)
@@ -223,15 +233,17 @@ def test_more_than_max_recipients_is_an_error(spool: Spool) -> None:
 IDENTITY = Identity("https://gateway/router/rest", "key", "dag/run/task", 123)
 
 
-def requests(spool: Spool, **changes: Any) -> list[Any]:
+def requests(audience: AudienceStore, **changes: Any) -> list[Any]:
     arguments: dict[str, Any] = {"identity": IDENTITY, "batch_size": 2, "use_book_info": None}
-    return list(RequestBuilder(spool, **(arguments | changes)).new("1"))
+    return list(RequestBuilder(SendQueue(audience), **(arguments | changes)).new("1"))
 
 
-def test_requests_hold_at_most_batch_size_tasks_and_are_what_the_models_would_write(spool: Spool) -> None:
+def test_requests_hold_at_most_batch_size_tasks_and_are_what_the_models_would_write(
+    audience: AudienceStore,
+) -> None:
     book = UseBookInfo(use_platform="P", book_code="账本", book_owner_id=5)
-    Reading(spool).fill(person(row, "1") for row in range(1, 6))
-    found = requests(spool, use_book_info=book)
+    Validation(audience).read(person(row, "1") for row in range(1, 6))
+    found = requests(audience, use_book_info=book)
     assert [request.biz_ids for request in found] == [("1", "2"), ("3", "4"), ("5",)]
     for request in found:
         model = InitiativeBatchTaskRequest.model_validate_json(request.struct)
@@ -248,8 +260,8 @@ def test_a_request_keeps_its_code_over_readings_and_changes_it_with_what_it_is(t
     """The idempotency key of a request."""
 
     def codes(people: list[Recipient], **changes: Any) -> list[str]:
-        with Spool(str(tmp_path)) as one:
-            Reading(one).fill(people)
+        with AudienceStore(str(tmp_path)) as one:
+            Validation(one).read(people)
             return [request.task_unique_code for request in requests(one, **changes)]
 
     people = [person(row, "1") for row in range(1, 4)]
@@ -279,20 +291,22 @@ def test_a_time_out_while_the_past_is_laid_beside_the_audience_is_not_swallowed(
         raise TimedOut
 
     before = signal.signal(signal.SIGALRM, time_out)
-    with Spool() as spool:
+    with AudienceStore() as audience:
         for number in range(50_000):
-            spool.add(Recipient(number, f"B{number}", False, None, f"phone {number}", "{}"))
-        assert len(spool) == 50_000
-        past = PastRequest("code", None, "", 0.0, accepted=[key_of(f"B{number}") for number in range(50_000)])
+            audience.add(Recipient(number, f"B{number}", False, None, f"phone {number}", "{}"))
+        assert len(audience) == 50_000
+        past = RecordedRequest(
+            "code", None, "", 0.0, accepted=[recipient_hash(f"B{number}") for number in range(50_000)]
+        )
         try:
             with pytest.raises(TimedOut):
-                spool.remember(armed(past))
+                SendQueue(audience).load_history(armed(past))
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
 
 
-def armed(past: PastRequest) -> Iterator[PastRequest]:
+def armed(past: RecordedRequest) -> Iterator[RecordedRequest]:
     """Give the past, and let the time run out soon after it was taken."""
     yield past
     signal.setitimer(signal.ITIMER_REAL, 0.02)
@@ -303,11 +317,11 @@ def test_what_is_sorted_lies_beside_the_private_copy_and_nothing_else_does(tmp_p
     folder.mkdir()
     setting = "PRAGMA temp_store_directory"
     said: list[str] = []
-    with Spool(str(folder)) as spool:
-        spool._db.set_trace_callback(said.append)
-        assert spool.repeated_contacts() == (0, [])
+    with AudienceStore(str(folder)) as audience:
+        audience._db.set_trace_callback(said.append)
+        assert audience.repeated_contacts() == (0, [])
         made = [sql for sql in said if sql.startswith(("CREATE INDEX", setting))]
         assert made[0] == f"{setting}='{str(folder).replace(chr(39), chr(39) * 2)}'"
         assert made[-1] == f"{setting}=''"
         assert len(made) == 4
-        assert spool._db.execute(setting).fetchone() in (None, ("",))
+        assert audience._db.execute(setting).fetchone() in (None, ("",))

@@ -10,7 +10,7 @@ from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.urllib3_connections import before_send
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
-from tests.campaign.test_ledger_away import Memory, Sending
+from tests.delivery.test_ledger_away import Memory, Sending
 
 
 def leave(door: ConcurrencyLimiter[int], number: int) -> None:

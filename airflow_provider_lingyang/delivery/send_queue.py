@@ -1,0 +1,216 @@
+"""Who is still to be sent to, in the order of sending, after what earlier tries did.
+
+It lies beside the audience in the same private file, so that deciding needs no memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from airflow_provider_lingyang.audience.store import AudienceStore, order_key
+from airflow_provider_lingyang.identity import recipient_hash
+from airflow_provider_lingyang.ledger.base import RecordedRequest
+
+
+class State(IntEnum):
+    """What earlier tries left a recipient in."""
+
+    PENDING = 0
+    ACCEPTED = 1
+    REJECTED = 2
+    IN_DOUBT = 3
+    LEFT_OUT = 4
+    """Not they, but another row of the same contact."""
+
+
+@dataclass(slots=True)
+class History:
+    """What earlier tries left.
+
+    :param in_doubt: requests with recipients in doubt, and the number of their group.
+    :param vanished: recipients of this task's earlier tries who are not in the audience any more.
+    :param left_out: recipients whose contact an earlier try has reached under another ``biz_id``.
+    :param furthest: orders like ``batch_num``: the last that any request carried.
+    """
+
+    in_doubt: list[tuple[int, RecordedRequest]] = field(default_factory=list)
+    vanished: int = 0
+    left_out: int = 0
+    furthest: str = ""
+
+
+class SendQueue:
+    """Gives the recipients that are to be sent to, batch by batch.
+
+    :param audience: the audience, read and checked.
+    :raises SpoolError: the disk is full.
+    """
+
+    def __init__(self, audience: AudienceStore) -> None:
+        audience.index()
+        audience.write(_SCHEMA)
+        self.audience = audience
+        self.last_group = 0
+
+    def load_history(self, requests: Iterable[RecordedRequest]) -> History:
+        """Take what earlier tries did: who was accepted, rejected or is in doubt is not sent to.
+
+        :param requests: of one that comes twice the later state counts, but for who was accepted.
+        :raises SpoolError: the disk is full.
+        """
+        history = History()
+        open_requests: dict[str, tuple[int, RecordedRequest]] = {}
+        self.audience.execute("BEGIN")
+        for request in requests:
+            self.last_group += 1
+            doubtful = [recipient_hash(biz_id) for biz_id in request.in_doubt]
+            for state, keys in (
+                (State.ACCEPTED, request.accepted),
+                (State.REJECTED, request.rejected),
+                (State.IN_DOUBT, doubtful),
+                (State.PENDING, request.not_executed),
+            ):
+                self.audience.write_many(
+                    # What was accepted stays so, whatever else is said of it.
+                    "INSERT INTO history VALUES (?, ?, ?, ?, ?) "
+                    "ON CONFLICT (key) DO UPDATE SET state = excluded.state, "
+                    "group_no = excluded.group_no, position = excluded.position, is_own = excluded.is_own "
+                    f"WHERE state <> {State.ACCEPTED:d}",
+                    [
+                        (key, state, self.last_group, position, request.is_own)
+                        for position, key in enumerate(keys)
+                    ],
+                )
+            if request.accepted or request.rejected or doubtful:
+                history.furthest = max(history.furthest, order_key(request.batch_num))
+            open_requests.pop(request.task_unique_code, None)
+            if doubtful:
+                open_requests[request.task_unique_code] = (self.last_group, request)
+        self.audience.execute("COMMIT")
+        if not self.last_group:
+            return history
+        self.audience.write(
+            "UPDATE recipient SET state = history.state, group_no = history.group_no, position = history.position, "
+            "is_own = history.is_own FROM history WHERE history.key = recipient.key"
+        )
+        history.left_out = self.audience.write(
+            f"UPDATE recipient SET state = {State.LEFT_OUT:d} WHERE state = {State.PENDING:d} AND contact IN "
+            "(SELECT dropped.contact FROM dropped JOIN history ON history.key = dropped.key "
+            f"WHERE history.state <> {State.PENDING:d})"
+        )
+        (known,) = self.audience.one(
+            f"SELECT count(*) FROM history WHERE is_own AND state <> {State.PENDING:d}"
+        )
+        (seen,) = self.audience.one(
+            f"SELECT count(*) FROM recipient WHERE is_own AND state NOT IN ({State.PENDING:d}, {State.LEFT_OUT:d})"
+        )
+        history.vanished = known - seen
+        history.in_doubt = list(open_requests.values())
+        return history
+
+    def group(self, number: int) -> list[tuple[str | None, str, str]]:
+        """Return (batch_num, biz_id, JSON of the task) of a group's recipients, in the order of their request."""
+        return list(
+            self.audience.execute(
+                "SELECT batch_num, biz_id, task FROM recipient WHERE group_no = ? ORDER BY position",
+                (number,),
+            )
+        )
+
+    def set_state(self, biz_ids: Iterable[str], state: State) -> int:
+        """Change the state of recipients, and return how many of them are in the audience."""
+        return self.audience.write_many(
+            "UPDATE recipient SET state = ? WHERE biz_id = ?", [(state, biz_id) for biz_id in biz_ids]
+        )
+
+    def requeue(self, biz_ids: Sequence[str]) -> None:
+        """Free recipients whose request was not executed, to be sent together again."""
+        self.last_group += 1
+        self.audience.write_many(
+            f"UPDATE recipient SET state = {State.PENDING:d}, group_no = ?, position = ? WHERE biz_id = ?",
+            [(self.last_group, position, biz_id) for position, biz_id in enumerate(biz_ids)],
+        )
+
+    def count_in_state(self, state: State) -> int:
+        """Return how many of the audience earlier tries left in a state."""
+        (count,) = self.audience.one(f"SELECT count(*) FROM recipient WHERE state = {state:d}")
+        return int(count)
+
+    def ids_in_state(self, state: State) -> Iterator[str]:
+        """Yield the recipients of the audience that earlier tries left in a state."""
+        rows = self.audience.execute(
+            f"SELECT biz_id FROM recipient WHERE state = {state:d} ORDER BY order_key, row"
+        )
+        # Not "yield from": see recipients().
+        for (biz_id,) in rows:
+            yield biz_id
+
+    def batches(self) -> list[tuple[str | None, int]]:
+        """Return (batch_num, recipients still to be sent to) in the order of sending."""
+        return list(
+            self.audience.execute(
+                f"SELECT max(batch_num), count(*) FROM recipient WHERE state = {State.PENDING:d} "
+                "GROUP BY order_key ORDER BY order_key"
+            )
+        )
+
+    def first_ids(self, batch_num: str | None, count: int) -> list[str]:
+        """Return the first of a batch's recipients."""
+        found = self.audience.execute(
+            f"SELECT biz_id FROM recipient WHERE order_key = ? AND state = {State.PENDING:d} ORDER BY row LIMIT ?",
+            (order_key(batch_num), count),
+        )
+        return [biz_id for (biz_id,) in found]
+
+    def pending_ids(self, count: int) -> Iterator[list[str]]:
+        """Yield the recipients that no earlier try left in a final state or in doubt, ``count`` at a time."""
+        found = self.audience.execute(
+            f"SELECT biz_id FROM recipient WHERE state = {State.PENDING:d} ORDER BY order_key, row"
+        )
+        while rows := found.fetchmany(count):
+            yield [biz_id for (biz_id,) in rows]
+
+    def late(self, furthest: str) -> int:
+        """Return how many are still to be sent to although a later batch has left."""
+        (count,) = self.audience.one(
+            f"SELECT count(*) FROM recipient WHERE state = {State.PENDING:d} AND order_key < ?", (furthest,)
+        )
+        return int(count)
+
+    def new_recipients(self, batch_num: str | None) -> Iterator[tuple[str, str]]:
+        """Yield (biz_id, JSON of the task) of one batch's recipients who were in no request, in the reading's order."""
+        found = self.audience.execute(
+            f"SELECT biz_id, task FROM recipient WHERE order_key = ? AND state = {State.PENDING:d} "
+            "AND group_no IS NULL ORDER BY row",
+            (order_key(batch_num),),
+        )
+        # Not "yield from": abandoned half-way, it would close the cursor of a database that is closed already.
+        for row in found:  # noqa: UP028
+            yield row
+
+    def requeued(self, batch_num: str | None, *, after: int = 0) -> list[tuple[int, str, str]]:
+        """Return (group, biz_id, JSON of the task) of one batch's recipients whose request was not executed.
+
+        :param after: only groups with a higher number.
+        """
+        return list(
+            self.audience.execute(
+                "SELECT group_no, biz_id, task FROM recipient WHERE group_no > ? AND order_key = ? "
+                f"AND state = {State.PENDING:d} ORDER BY group_no, position",
+                (after, order_key(batch_num)),
+            )
+        )
+
+
+# WITHOUT ROWID: the table is its own index.
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS history (
+    key BLOB PRIMARY KEY,
+    state INTEGER NOT NULL,
+    group_no INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    is_own INTEGER NOT NULL
+) WITHOUT ROWID
+"""
