@@ -130,7 +130,7 @@ class _GatewayPoll:
             self._failed_in_a_row = 0
             self.outcome.calls += 1
             self._store.update_states(recipients, results, self._pending)
-            if self._pending.recipients >= self._page_size:
+            if self._pending.looked_up >= self._page_size:
                 await self.flush()
 
     def _note_failure(self, error: LingyangError) -> None:
@@ -145,8 +145,7 @@ class _GatewayPoll:
     async def flush(self) -> None:
         """Write what the results so far add."""
         pending, self._pending = self._pending, PendingWrites()
-        if not pending.is_empty:
-            await self._offload(self._store.write, pending)
+        await self._offload(self._store.write, pending)
 
     def start_loading(self, group: asyncio.TaskGroup, after: int) -> None:
         """Start to load the next page of recipients: one page ahead of the calls, so that none waits for it."""

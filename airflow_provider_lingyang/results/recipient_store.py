@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from airflow_provider_lingyang.identity import recipient_hash
 from airflow_provider_lingyang.lookup.query import TaskResult
@@ -48,44 +48,29 @@ _FIRST_UNFINISHED = len(FINISHED)
 """The codes of the finished states come first."""
 
 RecipientRow = tuple[int, str, str | None]
-"""The fields of :class:`UnfinishedRecipient`. A plain tuple, because the garbage collector untracks those: named tuples
-by the million make every collection slow."""
-
-
-class UnfinishedRecipient(NamedTuple):
-    """A recipient that is not finished, as ``on_results`` gets it.
-
-    :param number: from 1, in the order of the source.
-    :param platform_task_id: of the accepted task, where known.
-    """
-
-    number: int
-    biz_id: str
-    platform_task_id: str | None
+"""A recipient: its number, from 1 in the order of the source; its ``biz_id``; the id of the accepted task, where known.
+A plain tuple, because the garbage collector untracks those: named tuples by the million make every collection slow."""
 
 
 @dataclass(slots=True)
 class PendingWrites:
     """What some results add to the store, until it is written.
 
-    :param recipients: number of recipients looked up.
-    :param results: rows of single results.
+    :param looked_up: number of recipients looked up.
+    :param rows: single results, as rows.
     :param values: slot and value → number of recipients.
-    :param pages: recipients and results for ``on_results``.
+    :param recipients: for ``on_results``.
+    :param results: for ``on_results``.
     """
 
-    recipients: int = 0
-    results: list[tuple[Any, ...]] = field(default_factory=list)
+    looked_up: int = 0
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
     values: Counter[tuple[str, str]] = field(default_factory=Counter)
-    pages: list[tuple[Sequence[RecipientRow], Mapping[str, TaskResult]]] = field(default_factory=list)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to write."""
-        return not (self.results or self.values or self.pages)
+    recipients: list[RecipientRow] = field(default_factory=list)
+    results: dict[str, TaskResult] = field(default_factory=dict)
 
 
-OnResults = Callable[[Sequence[UnfinishedRecipient], Mapping[str, TaskResult]], None]
+OnResults = Callable[[Sequence[RecipientRow], Mapping[str, TaskResult]], None]
 """Called with recipients that were looked up, and their results by ``biz_id``."""
 
 
@@ -224,9 +209,10 @@ class RecipientStore:
         :param results: by ``biz_id``; recipients without a result become ``state_if_unknown``.
         :param pending: receives what is to be written.
         """
-        pending.recipients += len(recipients)
+        pending.looked_up += len(recipients)
         if self._on_results is not None:
-            pending.pages.append((recipients, results))
+            pending.recipients += recipients
+            pending.results |= results
         states, criteria = self._states, self.criteria
         for number, biz_id, platform_task_id in recipients:
             result = results.get(biz_id)
@@ -247,7 +233,7 @@ class RecipientStore:
 
     def _add_result(self, number: int, result: TaskResult, state: str, pending: PendingWrites) -> None:
         if self._keeps_results:
-            pending.results.append((number, *_storable_result(result)))
+            pending.rows.append((number, *_storable_result(result)))
         if self._count_values and state == ANSWERED:
             pending.values.update(self._values(result))
         if (self._count_values or self._on_results is not None) and not result.readable:
@@ -271,17 +257,15 @@ class RecipientStore:
         """
         with written(_WHAT):
             self._db.execute("BEGIN")
-            self._db.executemany("INSERT OR REPLACE INTO result VALUES (?, ?, ?, ?)", pending.results)
+            self._db.executemany("INSERT OR REPLACE INTO result VALUES (?, ?, ?, ?)", pending.rows)
             self._db.executemany(
                 "INSERT INTO value_count VALUES (?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET recipients = recipients + excluded.recipients",
                 [(slot, value, count) for (slot, value), count in pending.values.items()],
             )
             self._db.execute("COMMIT")
-        if self._on_results is not None and pending.pages:
-            recipients = [UnfinishedRecipient._make(row) for page, _ in pending.pages for row in page]
-            results = {biz_id: result for _, results in pending.pages for biz_id, result in results.items()}
-            self._on_results(recipients, results)
+        if self._on_results is not None:
+            self._on_results(pending.recipients, pending.results)
 
     def record(self, recipients: Sequence[RecipientRow], results: Mapping[str, TaskResult]) -> None:
         """:meth:`update_states` and :meth:`write` in one."""

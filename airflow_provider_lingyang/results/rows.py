@@ -1,11 +1,12 @@
-"""Results as rows of a table: its columns, what a row holds, and the number of recipients of each kind."""
+"""Results as rows of a table: its columns, what a row holds, and the number of recipients of each kind. Pure."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from airflow_provider_lingyang.config import arguments
 from airflow_provider_lingyang.config.arguments import ArgumentError
@@ -17,9 +18,8 @@ from airflow_provider_lingyang.results.completion import (
     CompletionCriteria,
     state_of,
 )
-from airflow_provider_lingyang.results.recipient_store import UnfinishedRecipient
+from airflow_provider_lingyang.results.recipient_store import RecipientRow
 from airflow_provider_lingyang.results.slot_values import TABLE_BYTES, as_text, cut, cut_slots
-from airflow_provider_lingyang.storage.private_sqlite import open_private, written
 
 OWN_COLUMNS = ("biz_id", "task_id", "plan_id", "campaign_key", "status", "output_params", "fetched_at")
 """Columns that every table of results has."""
@@ -30,7 +30,6 @@ _COLUMN_BYTES = 63
 """PostgreSQL cuts longer names; MySQL takes 64 characters."""
 _NOT_IN_A_COLUMN = re.compile(r"[?%\x00-\x1f\x7f]")
 _TABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*){0,2}")
-_WHAT = "the private count of written recipients"
 
 
 def slot_columns(slots: Sequence[str] | Mapping[str, str], *, argument: str = "slots") -> dict[str, str]:
@@ -91,7 +90,6 @@ def check_table(table: object) -> None:
 class ResultRow(NamedTuple):
     """What a row holds of one recipient.
 
-    :param number: of the recipient.
     :param kind: one of :data:`WRITTEN`.
     :param output_params: the slots as JSON text; None where they cannot be read.
     :param slots: text or None, in the order of the columns.
@@ -100,7 +98,6 @@ class ResultRow(NamedTuple):
     :param is_cut: whether a value was longer than :data:`~airflow_provider_lingyang.results.slot_values.TABLE_BYTES`.
     """
 
-    number: int
     kind: str
     biz_id: str
     platform_task_id: str | None
@@ -113,7 +110,7 @@ class ResultRow(NamedTuple):
 
 
 def result_row(
-    recipient: UnfinishedRecipient,
+    recipient: RecipientRow,
     result: TaskResult | None,
     criteria: CompletionCriteria,
     slots: Sequence[str],
@@ -123,7 +120,8 @@ def result_row(
     :param result: None: there is no result.
     :param slots: those that have a column.
     """
-    state = state_of(result, criteria, recipient.platform_task_id)
+    _, biz_id, platform_task_id = recipient
+    state = state_of(result, criteria, platform_task_id)
     if result is None or state == FOREIGN:
         return UNKNOWN if result is None else FOREIGN
     values = result.output_params
@@ -136,10 +134,9 @@ def result_row(
     else:
         kind = FILLED if any(map(as_text, values.values())) else EMPTY
     return ResultRow(
-        recipient.number,
         kind,
-        recipient.biz_id,
-        recipient.platform_task_id if result.task_id is None else cut(result.task_id, TABLE_BYTES),
+        biz_id,
+        platform_task_id if result.task_id is None else cut(result.task_id, TABLE_BYTES),
         None if result.status is None else cut(result.status, TABLE_BYTES),
         json.dumps(kept, ensure_ascii=False) if result.readable else None,
         texts,
@@ -149,69 +146,36 @@ def result_row(
     )
 
 
-class WrittenRecipients:
-    """Counts the recipients of each kind, each recipient once. On disk: up to a million recipients.
+class RecipientCounts:
+    """Counts recipients by kind. Add each recipient once: a poll looks each up once."""
 
-    :param folder: where its file lies; empty: the system's folder for temporary files.
-    :raises SpoolError: the file cannot be made.
-    """
+    def __init__(self) -> None:
+        self._kinds: Counter[str] = Counter()
+        self._unreadable = self._cut = self._inserted = 0
 
-    def __init__(self, folder: str = "") -> None:
-        self._db = open_private(folder, _SCHEMA, _WHAT)
+    def add(self, found: Iterable[ResultRow | str], inserted: int) -> None:
+        """Count recipients.
 
-    def close(self) -> None:
-        """Release the file."""
-        self._db.close()
-
-    def add(self, page: Iterable[tuple[UnfinishedRecipient, ResultRow | str]], new: set[int]) -> None:
-        """Count recipients. A recipient that has a row keeps its kind when a later poll finds none.
-
-        :param page: recipients with what :func:`result_row` returned.
-        :param new: numbers of the recipients that had no row before.
-        :raises SpoolError: the disk is full.
+        :param found: what :func:`result_row` returned for each.
+        :param inserted: number of their rows that were not there before.
         """
-        rows: list[tuple[Any, ...]] = [
-            (recipient.number, row, 0, 0, 0)
-            if isinstance(row, str)
-            else (row.number, row.kind, not row.readable, row.is_cut, row.number in new)
-            for recipient, row in page
-        ]
-        with written(_WHAT):
-            self._db.execute("BEGIN")
-            self._db.executemany(_ADD, rows)
-            self._db.execute("COMMIT")
+        for row in found:
+            if isinstance(row, str):
+                self._kinds[row] += 1
+            else:
+                self._kinds[row.kind] += 1
+                self._unreadable += not row.readable
+                self._cut += row.is_cut
+        self._inserted += inserted
 
     def counts(self) -> dict[str, int]:
         """Return the number of recipients of each kind, and of rows: all, inserted and updated."""
-        found = self._db.execute(
-            "SELECT kind, count(*), sum(unreadable), sum(is_cut), sum(is_new) FROM written GROUP BY kind"
-        )
-        kinds, unreadable, shortened, inserted = {}, 0, 0, 0
-        for kind, recipients, some_unreadable, some_cut, some_new in found:
-            kinds[kind] = recipients
-            unreadable += some_unreadable
-            shortened += some_cut
-            inserted += some_new
-        rows = sum(kinds.get(kind, 0) for kind in WRITTEN)
+        rows = sum(self._kinds[kind] for kind in WRITTEN)
         return {
             "rows": rows,
-            "inserted": inserted,
-            "updated": rows - inserted,
-            **{kind: kinds.get(kind, 0) for kind in (*WRITTEN, UNKNOWN, FOREIGN)},
-            "unreadable": unreadable,
-            "cut": shortened,
+            "inserted": self._inserted,
+            "updated": rows - self._inserted,
+            **{kind: self._kinds[kind] for kind in (*WRITTEN, UNKNOWN, FOREIGN)},
+            "unreadable": self._unreadable,
+            "cut": self._cut,
         }
-
-
-_SCHEMA = """
-CREATE TABLE written (
-    number INTEGER PRIMARY KEY, kind TEXT NOT NULL, unreadable INTEGER NOT NULL, is_cut INTEGER NOT NULL,
-    is_new INTEGER NOT NULL
-)
-"""
-_ADD = f"""
-INSERT INTO written VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
-    kind = excluded.kind, unreadable = excluded.unreadable, is_cut = excluded.is_cut,
-    is_new = max(is_new, excluded.is_new)
-WHERE excluded.kind NOT IN ('{UNKNOWN}', '{FOREIGN}')
-"""

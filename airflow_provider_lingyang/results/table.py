@@ -153,6 +153,7 @@ class ResultsTable:
         self.refusal = ""
         """The database's message for the first of them."""
         self._slots = list(columns.values())
+        self._all_columns = [*OWN_COLUMNS, *self._slots]
         self._this = (campaign_key, plan_id)
         quoted = [self._dialect.quoted(column) for column in self._slots]
         self._columns = ", ".join([*OWN_COLUMNS, *quoted])
@@ -173,12 +174,13 @@ class ResultsTable:
         :raises TableWrongError: the table does not exist, or lacks columns.
         """
         try:
-            found = self._existing_columns()
-            if found is None and create:
-                found = self._create()
+            found = self._database.columns(self._table)
+            if not found and create:
+                self._create()
+                found = self._database.columns(self._table)
         except UnreachableError as error:
             raise TableError(str(error)) from None
-        if found is None:
+        if not found:
             raise TableWrongError(
                 f"there is no table {self._table} that can be read on connection {self._conn_id!r}. It needs the "
                 f"columns {', '.join(self._all_columns)} and the key ({_KEY}); create_table=True makes it"
@@ -194,49 +196,37 @@ class ResultsTable:
                 "them (slots as text), choose slots, or name a table that is not there yet, with create_table=True"
             )
 
-    def write(self, rows: Sequence[ResultRow]) -> set[int]:
+    def write(self, rows: Sequence[ResultRow]) -> int:
         """Upsert rows (insert or update), all in one transaction.
 
         Where the table cannot hold a row, it is added to :attr:`refused`, and the others are written in smaller
         transactions.
 
-        :return: the numbers of the inserted rows.
+        :return: the number of inserted rows.
         :raises TableError: the database failed. None of the rows is written then.
         """
-        try:
-            return self._write_all(rows)
-        except _RowRefusedError as error:
-            refusal = str(error)
-        new, refused = self._write_apart(rows, refusal)
-        self.refused += [row.biz_id for row in refused]
-        self.refusal = self.refusal or refusal
-        return new
-
-    def _write_apart(self, rows: Sequence[ResultRow], refusal: str) -> tuple[set[int], list[ResultRow]]:
-        """Halve the rows until each refused row stands alone; return the inserted numbers and the refused rows."""
-        new: set[int] = set()
-        refused: list[ResultRow] = []
-        written = 0
+        inserted = written = 0
+        refused: list[str] = []
         todo = [rows]
         while todo:
             part = todo.pop()
-            # All rows together were refused already.
-            if len(part) < len(rows):
-                with suppress(_RowRefusedError):
-                    new |= self._write_all(part)
-                    written += len(part)
+            try:
+                inserted += self._write_all(part)
+                written += len(part)
+            except _RowRefusedError as error:
+                self.refusal = self.refusal or str(error)
+                if half := len(part) // 2:
+                    # Halve until each refused row stands alone.
+                    todo += [part[half:], part[:half]]
                     continue
-            if len(part) > 1:
-                half = len(part) // 2
-                todo += [part[half:], part[:half]]
-                continue
-            refused += part
-            if not written and len(refused) in (_ALL_ALIKE, len(rows)):
-                # It is the table, not the rows.
-                raise TableError(refusal) from None
-        return new, refused
+                refused.append(part[0].biz_id)
+                if not written and len(refused) in (_ALL_ALIKE, len(rows)):
+                    # It is the table, not the rows.
+                    raise TableError(self.refusal) from None
+        self.refused += refused
+        return inserted
 
-    def _write_all(self, rows: Sequence[ResultRow]) -> set[int]:
+    def _write_all(self, rows: Sequence[ResultRow]) -> int:
         fetched_at = self._dialect.bind(datetime.now(UTC))
         for attempt in range(1, _TRIES + 1):
             try:
@@ -257,7 +247,7 @@ class ResultsTable:
                 raise (_RowRefusedError if _is_of_a_row(error) else TableError)(str(error)) from None
         raise AssertionError
 
-    def _write(self, run: Transaction, rows: Sequence[ResultRow], fetched_at: Any) -> set[int]:
+    def _write(self, run: Transaction, rows: Sequence[ResultRow], fetched_at: Any) -> int:
         existing: dict[str, str | None] = {}
         for chunk in chunks(rows):
             found = run.rows(
@@ -273,7 +263,7 @@ class ResultsTable:
             changed = row.platform_task_id, row.status, fetched_at
             where = *self._this, row.biz_id
             if row.biz_id not in existing:
-                new.append(self._inserted(row, fetched_at))
+                new.append(self._new_row(row, fetched_at))
             elif row.holds_slots or _differ(existing[row.biz_id], row.platform_task_id):
                 whole.append((*changed, row.output_params, *row.slots, *where))
             else:
@@ -283,39 +273,17 @@ class ResultsTable:
         # Each must fit into one statement of MySQL.
         for portion in portions(new, _size, _STATEMENT_BYTES):
             run.insert(self._table, self._columns, portion)
-        return {row.number for row in rows if row.biz_id not in existing}
+        return len(new)
 
-    def _inserted(self, row: ResultRow, fetched_at: Any) -> Sequence[Any]:
+    def _new_row(self, row: ResultRow, fetched_at: Any) -> Sequence[Any]:
         campaign_key, plan_id = self._this
-        own = (
-            row.biz_id,
-            row.platform_task_id,
-            plan_id,
-            campaign_key,
-            row.status,
-            row.output_params,
-            fetched_at,
-        )
-        return *own, *row.slots
-
-    @property
-    def _all_columns(self) -> list[str]:
-        return [*OWN_COLUMNS, *self._slots]
+        own = row.biz_id, row.platform_task_id, plan_id, campaign_key, row.status, row.output_params
+        return *own, fetched_at, *row.slots
 
     def _folded(self, name: str) -> str:
         return name.lower() if self._dialect.folds else name
 
-    def _existing_columns(self) -> list[str] | None:
-        """Return the columns of the table; None where it cannot be read."""
-        try:
-            with self._database.transaction() as run:
-                return run.columns(self._table)
-        except UnreachableError:
-            raise
-        except LedgerError:
-            return None
-
-    def _create(self) -> list[str]:
+    def _create(self) -> None:
         types = {"plan_id": "BIGINT", **self._dialect.types}
         columns = [
             f"{name} {types.get(name, 'TEXT')}"
@@ -333,14 +301,11 @@ class ResultsTable:
             raise
         except LedgerError as error:
             # Two tasks may create it at the same time.
-            found = self._existing_columns()
-            if found is None:
+            if not self._database.has(self._table):
                 raise TableWrongError(
                     f"table {self._table} can be neither read nor created: {error}. Create it yourself, with the "
                     f"columns {', '.join(self._all_columns)} and the key ({_KEY})"
                 ) from None
-            return found
-        return self._all_columns
 
 
 def _is_of_a_row(error: LedgerError) -> bool:

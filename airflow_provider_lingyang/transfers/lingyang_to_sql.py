@@ -16,8 +16,8 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_lingyang.config import arguments, literals
 from airflow_provider_lingyang.results.completion import FOREIGN, UNKNOWN
 from airflow_provider_lingyang.results.rows import (
+    RecipientCounts,
     ResultRow,
-    WrittenRecipients,
     check_table,
     result_row,
     slot_columns,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from airflow_provider_lingyang.results.lookup import PollOutcome
     from airflow_provider_lingyang.results.poller import ResultsPoller, ResultsRequest
     from airflow_provider_lingyang.results.recipient_sources import ReadXCom
-    from airflow_provider_lingyang.results.recipient_store import UnfinishedRecipient
+    from airflow_provider_lingyang.results.recipient_store import RecipientRow
     from airflow_provider_lingyang.results.table import ResultsTable
 
 log = logging.getLogger(__name__)
@@ -171,23 +171,20 @@ class _Transfer:
         self._table = table
         self._name = name
         self._slots = slots
-        self._written: WrittenRecipients | None = None
+        self._written = RecipientCounts()
         self._poller: ResultsPoller | None = None
         self._failure: str | None = None
         self._last_line = time.monotonic()
 
     def run(self, read_xcom: ReadXCom, *, create: bool) -> dict[str, int]:
-        from airflow_provider_lingyang.config import options
         from airflow_provider_lingyang.results.poller import PollError, ResultsPoller
         from airflow_provider_lingyang.results.table import TableError, TableWrongError
-        from airflow_provider_lingyang.storage.private_sqlite import SpoolError
 
         try:
             self._table.prepare(create=create)
-            self._written = WrittenRecipients(options.spool_dir())
         except TableWrongError as error:
             raise AirflowFailException(str(error)) from None
-        except (TableError, SpoolError) as error:
+        except TableError as error:
             raise AirflowException(str(error)) from None
         self._poller = ResultsPoller(self._request, read_xcom, count_values=False, on_results=self._write)
         try:
@@ -195,40 +192,40 @@ class _Transfer:
         except Exception as error:
             if self._failure is not None:
                 raise AirflowException(f"{self._failure}. {self._so_far()}. {_RETRY}") from None
-            if isinstance(error, PollError) and not error.retryable:
+            if not isinstance(error, PollError):
+                raise
+            if not error.retryable:
                 raise AirflowFailException(f"{error}. {self._so_far()}") from None
-            if isinstance(error, (PollError, SpoolError)):
-                raise AirflowException(f"{error}. {self._so_far()}. {_RETRY}") from None
-            raise
+            raise AirflowException(f"{error}. {self._so_far()}. {_RETRY}") from None
         return self._final_counts(outcome)
 
     def close(self) -> None:
-        """Release the database connection and the private files."""
-        for resource in (self._table, self._written, self._poller):
-            if resource is not None:
-                resource.close()
+        """Release the database connection and the private file."""
+        self._table.close()
+        if self._poller is not None:
+            self._poller.close()
 
-    def _write(self, recipients: Sequence[UnfinishedRecipient], results: Mapping[str, TaskResult]) -> None:
+    def _write(self, recipients: Sequence[RecipientRow], results: Mapping[str, TaskResult]) -> None:
         from airflow_provider_lingyang.results.table import TableError
-        from airflow_provider_lingyang.storage.private_sqlite import SpoolError
 
         assert self._poller is not None
-        assert self._written is not None
         criteria = self._poller.store.criteria
         for start in range(0, len(recipients), _PAGE):
             page = [
-                (recipient, result_row(recipient, results.get(recipient.biz_id), criteria, self._slots))
+                result_row(recipient, results.get(recipient[1]), criteria, self._slots)
                 for recipient in recipients[start : start + _PAGE]
             ]
-            rows = [row for _, row in page if isinstance(row, ResultRow)]
+            rows = [row for row in page if isinstance(row, ResultRow)]
+            before = len(self._table.refused)
             try:
-                before = len(self._table.refused)
-                new = self._table.write(rows) if rows else set()
-                refused = set(self._table.refused[before:])
-                self._written.add([pair for pair in page if pair[0].biz_id not in refused], new)
-            except (TableError, SpoolError) as error:
+                inserted = self._table.write(rows) if rows else 0
+            except TableError as error:
                 self._failure = str(error)
                 raise
+            refused = set(self._table.refused[before:])
+            self._written.add(
+                (row for row in page if isinstance(row, str) or row.biz_id not in refused), inserted
+            )
             now = time.monotonic()
             if now - self._last_line >= _LOG_INTERVAL:
                 self._last_line = now
@@ -250,7 +247,8 @@ class _Transfer:
                 f"{', …' if len(refused) > 20 else ''}; all others are written. {self._so_far()}. Widen the columns "
                 f"(a slot's value has {TABLE_BYTES} bytes at most, output_params all slots), then clear this task"
             ) from None
-        recipients, counts = self._counts()
+        assert self._poller is not None
+        recipients, counts = len(self._poller.store), self._written.counts()
         if counts["cut"]:
             log.warning(
                 "table %s: %d row(s) have a value that was longer than %d bytes: it ends with its length",
@@ -270,16 +268,11 @@ class _Transfer:
         log.info("table %s: %s", self._name, ", ".join(f"{name} {count}" for name, count in final.items()))
         return final
 
-    def _counts(self) -> tuple[int, dict[str, int]]:
-        assert self._poller is not None
-        assert self._written is not None
-        return len(self._poller.store), self._written.counts()
-
     def _so_far(self) -> str:
         """Describe the progress, for a message."""
         if self._poller is None or not self._poller.is_open:
             return "No recipient was looked up yet"
-        recipients, counts = self._counts()
+        recipients, counts = len(self._poller.store), self._written.counts()
         rows = counts["rows"]
         looked_up = rows + counts[FOREIGN] + counts[UNKNOWN]
         text = f"Of {recipients} recipients {rows} were written"
