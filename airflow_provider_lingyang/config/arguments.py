@@ -172,7 +172,7 @@ def plan_variables(input_params_columns: Sequence[str] | Mapping[str, str]) -> d
     return {name: name for name in input_params_columns}
 
 
-def check_plan_variables(value: Any) -> None:
+def check_plan_variables(_argument: str, value: Any) -> None:
     """Raise unless ``input_params_columns`` can be right."""
     plan_variables(value)
 

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from airflow_provider_lingyang.config.arguments import (
     ArgumentError,
-    check_choice,
     check_no_frame,
     check_one_column,
     check_positive,
+    check_rendered,
     did_you_mean,
     is_listing,
-    parse_deadline,
     parse_number,
     parse_settle,
     shown,
 )
 from airflow_provider_lingyang.lookup.parameters import contradiction
 
+Check = Callable[[str, Any], object]
+"""Raises unless an argument, given by its name, can have a value."""
 BOOK_FIELDS = ("use_platform", "book_code", "book_owner_id")
 """The API's fields of ``use_book_info``; all are needed."""
 RESULT_QUERY_FIELDS = {
@@ -68,24 +70,23 @@ def holds_open(value: object) -> bool:
     return is_open(value)
 
 
-def checked(check: Callable[..., None], name: str, **more: Any) -> Callable[[Any], None]:
-    """Return a check of a value alone, for :func:`check_task`: of one argument, by its name."""
-    return lambda value: check(name, value, **more)
+def optional(check: Check) -> Check:
+    """Return a check that None passes."""
+    return lambda argument, value: None if value is None else check(argument, value)
 
 
-def check_task(task: Any, checks: Mapping[str, Callable[[Any], None]]) -> None:
+def check_task(task: Any, checks: Mapping[str, Check]) -> None:
     """Check arguments that this package does not template, while the DAG is parsed.
 
     A subclass may template them: then they are left to :func:`check_rendered_task`.
 
     :param task: an operator, with an attribute and perhaps a template field for each argument.
-    :param checks: argument → what raises unless its value can be right.
     :raises ArgumentError: an argument cannot be right, or holds a template that nothing renders.
     """
     for name, check in checks.items():
         value = getattr(task, name)
         if not holds_open(value):
-            check(value)
+            check(name, value)
         elif name not in task.template_fields:
             raise ArgumentError(
                 f"{name} holds a template, or the output of a task, and is not templated: give it a value that is "
@@ -93,14 +94,64 @@ def check_task(task: Any, checks: Mapping[str, Callable[[Any], None]]) -> None:
             )
 
 
-def check_rendered_task(task: Any, checks: Mapping[str, Callable[[Any], None]]) -> None:
+def check_templated(task: Any, checks: Mapping[str, Check]) -> None:
+    """Check templated arguments that are known while the DAG is parsed; leave the others to run time."""
+    for name, check in checks.items():
+        if not is_open(value := getattr(task, name)):
+            check(name, value)
+
+
+def check_rendered_task(task: Any, checks: Mapping[str, Check]) -> None:
     """Check those arguments of :func:`check_task` that a subclass templates, once they are rendered."""
     for name, check in checks.items():
         if name in task.template_fields:
-            check(getattr(task, name))
+            check(name, getattr(task, name))
 
 
-def open_parameters(value: object) -> list[Any]:
+class Rendering:
+    """Remembers which templated arguments a task was given, to check what they have rendered to.
+
+    :param task: an operator, not rendered yet.
+    :param arguments: those whose absence has a meaning of its own, so that none may render to nothing.
+    :param mappings: those of them whose values may not, either.
+    :param parameters: those that are bound to a query.
+    """
+
+    def __init__(
+        self, task: Any, arguments: Iterable[str], parameters: Iterable[str], mappings: Iterable[str] = ()
+    ) -> None:
+        self._arguments = [name for name in arguments if getattr(task, name) is not None]
+        self._values = [
+            (name, key)
+            for name in mappings
+            if isinstance(value := getattr(task, name), Mapping)
+            for key, inner in value.items()
+            if inner is not None
+        ]
+        self._parameters = {name: _open_parameters(getattr(task, name)) for name in parameters}
+
+    def check(self, task: Any) -> None:
+        """Raise unless the arguments can be right.
+
+        :param task: the operator, rendered.
+        """
+        for name in self._arguments:
+            check_rendered(name, getattr(task, name))
+        for name, key in self._values:
+            check_rendered(f"{name}[{key!r}]", getattr(task, name)[key])
+        for name, places in self._parameters.items():
+            value = getattr(task, name)
+            optional(check_parameters)(name, value)
+            for place in places:
+                # Python's word for nothing would be bound as that word.
+                if value[place] == "None":
+                    raise ArgumentError(
+                        f"{name}[{place!r}] has rendered to 'None': its template found nothing. Correct it, or give "
+                        "the template a default"
+                    )
+
+
+def _open_parameters(value: object) -> list[Any]:
     """Return the keys, or the positions, of a query's parameters that hold a template."""
     if isinstance(value, Mapping):
         return [name for name, inner in value.items() if isinstance(inner, str) and is_open(inner)]
@@ -109,25 +160,26 @@ def open_parameters(value: object) -> list[Any]:
     return []
 
 
-def check_rendered_parameters(argument: str, value: Any, names: Iterable[Any]) -> None:
-    """Raise if a parameter of a query has rendered to what Python calls nothing: it would be bound as that word.
+def check_query(task: Any, sql: str, conn_id: str, parameters: str) -> None:
+    """Check three templated arguments, by their names: a query, its connection, and what is bound to it."""
+    if (getattr(task, sql) is None) != (getattr(task, conn_id) is None):
+        raise ArgumentError(
+            f"{sql} and {conn_id} belong together (where {conn_id} comes from the DAG's default_args, give this task "
+            f"{conn_id}=None)"
+        )
+    if getattr(task, parameters) is not None and getattr(task, sql) is None:
+        raise ArgumentError(f"{parameters} belong to {sql}")
+    text = partial(check_text, what="a SELECT, or the path of a .sql file")
+    checks: dict[str, Check] = {sql: text, conn_id: check_conn_id, parameters: check_parameters}
+    check_templated(task, {name: optional(check) for name, check in checks.items()})
 
-    :param names: see :func:`open_parameters`.
-    """
-    for name in names:
-        if value[name] == "None":
-            raise ArgumentError(
-                f"{argument}[{name!r}] has rendered to 'None': its template found nothing. Correct it, or give the "
-                "template a default"
-            )
 
-
-def check_text(argument: str, value: object, what: str) -> None:
+def check_text(argument: str, value: object, what: str = "text") -> None:
     """Raise unless the argument is text, and not blank.
 
     :param what: it must be, for the message.
     """
-    if not is_open(value) and (not isinstance(value, str) or not value.strip()):
+    if not isinstance(value, str) or not value.strip():
         raise ArgumentError(f"{argument} must be {what}; it is {shown(value)}")
 
 
@@ -136,22 +188,8 @@ def check_conn_id(argument: str, value: object) -> None:
     check_text(argument, value, "the id of an Airflow connection")
 
 
-def check_number(argument: str, value: object) -> None:
-    """Raise unless the argument is a number of the platform's, such as a plan's."""
-    if not is_open(value):
-        parse_number(argument, value)
-
-
-def check_until(value: object) -> None:
-    """Raise unless ``send_until`` is a moment."""
-    if not is_open(value):
-        parse_deadline(value)
-
-
 def check_book(argument: str, value: object) -> None:
     """Raise unless the argument has all fields of ``use_book_info``, and no other."""
-    if value is None or is_open(value):
-        return
     if not isinstance(value, Mapping):
         raise ArgumentError(
             f"{argument} must be a dict of {', '.join(BOOK_FIELDS)}; it is a {type(value).__name__}"
@@ -159,7 +197,8 @@ def check_book(argument: str, value: object) -> None:
     _check_keys(argument, value, BOOK_FIELDS, needed=BOOK_FIELDS)
     for name, inner in value.items():
         _check_not_blank(f"{argument}[{name!r}]", inner)
-    check_number(f"{argument}['book_owner_id']", value["book_owner_id"])
+    if not is_open(owner := value["book_owner_id"]):
+        parse_number(f"{argument}['book_owner_id']", owner)
 
 
 def check_defaults(argument: str, value: Mapping[str, Any]) -> None:
@@ -194,24 +233,14 @@ def check_rows(argument: str, value: object) -> None:
 
 def check_parameters(argument: str, value: object) -> None:
     """Raise unless the argument may be bound to a query."""
-    if value is None or is_open(value):
-        return
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise ArgumentError(
             f"{argument} must be a list or a dict, as the database's driver wants it; it is a {type(value).__name__}"
         )
 
 
-def check_on_clear(argument: str, value: object, choices: Iterable[str]) -> None:
-    """Raise unless the argument is one of its choices."""
-    if not is_open(value):
-        check_choice(argument, value, tuple(choices))
-
-
-def check_settle(value: object) -> None:
-    """Raise unless ``settle`` says something about requests in doubt."""
-    if is_open(value):
-        return
+def check_settle(argument: str, value: object) -> None:
+    """Raise unless the argument says something about requests in doubt."""
     if isinstance(value, Mapping):
         value = {code: said for code, said in value.items() if not is_open(said)}
     parse_settle(value)
@@ -219,7 +248,7 @@ def check_settle(value: object) -> None:
 
 def check_campaign(argument: str, value: object) -> None:
     """Raise unless the argument may be a manifest."""
-    if value is None or is_open(value) or isinstance(value, Mapping):
+    if isinstance(value, Mapping):
         return
     if hasattr(value, "output"):
         raise ArgumentError(f"{argument} is the task itself; give its manifest: {argument}=submit.output")
@@ -231,8 +260,6 @@ def check_campaign(argument: str, value: object) -> None:
 
 def check_biz_ids(argument: str, value: object) -> None:
     """Raise unless the argument may be a list of ids."""
-    if value is None or is_open(value):
-        return
     check_one_column(argument, value)
     if not is_listing(value):
         raise ArgumentError(f"{argument} must be a list, also for one; it is a {type(value).__name__}")
@@ -246,10 +273,8 @@ def check_biz_ids(argument: str, value: object) -> None:
 def check_result_query(argument: str, value: object, *, of_table: bool) -> None:
     """Raise unless the argument may describe a look-up.
 
-    :param of_table: answers come from a table: only what a status means is read.
+    :param of_table: results come from a table: only what a status means is read.
     """
-    if value is None or is_open(value):
-        return
     if isinstance(value, str):
         try:
             value = json.loads(value)

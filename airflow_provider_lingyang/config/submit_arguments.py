@@ -1,11 +1,11 @@
-"""What raises unless an argument of the submit operator can be right: a table, for arguments that are not templated.
+"""What raises unless an argument of the submit operator can be right: tables of checks.
 
 Imports nothing heavy: it is read while DAG files are parsed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, get_args
 
 from airflow_provider_lingyang.config.arguments import (
@@ -19,8 +19,18 @@ from airflow_provider_lingyang.config.arguments import (
     check_plan_variables,
     check_positive,
     check_window,
+    parse_deadline,
+    parse_number,
 )
-from airflow_provider_lingyang.config.literals import checked
+from airflow_provider_lingyang.config.literals import (
+    Check,
+    check_book,
+    check_conn_id,
+    check_defaults,
+    check_settle,
+    check_text,
+    optional,
+)
 
 Channel = Literal["call", "sms", "email"]
 OnInvalid = Literal["fail", "skip"]
@@ -32,42 +42,50 @@ OnClear = Literal["reuse", "resubmit"]
 SettledAs = Literal["accepted", "not_executed"]
 
 
-def _check_columns(value: Any) -> None:
-    check_mapping("columns", value)
-    check_fields("columns", value)
-    check_columns("columns", value)
+def _check_columns(argument: str, value: Any) -> None:
+    check_mapping(argument, value)
+    check_fields(argument, value)
+    check_columns(argument, value)
 
 
-def check_task_defaults(value: Any) -> None:
-    """Raise unless ``task_defaults`` names fields of a row; its values may be templates."""
-    check_mapping("task_defaults", value)
-    check_fields("task_defaults", value, without=("biz_id",))
+def check_task_defaults(argument: str, value: Any) -> None:
+    """Raise unless the argument gives fields of a row a value each; a value may be a template."""
+    check_mapping(argument, value)
+    check_fields(argument, value, without=("biz_id",))
+    check_defaults(argument, value)
 
 
-def _is_none_or(check: Callable[[Any], None]) -> Callable[[Any], None]:
-    return lambda value: None if value is None else check(value)
+def _one_of(choices: Any) -> Check:
+    return partial(check_choice, choices=get_args(choices))
 
 
-def _one_of(name: str, choices: Any) -> Callable[[Any], None]:
-    return checked(check_choice, name, choices=get_args(choices))
-
-
-CHECKS: dict[str, Callable[[Any], None]] = {
-    "channel": _is_none_or(_one_of("channel", Channel)),
+CHECKS: dict[str, Check] = {
+    "channel": optional(_one_of(Channel)),
     "columns": _check_columns,
     "input_params_columns": check_plan_variables,
-    "output_slots": checked(check_names, "output_slots"),
-    "batch_size": checked(check_positive, "batch_size"),
+    "output_slots": check_names,
+    "batch_size": check_positive,
     # Each is a thread, and a connection to the gateway.
-    "max_in_flight": checked(check_positive, "max_in_flight", most=100),
-    "send_window": checked(check_window, "send_window"),
-    "max_lateness": checked(check_max_lateness, "max_lateness"),
-    "max_recipients": _is_none_or(checked(check_positive, "max_recipients")),
-    "validate_only": checked(check_bool, "validate_only"),
-    "on_invalid": _one_of("on_invalid", OnInvalid),
-    "on_duplicate_contact": _one_of("on_duplicate_contact", OnDuplicateContact),
-    "on_rejected": _one_of("on_rejected", OnRejected),
-    "on_in_doubt": _one_of("on_in_doubt", OnInDoubt),
-    "on_empty": _one_of("on_empty", OnEmpty),
+    "max_in_flight": partial(check_positive, most=100),
+    "send_window": check_window,
+    "max_lateness": check_max_lateness,
+    "max_recipients": optional(check_positive),
+    "validate_only": check_bool,
+    "on_invalid": _one_of(OnInvalid),
+    "on_duplicate_contact": _one_of(OnDuplicateContact),
+    "on_rejected": _one_of(OnRejected),
+    "on_in_doubt": _one_of(OnInDoubt),
+    "on_empty": _one_of(OnEmpty),
 }
-"""Arguments that are not templated → what raises unless their value can be right."""
+"""Checks of arguments that are not templated."""
+TEMPLATED: dict[str, Check] = {
+    "plan_id": parse_number,
+    "campaign_key": optional(check_text),
+    "use_book_info": optional(check_book),
+    "send_until": lambda _, value: parse_deadline(value),
+    "on_clear": _one_of(OnClear),
+    "settle": check_settle,
+    "ledger_conn_id": optional(check_conn_id),
+    "lingyang_conn_id": check_conn_id,
+}
+"""Checks of arguments that are templated, where they stand alone."""

@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_lingyang.config import arguments, literals
 from airflow_provider_lingyang.config.submit_arguments import (
     CHECKS,
+    TEMPLATED,
     Channel,
     OnClear,
     OnDuplicateContact,
@@ -36,7 +37,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
     """Phone, text or mail the recipients of an audience, through a plan of Lingyang customer-service cloud.
 
     The audience is read once, validated as a whole, and only then sent, in the order of ``batch_num``. A ledger
-    is_durable between tries what became of each recipient, so that a retry, a Clear or a resume goes on where the last
+    keeps between tries what became of each recipient, so that a retry, a Clear or a resume goes on where the last
     try ended and contacts no recipient twice: on Airflow 3.3 and later the task's own state, elsewhere a database
     (``ledger_conn_id``). Without either every failure is final, and a later try sends nothing.
 
@@ -215,8 +216,14 @@ class LingyangSubmitBatchOperator(BaseOperator):
         self.lingyang_conn_id = lingyang_conn_id
         self._killed_at: float | None = None
         self._check_arguments()
-        self._given = [name for name, value in self._templated() if value is not None]
-        self._open_parameters = literals.open_parameters(self.parameters)
+        # Not those that a subclass adds, which it may set later. A blank settle settles nothing; on_clear has choices.
+        may_be_blank = ("settle", "on_clear")
+        self._rendering = literals.Rendering(
+            self,
+            [name for name in LingyangSubmitBatchOperator.template_fields if name not in may_be_blank],
+            parameters=["parameters"],
+            mappings=["use_book_info", "task_defaults"],
+        )
 
     @property
     def audience(self) -> Any:
@@ -234,48 +241,14 @@ class LingyangSubmitBatchOperator(BaseOperator):
             raise arguments.ArgumentError(
                 "give one source of the audience: either sql (with sql_conn_id) or audience"
             )
-        if (self.sql is None) != (self.sql_conn_id is None):
-            raise arguments.ArgumentError(
-                "sql and sql_conn_id belong together (where sql_conn_id comes from the DAG's default_args, give this "
-                "task sql_conn_id=None)"
-            )
-        if self.parameters is not None and self.sql is None:
-            raise arguments.ArgumentError("parameters belong to sql")
+        literals.check_query(self, "sql", "sql_conn_id", "parameters")
         if self.campaign_key is not None and self.ledger_conn_id is None:
             raise arguments.ArgumentError(
                 "an own campaign_key needs ledger_conn_id: a task's own state ends with its DAG run"
             )
         literals.check_task(self, CHECKS)
-        self._check_literals()
-
-    def _check_literals(self) -> None:
-        """Raise where a templated argument holds in the DAG file already what can never be right."""
-        literals.check_number("plan_id", self.plan_id)
-        if self.campaign_key is not None:
-            literals.check_text("campaign_key", self.campaign_key, "text")
-        literals.check_book("use_book_info", self.use_book_info)
-        if self.sql is not None:
-            literals.check_text("sql", self.sql, "a SELECT, or the path of a .sql file")
-            literals.check_conn_id("sql_conn_id", self.sql_conn_id)
-        literals.check_parameters("parameters", self.parameters)
-        check_task_defaults(self.task_defaults)
-        literals.check_defaults("task_defaults", self.task_defaults)
-        literals.check_until(self.send_until)
-        literals.check_on_clear("on_clear", self.on_clear, get_args(OnClear))
-        literals.check_settle(self.settle)
-        if self.ledger_conn_id is not None:
-            literals.check_conn_id("ledger_conn_id", self.ledger_conn_id)
-        literals.check_conn_id("lingyang_conn_id", self.lingyang_conn_id)
-
-    def _templated(self) -> Iterator[tuple[str, Any]]:
-        """Yield the arguments whose absence has a meaning of its own, with their present values."""
-        # Not those that a subclass adds, which it may set later.
-        for name in LingyangSubmitBatchOperator.template_fields:
-            value = getattr(self, name)
-            if name not in ("settle", "on_clear"):  # blank is nothing to settle; on_clear has its choices
-                yield name, value
-            if name in ("use_book_info", "task_defaults") and isinstance(value, Mapping):
-                yield from ((f"{name}[{key!r}]", inner) for key, inner in value.items())
+        literals.check_templated(self, TEMPLATED)
+        check_task_defaults("task_defaults", self.task_defaults)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Read, validate, decide, send, account."""
@@ -296,14 +269,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
 
         cancellation = Cancellation(lambda: self._killed_at)
         this_try = SubmissionTry(self, context, cancellation, resumed=resumed, read_rows=self._rows)
-        return this_try.run(self._check_rendered)
-
-    def _check_rendered(self) -> None:
-        for name, value in self._templated():
-            if name in self._given:
-                arguments.check_rendered(name, value)
-        literals.check_parameters("parameters", self.parameters)
-        literals.check_rendered_parameters("parameters", self.parameters, self._open_parameters)
+        return this_try.run(self._rendering.check)
 
     @contextmanager
     def _rows(self, reader: RowParser) -> Iterator[Iterator[Recipient | list[Problem]]]:

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
 
 from airflow_provider_lingyang.assets.lingyang import add_to_outlet_events
 from airflow_provider_lingyang.config import arguments, literals, options
-from airflow_provider_lingyang.config.submit_arguments import CHECKS, OnClear
+from airflow_provider_lingyang.config.submit_arguments import CHECKS, TEMPLATED
 from airflow_provider_lingyang.delivery import lateness
 from airflow_provider_lingyang.delivery.manifest import Manifest
 from airflow_provider_lingyang.links.lingyang import push_plan_link
@@ -75,15 +75,15 @@ class SubmissionTry:
             in_database=task.ledger_conn_id is not None,
         )
 
-    def run(self, check_rendered: Callable[[], None]) -> dict[str, Any]:
+    def run(self, check_rendered: Callable[[Any], None]) -> dict[str, Any]:
         """Submit, and return the manifest.
 
-        :param check_rendered: raises unless the rendered arguments can be right.
+        :param check_rendered: raises unless the task's rendered arguments can be right.
         """
         finished = False
         try:
             with self.report.accounted() as account:
-                check_rendered()
+                check_rendered(self.task)
                 literals.check_rendered_task(self.task, CHECKS)
                 self.manifest.ids_limit = options.xcom_ids_limit()
                 if not self.task.validate_only:
@@ -152,7 +152,7 @@ class SubmissionTry:
         if not ledger.claim():
             lost = ledgers.lost_ledger(self.task.ledger_conn_id, ledger, attempt, manifest.campaign_key)
         settle = arguments.parse_settle(self.task.settle)
-        arguments.check_choice("on_clear", self.task.on_clear, get_args(OnClear))
+        TEMPLATED["on_clear"]("on_clear", self.task.on_clear)
         if settle and not ledger.is_durable and not self.task.validate_only:
             raise arguments.ArgumentError(
                 "settle needs a ledger, which this task has not: set ledger_conn_id"

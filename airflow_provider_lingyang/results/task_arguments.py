@@ -6,7 +6,8 @@ Imported while DAG files are parsed, so nothing heavy is imported here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -26,11 +27,6 @@ log = logging.getLogger(__name__)
 _SOURCES = ("campaign", "biz_ids", "ids_sql")
 """Arguments that list the recipients; one of them is given."""
 _PARAMETERS = ("ids_parameters", "results_parameters")
-
-
-def _check_required_slots(value: Any) -> None:
-    if value is not None:
-        arguments.check_names("required_slots", value)
 
 
 class ResultsTask(BaseOperator):
@@ -90,8 +86,10 @@ class ResultsTask(BaseOperator):
     pushed_plan_url = ""
     ui_color = "#d6f0ff"
 
-    argument_checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {"required_slots": _check_required_slots}
-    """Arguments that are not templated → a check of the value."""
+    argument_checks: ClassVar[Mapping[str, literals.Check]] = {
+        "required_slots": literals.optional(arguments.check_names)
+    }
+    """Checks of arguments that are not templated."""
 
     def __init__(
         self,
@@ -122,9 +120,11 @@ class ResultsTask(BaseOperator):
         self.results_parameters = results_parameters
         self.required_slots = required_slots
         self._check_arguments()
-        # Before rendering: a given argument may render to None.
-        self._given = [name for name in ResultsTask.template_fields if getattr(self, name) is not None]
-        self._open_parameters = {name: literals.open_parameters(getattr(self, name)) for name in _PARAMETERS}
+        # Before rendering: a given argument may render to None. A source of ids may render to an empty list.
+        self._source = next(name for name in _SOURCES if getattr(self, name) is not None)
+        self._rendering = literals.Rendering(
+            self, [name for name in ResultsTask.template_fields if name not in _SOURCES], _PARAMETERS
+        )
 
     def _check_arguments(self) -> None:
         """Raise ArgumentError where the templated arguments cannot be right, whatever they render to."""
@@ -133,24 +133,17 @@ class ResultsTask(BaseOperator):
                 "give one source of ids: campaign=submit.output, biz_ids, or ids_sql (with ids_conn_id)"
             )
         for prefix in ("ids", "results"):
-            self._check_query(f"{prefix}_sql", f"{prefix}_conn_id", f"{prefix}_parameters")
-        literals.check_campaign("campaign", self.campaign)
-        literals.check_biz_ids("biz_ids", self.biz_ids)
-        literals.check_result_query("result_query", self.result_query, of_table=self.results_sql is not None)
-        literals.check_conn_id("lingyang_conn_id", self.lingyang_conn_id)
-
-    def _check_query(self, sql: str, conn_id: str, parameters: str) -> None:
-        if (getattr(self, sql) is None) != (getattr(self, conn_id) is None):
-            raise arguments.ArgumentError(
-                f"{sql} and {conn_id} belong together (where {conn_id} comes from the DAG's default_args, give this "
-                f"task {conn_id}=None)"
-            )
-        if getattr(self, parameters) is not None and getattr(self, sql) is None:
-            raise arguments.ArgumentError(f"{parameters} belong to {sql}")
-        if getattr(self, sql) is not None:
-            literals.check_text(sql, getattr(self, sql), "a SELECT, or the path of a .sql file")
-            literals.check_conn_id(conn_id, getattr(self, conn_id))
-        literals.check_parameters(parameters, getattr(self, parameters))
+            literals.check_query(self, f"{prefix}_sql", f"{prefix}_conn_id", f"{prefix}_parameters")
+        check_result_query = partial(literals.check_result_query, of_table=self.results_sql is not None)
+        literals.check_templated(
+            self,
+            {
+                "campaign": literals.optional(literals.check_campaign),
+                "biz_ids": literals.optional(literals.check_biz_ids),
+                "result_query": literals.optional(check_result_query),
+                "lingyang_conn_id": literals.check_conn_id,
+            },
+        )
 
     def _results_request(self, context: Context) -> ResultsRequest:
         """Return the request for this task's rendered arguments.
@@ -162,12 +155,7 @@ class ResultsTask(BaseOperator):
         from airflow_provider_lingyang.results.poller import ResultsRequest
 
         literals.check_rendered_task(self, self.argument_checks)
-        for name in self._given:
-            if name not in _SOURCES:
-                arguments.check_rendered(name, getattr(self, name))
-        for name in _PARAMETERS:
-            literals.check_parameters(name, getattr(self, name))
-            literals.check_rendered_parameters(name, getattr(self, name), self._open_parameters[name])
+        self._rendering.check(self)
         source = self._rendered_source(context)
         slots = self.required_slots
         if slots is None and "campaign" in source:
@@ -185,8 +173,7 @@ class ResultsTask(BaseOperator):
     def _rendered_source(self, context: Context) -> dict[str, Any]:
         from airflow_provider_lingyang.results.recipient_sources import slim_manifest
 
-        given = next(name for name in _SOURCES if name in self._given)
-        if given == "campaign":
+        if self._source == "campaign":
             campaign = slim_manifest(self.campaign)
             if campaign["biz_ids"]["run_id"] != context["ti"].run_id:
                 raise arguments.ArgumentError(
@@ -194,7 +181,7 @@ class ResultsTask(BaseOperator):
                 )
             self._warn_of_unknown_slots(campaign["output_slots"])
             return {"campaign": campaign}
-        if given == "ids_sql":
+        if self._source == "ids_sql":
             assert self.ids_sql is not None
             return {"query": _query(self.ids_sql, self.ids_conn_id, self.ids_parameters)}
         arguments.check_one_column("biz_ids", self.biz_ids)

@@ -7,7 +7,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+OnIncomplete = Literal["fail", "skip", "succeed"]
 _MAX_TRIGGER_BYTES = 30_000
 """Of a trigger's arguments: they are one text in Airflow's database, which MySQL limits to 64 KB."""
 _TIMEOUT_MARGIN = 300.0
@@ -75,18 +77,16 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
 
     argument_checks: ClassVar = {
         **ResultsTask.argument_checks,
-        "complete_ratio": literals.checked(arguments.check_ratio, "complete_ratio"),
-        "on_incomplete": literals.checked(
-            arguments.check_choice, "on_incomplete", choices=("fail", "skip", "succeed")
-        ),
-        "deferrable": literals.checked(arguments.check_bool, "deferrable"),
+        "complete_ratio": arguments.check_ratio,
+        "on_incomplete": partial(arguments.check_choice, choices=get_args(OnIncomplete)),
+        "deferrable": arguments.check_bool,
     }
 
     def __init__(
         self,
         *,
         complete_ratio: float = 1.0,
-        on_incomplete: str = "fail",
+        on_incomplete: OnIncomplete = "fail",
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:

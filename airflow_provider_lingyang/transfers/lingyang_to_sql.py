@@ -44,11 +44,6 @@ _LOG_INTERVAL = 5.0
 _RETRY = "A retry goes on from there: a recipient that has a row keeps that one row"
 
 
-def _check_slots(value: Any) -> None:
-    if value is not None:
-        slot_columns(value)
-
-
 class LingyangToSqlOperator(ResultsTask):
     """Write the results of a campaign into a table: one row per recipient, and the same row whenever it runs again.
 
@@ -101,8 +96,8 @@ class LingyangToSqlOperator(ResultsTask):
 
     argument_checks: ClassVar = {
         **ResultsTask.argument_checks,
-        "slots": _check_slots,
-        "create_table": literals.checked(arguments.check_bool, "create_table"),
+        "slots": literals.optional(lambda _, value: slot_columns(value)),
+        "create_table": arguments.check_bool,
     }
 
     def __init__(
@@ -119,9 +114,9 @@ class LingyangToSqlOperator(ResultsTask):
         self.sql_conn_id = sql_conn_id
         self.slots = slots
         self.create_table = create_table
-        if not literals.is_open(table):
-            check_table(table)
-        literals.check_conn_id("sql_conn_id", sql_conn_id)
+        literals.check_templated(
+            self, {"table": lambda _, value: check_table(value), "sql_conn_id": literals.check_conn_id}
+        )
         literals.check_task(self, self.argument_checks)
         required = self.required_slots
         if slots is None and required is not None and not literals.holds_open(required):
