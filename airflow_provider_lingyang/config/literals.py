@@ -62,12 +62,12 @@ def is_open(value: object) -> bool:
 
 
 def holds_open(value: object) -> bool:
-    """Whether a value, or anything in it, is open (:func:`is_open`)."""
+    """Whether a value, or anything in it, is open (:func:`is_open`), or is an object whose fields Airflow renders."""
     if isinstance(value, Mapping):
         return any(holds_open(each) for pair in value.items() for each in pair)
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, set)):
         return any(map(holds_open, value))
-    return is_open(value)
+    return is_open(value) or hasattr(value, "template_fields")
 
 
 def optional(check: Check) -> Check:

@@ -21,14 +21,14 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_lingyang.config.arguments import ArgumentError, check_no_frame, is_listing
+from airflow_provider_lingyang.config.literals import holds_open
 from airflow_provider_lingyang.operators.audience_sources import Rows
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.storage.query import QueryError
 
 if TYPE_CHECKING:
-    from typing import Protocol
-
     from airflow.providers.common.compat.sdk import Context
+    from airflow.sdk.bases.decorator import Task
 
     from airflow_provider_lingyang.audience.parser import Problem, Recipient, RowParser
     from airflow_provider_lingyang.config.submit_arguments import (
@@ -43,36 +43,7 @@ if TYPE_CHECKING:
     )
 
     P = ParamSpec("P")
-    R_co = TypeVar("R_co", bound=Iterable[Mapping[str, Any]], covariant=True)
-
-    class SubmitTask(Protocol[P, R_co]):
-        """A decorated function: called, mapped or overridden, as any task of TaskFlow. Its value is the manifest."""
-
-        @property
-        def function(self) -> Callable[P, R_co]:
-            """The function itself, for tests of it."""
-
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-            """Put the task into the DAG; what it returns stands for the manifest."""
-
-        def partial(self, **kwargs: Any) -> SubmitTask[..., R_co]:
-            """Give some of the function's arguments, before :meth:`expand`."""
-
-        def expand(self, **kwargs: Any) -> Any:
-            """Put a mapped task into the DAG: an instance for each value. Needs ``ledger_conn_id``."""
-
-        def expand_kwargs(self, kwargs: Any, *, strict: bool = True) -> Any:
-            """Put a mapped task into the DAG: an instance for each mapping of arguments."""
-
-        def override(self, **kwargs: Any) -> SubmitTask[P, R_co]:
-            """Return another task of the same function, with other arguments of the decorator."""
-
-    class Decorator(Protocol):
-        """What ``@task.lingyang_submit_batch(…)`` is before it is given its function."""
-
-        def __call__(self, function: Callable[P, R_co], /) -> SubmitTask[P, R_co]:
-            """Make a task of a function that returns or yields rows."""
-
+    R = TypeVar("R", bound=Iterable[Mapping[str, Any]])
 
 log = logging.getLogger(__name__)
 
@@ -118,17 +89,6 @@ def _hide(rendered: Any, raw: Any, *, mapped: bool) -> Any:
     )
     shown = isinstance(rendered, (str, numbers.Number)) and not upstream
     return rendered if shown else Hidden(rendered)
-
-
-def _is_template(value: Any) -> bool:
-    """Whether Airflow has something to render in an argument."""
-    if isinstance(value, str):
-        return "{" in value
-    if isinstance(value, Mapping):
-        value = value.values()
-    elif not isinstance(value, (list, tuple, set)):
-        return hasattr(value, "iter_references") or hasattr(value, "template_fields")
-    return any(map(_is_template, value))
 
 
 def _found(argument: Any) -> Any:
@@ -215,8 +175,7 @@ class LingyangSubmitBatchDecoratedOperator(DecoratedOperator, LingyangSubmitBatc
         elif self._mapped and value:
             # What a mapping brings: Airflow logs all arguments as they are when it cannot render one of them.
             value = {
-                name: new if _is_template(new) else _hide(new, new, mapped=True)
-                for name, new in value.items()
+                name: new if holds_open(new) else _hide(new, new, mapped=True) for name, new in value.items()
             }
         self._op_kwargs = value
 
@@ -251,17 +210,11 @@ class LingyangSubmitBatchDecoratedOperator(DecoratedOperator, LingyangSubmitBatc
             )
         with _errors_without_values(name):
             rows = iter(returned)
-        try:
-            while True:
-                with _errors_without_values(name):
-                    try:
-                        row = next(rows)
-                    except StopIteration:
-                        return
-                yield row
-        finally:
-            if close := getattr(rows, "close", None):
-                with _errors_without_values(name):
+            try:
+                for row in rows:  # noqa: UP028  # "yield from" would close them a second time
+                    yield row
+            finally:
+                if close := getattr(rows, "close", None):
                     close()
 
 
@@ -301,7 +254,7 @@ def _trace(error: BaseException) -> str:
 
 
 @overload
-def lingyang_submit_batch(function: Callable[P, R_co], /) -> SubmitTask[P, R_co]: ...
+def lingyang_submit_batch(function: Callable[P, R], /) -> Task[P, R]: ...
 
 
 @overload
@@ -333,7 +286,7 @@ def lingyang_submit_batch(
     ledger_conn_id: str | None = None,
     lingyang_conn_id: str = "lingyang_default",
     **kwargs: Any,
-) -> Decorator: ...
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
 
 def lingyang_submit_batch(function: Callable[..., Any] | None = None, /, **kwargs: Any) -> Any:

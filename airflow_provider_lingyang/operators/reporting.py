@@ -66,7 +66,9 @@ class TryReport:
             if self.ledger.is_durable or not touched:
                 later = error
             else:
-                failure = self.broken_off(f"{error.why}. {self.manifest.in_words()}. {self._way_out()}")
+                failure = self.broken_off(
+                    f"{error.why}. {self.manifest.in_words()}. {_way_out(self.manifest, self.ledger)}"
+                )
         except Exception as error:
             failure = self.to_airflow(error)
         except BaseException:
@@ -74,7 +76,9 @@ class TryReport:
             raise
         if failure is None and later is None and self.manifest.doubts:
             before_clear = f". {ledgers.BEFORE_CLEAR}" if self._is_discarded_by_clear else ""
-            log.warning("%s. %s%s", self.manifest.in_words(), self._way_out(), before_clear)
+            log.warning(
+                "%s. %s%s", self.manifest.in_words(), _way_out(self.manifest, self.ledger), before_clear
+            )
         if problem := self._publish(account, waits=failure is None and later is not None):
             failure = failure or self.broken_off(f"{problem}. {self.manifest.in_words()}")
         if failure is not None:
@@ -84,7 +88,11 @@ class TryReport:
             # from None: the original may repeat data, and Airflow prints what an error is chained to.
             raise failure from None
         if later is not None:
-            _defer(later)
+            from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+
+            log.info("%s. Until then the task holds no worker", later)
+            trigger = DateTimeTrigger(moment=later.until.astimezone(UTC))
+            raise TaskDeferred(trigger=trigger, method_name="resume")
 
     def to_airflow(self, error: Exception) -> AirflowException | None:
         """Return Airflow's error for one that ended the try; None: the try succeeds all the same."""
@@ -114,7 +122,8 @@ class TryReport:
                 return self.broken_off(f"{prefix}{text}{suffix}. {self.manifest.in_words()}", final=final)
         if isinstance(error, SubmissionStopped):
             return self.broken_off(
-                f"{error}. {self.manifest.in_words()}. {self._way_out()}", final=error.final
+                f"{error}. {self.manifest.in_words()}. {_way_out(self.manifest, self.ledger)}",
+                final=error.final,
             )
         if isinstance(error, AirflowException):
             return error
@@ -124,7 +133,7 @@ class TryReport:
         )
         return AirflowFailException(
             f"unforeseen {type(error).__name__}, see the traceback above. {self.manifest.in_words()}. "
-            f"{self._way_out()}"
+            f"{_way_out(self.manifest, self.ledger)}"
         )
 
     def broken_off(self, message: str, *, final: bool = False) -> AirflowException:
@@ -137,9 +146,6 @@ class TryReport:
         """Whether there is a ledger, and Clear discards it by default."""
         in_task_state = self.ledger.is_durable and not self.in_database
         return in_task_state and ledgers.clear_discards_task_state()
-
-    def _way_out(self) -> str:
-        return _way_out(self.manifest, self.ledger)
 
     def _publish(self, account: dict[str, Any], *, waits: bool = False) -> str | None:
         """Push the manifest and the ids, and log the manifest last; return what went wrong, without raising it."""
@@ -169,13 +175,6 @@ class TryReport:
                 log.error("%s", problem)
         log.info("manifest %s", json.dumps(account, ensure_ascii=False))
         return problem
-
-
-def _defer(later: DeferSending) -> None:
-    from airflow.providers.standard.triggers.temporal import DateTimeTrigger
-
-    log.info("%s. Until then the task holds no worker", later)
-    raise TaskDeferred(trigger=DateTimeTrigger(moment=later.until.astimezone(UTC)), method_name="resume")
 
 
 def _null_is_refused() -> bool:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
-import sqlite3
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -81,9 +78,9 @@ async def poll_gateway(
     failure: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as group:
-            poll.start_loading(group, 0)
+            group.create_task(poll.load())
             for _ in range(max_concurrent_calls):
-                group.create_task(poll.work(group))
+                group.create_task(poll.work())
     except* Exception as errors:
         # Raised after the block: within it, it would come out as an exception group.
         failure = errors.exceptions[0]
@@ -111,15 +108,31 @@ class _GatewayPoll:
         self._max_concurrent_calls = max_concurrent_calls
         self._offload = offload
         self._page_size = max(PAGE, ids_per_call * max_concurrent_calls)
-        self._chunks: deque[Sequence[RecipientRow]] = deque()
-        self._loading: asyncio.Task[Sequence[RecipientRow]] | None = None
+        # Nearly a page, so that the next one is loaded before a call would wait for it.
+        self._chunks: asyncio.Queue[Sequence[RecipientRow] | None] = asyncio.Queue(
+            self._page_size // ids_per_call
+        )
         self._pending = PendingWrites()
         self._failed_in_a_row = 0
         self._is_over = False
 
-    async def work(self, group: asyncio.TaskGroup) -> None:
+    async def load(self) -> None:
+        """Load the recipients, page by page, for :meth:`work`."""
+        after, size = 0, self._ids_per_call
+        while not self._is_over and (
+            page := await self._offload(self._store.unfinished, after, self._page_size)
+        ):
+            for start in range(0, len(page), size):
+                await self._chunks.put(page[start : start + size])
+            after = page[-1][0]
+        for _ in range(self._max_concurrent_calls):
+            await self._chunks.put(None)
+
+    async def work(self) -> None:
         """Make one call after another until no recipients are left; several of these run concurrently."""
-        while (recipients := await self._next_chunk(group)) is not None:
+        while (recipients := await self._chunks.get()) is not None:
+            if self._is_over:
+                continue
             try:
                 results = await self._fetch(recipients)
             except LingyangError as error:
@@ -147,27 +160,6 @@ class _GatewayPoll:
         pending, self._pending = self._pending, PendingWrites()
         await self._offload(self._store.write, pending)
 
-    def start_loading(self, group: asyncio.TaskGroup, after: int) -> None:
-        """Start to load the next page of recipients: one page ahead of the calls, so that none waits for it."""
-
-        async def load() -> Sequence[RecipientRow]:
-            page: Sequence[RecipientRow] = await self._offload(self._store.unfinished, after, self._page_size)
-            return page
-
-        self._loading = group.create_task(load())
-
-    async def _next_chunk(self, group: asyncio.TaskGroup) -> Sequence[RecipientRow] | None:
-        while not self._chunks and not self._is_over and (loading := self._loading) is not None:
-            page = await loading
-            # All workers await the same page; the first to resume cuts it into chunks.
-            if loading is self._loading:
-                size = self._ids_per_call
-                self._chunks.extend(page[start : start + size] for start in range(0, len(page), size))
-                self._loading = None
-                if page:
-                    self.start_loading(group, page[-1][0])
-        return self._chunks.popleft() if self._chunks and not self._is_over else None
-
 
 def poll_table(store: RecipientStore, rows: Iterable[TaskResult]) -> PollOutcome:
     """Update the store from the results in a table; rows of other recipients are ignored.
@@ -180,95 +172,39 @@ def poll_table(store: RecipientStore, rows: Iterable[TaskResult]) -> PollOutcome
     """
     store.start_poll()
     rows = iter(rows)
-    with closing(_BestRows(store.folder)) as spooled:
+    with closing(open_private(store.folder, _SCHEMA, _WHAT)) as best:
         while page := list(islice(rows, PAGE)):
             recipients = {row[1]: row for row in store.find_unfinished(list({row.biz_id for row in page}))}
-            best: dict[str, tuple[_Standing, TaskResult]] = {}
-            for row in page:
-                if row.biz_id not in recipients:
-                    continue
-                rank = _standing(row, store.criteria, recipients[row.biz_id][2])
-                if row.biz_id not in best or rank > best[row.biz_id][0]:
-                    best[row.biz_id] = rank, row
-            final = {
-                biz_id: row
-                for biz_id, (rank, row) in best.items()
-                if rank == _highest(row, recipients[biz_id][2])
-            }
-            store.record([recipients[biz_id] for biz_id in final], final)
-            spooled.offer(
-                (recipients[biz_id][0], rank, row)
-                for biz_id, (rank, row) in best.items()
-                if biz_id not in final
-            )
-        for results in spooled.pages():
+            ranked = [
+                _ranked(row, recipients[row.biz_id], store.criteria)
+                for row in page
+                if row.biz_id in recipients
+            ]
+            with written(_WHAT):
+                best.execute("BEGIN")
+                best.executemany(_BETTER, ranked)
+                best.execute("COMMIT")
+        cursor = best.execute("SELECT result FROM best ORDER BY number")
+        while found := cursor.fetchmany(PAGE):
+            results = {values[0]: TaskResult(*values) for values in (json.loads(text) for (text,) in found)}
             store.record(store.find_unfinished(list(results)), results)
     return PollOutcome(calls=1)
 
 
-_Standing = tuple[int, float, int]
 _PROGRESS = {FOREIGN: 0, WAITING: 1, NOT_REACHED: 2, ANSWERED: 3}
 
 
-def _standing(row: TaskResult, criteria: CompletionCriteria, platform_task_id: str | None) -> _Standing:
-    return standing(row, platform_task_id, _PROGRESS[state_of(row, criteria, platform_task_id)])
+def _ranked(
+    row: TaskResult, recipient: RecipientRow, criteria: CompletionCriteria
+) -> tuple[int, int, float, int, str]:
+    """Return a row for the table of the best: number of the recipient, standing, result."""
+    number, _, platform_task_id = recipient
+    progress = _PROGRESS[state_of(row, criteria, platform_task_id)]
+    values = row.biz_id, row.came, row.status, row.task_id, row.created_at
+    return number, *standing(row, platform_task_id, progress), json.dumps(values, default=str)
 
 
-def _highest(row: TaskResult, platform_task_id: str | None) -> _Standing | None:
-    """Return the standing that no later row can surpass; None for a dated row: a newer one can."""
-    if row.created_at is not None:
-        return None
-    return 1 if platform_task_id is None else 2, -math.inf, _PROGRESS[ANSWERED]
-
-
-class _BestRows:
-    """Holds the best row so far of each recipient, where a later row may surpass it. On disk: up to a million rows.
-
-    :param folder: for its file; empty: the system's folder for temporary files.
-    """
-
-    def __init__(self, folder: str) -> None:
-        self._db: sqlite3.Connection | None = None
-        self._folder = folder
-
-    def close(self) -> None:
-        if self._db is not None:
-            self._db.close()
-
-    def offer(self, rows: Iterable[tuple[int, _Standing, TaskResult]]) -> None:
-        """Keep each row that is better than the stored one.
-
-        :param rows: number of the recipient, standing, row.
-        :raises SpoolError: the disk is full.
-        """
-        values = [
-            (
-                number,
-                *rank,
-                json.dumps((row.biz_id, row.came, row.status, row.task_id, row.created_at), default=str),
-            )
-            for number, rank, row in rows
-        ]
-        if not values:
-            return
-        if self._db is None:
-            self._db = open_private(self._folder, _SCHEMA, _WHAT)
-        with written(_WHAT):
-            self._db.execute("BEGIN")
-            self._db.executemany(_BETTER, values)
-            self._db.execute("COMMIT")
-
-    def pages(self) -> Iterator[dict[str, TaskResult]]:
-        """Yield the best rows, by ``biz_id``, a page at a time."""
-        if self._db is None:
-            return
-        cursor = self._db.execute("SELECT result FROM best ORDER BY number")
-        while page := cursor.fetchmany(PAGE):
-            results = [TaskResult(*json.loads(result)) for (result,) in page]
-            yield {result.biz_id: result for result in results}
-
-
-_WHAT = "the private list of results that a later row may surpass"
+_WHAT = "the private list of the best row of each recipient"
 _SCHEMA = """
 CREATE TABLE best (
     number INTEGER PRIMARY KEY, own INTEGER NOT NULL, moment REAL NOT NULL, progress INTEGER NOT NULL,

@@ -8,9 +8,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
-
-from airflow_provider_lingyang.cancellation import SIGNAL_POLL_INTERVAL
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 _CANCEL_GRACE = 2.0
@@ -32,61 +30,47 @@ def run_with_main_thread_calls(function: Callable[..., Coroutine[Any, Any, T]]) 
     :return: what the coroutine returns.
     :raises Exception: what the coroutine raises.
     """
-    return _Run(function).run()
+    calls: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], Any] | None] = queue.SimpleQueue()
+    running: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+    outcome: Future[T] = Future()
 
-
-class _Run(Generic[T]):
-    def __init__(self, function: Callable[..., Coroutine[Any, Any, T]]) -> None:
-        self._function = function
-        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], Any] | None] = (
-            queue.SimpleQueue()
-        )
-        self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
-        self._outcome: Future[T] = Future()
-
-    async def _offload(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    async def offload(function: Callable[..., Any], *arguments: Any) -> Any:
         future: Future[Any] = Future()
-        self._calls.put((future, function, arguments))
+        calls.put((future, function, arguments))
         return await asyncio.wrap_future(future)
 
-    def run(self) -> T:
-        thread = threading.Thread(target=self._run_loop, name="lingyang-poll", daemon=True)
-        thread.start()
+    async def run() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        running.set_result((asyncio.get_running_loop(), task))
+        return await function(offload)
+
+    def run_loop() -> None:
         try:
-            while (call := self._next_call(thread)) is not None:
-                future, function, arguments = call
-                if not future.set_running_or_notify_cancel():
-                    continue
-                try:
-                    future.set_result(function(*arguments))
-                except Exception as error:
-                    future.set_exception(error)
-        except BaseException:
-            if self._running is not None:
-                loop, task = self._running
-                with suppress(RuntimeError):  # The loop has just closed.
-                    loop.call_soon_threadsafe(task.cancel)
-            thread.join(_CANCEL_GRACE)
-            raise
-        thread.join()
-        return self._outcome.result()
-
-    def _next_call(self, thread: threading.Thread) -> tuple[Future[Any], Callable[..., Any], Any] | None:
-        while thread.is_alive():
-            with suppress(queue.Empty):
-                return self._calls.get(timeout=SIGNAL_POLL_INTERVAL)
-        return None
-
-    def _run_loop(self) -> None:
-        async def run() -> T:
-            task = asyncio.current_task()
-            assert task is not None
-            self._running = asyncio.get_running_loop(), task
-            return await self._function(self._offload)
-
-        try:
-            self._outcome.set_result(asyncio.run(run()))
+            outcome.set_result(asyncio.run(run()))
         except BaseException as error:
-            self._outcome.set_exception(error)
+            outcome.set_exception(error)
         finally:
-            self._calls.put(None)
+            calls.put(None)
+
+    thread = threading.Thread(target=run_loop, name="lingyang-poll", daemon=True)
+    thread.start()
+    try:
+        # A signal handler that raises interrupts the wait.
+        while (call := calls.get()) is not None:
+            future, blocking, arguments = call
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(blocking(*arguments))
+            except Exception as error:
+                future.set_exception(error)
+    except BaseException:
+        if running.done():
+            loop, task = running.result()
+            with suppress(RuntimeError):  # The loop has just closed.
+                loop.call_soon_threadsafe(task.cancel)
+        thread.join(_CANCEL_GRACE)
+        raise
+    thread.join()
+    return outcome.result()

@@ -104,7 +104,7 @@ class RecipientStore:
         self._count_values = count_values
         self._max_results_kept = max_results_kept
         self._keeps_results = False
-        self._takes_results = count_values or max_results_kept > 0 or on_results is not None
+        self._takes_results = count_values or on_results is not None
         self._code_if_unknown = _CODES[state_if_unknown]
         self._on_results = on_results
         # A small cache: a triggerer may hold many stores.
@@ -195,10 +195,10 @@ class RecipientStore:
         return [row for row in rows if states[row[0] - 1] >= _FIRST_UNFINISHED]
 
     def find_unfinished(self, biz_ids: Sequence[str]) -> list[RecipientRow]:
-        """Return the unfinished recipients among some ids; :data:`PAGE` ids at most."""
+        """Return the unfinished recipients among some ids, in the order of their numbers; :data:`PAGE` ids at most."""
         marks = ",".join("?" * len(biz_ids))
-        rows = self._db.execute(f"{_SELECT} WHERE biz_id IN ({marks})", tuple(biz_ids)).fetchall()
-        return self._still_unfinished(rows)
+        rows = self._db.execute(f"{_SELECT} WHERE biz_id IN ({marks}) ORDER BY number", tuple(biz_ids))
+        return self._still_unfinished(rows.fetchall())
 
     def update_states(
         self, recipients: Sequence[RecipientRow], results: Mapping[str, TaskResult], pending: PendingWrites
@@ -236,7 +236,7 @@ class RecipientStore:
             pending.rows.append((number, *_storable_result(result)))
         if self._count_values and state == ANSWERED:
             pending.values.update(self._values(result))
-        if (self._count_values or self._on_results is not None) and not result.readable:
+        if not result.readable:
             self._count_unreadable(result)
 
     def _count_status(self, status: str) -> None:
