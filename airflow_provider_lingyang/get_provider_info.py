@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_lingyang.config.connection_form import CONN_TYPE, conn_fields, field_behaviour
+from airflow_provider_lingyang.config.connection import CONN_TYPE
+from airflow_provider_lingyang.config.connection_form import conn_fields, field_behaviour
 
 
 def get_provider_info() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from airflow_provider_lingyang.config.connection_form import FIELDS, field_behaviour
+from airflow_provider_lingyang.config.connection import LingyangConnection
 from airflow_provider_lingyang.gateway import error_codes, errors
 from airflow_provider_lingyang.gateway.error_classification import rule_for
 from airflow_provider_lingyang.gateway.errors import LingyangError, Replay, RequestRefusedError
@@ -118,12 +118,25 @@ def test_the_messages_that_the_chinese_one_explains_are_messages_of_the_package(
     assert [message for message in messages if not any(message in text for text in texts)] == []
 
 
-def test_the_chinese_one_has_every_field_of_the_connection_s_form() -> None:
-    labels = dict(field_behaviour()["relabeling"])
-    labels |= {field.name: field.label for field in FIELDS}
-    assert [row[:2] for row in rows(section(CHINESE, "连接"))] == [
-        [label, f"`{name}`"] for name, label in labels.items()
+def test_the_tables_of_the_connection_are_those_of_its_model() -> None:
+    fields = [
+        [str(field.title), f"`{name}`", shown(field.default), str(field.description)]
+        for name, field in LingyangConnection.model_fields.items()
     ]
+    english, chinese = rows(section(ENGLISH, "Connection")), rows(section(CHINESE, "连接"))
+    assert [[*row[:3], row[3].replace("`", "")] for row in english] == fields
+    assert [row[:2] for row in chinese] == [field[:2] for field in fields]
+    # An empty lookup_settle depends on the timeout.
+    assert [row[2] for row in chinese if row[1] != "`lookup_settle`"] == [
+        field[2] for field in fields if field[1] != "`lookup_settle`"
+    ]
+
+
+def shown(default: Any) -> str:
+    """A default as the tables show it."""
+    if isinstance(default, str):
+        return f"`{default}`" if default else ""
+    return {None: "", False: "false"}.get(default, f"{default:g}" if default else "")
 
 
 def test_the_chinese_one_has_every_argument_of_the_operator() -> None:

@@ -1,150 +1,38 @@
 """The form of a connection of type ``lingyang``: one description for both ways in which Airflow asks for it.
 
-Airflow 3.2 and later read it from the provider's metadata, earlier versions from the hook's classmethods. Airflow
-reads the metadata while it starts, so nothing is imported here.
+Airflow 3.2 and later read it from the provider's metadata, earlier versions from the hook's classmethods.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, get_args, get_origin
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from airflow_provider_lingyang.config.connection import EXTRA_FIELDS, LingyangConnection, input_of
+from airflow_provider_lingyang.gateway.errors import LingyangConfigError
 
-CONN_TYPE = "lingyang"
-
-
-class Field(NamedTuple):
-    """A field that is kept in the connection's extra. Every one may stay empty.
-
-    :param kind: what it takes; ``json`` is an object.
-    :param help: shown below it.
-    :param placeholder: shown in it while it is empty, by Airflow 2.
-    :param choices: what may be chosen, the default first.
-    :param least: the smallest number.
-    """
-
-    name: str
-    label: str
-    kind: Literal["text", "secret", "number", "integer", "boolean", "json"]
-    help: str
-    placeholder: str = ""
-    choices: tuple[str, ...] = ()
-    least: int | None = None
-
-
-FIELDS = (
-    Field(
-        "session_token",
-        "Session token",
-        "secret",
-        "The user session. Only where your API needs one.",
-    ),
-    Field(
-        "sign_method",
-        "Sign method",
-        "text",
-        "How requests are signed. Leave it unless your gateway accepts only another one.",
-        choices=("hmac-sha256", "hmac", "md5"),
-    ),
-    Field(
-        "timeout",
-        "Timeout (seconds)",
-        "number",
-        "For the connection to be made (10 at most), and again for the whole answer. Empty: 30.",
-        placeholder="30",
-    ),
-    Field(
-        "max_attempts",
-        "Attempts",
-        "integer",
-        "How often one request is sent; a submission only when it provably was not executed. Empty: 3.",
-        placeholder="3",
-        least=1,
-    ),
-    Field(
-        "max_requests_per_second",
-        "Requests per second",
-        "number",
-        "Holds requests back; at least 1/3600. Empty: as fast as they are answered.",
-    ),
-    Field(
-        "result_query",
-        "Result query (JSON)",
-        "json",
-        "A JSON object that describes how results are looked up: method, request_param, biz_ids_field, max_biz_ids, "
-        "items_path, status_field, done_values, failed_values and others; the README has them all. "
-        "Empty: results cannot be looked up.",
-        placeholder='{"method": "…", "biz_ids_field": "…", "items_path": "…"}',
-    ),
-    Field(
-        "lookup_settle",
-        "Look-up settles after (seconds)",
-        "number",
-        "By then the look-up knows of every executed request, so that not found means not executed. At least the "
-        "timeout. Empty: 30, or twice the timeout if that is more.",
-        placeholder="30",
-    ),
-    Field(
-        "dedupes_by_code",
-        "Gateway de-duplicates by code",
-        "boolean",
-        "Switch it on only if you know that your gateway executes a task_unique_code only once: a request whose answer "
-        "was lost is then sent again. If it does not, people are called twice.",
-    ),
-    Field(
-        "plan_variables_as_text",
-        "Plan variables as text",
-        "boolean",
-        "Switch it on if your plan takes text only: numbers, booleans and lists in input_params are then sent as text.",
-    ),
-    Field(
-        "international_numbers",
-        "Numbers of other countries",
-        "text",
-        "Whether phone numbers with +, or 00, and another country's code may be called or texted: such calls are dear "
-        "and often blocked.",
-        choices=("refuse", "allow"),
-    ),
-    Field(
-        "console_url",
-        "Address of a plan in the console",
-        "text",
-        "With {plan_id} where the plan's number goes; tasks then link to their plan. Empty: no link.",
-        placeholder="https://…/plans/{plan_id}",
-    ),
-)
-EXTRA_FIELDS = tuple(field.name for field in FIELDS)
-"""Every key that the connection's extra may hold."""
-
-_HIDDEN = ("schema", "port")
-_LABELS = {"host": "Gateway URL", "login": "App key", "password": "App secret"}
-_PLACEHOLDERS = {
-    "host": "https://eco.taobao.com/router/rest",
-    "login": "the number that the platform gave your app",
-    "password": "the app's secret",
-}
 _KEPT = "RATHER_LONG_SENSITIVE_FIELD_PLACEHOLDER"
 """What Airflow 2 shows in the place of a secret, and takes for the stored one when it comes back."""
-_TYPES = {"text": "string", "secret": "string", "json": "object"}
+_FIELDS = LingyangConnection.model_fields
 
 
 def conn_fields() -> dict[str, dict[str, Any]]:
-    """Return the fields as the provider's metadata describes them (Airflow 3.2 and later)."""
+    """Return the fields of the extra as the provider's metadata describes them (Airflow 3.2 and later)."""
     return {
-        field.name: {"label": field.label, "description": field.help, "schema": _schema(field)}
-        for field in FIELDS
+        name: {"label": _FIELDS[name].title, "description": _help(name), "schema": _schema(name)}
+        for name in EXTRA_FIELDS
     }
 
 
 def field_behaviour() -> dict[str, Any]:
     """Return what becomes of the fields that every connection has, with the keys of Airflow's hooks."""
-    placeholders = {field.name: field.placeholder for field in FIELDS if field.placeholder}
+    placeholders = {
+        name: field.examples[0] if field.examples else _if_empty(name) for name, field in _FIELDS.items()
+    }
     return {
-        "hidden_fields": list(_HIDDEN),
-        "relabeling": dict(_LABELS),
-        "placeholders": _PLACEHOLDERS | placeholders,
+        "hidden_fields": ["schema", "port"],
+        "relabeling": {name: field.title for name, field in _FIELDS.items() if name not in EXTRA_FIELDS},
+        "placeholders": {name: text for name, text in placeholders.items() if text},
     }
 
 
@@ -182,7 +70,7 @@ def widgets() -> dict[str, Any]:
     class ChoiceWidget(BS3TextFieldWidget):  # type: ignore[misc]
         """A drop-down. Airflow takes no field that would bring its own."""
 
-        def __init__(self, choices: tuple[str, ...]) -> None:
+        def __init__(self, choices: list[str]) -> None:
             self.choices = choices
 
         def __call__(self, field: Any, **_: Any) -> Any:
@@ -200,7 +88,6 @@ def widgets() -> dict[str, Any]:
             return select.format(field.id, field.name, Markup("").join(options))
 
     def can_be_right(form: Any, field: Any) -> None:
-        from airflow_provider_lingyang.gateway.errors import LingyangConfigError
         from airflow_provider_lingyang.lookup.query import ResultQuery
 
         try:
@@ -208,46 +95,54 @@ def widgets() -> dict[str, Any]:
         except LingyangConfigError as error:
             raise ValidationError(str(error)) from None
 
-    kinds: Mapping[str, tuple[Any, Any, list[Any]]] = {
-        "text": (StringField, BS3TextFieldWidget, []),
+    kinds: dict[str, tuple[Any, Any, list[Any]]] = {
+        "string": (StringField, BS3TextFieldWidget, []),
         "secret": (PasswordField, SecretWidget, []),
         "number": (StringField, BS3TextFieldWidget, []),
         "integer": (IntegerField, BS3TextFieldWidget, []),
-        "json": (StringField, JsonWidget, [can_be_right]),
+        "object": (StringField, JsonWidget, [can_be_right]),
     }
     made: dict[str, Any] = {}
-    for field in FIELDS:
-        if field.kind == "boolean":
-            made[field.name] = BooleanField(field.label, description=field.help, default=False)
+    for name in EXTRA_FIELDS:
+        kind, schema = input_of(name).type, _schema(name)
+        shown = {"label": _FIELDS[name].title, "description": _help(name), "default": schema.get("default")}
+        if kind == "boolean":
+            made[name] = BooleanField(**shown)
             continue
-        kind, make_widget, checks = kinds[field.kind]
-        if field.choices:
-            widget, checks = ChoiceWidget(field.choices), [any_of(list(field.choices))]
+        make_field, make_widget, checks = kinds[kind]
+        if choices := schema.get("enum"):
+            widget, checks = ChoiceWidget(choices), [any_of(choices)]
         else:
             widget = make_widget()
-        made[field.name] = kind(
-            field.label,
-            validators=[Optional(), *checks],
-            description=field.help,
-            default=field.choices[0] if field.choices else None,
-            widget=widget,
-        )
-        if field.kind == "json" and hasattr(made[field.name], "param"):
+        made[name] = make_field(validators=[Optional(), *checks], widget=widget, **shown)
+        if kind == "object" and hasattr(made[name], "param"):
             # What stands in for WTForms in Airflow 3.0 and 3.1: with this it is edited and checked as JSON there, too,
             # and an object that the connection holds is not shown, and saved, as "[object Object]".
-            made[field.name].param.schema["type"] = _schema(field)["type"]
+            made[name].param.schema["type"] = schema["type"]
     return made
 
 
-def _schema(field: Field) -> dict[str, Any]:
+def _schema(name: str) -> dict[str, Any]:
+    field, (kind, _, minimum) = _FIELDS[name], input_of(name)
     # Without "null" the form would insist on a value.
-    schema: dict[str, Any] = {"type": [_TYPES.get(field.kind, field.kind), "null"]}
-    if field.kind == "secret":
+    schema: dict[str, Any] = {"type": ["string" if kind == "secret" else kind, "null"]}
+    if kind == "secret":
         schema["format"] = "password"
-    if field.kind == "boolean":
-        schema["default"] = False
-    if field.choices:
-        schema |= {"enum": list(field.choices), "default": field.choices[0]}
-    if field.least is not None:
-        schema["minimum"] = field.least
+    if kind == "boolean":
+        schema["default"] = field.default
+    if get_origin(field.annotation) is Literal:
+        schema |= {"enum": list(get_args(field.annotation)), "default": field.default}
+    if minimum is not None:
+        schema["minimum"] = minimum
     return schema
+
+
+def _help(name: str) -> str:
+    default = _if_empty(name)
+    return f"{_FIELDS[name].description}" + (f" Empty: {default}." if default else "")
+
+
+def _if_empty(name: str) -> str:
+    """Return the number that an empty field means; no text where it means none."""
+    default = _FIELDS[name].default
+    return f"{default:g}" if input_of(name).type in ("number", "integer") and default is not None else ""

@@ -14,7 +14,8 @@ from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 from pydantic import ValidationError
 
-from airflow_provider_lingyang.config.connection_form import CONN_TYPE, field_behaviour, widgets
+from airflow_provider_lingyang.config.connection import CONN_TYPE, LingyangConnection
+from airflow_provider_lingyang.config.connection_form import field_behaviour, widgets
 from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.dates import parse_date
 from airflow_provider_lingyang.gateway.error_codes import LOOK_UP
@@ -24,7 +25,6 @@ from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest,
 from airflow_provider_lingyang.gateway.parameters import parameter_texts
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
-from airflow_provider_lingyang.hooks import connection
 from airflow_provider_lingyang.lookup.answer import LookupAnswer
 from airflow_provider_lingyang.lookup.client import fetch_results, look_up
 from airflow_provider_lingyang.lookup.query import ResultQuery, TaskResult
@@ -82,44 +82,60 @@ class LingyangHook(BaseHook):
     @property
     def settings(self) -> GatewaySettings:
         """The settings of the connection. Its credentials are masked in logs from the first use on."""
-        return connection.client_settings(self._get_connection())
+        return _client_settings(self._get_connection())
 
     @property
     def result_query(self) -> ResultQuery | None:
         """The look-up that the connection describes, if it describes one."""
-        return connection.result_query(self._get_connection())
+        described = self._read("result_query").result_query
+        # The form of Airflow 3 shows an empty object as a list.
+        if described in (None, {}, []):
+            return None
+        return ResultQuery.parse(described, where=f"connection {self.lingyang_conn_id!r}")
 
     @property
     def max_requests_per_second(self) -> float | None:
         """The connection's rate limit; None: as fast as requests are answered."""
-        return connection.max_requests_per_second(self._get_connection())
+        return self._read("max_requests_per_second").max_requests_per_second
 
     @property
     def lookup_settle(self) -> float:
-        """Seconds after which a look-up knows of every executed request."""
-        return connection.lookup_settle(self._get_connection())
+        """Seconds after which a look-up knows of every executed request: by default 30, or twice the timeout.
+
+        :raises LingyangConfigError: it is no number, or less than the timeout.
+        """
+        timeout, seconds = self.settings.timeout, self._read("lookup_settle").lookup_settle
+        if seconds is None:
+            return max(30.0, 2 * timeout)
+        if seconds < timeout:
+            raise LingyangConfigError(
+                f"connection {self.lingyang_conn_id!r}: lookup_settle ({seconds:g}) must be at least timeout "
+                f"({timeout:g}): a request may be under way for that long, and a recipient that is not found before it "
+                "arrives would be contacted twice"
+            )
+        return seconds
 
     @property
     def dedupes_by_code(self) -> bool:
         """Whether the gateway executes a ``task_unique_code`` only once, as the connection states."""
-        return connection.dedupes_by_code(self._get_connection())
+        return self._read("dedupes_by_code").dedupes_by_code
 
     @property
     def plan_variables_as_text(self) -> bool:
         """Whether every plan variable is sent as text."""
-        return connection.plan_variables_as_text(self._get_connection())
+        return self._read("plan_variables_as_text").plan_variables_as_text
 
     @property
     def allows_international_numbers(self) -> bool:
         """Whether a recipient's phone number may be another country's."""
-        return connection.allows_international_numbers(self._get_connection())
+        return self._read("international_numbers").international_numbers == "allow"
 
     def plan_url(self, plan_id: int) -> str | None:
         """Return the address of a plan in the console, or None where the connection has no ``console_url``.
 
         :raises LingyangConfigError: its ``console_url`` cannot be right.
         """
-        template = connection.console_url(self._get_connection())
+        template = self._read("console_url").console_url
         return None if template is None else template.format(plan_id=plan_id)
 
     def new_client(self, *, max_attempts: int | None = None) -> GatewayClient:
@@ -153,9 +169,7 @@ class LingyangHook(BaseHook):
             with self._explain_missing():
                 conn = await get_async_connection(self.lingyang_conn_id, self)
             self._use(conn)
-        return AsyncGatewayClient(
-            self.settings, max_requests_per_second=connection.max_requests_per_second(self._get_connection())
-        )
+        return AsyncGatewayClient(self.settings, max_requests_per_second=self.max_requests_per_second)
 
     def close(self) -> None:
         """Close the client."""
@@ -283,6 +297,10 @@ class LingyangHook(BaseHook):
             filter(None, ("The gateway accepts the App key and the signature", clock, proves))
         )
 
+    def _read(self, field: str) -> LingyangConnection:
+        """Return the connection with one field checked: one that is not used holds up no call."""
+        return LingyangConnection.read(self._get_connection(), field)
+
     def _get_connection(self) -> Connection:
         if self._connection is None:
             with self._explain_missing():
@@ -307,11 +325,33 @@ class LingyangHook(BaseHook):
             raise LingyangConfigError(
                 f"connection {self.lingyang_conn_id!r} is of type {conn.conn_type!r}, not {self.conn_type!r}"
             )
-        settings = connection.client_settings(conn)
-        for secret in settings.credentials:
+        for secret in _client_settings(conn).credentials:
             mask_secret(secret)
             mask_secret(quote_plus(secret))
         self._connection = conn
+
+
+def _client_settings(conn: Connection) -> GatewaySettings:
+    fields = LingyangConnection.read(
+        conn, "host", "login", "password", "session_token", "sign_method", "timeout", "max_attempts"
+    )
+    if conn.port or conn.schema:
+        raise LingyangConfigError(
+            f"connection {conn.conn_id!r}: host takes the full gateway URL; leave port and schema empty "
+            "(in a URI, write its / as %2F and its : as %3A)"
+        )
+    try:
+        return GatewaySettings(
+            url=fields.host.rstrip("/"),
+            app_key=fields.login,
+            app_secret=fields.password,
+            session_token=fields.session_token or None,
+            sign_method=fields.sign_method,
+            timeout=fields.timeout,
+            max_attempts=fields.max_attempts,
+        )
+    except LingyangConfigError as error:
+        raise LingyangConfigError(f"connection {conn.conn_id!r}: {error}") from None
 
 
 def _skew_seconds(reported: Any, asked: datetime, answered: datetime) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from airflow_provider_lingyang.config.connection_form import FIELDS
+from airflow_provider_lingyang.config.connection_form import conn_fields
 from airflow_provider_lingyang.sandbox import APP_KEY, APP_SECRET, SESSION
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 from tests.browser.conftest import DAG, PEOPLE, WAVES
@@ -81,9 +81,9 @@ def test_the_form_has_every_field_with_its_help_and_hides_what_has_no_meaning(pa
     section(page, "Extra Fields")
     page.see(EDITOR)
     said = page.text(DIALOG)
-    for each in FIELDS:
-        assert each.label in said
-        assert each.help in said
+    for each in conn_fields().values():
+        assert each["label"] in said
+        assert each["description"] in said
     assert page.see(field("element_session_token")).get_attribute("type") == "password"
     # Every method has an m.
     page.write("//*[@id='element_sign_method']//input[@role='combobox']", "m")
