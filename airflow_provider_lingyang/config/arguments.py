@@ -12,10 +12,6 @@ from typing import Any, TypeGuard
 from airflow_provider_lingyang.gateway.dates import in_china, parse_date
 from airflow_provider_lingyang.identity import LOST_LEDGER, lost_key, settle_key
 
-LEDGER_PATIENCE = 60
-"""Seconds: default of ``[lingyang] ledger_patience``."""
-RECEIVER_LIMIT_PATIENCE = 1800
-"""Seconds: default of ``[lingyang] receiver_limit_patience``."""
 TASK_FIELDS = (
     "biz_id",
     "phone_number",

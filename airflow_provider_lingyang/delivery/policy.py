@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from airflow_provider_lingyang.config.arguments import LEDGER_PATIENCE, RECEIVER_LIMIT_PATIENCE
+from airflow_provider_lingyang.config.options import LEDGER_PATIENCE, RECEIVER_LIMIT_PATIENCE
 from airflow_provider_lingyang.ledger.base import INTENT_LIFE
 
 _AHEAD = 8
