@@ -48,12 +48,17 @@ def _plan_address(value: Any) -> str:
     return template
 
 
-_TEXT = PlainValidator(_text)
 # JSON's true is no number.
-_NUMBER = BeforeValidator(lambda value: float(str(value)))
-_SWITCH = BeforeValidator(
-    lambda value: {"": False, "none": False, "false": False, "true": True}.get(str(value).strip().lower())
-)
+_READ_NUMBER = BeforeValidator(lambda value: float(str(value)))
+_Text = Annotated[str, PlainValidator(_text), Input("string")]
+_Secret = Annotated[str, PlainValidator(_text), Input("secret")]
+_Switch = Annotated[
+    bool,
+    BeforeValidator(
+        lambda value: {"": False, "none": False, "false": False, "true": True}.get(str(value).strip().lower())
+    ),
+    Input("boolean", "true or false"),
+]
 
 
 class LingyangConnection(BaseModel):
@@ -65,22 +70,22 @@ class LingyangConnection(BaseModel):
 
     model_config = ConfigDict(defer_build=True, frozen=True)
 
-    host: Annotated[str, _TEXT, Input("string")] = Field(
+    host: _Text = Field(
         "",
         title="Gateway URL",
         description="The full gateway URL: https, or http to this machine (a sandbox).",
         examples=["https://eco.taobao.com/router/rest"],
     )
-    login: Annotated[str, _TEXT, Input("string")] = Field(
+    login: _Text = Field(
         "",
         title="App key",
         description="The number that the platform gave your app.",
         examples=["the number that the platform gave your app"],
     )
-    password: Annotated[str, _TEXT, Input("secret")] = Field(
+    password: _Secret = Field(
         "", repr=False, title="App secret", description="The app's secret.", examples=["the app's secret"]
     )
-    session_token: Annotated[str, _TEXT, Input("secret")] = Field(
+    session_token: _Secret = Field(
         "", repr=False, title="Session token", description="The user session. Only where your API needs one."
     )
     sign_method: Annotated[
@@ -93,7 +98,7 @@ class LingyangConnection(BaseModel):
         description="How requests are signed: hmac-sha256, hmac or md5. Leave it unless your gateway accepts only "
         "another one.",
     )
-    timeout: Annotated[float, _NUMBER, Input("number", "a number")] = Field(
+    timeout: Annotated[float, _READ_NUMBER, Input("number", "a number")] = Field(
         30.0,
         title="Timeout (seconds)",
         description="For the connection to be made (10 at most), and again for the whole answer; a sensor's look-up: "
@@ -107,7 +112,7 @@ class LingyangConnection(BaseModel):
         description="How often one request is sent at most; a submission only when it provably was not executed.",
     )
     max_requests_per_second: Annotated[
-        float | None, _NUMBER, Input("number", "at least 1/3600, one request an hour")
+        float | None, _READ_NUMBER, Input("number", "at least 1/3600, one request an hour")
     ] = Field(
         None,
         ge=1 / 3600,
@@ -123,25 +128,25 @@ class LingyangConnection(BaseModel):
         "Empty: results cannot be looked up.",
         examples=['{"method": "…", "biz_ids_field": "…", "items_path": "…"}'],
     )
-    lookup_settle: Annotated[float | None, _NUMBER, Input("number", "a number of seconds up to 86400")] = (
-        Field(
-            None,
-            ge=0,
-            le=86_400,
-            allow_inf_nan=False,
-            title="Look-up settles after (seconds)",
-            description="By then the look-up knows of every executed request, so that not found means not executed. At "
-            "least the timeout. Empty: 30, or twice the timeout if that is more.",
-            examples=["30"],
-        )
+    lookup_settle: Annotated[
+        float | None, _READ_NUMBER, Input("number", "a number of seconds up to 86400")
+    ] = Field(
+        None,
+        ge=0,
+        le=86_400,
+        allow_inf_nan=False,
+        title="Look-up settles after (seconds)",
+        description="By then the look-up knows of every executed request, so that not found means not executed. At "
+        "least the timeout. Empty: 30, or twice the timeout if that is more.",
+        examples=["30"],
     )
-    dedupes_by_code: Annotated[bool, _SWITCH, Input("boolean", "true or false")] = Field(
+    dedupes_by_code: _Switch = Field(
         False,
         title="Gateway de-duplicates by code",
         description="Switch it on only if you know that your gateway executes a task_unique_code only once: a request "
         "whose answer was lost is then sent again as it was. If it does not, recipients are contacted twice.",
     )
-    plan_variables_as_text: Annotated[bool, _SWITCH, Input("boolean", "true or false")] = Field(
+    plan_variables_as_text: _Switch = Field(
         False,
         title="Plan variables as text",
         description="Switch it on if your plan takes text only: numbers, booleans and lists in input_params are then "

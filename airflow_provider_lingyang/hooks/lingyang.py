@@ -14,7 +14,7 @@ from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 from pydantic import ValidationError
 
-from airflow_provider_lingyang.config.connection import CONN_TYPE, LingyangConnection
+from airflow_provider_lingyang.config.connection import CONN_TYPE, EXTRA_FIELDS, LingyangConnection
 from airflow_provider_lingyang.config.connection_form import field_behaviour, widgets
 from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.dates import parse_date
@@ -273,8 +273,8 @@ class LingyangHook(BaseHook):
                 self.settings, timeout=min(_TEST_TIMEOUT, self.settings.timeout), max_attempts=1
             )
             # Fields that only submitting or waiting needs are checked now rather than then.
-            _ = self.max_requests_per_second, self.lookup_settle, self.dedupes_by_code, self.plan_url(0)
-            _ = self.plan_variables_as_text, self.allows_international_numbers
+            LingyangConnection.read(self._get_connection(), *EXTRA_FIELDS)
+            _ = self.lookup_settle
             query = self.result_query
             with GatewayClient(settings) as client:
                 asked = datetime.now(UTC)
