@@ -299,7 +299,7 @@ class Campaign:
         )
         queue = SendQueue(audience)
         builder = RequestBuilder(queue, identity, spec.batch_size, spec.use_book_info)
-        with SenderPool(new_wire, policy.max_in_flight + policy.ahead) as sender_pool:
+        with SenderPool(new_wire, policy.max_in_flight) as sender_pool:
             reconciler = look_up and Reconciler(
                 lambda biz_ids: sender_pool.run_exclusively(lambda _: look_up(biz_ids), cancellation),
                 cancellation,

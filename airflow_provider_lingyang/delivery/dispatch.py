@@ -11,6 +11,10 @@ from airflow_provider_lingyang.gateway.errors import LingyangError
 from airflow_provider_lingyang.ledger.base import Intent
 
 
+class NotDispatched(Exception):
+    """Sending was forbidden before a byte of the request was written."""
+
+
 @dataclass(frozen=True, slots=True)
 class RetriedRequest:
     """A request in doubt of an earlier try that is sent again under its code.
@@ -38,8 +42,10 @@ class Dispatch:
     settled_at: float = 0.0
     fresh_until: float = 0.0
     attempts: int = 0
-    left: bool = False
-    left_at: float = 0.0
+    is_sent: bool = False
+    """Whether a byte of the last attempt may have been written."""
+    dispatched_at: float = 0.0
+    """When the last attempt was handed to a sender thread: no byte of it was written before."""
     ended_at: float = 0.0
     """When the last attempt was over: from then on nothing of it can leave this machine."""
     booked: UnknownRequest | None = None

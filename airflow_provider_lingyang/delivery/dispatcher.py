@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,8 +12,7 @@ from itertools import islice
 from typing import Any
 
 from airflow_provider_lingyang.cancellation import SIGNAL_POLL_INTERVAL, Cancellation
-from airflow_provider_lingyang.delivery.concurrency_limiter import ConcurrencyLimiter, NotDispatched
-from airflow_provider_lingyang.delivery.dispatch import Dispatch, RetriedRequest
+from airflow_provider_lingyang.delivery.dispatch import Dispatch, NotDispatched, RetriedRequest
 from airflow_provider_lingyang.delivery.ledger_writer import LedgerWriter
 from airflow_provider_lingyang.delivery.manifest import BatchTally, Manifest
 from airflow_provider_lingyang.delivery.outcomes import OutcomeRecorder, provably_not_executed, reason
@@ -49,8 +49,8 @@ class Dispatcher:
     """Sends one campaign.
 
     The main thread decides and writes the ledger, the sender pool sends. A request leaves only after its intent was
-    written, and intents run at most twice ``max_in_flight`` ahead: that many are in doubt after a kill. The pool gets
-    a few requests more than may be under way; whether one leaves is decided when there is a place for it.
+    written, and intents run at most twice ``max_in_flight`` ahead: that many are in doubt after a kill. The main thread
+    decides whether a request is sent; the sender thread asks again when it has a connection, which may take long.
 
     :param queue: knows who was not executed and has to be sent to again.
     :param manifest: where every outcome is booked, before anything else happens.
@@ -92,15 +92,14 @@ class Dispatcher:
         self._writer = LedgerWriter(ledger, patience)
         self._limit = ReceiverLimit(ledger, patience, policy.receiver_limit_patience, clock)
         self._recorder = OutcomeRecorder(manifest, self._writer, self._limit)
-        self._limiter = ConcurrencyLimiter(policy.max_in_flight, self._may_be_sent, self._is_fresh)
-        # At a pace, the moment at which a request is handed out is the one at which it has to leave.
-        self._queued_at_most = policy.max_in_flight + (0 if schedule.is_paced else policy.ahead)
+        self._sending = threading.Lock()
+        """Held while a sender thread decides to send, and while the main thread forbids it for good."""
         self._intended: list[Dispatch] = []
         """Requests whose intents are being written."""
         self._ready: deque[Dispatch] = deque()
         self._dispatched: list[Dispatch] = []
         self._in_doubt: list[Dispatch] = []
-        self._ending: Exception | None = None
+        self._ending: BaseException | None = None
         self._wait = 0.0
         self._free_again = False
         self._failed = False
@@ -185,15 +184,16 @@ class Dispatcher:
     def _break_off(self, batch: BatchTally, error: BaseException) -> None:
         """Book and write down what is known, before an error ends the try."""
         self._broken_off = True
-        self._limiter.close()
-        for dispatch in [dispatch for dispatch in self._dispatched if not dispatch.left]:
-            self._dispatched.remove(dispatch)
-            self._undo_dispatch(batch, dispatch)
+        # From here on no request is sent that waits for its connection.
+        with self._sending:
+            self._ending = self._ending or error
         # What was answered meanwhile is known.
         while self._dispatched and (answer := self._sender_pool.next_result(0)) is not None:
-            # One that did not leave is taken back already, and may have answered so.
-            if answer[0] in self._dispatched:
-                self._record_result(batch, *answer)
+            self._record_result(batch, *answer)
+        for dispatch in [dispatch for dispatch in self._dispatched if not dispatch.is_sent]:
+            self._dispatched.remove(dispatch)
+            self._requeue(batch, dispatch)
+        batch.requests += len(self._dispatched)
         if self._dispatched:
             self._writer.leave_open()
         self._recorder.end_splits(batch)
@@ -218,7 +218,7 @@ class Dispatcher:
         if self._cancellation.requested() and self._ending is None:
             self._ending = SubmissionStopped("the task was asked to stop; no further request left")
         if self._cancellation.grace_expired() and (
-            dispatch := next((each for each in self._dispatched if each.left), None)
+            dispatch := next((each for each in self._dispatched if each.is_sent), None)
         ):
             raise SubmissionStopped(f"the task was asked to stop while {dispatch.request} was under way")
 
@@ -281,14 +281,9 @@ class Dispatcher:
     def _dispatch_ready(self, batch: BatchTally) -> None:
         """Let requests leave, as many as may."""
         self._wait = 0.0
-        while self._ready and len(self._dispatched) < self._queued_at_most:
+        while self._ready and len(self._dispatched) < self._policy.max_in_flight:
             # The task may have been asked to stop while the intents were written.
-            if (
-                self._ending is not None
-                or self._in_doubt
-                or self._writer.is_away
-                or self._cancellation.requested()
-            ):
+            if self._is_held():
                 return
             try:
                 self._wait = self._schedule.delay()
@@ -310,9 +305,8 @@ class Dispatcher:
                     return
             dispatch = self._ready.popleft()
             self._schedule.record_dispatch()
-            dispatch.attempts += 1
-            dispatch.left = False
-            batch.requests += 1
+            dispatch.is_sent = False
+            dispatch.dispatched_at = self._monotonic()
             # In doubt before it leaves, and until something definite is known: whatever may be raised, wherever, by a
             # signal or a bug, no recipient that may have been contacted is counted as not sent.
             dispatch.booked = dispatch.booked or self._manifest.doubt(
@@ -324,27 +318,30 @@ class Dispatcher:
     def _send_request(self, dispatch: Dispatch, wire: Wire) -> SubmitReceipt:
         """Send a request, in a sender's thread."""
         try:
-            return wire.submit_struct(
-                dispatch.request.struct, departure=lambda: self._limiter.acquire(dispatch)
-            )
+            return wire.submit_struct(dispatch.request.struct, before_send=lambda: self._begin_send(dispatch))
         finally:
-            # From when it left on it may have been slow to connect, to be read, to be answered: only now it is over.
+            # It may have been slow to connect, to be read, to be answered: only now it is over.
             dispatch.ended_at = self._monotonic()
 
-    def _may_be_sent(self, dispatch: Dispatch) -> bool:
-        """Whether a request may leave now; in a sender's thread."""
-        if self._ending is not None or self._in_doubt or self._writer.is_away:
-            return False
-        if self._cancellation.requested() or not self._schedule.is_open():
-            return False
-        # A process that was paused meanwhile must not send under an old intent.
-        dispatch.left_at = self._monotonic()
-        dispatch.left = self._is_fresh(dispatch)
-        return dispatch.left
+    def _is_held(self) -> bool:
+        """Whether no request may be sent for now. For any thread."""
+        ends = self._ending is not None or self._cancellation.requested()
+        return ends or bool(self._in_doubt) or self._writer.is_away
 
-    def _is_fresh(self, dispatch: Dispatch) -> bool:
-        """Whether no other process can have taken the intent over and waited for its end; in a sender's thread."""
-        return self._monotonic() <= dispatch.fresh_until
+    def _begin_send(self, dispatch: Dispatch) -> None:
+        """Note that a request is sent, now that it has a connection; in a sender's thread.
+
+        :raises NotDispatched: sending is forbidden meanwhile, or a process that was paused may have lost the intent.
+        """
+        with self._sending:
+            if (
+                self._is_held()
+                or not self._schedule.is_open()
+                # Last: another process that takes over counts on nothing being sent under an old intent.
+                or self._monotonic() > dispatch.fresh_until
+            ):
+                raise NotDispatched
+            dispatch.is_sent = True
 
     def _renew(self) -> bool:
         fresh_until = self._monotonic() + self._policy.intent_life
@@ -355,27 +352,31 @@ class Dispatcher:
         return True
 
     def _handle_next_result(self, batch: BatchTally) -> None:
-        """Wait a moment for an answer, and book it."""
-        waits_for_gate = self._ready and len(self._dispatched) < self._queued_at_most and self._wait > 0
+        """Wait a moment for an answer, and book it with all that have come: after a failure no request is sent."""
+        has_room = self._ready and len(self._dispatched) < self._policy.max_in_flight
         answer = self._sender_pool.next_result(
-            min(SIGNAL_POLL_INTERVAL, self._wait) if waits_for_gate else SIGNAL_POLL_INTERVAL
+            min(SIGNAL_POLL_INTERVAL, self._wait) if has_room and self._wait > 0 else SIGNAL_POLL_INTERVAL
         )
-        if answer is not None:
+        while answer is not None:
             dispatch, result = answer
             self._record_result(batch, dispatch, result)
             if not isinstance(result, (SubmitReceipt, Exception)):
                 raise result
+            answer = self._sender_pool.next_result(0)
 
     def _record_result(self, batch: BatchTally, dispatch: Dispatch, result: Any) -> None:
         self._dispatched.remove(dispatch)
+        if isinstance(result, NotDispatched):
+            self._requeue(batch, dispatch)
+            return
+        dispatch.attempts += 1
+        batch.requests += 1
         if isinstance(result, SubmitReceipt):
             if why := self._recorder.record_receipt(batch, dispatch, result):
                 self._doubt(dispatch, why, why)
         elif isinstance(result, RequestRefusedError) and not dispatch.ambiguous:
             log.warning("%s was refused: %s", dispatch.request, result)
             self._recorder.record_rejected(batch, dispatch, result)
-        elif isinstance(result, NotDispatched):
-            self._undo_dispatch(batch, dispatch)
         elif isinstance(result, ReceiverLimitedError) and not dispatch.ambiguous:
             self._book_receiver_limit(batch, dispatch, result)
         elif isinstance(result, LingyangError):
@@ -383,7 +384,6 @@ class Dispatcher:
         elif isinstance(result, Exception):
             dispatch.doubt.reason = type(result).__name__
             self._ending = self._ending or result
-        self._limiter.acknowledge_failure(dispatch)
 
     def _record_failure(self, batch: BatchTally, dispatch: Dispatch, error: LingyangError) -> None:
         request = dispatch.request
@@ -542,12 +542,6 @@ class Dispatcher:
         resolutions = resolve(self._reconciler if self._ending is None else None, requests)
         self._check_stop()
         return resolutions
-
-    def _undo_dispatch(self, batch: BatchTally, dispatch: Dispatch) -> None:
-        """Make a request ready again that did not leave."""
-        self._requeue(batch, dispatch)
-        dispatch.attempts -= 1
-        batch.requests -= 1
 
     def _requeue(self, batch: BatchTally, dispatch: Dispatch) -> None:
         """Make a request ready again."""

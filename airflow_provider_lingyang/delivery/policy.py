@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from airflow_provider_lingyang.config.options import LEDGER_PATIENCE, RECEIVER_LIMIT_PATIENCE
 from airflow_provider_lingyang.ledger.base import INTENT_LIFE
 
-_AHEAD = 8
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
@@ -35,11 +33,6 @@ class Policy:
     on_rejected: str = "continue"
     ledger_patience: float = LEDGER_PATIENCE
     receiver_limit_patience: float = RECEIVER_LIMIT_PATIENCE
-
-    @property
-    def ahead(self) -> int:
-        """Requests that are signed and encoded while they wait for one to be answered."""
-        return min(_AHEAD, self.max_in_flight - 1)
 
     @property
     def intent_life(self) -> float:

@@ -88,8 +88,8 @@ class ReceiverLimit:
         if split is None:
             return []
         split.accepted += 1
-        proven = [each for each in split.refused if each.ended_at <= dispatch.left_at]
-        split.refused = [each for each in split.refused if each.ended_at > dispatch.left_at]
+        proven = [each for each in split.refused if each.ended_at <= dispatch.dispatched_at]
+        split.refused = [each for each in split.refused if each.ended_at > dispatch.dispatched_at]
         return proven
 
     def end(self) -> list[Split]:

@@ -109,11 +109,6 @@ class SendSchedule:
         self._clock = clock
         self._limiter = RateLimiter(max_requests_per_second, monotonic=monotonic)
 
-    @property
-    def is_paced(self) -> bool:
-        """Whether there is a rate limit."""
-        return self._limiter.interval > 0
-
     def is_open(self) -> bool:
         """Whether a request that :meth:`delay` has let pass may still be sent. Thread-safe."""
         now = self._clock()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 from airflow_provider_lingyang.cancellation import SIGNAL_POLL_INTERVAL, Cancellation
@@ -17,10 +16,11 @@ T = TypeVar("T")
 class Wire(Protocol):
     """One connection to the gateway, for one thread. It sends each request once, without a retry."""
 
-    def submit_struct(
-        self, struct: str, *, departure: Callable[[], AbstractContextManager[object]]
-    ) -> SubmitReceipt:
-        """Send the JSON of one request, inside of what ``departure`` makes."""
+    def submit_struct(self, struct: str, *, before_send: Callable[[], None]) -> SubmitReceipt:
+        """Send the JSON of one request.
+
+        :param before_send: called when there is a connection; its error comes out, and nothing was sent.
+        """
 
     def close(self) -> None:
         """Close the connection."""

@@ -6,7 +6,7 @@ import http.client
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
@@ -27,10 +27,14 @@ from airflow_provider_lingyang.gateway.receipt import SubmitReceipt, read_receip
 from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
 from airflow_provider_lingyang.gateway.transport_errors import CONNECT_TIMEOUT
-from airflow_provider_lingyang.gateway.urllib3_connections import POOLS, NotConnectedError, Response
+from airflow_provider_lingyang.gateway.urllib3_connections import (
+    POOLS,
+    NotConnectedError,
+    Response,
+    before_send_hook,
+)
 
 T = TypeVar("T")
-Departure = Callable[[], AbstractContextManager[object]]
 
 _CHUNK = 64 * 1024
 
@@ -80,16 +84,21 @@ class GatewayClient:
         """Submit one request; see :meth:`submit_struct`."""
         return self.submit_struct(request.to_json())
 
-    def submit_struct(self, struct: str, *, departure: Departure = nullcontext) -> SubmitReceipt:
+    def submit_struct(self, struct: str, *, before_send: Callable[[], None] | None = None) -> SubmitReceipt:
         """Submit one request that is serialised already.
 
         :param struct: the JSON of an ``InitiativeBatchTaskRequest``.
-        :param departure: see :meth:`perform`.
+        :param before_send: called for each attempt when there is a connection; its error comes out, and nothing was
+            sent.
         :return: which tasks were accepted.
         :raises RequestRefusedError: the platform refused it.
         :raises LingyangError: the typed reason; its ``replay`` says whether it may have been executed.
         """
-        return self.perform(Call(SUBMIT_METHOD, {SUBMIT_PARAM: struct}, read_receipt), departure=departure)
+        token = before_send_hook.set(before_send)
+        try:
+            return self.perform(Call(SUBMIT_METHOD, {SUBMIT_PARAM: struct}, read_receipt))
+        finally:
+            before_send_hook.reset(token)
 
     def call(self, method: str, params: Mapping[str, str], *, idempotent: bool = False) -> Answer:
         """Call any method of the platform.
@@ -102,11 +111,9 @@ class GatewayClient:
         """
         return self.perform(Call(method, params, lambda answer: answer, idempotent))
 
-    def perform(self, call: Call[T], *, departure: Departure = nullcontext) -> T:
+    def perform(self, call: Call[T]) -> T:
         """Make one call.
 
-        :param departure: makes a context for each attempt, from when it is signed and encoded until its answer is read.
-            An error of its ``__enter__`` comes out, and nothing was sent.
         :return: the value of the answer.
         :raises LingyangError: the typed reason, after the last attempt.
         """
@@ -119,7 +126,7 @@ class GatewayClient:
                     if isinstance(step, Sleep):
                         self._sleep(step.seconds)
                     else:
-                        value = self._send(step, departure)
+                        value = self._send(step)
                 except LingyangError as error:
                     step = steps.throw(error)
                 else:
@@ -128,8 +135,8 @@ class GatewayClient:
             result: T = end.value
             return result
 
-    def _send(self, send: Send[T], departure: Departure) -> T:
-        with departure(), self._exchange(send.form, send.limit) as (response, body, stream):
+    def _send(self, send: Send[T]) -> T:
+        with self._exchange(send.form, send.limit) as (response, body, stream):
             patience = send.read(response.status_code, response.headers, body)
             return send.result(followed=patience is not None and stream.is_followed(patience))
 

@@ -28,7 +28,7 @@ from urllib3.util.ssl_match_hostname import CertificateError
 from airflow_provider_lingyang.gateway.http_answer import MAX_HEAD_BYTES, HeadCheck, unreadable
 from airflow_provider_lingyang.gateway.transport_errors import chain, reason_of
 
-before_send: ContextVar[Callable[[], None] | None] = ContextVar("before_send", default=None)
+before_send_hook: ContextVar[Callable[[], None] | None] = ContextVar("before_send_hook", default=None)
 """Called last before a request is sent on a new connection; its error comes out, and nothing was sent."""
 _CERTIFICATE = (ssl.SSLCertVerificationError, CertificateError)
 _NOTHING_YET = (BlockingIOError, ssl.SSLWantReadError)
@@ -206,7 +206,7 @@ class _HTTPConnection(HTTPConnection):
         if self._held is None:
             if self.sock is None:
                 self.connect()
-            if (check := before_send.get()) is not None:
+            if (check := before_send_hook.get()) is not None:
                 check()
             super().send(data)
         else:

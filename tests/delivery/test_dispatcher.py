@@ -12,6 +12,7 @@ import pytest
 
 from airflow_provider_lingyang.audience.store import AudienceStore
 from airflow_provider_lingyang.cancellation import GRACE_PERIOD, Cancellation
+from airflow_provider_lingyang.delivery.dispatch import NotDispatched
 from airflow_provider_lingyang.delivery.dispatcher import Dispatcher
 from airflow_provider_lingyang.delivery.manifest import BatchTally, Manifest
 from airflow_provider_lingyang.delivery.policy import Policy
@@ -42,9 +43,9 @@ class Wire:
     def __init__(self, outcomes: list[Any]) -> None:
         self.outcomes = outcomes
 
-    def submit_struct(self, struct: str, *, departure: Any) -> SubmitReceipt:
-        with departure():
-            return self.answer(struct)
+    def submit_struct(self, struct: str, *, before_send: Any) -> SubmitReceipt:
+        before_send()
+        return self.answer(struct)
 
     def answer(self, struct: str) -> SubmitReceipt:
         outcome = self.outcomes.pop(0)
@@ -54,6 +55,27 @@ class Wire:
 
     def close(self) -> None:
         pass
+
+
+class Unanswered(Exception):
+    """The answer to a request never comes."""
+
+
+class AtOnce(SenderPool):
+    """Runs each job when it is queued, so that all answers have come when the first is read."""
+
+    def __init__(self, new_wire: Callable[[], Any], count: int = 1) -> None:
+        super().__init__(new_wire, 0)
+        self._wire = new_wire()
+
+    def submit(self, token: object, job: Callable[[Any], Any]) -> None:
+        try:
+            result: Any = job(self._wire)
+        except Unanswered:
+            return
+        except Exception as error:
+            result = error
+        self._results.put((token, result))
 
 
 class Diary(Ledger):
@@ -77,6 +99,7 @@ def send(
     new_wire: Callable[[list[Any]], Wire] = Wire,
     requests: int | None = None,
     policy_class: type[Policy] = Policy,
+    pool: type[SenderPool] = SenderPool,
     max_attempts: int = 1,
     **policy: Any,
 ) -> tuple[Manifest, Any]:
@@ -86,8 +109,10 @@ def send(
     to_send = [BatchRequest(f"code{n}", "1", (f"{n}a", f"{n}b"), f"{n}a {n}b") for n in range(count)]
     raised = None
     told = policy_class(max_attempts=max_attempts, **policy)
-    threads = told.max_in_flight + told.ahead
-    with SenderPool(lambda: new_wire(list(outcomes)), threads) as sender_pool, AudienceStore() as audience:
+    with (
+        pool(lambda: new_wire(list(outcomes)), told.max_in_flight) as sender_pool,
+        AudienceStore() as audience,
+    ):
         submission = Dispatcher(
             sender_pool=sender_pool,
             ledger=ledger or Ledger(),
@@ -199,7 +224,7 @@ def test_patience_counts_from_the_moment_when_the_task_was_told_to_stop() -> Non
     assert manifest.in_doubt == 2
 
 
-def test_what_was_handed_out_ahead_is_not_in_doubt_when_patience_ends() -> None:
+def test_only_what_is_under_way_is_in_doubt_when_the_grace_period_ends() -> None:
     told: list[float] = []
     under_way = threading.Barrier(2)
 
@@ -225,31 +250,34 @@ def test_a_write_to_the_ledger_serves_as_many_requests_as_may_be_under_way(in_fl
     assert sum(windows) == 5 * in_flight
 
 
-def test_no_request_that_was_handed_out_ahead_leaves_after_a_failure() -> None:
-    left: list[str] = []
-    under_way, failed = threading.Barrier(4), threading.Event()
-
-    class Together(Wire):
-        def submit_struct(self, struct: str, *, departure: Any) -> SubmitReceipt:
-            try:
-                return super().submit_struct(struct, departure=departure)
-            finally:
-                if left[:1] == [struct]:
-                    failed.set()
-
-        def answer(self, struct: str) -> SubmitReceipt:
-            # Whichever of those that are handed out comes first.
-            left.append(struct)
-            under_way.wait(5)
-            if struct == left[0]:
-                raise errors.CallRefusedError("x", code="25")
-            failed.wait(5)
-            return receipt(*struct.split())
-
-    manifest, raised = send([None] * 12, new_wire=Together, max_in_flight=4)
-    assert f"code{int(left[0][0])} of batch_num 1" in str(raised)
-    assert len(left) == 4
+def test_no_request_is_sent_after_a_failure_that_came_with_other_answers() -> None:
+    refused = errors.CallRefusedError("x", code="25")
+    manifest, raised = send([None, refused, *[None] * 10], pool=AtOnce, max_in_flight=4)
+    assert "code1 of batch_num 1" in str(raised)
     assert (manifest.accepted, manifest.not_sent, manifest.in_doubt) == (6, 18, 0)
+
+
+def test_a_request_whose_connection_took_long_is_not_sent_once_the_task_was_asked_to_stop() -> None:
+    requested: list[float] = []
+    written: list[str] = []
+
+    class SlowToConnect(Wire):
+        def submit_struct(self, struct: str, *, before_send: Any) -> SubmitReceipt:
+            if struct == "1a 1b":
+                requested.append(time.monotonic())
+            before_send()
+            written.append(struct)
+            return self.answer(struct)
+
+    diary = Diary()
+    manifest, raised = send(
+        [None] * 3, lambda: requested[0] if requested else None, diary, new_wire=SlowToConnect
+    )
+    assert "asked to stop; no further request left" in str(raised)
+    assert written == ["0a 0b"]
+    assert (manifest.accepted, manifest.not_sent, manifest.in_doubt) == (2, 4, 0)
+    assert manifest.batches[0].requests == 1
+    assert {code for outcomes, _ in diary.written for code in outcomes} == {"code0", "code1", "code2"}
 
 
 def test_intents_are_written_before_requests_leave_and_outcomes_with_the_next_intents() -> None:
@@ -409,47 +437,23 @@ def test_the_manifest_stays_small_whatever_happens() -> None:
     assert sum(account["reasons"]["rejected"].values()) == 10_000
 
 
-def test_a_try_that_is_broken_off_books_answers_that_come_beside_one_of_a_request_that_did_not_leave() -> (
-    None
-):
+def test_a_try_that_is_broken_off_books_what_is_answered_beside_a_request_that_was_not_sent() -> None:
     class TimeOut(BaseException):
         """What Airflow raises in the main thread when ``execution_timeout`` has passed."""
 
-    main = threading.current_thread()
-    outside: list[str] = []
-    two_outside, main_waits, answered, over = (threading.Event() for _ in range(4))
-
-    class Slow(Wire):
-        def submit_struct(self, struct: str, *, departure: Any) -> SubmitReceipt:
-            try:
-                return super().submit_struct(struct, departure=departure)
-            finally:
-                if struct not in outside:
-                    # Its place was free once a request had failed: it did not leave.
-                    threading.Timer(0.2, answered.set).start()
-
-        def answer(self, struct: str) -> SubmitReceipt:
-            outside.append(struct)
-            if len(outside) == 2:
-                two_outside.set()
-            if struct == outside[0]:
-                assert main_waits.wait(30)
-                raise errors.CallRefusedError("x", code="25")
-            over.wait(30)
-            return receipt(*struct.split())
-
-    def told_at() -> float | None:
-        if threading.current_thread() is main and two_outside.is_set() and not main_waits.is_set():
-            main_waits.set()
-            assert answered.wait(30)
-            raise TimeOut
-        return None
+    class Interrupted(AtOnce):
+        def next_result(self, timeout: float) -> tuple[Any, Any] | None:
+            if timeout:
+                raise TimeOut
+            return super().next_result(timeout)
 
     diary = Diary()
-    manifest, raised = send([None] * 3, told_at, diary, new_wire=Slow, max_in_flight=2)
-    over.set()
+    refused = errors.CallRefusedError("x", code="25")
+    manifest, raised = send(
+        [refused, Unanswered(), NotDispatched()], ledger=diary, pool=Interrupted, max_in_flight=3
+    )
     assert isinstance(raised, TimeOut)
-    # The one under way is in doubt; what was refused, and what did not leave, is not, in the ledger neither.
+    # The one under way is in doubt; what was refused, and what was not sent, is not, in the ledger neither.
     assert (manifest.in_doubt, manifest.not_sent) == (2, 4)
     outcomes, _ = diary.written[-1]
-    assert len(outcomes) == 2
+    assert sorted(outcomes) == ["code0", "code2"]

@@ -9,8 +9,7 @@ import pytest
 
 from airflow_provider_lingyang.audience.parser import Recipient
 from airflow_provider_lingyang.audience.store import AudienceStore
-from airflow_provider_lingyang.delivery.concurrency_limiter import NotDispatched
-from airflow_provider_lingyang.delivery.dispatch import RetriedRequest
+from airflow_provider_lingyang.delivery.dispatch import NotDispatched, RetriedRequest
 from airflow_provider_lingyang.delivery.reconciler import Resolution, UnresolvedRequest
 from airflow_provider_lingyang.delivery.send_queue import SendQueue, State
 from airflow_provider_lingyang.errors import SubmissionStopped

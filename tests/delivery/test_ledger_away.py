@@ -137,21 +137,23 @@ class Sending:
         self.told: float | None = None
         self.policy = Policy(**{"max_attempts": 1, "ledger_patience": 60.0} | policy)
         self.answers: dict[int, Any] = {}
+        self.connect: Callable[[], object] = lambda: None
         self.manifest = Manifest("key", [], {}, ids_limit=1000)
         self.reconciler: Any = None
         self.retried: dict[str, RetriedRequest] = {}
 
-    def submit_struct(self, struct: str, *, departure: Any) -> SubmitReceipt:
-        with departure():
-            number = len(self.sent)
-            self.sent.append(struct)
-            self.away_when_sent.append(self.ledger.failed)
-            answer = self.answers.get(number)
-            if callable(answer):
-                answer = answer()
-            if isinstance(answer, BaseException):
-                raise answer
-            return answer if isinstance(answer, SubmitReceipt) else receipt(*struct.split())
+    def submit_struct(self, struct: str, *, before_send: Any) -> SubmitReceipt:
+        self.connect()
+        before_send()
+        number = len(self.sent)
+        self.sent.append(struct)
+        self.away_when_sent.append(self.ledger.failed)
+        answer = self.answers.get(number)
+        if callable(answer):
+            answer = answer()
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer if isinstance(answer, SubmitReceipt) else receipt(*struct.split())
 
     def close(self) -> None:
         pass
@@ -161,7 +163,7 @@ class Sending:
         requests = [BatchRequest(f"code{n}", "1", (f"{n}a", f"{n}b"), f"{n}a {n}b") for n in range(count)]
         stop = Cancellation(lambda: self.told, monotonic=self.time, sleep=self.time.sleep)
         with (
-            SenderPool(lambda: self, self.policy.max_in_flight + self.policy.ahead) as sender_pool,
+            SenderPool(lambda: self, self.policy.max_in_flight) as sender_pool,
             AudienceStore() as audience,
         ):
             submission = Dispatcher(
@@ -354,9 +356,9 @@ def test_what_was_answered_when_the_time_is_up_is_booked() -> None:
 
     submit = sending.submit_struct
 
-    def submit_struct(struct: str, *, departure: Any) -> SubmitReceipt:
+    def submit_struct(struct: str, *, before_send: Any) -> SubmitReceipt:
         try:
-            return submit(struct, departure=departure)
+            return submit(struct, before_send=before_send)
         finally:
             threading.Timer(0.2, answered.set).start()
 
@@ -393,6 +395,23 @@ def test_an_intent_that_cannot_be_renewed_does_not_leave_until_it_is() -> None:
     assert sending.run(2) is None
     assert ledger.failed == 3
     assert ledger.count("accepted") == 4
+
+
+def test_an_intent_that_grew_old_while_its_request_waited_for_a_connection_is_renewed_first() -> None:
+    ledger = Memory()
+    sending = Sending(ledger)
+    connections: list[float] = []
+
+    def slow() -> None:
+        connections.append(sending.time.now)
+        if len(connections) == 1:
+            sending.time.sleep(100)
+
+    sending.connect = slow
+    assert sending.run(2) is None
+    assert len(connections) == 3
+    assert len(sending.sent) == 2
+    assert ledger.count("accepted") == sending.manifest.accepted == 4
 
 
 class Flaky(Ledger):

@@ -41,10 +41,10 @@ class Wire:
         self._answers = answers
         self._numbers = itertools.count()
 
-    def submit_struct(self, struct: str, *, departure: Any) -> SubmitReceipt:
-        with departure():
-            if error := self._answers(next(self._numbers)):
-                raise error
+    def submit_struct(self, struct: str, *, before_send: Any) -> SubmitReceipt:
+        before_send()
+        if error := self._answers(next(self._numbers)):
+            raise error
         data = [{"task_id": 1, "task_request": {"biz_id": biz_id}} for biz_id in struct.split()]
         return read_receipt(Answer({"result": {"success": True, "data": data}}, "r", Scrubber({}, {})))
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -109,6 +110,28 @@ def test_any_method_can_be_called(gateway_sandbox: SandboxProcess, connect: Conn
         "time",
         "request_id",
     }
+
+
+@pytest.mark.parametrize("may_be_sent", [False, True])
+def test_asks_whether_a_request_may_be_sent_when_there_is_a_connection(
+    gateway_sandbox: SandboxProcess, connect: Connect, make_batch: MakeBatch, may_be_sent: bool
+) -> None:
+    """A name, a connection and TLS may take longer than an intent lives; a process may be paused meanwhile."""
+    asked: list[int] = []
+
+    def check() -> None:
+        # The gateway has taken the connection by now, and has read nothing.
+        asked.append(totals(gateway_sandbox)["requests"])
+        if not may_be_sent:
+            raise ZeroDivisionError
+
+    client = connect(gateway_sandbox.url)
+    with nullcontext() if may_be_sent else pytest.raises(ZeroDivisionError):
+        client.submit_struct(make_batch(1).to_json(), before_send=check)
+    # Of that request only.
+    client.call("taobao.time.get", {})
+    assert asked == [0]
+    assert gateway_sandbox.record()["executions"]["by_biz_id"] == ({"order-1": 1} if may_be_sent else {})
 
 
 # --- faults ---------------------------------------------------------------------------------------------------

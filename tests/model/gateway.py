@@ -15,7 +15,7 @@ import requests
 from requests.structures import CaseInsensitiveDict
 
 from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, SUBMIT_PARAM
-from airflow_provider_lingyang.gateway.urllib3_connections import NotConnectedError
+from airflow_provider_lingyang.gateway.urllib3_connections import NotConnectedError, before_send_hook
 from tests.model.simulated_time import EPOCH, Process
 
 TIMEOUT = 8.0
@@ -191,6 +191,8 @@ class Transport:
         assert isinstance(request.body, bytes)
         form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
         scheduler = process.scheduler
+        if (check := before_send_hook.get()) is not None:
+            check()
         reply: Reply = self._arrive(process, form)
         if reply.body is None:
             scheduler.wait(scheduler.now + reply.lasts)

@@ -404,8 +404,8 @@ def test_an_app_with_a_typo_is_corrected_once_a_person_has_settled_what_was_sent
 
     def gone(*_: Any, **how: Any) -> Any:
         # The sandbox checks the signature before any fault fires.
-        with how["departure"]():
-            raise AnswerLostError("gone")
+        how["before_send"]()
+        raise AnswerLostError("gone")
 
     with monkeypatch.context() as patched:
         patched.setattr(GatewayClient, "submit_struct", gone)
