@@ -43,17 +43,40 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", f"ignore:{message}")
 
 
-HEAVY = ("tests/browser/", "tests/real/", "tests/chaos/")
+HEAVY = ("tests/browser/", "tests/real/", "tests/chaos/", "tests/model/")
 """They need a whole machine, and measure it."""
 SLOW_FILE = "tests/test_examples.py"
 """Its tests share nothing; each of them starts an Airflow."""
+PROOF_FOLDERS = ("tests/browser/", "tests/chaos/", "tests/real/", "tests/sdks/")
+PROOF_FIXTURES = {"airflow_cli", "postgres_server", "mariadb_server", "stoppable_postgres"}
+PROOF_PARAMETERS = {"psycopg2", "psycopg3", "mariadb"}
 
 
+def needs_proof(item: pytest.Item) -> bool:
+    """Whether a test needs more than Python: a process of Airflow, a server, a browser, another environment."""
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return (
+        item.nodeid.startswith(PROOF_FOLDERS)
+        or not PROOF_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
+        or any(isinstance(value, str) and value in PROOF_PARAMETERS for value in parameters)
+    )
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if needs_proof(item):
+            item.add_marker("proof")
     # Last, when no other process of the tests has anything left to do.
     items.sort(
         key=lambda item: next((n for n, folder in enumerate(HEAVY) if item.nodeid.startswith(folder)), -1)
     )
+
+
+def only_in_proof(request: pytest.FixtureRequest) -> None:
+    """Fail a test of `make test` that needs what only `make proof` may need."""
+    if request.config.option.markexpr == "not proof":
+        pytest.fail("this test belongs to make proof: tests/conftest.py does not see it, so mark it proof")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -285,7 +308,8 @@ class AirflowCli:
 
 
 @pytest.fixture(scope="session")
-def empty_airflow_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_airflow_db(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    only_in_proof(request)
     cli = AirflowCli(tmp_path_factory.mktemp("empty_airflow"))
     migrated = cli("db", "migrate")
     assert migrated.returncode == 0, migrated.stdout[-3000:]
@@ -358,16 +382,26 @@ class Postgres:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
+@pytest.fixture
+def stoppable_postgres(request: pytest.FixtureRequest) -> Iterator[Postgres]:
+    """A PostgreSQL server of this test alone, which may stop it."""
+    only_in_proof(request)
+    with Postgres() as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[dict[str, Any]]:
+def postgres_server(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     """A PostgreSQL server of its own, as an Airflow connection; stopped and gone afterwards."""
+    only_in_proof(request)
     with Postgres() as server:
         yield server.connection
 
 
 @pytest.fixture(scope="session")
-def mariadb_server() -> Iterator[dict[str, Any]]:
+def mariadb_server(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     """A MariaDB server of its own with its bare defaults, as an Airflow connection; stopped and gone afterwards."""
+    only_in_proof(request)
     # Debian puts the server where only root looks for programs.
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
     install, server = shutil.which("mariadb-install-db", path=path), shutil.which("mariadbd", path=path)

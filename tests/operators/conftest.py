@@ -12,6 +12,7 @@ import pytest
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.conftest import Run
+from tests.helpers.clock import SkippingClock, skip_waits
 from tests.operators.people import connect
 from tests.versions import needs_task_state
 
@@ -80,6 +81,12 @@ class Campaign:
 
 
 @pytest.fixture(autouse=True)
+def clock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SkippingClock | None:
+    """Waits take no time, but where the gateway's clock or another thread's is waited for, too."""
+    return None if "real_time" in request.keywords else skip_waits(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that was replaced is waited for, but not for seconds."""
     monkeypatch.setattr("airflow_provider_lingyang.delivery.recovery.WRITTEN_WITHIN", 0.3)
@@ -123,6 +130,6 @@ def blind(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> SandboxPr
 
 @pytest.fixture
 def seeing(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> SandboxProcess:
-    """A gateway with a look-up that knows after 0.5 s."""
+    """A gateway with a look-up."""
     connect(sandbox, monkeypatch)
     return sandbox

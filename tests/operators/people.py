@@ -34,7 +34,7 @@ def people(*batches: int) -> list[dict[str, Any]]:
 
 
 def connect(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch, **extra: Any) -> None:
-    timeout = extra.pop("timeout", 0.5 if extra.get("result_query", True) else 2)
+    timeout = extra.pop("timeout", 5)
     options = {"timeout": timeout, "lookup_settle": timeout, "max_attempts": 2} | extra
     monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(sandbox.connection(**options)))
 

@@ -14,39 +14,63 @@ import pytest
 
 from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.helpers.clock import SkippingClock
+from tests.operators.conftest import Campaign
 from tests.operators.people import LOST, NOT_DONE, connect, everybody_once, executions, people, sent
+
+Begin = Callable[[Campaign], threading.Thread]
 
 
 @pytest.fixture
 def gateway(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> SandboxProcess:
-    """A gateway without a look-up. An intent lives 3 seconds: longer than the first attempt is throttled."""
-    connect(sandbox, monkeypatch, result_query=None, timeout=1, lookup_settle=6)
+    """A gateway without a look-up. An intent lives 5 seconds: longer than the first attempt is throttled."""
+    connect(sandbox, monkeypatch, result_query=None, timeout=5, lookup_settle=10)
     return sandbox
 
 
-def begin(campaign: Any, gateway: SandboxProcess) -> threading.Thread:
-    """Begin a try in a thread, and return once its first attempt has come to the gateway."""
+@pytest.fixture
+def begin(gateway: SandboxProcess, clock: SkippingClock) -> Begin:
+    """Begins a try in a thread, and returns once its first attempt was throttled: it waits until another try does."""
 
-    def run() -> None:
-        # However it ends: it was replaced.
-        with suppress(Exception):
-            campaign.next_try(audience=people(2))
+    def begin(campaign: Campaign) -> threading.Thread:
+        def run() -> None:
+            # However it ends: it was replaced.
+            with suppress(Exception):
+                campaign.next_try(audience=people(2))
 
-    thread = threading.Thread(target=run)
-    if campaign.store is not None:
-        campaign.store.fails = lambda key: campaign.try_number > 1 and threading.current_thread() is thread
-    thread.start()
-    while not sent(gateway):
-        time.sleep(0.01)
-    return thread
+        thread, other_waits = threading.Thread(target=run), threading.Event()
+
+        def take_turns() -> None:
+            if threading.current_thread() is thread:
+                other_waits.wait()
+            elif threading.current_thread() is threading.main_thread():
+                other_waits.set()
+                thread.join()
+
+        clock.at_sleep = take_turns
+        if campaign.store is not None:
+            campaign.store.fails = lambda key: (
+                campaign.try_number > 1 and threading.current_thread() is thread
+            )
+        gateway.add_fault(kind="throttle", seconds=0, times=1)
+        thread.start()
+        while not sent(gateway):
+            time.sleep(0.01)
+        return thread
+
+    return begin
 
 
 @pytest.fixture
-def paused(gateway: SandboxProcess, campaign: Any) -> Callable[[], threading.Thread]:
+def paused(gateway: SandboxProcess, campaign: Campaign, begin: Begin) -> Callable[[], threading.Thread]:
     """Begins a try that is throttled with a fresh intent, then sends although it was replaced; its answer is lost."""
-    gateway.add_fault(kind="throttle", seconds=1, times=1)
-    gateway.add_fault(**LOST, times=1)
-    return lambda: begin(campaign, gateway)
+
+    def paused() -> threading.Thread:
+        thread = begin(campaign)
+        gateway.add_fault(**LOST, times=1)
+        return thread
+
+    return paused
 
 
 def key(campaign: Any) -> str:
@@ -89,13 +113,12 @@ def test_a_word_that_was_true_when_it_was_given_is_not_taken(
 
 @pytest.mark.parametrize("then", ["a retry", "another run"])
 def test_a_word_that_was_given_too_early_is_never_taken(
-    gateway: SandboxProcess, shared: Any, then: str, caplog: pytest.LogCaptureFixture
+    gateway: SandboxProcess, begin: Begin, shared: Any, then: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whoever reads the same Variable later, and although the campaign may go on without what is in doubt."""
     own, other = shared("own"), shared("other")
-    gateway.add_fault(kind="throttle", seconds=1, times=1)
+    thread = begin(own)
     gateway.add_fault(**LOST, times=1)
-    thread = begin(own, gateway)
     settle = {gateway.record()["requests"][0]["task_unique_code"]: "not_executed"}
     how: dict[str, Any] = {"audience": people(2), "settle": settle, "on_in_doubt": "continue"}
     with caplog.at_level(logging.WARNING):
@@ -108,29 +131,26 @@ def test_a_word_that_was_given_too_early_is_never_taken(
 
 
 def test_no_word_about_a_lost_ledger_is_asked_for_while_an_earlier_process_may_send(
-    blind: SandboxProcess, campaign: Any
+    blind: SandboxProcess, campaign: Campaign, clock: SkippingClock
 ) -> None:
     campaign.try_number = 1
     operator = campaign.operator(audience=people(2))
-    asked = threading.Timer(0.3, operator.on_kill)
-    asked.start()
+    clock.at_sleep = operator.on_kill
     message = campaign.next_try("stops", operator=operator)
     assert "asked to stop" in message
     assert "*#" not in message + json.dumps(campaign.run.manifest())
 
 
 def test_what_a_replaced_process_was_answered_meanwhile_needs_no_word(
-    sandbox: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    gateway: SandboxProcess, campaign: Campaign, begin: Begin
 ) -> None:
     if campaign.store is not None:
         pytest.skip("what a replaced try writes, Airflow's task state store refuses")
-    connect(sandbox, monkeypatch, result_query=None, timeout=1, lookup_settle=6)
-    sandbox.add_fault(kind="throttle", seconds=1, times=1)
-    thread = begin(campaign, sandbox)
+    thread = begin(campaign)
     campaign.next_try(audience=people(2))
     thread.join()
     assert campaign.run.counts() == {"audience": 2, "already_accepted": 2}
-    assert everybody_once(sandbox, 2)
+    assert everybody_once(gateway, 2)
 
 
 def test_a_word_for_what_the_last_process_left_counts_at_once(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -38,34 +37,28 @@ def watch(monkeypatch: pytest.MonkeyPatch, method: str, when: Any) -> None:
     monkeypatch.setattr(SqlLedger, method, watched)
 
 
-@pytest.fixture
-def server() -> Iterator[Postgres]:
-    with Postgres() as server:
-        yield server
-
-
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg3"])
 @pytest.mark.parametrize("method", ["claim", "write", "finish"])
 def test_goes_on_when_the_database_server_is_back(
     gateway: SandboxProcess,
     run: Any,
-    server: Postgres,
+    stoppable_postgres: Postgres,
     monkeypatch: pytest.MonkeyPatch,
     driver: str,
     method: str,
 ) -> None:
     postgres_hook(driver, monkeypatch)
-    monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps(server.connection))
+    monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps(stoppable_postgres.connection))
     failed: list[BaseException] = []
 
     def away(call: int, work: Any) -> Any:
         if call == (4 if method == "write" else 1) and not failed:
-            server.stop()
+            stoppable_postgres.stop()
             try:
                 return work()
             except Exception as error:
                 failed.append(error)
-                threading.Thread(target=server.start).start()
+                threading.Thread(target=stoppable_postgres.start).start()
                 raise
         return work()
 

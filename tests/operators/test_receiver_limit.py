@@ -147,9 +147,11 @@ def test_the_ceiling_is_one_for_all_tries_of_a_campaign(
     assert campaign.run.counts() == {"audience": 4, "accepted": 3, "rejected": 1}
 
 
+@pytest.mark.real_time
 def test_the_ceiling_counts_from_the_first_refusal(
-    seeing: SandboxProcess, campaign: Any, ceiling: Any
+    seeing: SandboxProcess, campaign: Any, ceiling: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    connect(seeing, monkeypatch, timeout=1)
     ceiling(1)
     limit(seeing, "B1", sub_msg="later")
     limit(seeing, "B3", sub_msg="later")

@@ -128,7 +128,7 @@ def test_a_new_generation_has_codes_of_its_own(blind: SandboxProcess, campaign: 
 def test_what_is_found_was_executed_whatever_was_said(
     sandbox: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, reached: bool, fails: bool
 ) -> None:
-    connect(sandbox, monkeypatch, result_query=None, timeout=0.5)
+    connect(sandbox, monkeypatch, result_query=None)
     sandbox.add_fault(**(LOST if reached else NOT_DONE))
     campaign.next_try("fails", audience=people(2))
     settle = {doubt(campaign)["settle"]: "not_executed"}
@@ -148,7 +148,7 @@ def test_what_is_found_was_executed_whatever_was_said(
 def test_a_result_that_cannot_be_placed_outweighs_a_word(
     sandbox: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect(sandbox, monkeypatch, result_query=None, timeout=0.5)
+    connect(sandbox, monkeypatch, result_query=None)
     sandbox.add_fault(**LOST)
     campaign.next_try("fails", audience=people(2))
     settle = {doubt(campaign)["settle"]: "not_executed"}
@@ -167,7 +167,7 @@ def test_a_result_that_cannot_be_placed_outweighs_a_word(
 def test_a_word_is_not_applied_by_a_try_that_is_told_to_stop(
     sandbox: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect(sandbox, monkeypatch, result_query=None, timeout=0.5)
+    connect(sandbox, monkeypatch, result_query=None)
     sandbox.add_fault(**LOST)
     campaign.next_try("fails", audience=people(2))
     settle = {doubt(campaign)["settle"]: "not_executed"}
@@ -424,7 +424,7 @@ def test_an_app_with_a_typo_is_corrected_once_a_person_has_settled_what_was_sent
 def test_two_runs_of_one_campaign_apply_a_word_once(
     sandbox: SandboxProcess, shared: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect(sandbox, monkeypatch, result_query=None, timeout=0.5)
+    connect(sandbox, monkeypatch, result_query=None)
     one, two = shared("one"), shared("two")
     sandbox.add_fault(**NOT_DONE)
     one.next_try("fails", audience=people(2))
@@ -444,7 +444,7 @@ def test_two_runs_of_one_campaign_apply_a_word_once(
 def test_a_word_about_a_lost_ledger_counts_only_for_the_run_that_has_asked(
     sandbox: SandboxProcess, shared: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect(sandbox, monkeypatch, result_query=None, timeout=0.5)
+    connect(sandbox, monkeypatch, result_query=None)
     one, two = shared("one"), shared("two")
     one.next_try(audience=people(2))
     two.try_number = 2
