@@ -20,8 +20,7 @@ FIND_PYTHON = for py in $(PYTHONS); do \
 WORKERS := -n logical --maxprocesses 4 --no-loadscope-reorder
 # They need a whole machine: thousands of killed tries, a real Airflow with all its processes, a browser.
 HEAVY := tests/browser tests/chaos tests/real
-# At length with LINGYANG_PROOF; in short it is one of `make test`.
-MODEL := tests/model
+PYTEST = $(VENV)/bin/python $(if $(COVERAGE),-m coverage run) -m pytest
 
 .PHONY: help environment demo test proof test-matrix chaos bench screenshots lint format wheel sdks clean
 
@@ -31,11 +30,17 @@ help:  ## List the targets
 demo:  ## Run a campaign of 1,200 customers from a SQL table through the sandbox, and check it
 	@$(FIND_PYTHON); exec "$$py" demo/run.py
 
-test: environment sdks  ## Run the tests, but for those of `make proof` (ARGS="-k name" for some of them)
-	@$(VENV)/bin/python -m pytest $(WORKERS) $(HEAVY:%=--ignore=%) $(ARGS)
+test: environment  ## Run the tests that need nothing but Python (ARGS="-k name" for some of them)
+	@$(PYTEST) $(WORKERS) -m "not proof" $(ARGS)
 
-proof: environment  ## Run what needs a whole machine: kills, a model at length, a real Airflow, a browser (TESTS=tests/real: this)
-	@LINGYANG_PROOF=1 $(VENV)/bin/python -m pytest $(or $(TESTS),$(MODEL) $(HEAVY)) $(ARGS)
+# First what may share the machine, then what wants it alone.
+proof: environment sdks  ## Run all others: servers, Airflow's processes, kills, a model at length, a browser (TESTS=tests/real: this)
+ifdef TESTS
+	@LINGYANG_PROOF=1 $(PYTEST) -m "proof or at_length" $(TESTS) $(ARGS)
+else
+	@$(PYTEST) $(WORKERS) -m proof $(HEAVY:%=--ignore=%) $(ARGS)
+	@LINGYANG_PROOF=1 $(VENV)/bin/python -m pytest -m "at_length or proof" tests/model $(HEAVY) $(ARGS)
+endif
 
 test-matrix: environment sdks wheel  ## Run the tests on the wheel with each Airflow and Python (PAIRS="2.11-3.12 lowest": these)
 	@$(VENV)/bin/nox -s $(if $(PAIRS),$(foreach pair,$(PAIRS),"suite($(pair))"),suite) table -- $(WORKERS) $(ARGS)
@@ -71,5 +76,5 @@ sdks:  ## Make .venv-sdks: other people's clients, for the tests that need them
 	  taobaopy taobaopyx topsdk 'legacy-cgi; python_version >= "3.13"'
 
 clean:  ## Remove everything that the other targets made
-	rm -rf $(VENV) $(VENV).lock $(VENV)-sdks $(VENV)-sdks.lock .nox .demo dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(VENV).lock $(VENV)-sdks $(VENV)-sdks.lock .nox .demo dist .coverage .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -43,8 +43,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", f"ignore:{message}")
 
 
-HEAVY = ("tests/browser/", "tests/real/", "tests/chaos/", "tests/model/")
+HEAVY = ("tests/browser/", "tests/real/", "tests/chaos/")
 """They need a whole machine, and measure it."""
+LONG = ("tests/model/test_model.py", "tests/test_examples.py", "tests/gateway/test_transport.py")
+"""The longest files: they begin first, so that no process waits for another one in the end."""
 SLOW_FILE = "tests/test_examples.py"
 """Its tests share nothing; each of them starts an Airflow."""
 PROOF_FOLDERS = ("tests/browser/", "tests/chaos/", "tests/real/", "tests/sdks/")
@@ -67,10 +69,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if needs_proof(item):
             item.add_marker("proof")
-    # Last, when no other process of the tests has anything left to do.
-    items.sort(
-        key=lambda item: next((n for n, folder in enumerate(HEAVY) if item.nodeid.startswith(folder)), -1)
-    )
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    """What is heavy comes last, when no other process of the tests has anything left to do."""
+    if item.nodeid.startswith(LONG):
+        return -1
+    return next((n for n, folder in enumerate(HEAVY, 1) if item.nodeid.startswith(folder)), 0)
 
 
 def only_in_proof(request: pytest.FixtureRequest) -> None:

@@ -95,6 +95,7 @@ def test_each_part_that_airflow_can_know_is_told() -> None:
     assert {keys.get(part, part) for part in there} <= set(INFO)
 
 
+@pytest.mark.proof  # it starts an Airflow
 def test_airflows_command_line_shows_what_is_provided(tmp_path: Path) -> None:
     commands = [["get", INFO["package-name"], "--full"], ["hooks"], ["triggers"], ["links"]]
     # One process for all of them: each takes seconds to start.

@@ -137,6 +137,8 @@ def test_asks_whether_a_request_may_be_sent_when_there_is_a_connection(
 # --- faults ---------------------------------------------------------------------------------------------------
 
 # fault, the error a submit ends in (None: it is accepted), how often a submit and a look-up are sent by 3 attempts.
+LATE = ("slow", "no_answer")
+"""Faults that are waited for until the time-out; all others are answered, however busy the machine is."""
 FAULTS: list[tuple[dict[str, Any], type[LingyangError] | None, int, int]] = [
     ({"kind": "throttle", "seconds": 0.001}, None, 2, 2),
     ({"kind": "error", "code": 7, "sub_code": None, "sub_msg": None}, None, 2, 2),
@@ -190,7 +192,7 @@ def test_a_write_is_sent_again_only_when_it_was_not_executed(
     _: int,
 ) -> None:
     gateway_sandbox.add_fault(method="submit", **fault)
-    client = connect(gateway_sandbox.url, timeout=0.4)
+    client = connect(gateway_sandbox.url, timeout=1 if fault["kind"] in LATE else 60)
     if error is None:
         assert list(client.submit_batch(make_batch(1)).task_ids) == ["order-1"]
     else:
@@ -216,7 +218,7 @@ def test_a_look_up_is_sent_again_also_when_its_fate_is_unknown(
 ) -> None:
     connect(gateway_sandbox.url).submit_batch(make_batch(1))
     gateway_sandbox.add_fault(method="lookup", **fault)
-    client = connect(gateway_sandbox.url, timeout=0.4)
+    client = connect(gateway_sandbox.url, timeout=1 if fault["kind"] in LATE else 60)
     if error is None or reads == 2:
         assert list(fetch_results(client, QUERY, ["order-1"])) == ["order-1"]
     else:
@@ -381,7 +383,7 @@ def test_layers_import_nothing_above_them(module: str, banned: tuple[str, ...]) 
         f"import sys, airflow_provider_lingyang.{module}\n"
         f"sys.exit(any((name + '.').startswith({banned!r}) for name in sys.modules))"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_client_verifies_certificates_by_default() -> None:

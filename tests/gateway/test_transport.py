@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import socket
-import threading
-import time
 import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -359,28 +357,15 @@ def test_an_answer_that_trickles_ends_at_the_deadline(
         return trickles(answer[fast:], 0.02, lambda: server)(connection)
 
     server = serve(step)
-    done = threading.Event()
-
-    def call() -> None:
-        try:
-            with pytest.raises(
-                AnswerLostError, match=r"did not answer in time .*no complete answer within 0\.3 s"
-            ):
-                connect(server.url, timeout=0.3, max_attempts=1).call("a.method", {})
-        finally:
-            done.set()
-
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    assert done.wait(3), "the deadline did not end it"
-    thread.join()
+    with pytest.raises(AnswerLostError, match=r"did not answer in time .*no complete answer within 0\.3 s"):
+        connect(server.url, timeout=0.3, max_attempts=1).call("a.method", {})
 
 
 def test_an_answer_that_never_comes_ends_at_the_deadline(serve: Serve, connect: Connect) -> None:
     server: Any = None
 
     def step(_: socket.socket) -> bool:
-        server.stopping.wait(5)
+        server.stopping.wait()
         return False
 
     server = serve(step)
@@ -396,17 +381,16 @@ def test_an_answer_that_starts_and_then_stops_ends_at_the_same_deadline(
     server: Any = None
 
     def step(connection: socket.socket) -> bool:
-        server.stopping.wait(0.7)
+        server.stopping.wait(0.8)
         connection.sendall(reply()[:-5])
-        server.stopping.wait(5)
-        return False
+        # In time for the socket's own time-out, which starts anew with every piece.
+        server.stopping.wait(0.8)
+        connection.sendall(reply()[-5:])
+        return True
 
     server = serve(step)
-    start = time.monotonic()
     with pytest.raises(AnswerLostError, match=r"no complete answer within 1 s"):
         connect(server.url, timeout=1.0, max_attempts=1).call("a.method", {})
-    # Not 1.7, as by the socket's own time-out, which starts anew with every piece.
-    assert time.monotonic() - start < 1.5
 
 
 def test_a_slow_but_complete_answer_is_read_and_the_next_call_has_its_full_time(
@@ -415,12 +399,12 @@ def test_a_slow_but_complete_answer_is_read_and_the_next_call_has_its_full_time(
     server: Any = None
 
     def step(connection: socket.socket) -> bool:
-        server.stopping.wait(0.2)
+        server.stopping.wait(0.4)
         connection.sendall(reply())
         return True
 
     server = serve(step)
-    client = connect(server.url, timeout=0.5)
+    client = connect(server.url, timeout=1.5)
     for _ in range(4):
         client.call("a.method", {})
     assert len(server.requests) == 4

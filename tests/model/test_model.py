@@ -9,6 +9,8 @@ import json
 import os
 from collections.abc import Callable
 
+import pytest
+
 from tests.model import explore
 from tests.versions import AIRFLOW
 
@@ -17,6 +19,7 @@ PROOF = bool(os.environ.get("LINGYANG_PROOF"))
 _SHOWN = 5
 
 
+@pytest.mark.at_length
 def test_no_history_breaks_a_promise(summary: Callable[[str], None]) -> None:
     report = explore.spread("at length" if PROOF else "short", workers=2, task_state=HAS_TASK_STATE)
     summary(str(report))
