@@ -156,21 +156,17 @@ def check_names(argument: str, names: Sequence[str]) -> None:
         raise ArgumentError(f"{argument} holds a name twice")
 
 
-def plan_variables(input_params_columns: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
-    """Return plan variable → column, from a mapping or from a list of columns named like the variables."""
-    if isinstance(input_params_columns, Mapping):
-        check_names("input_params_columns", list(input_params_columns))
-        check_columns("input_params_columns", input_params_columns)
-        return dict(input_params_columns)
-    if isinstance(input_params_columns, str):
-        raise ArgumentError("input_params_columns must be a list of names, or a dict: plan variable → column")
-    check_names("input_params_columns", input_params_columns)
-    return {name: name for name in input_params_columns}
+def named_columns(argument: str, value: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    """Return name → column, from a mapping or from a list of columns that are named alike.
 
-
-def check_plan_variables(_argument: str, value: Any) -> None:
-    """Raise unless ``input_params_columns`` can be right."""
-    plan_variables(value)
+    :raises ArgumentError: it is neither, or a name is blank or there twice.
+    """
+    if isinstance(value, Mapping):
+        check_names(argument, list(value))
+        check_columns(argument, value)
+        return dict(value)
+    check_names(argument, value)
+    return {name: name for name in value}
 
 
 def check_columns(argument: str, columns: Mapping[str, str]) -> None:

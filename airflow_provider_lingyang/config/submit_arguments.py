@@ -16,9 +16,9 @@ from airflow_provider_lingyang.config.arguments import (
     check_mapping,
     check_max_lateness,
     check_names,
-    check_plan_variables,
     check_positive,
     check_window,
+    named_columns,
     parse_deadline,
     parse_number,
 )
@@ -62,7 +62,7 @@ def _one_of(choices: Any) -> Check:
 CHECKS: dict[str, Check] = {
     "channel": optional(_one_of(Channel)),
     "columns": _check_columns,
-    "input_params_columns": check_plan_variables,
+    "input_params_columns": named_columns,
     "output_slots": check_names,
     "batch_size": check_positive,
     # Each is a thread, and a connection to the gateway.

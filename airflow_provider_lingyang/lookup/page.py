@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -61,6 +62,7 @@ def member(struct: Any, path: str) -> Any:
     return struct
 
 
+@dataclass(eq=False)
 class Page:
     """The answer to one call.
 
@@ -68,38 +70,29 @@ class Page:
     :param items: the list as it came.
     :param results: those of its items that name their ``biz_id``.
     :param listing: how the list stands in the answer.
-    :param beside: the members beside the answer's root element.
+    :param beside_root: the members beside the answer's root element.
     """
 
-    def __init__(
-        self,
-        query: ResultQuery,
-        structs: Structs,
-        items: Sequence[Any],
-        results: Sequence[TaskResult],
-        listing: Listing,
-        beside: Mapping[str, Any] | None = None,
-    ) -> None:
-        self._query = query
-        self._structs = structs
-        self.items = items
-        self.results = results
-        self.listing = listing
-        self._beside_root = beside or {}
+    query: ResultQuery
+    structs: Structs
+    items: Sequence[Any]
+    results: Sequence[TaskResult]
+    listing: Listing
+    beside_root: Mapping[str, Any] | None = None
 
     @cached_property
     def signs(self) -> Signs:
         """The signs of the answer."""
-        return Signs.of(self._structs, self._stated, self._beside_root)
+        return Signs.of(self.structs, self._stated, self.beside_root)
 
     @cached_property
     def success(self) -> bool | None:
         """Whether the query's ``success_field`` says success; None: it names none, or it is not there."""
-        field = self._query.success_field
-        value = member(self._structs[0][0], field) if field and self._structs else None
+        field = self.query.success_field
+        value = member(self.structs[0][0], field) if field and self.structs else None
         if value is None:
             return None
-        return self._query.success_values == (ANY,) or same_word(value, self._query.success_values)
+        return self.query.success_values == (ANY,) or same_word(value, self.query.success_values)
 
     def check(self, scrub: Scrub, request_id: str | None) -> None:
         """Raise where an answer without results is a failure: it must not count as "no recipient was found".
@@ -124,7 +117,7 @@ class Page:
                 **facts,
             )
         if self.listing is not Listing.LISTED and (signs.unclear or self.success is False):
-            name = signs.unclear or self._query.success_field
+            name = signs.unclear or self.query.success_field
             raise ServiceError(
                 f"the look-up's answer holds no list of results, and its {name} does not say success",
                 hint="If it does say success, say so with success_field and success_values in the result_query.",
@@ -133,12 +126,12 @@ class Page:
 
     @property
     def _names(self) -> list[str]:
-        return [name for struct, _ in reversed(self._structs) for name in struct]
+        return [name for struct, _ in reversed(self.structs) for name in struct]
 
     def _text(self, *names: str) -> str | None:
         """Return the first of some members of the structs on the path that is a text or a number."""
         for name in names:
-            for struct, _ in reversed(self._structs):
+            for struct, _ in reversed(self.structs):
                 value = struct.get(name)
                 if value is not None and value != "" and not isinstance(value, (dict, list)):
                     return str(value)
@@ -152,7 +145,7 @@ class Page:
         :param asked: the ids that were asked for.
         :param number: of the page that was asked for, from 1.
         """
-        signs, query = self.signs, self._query
+        signs, query = self.signs, self.query
         if len(self.results) < len(self.items) or any(result.biz_id not in asked for result in self.results):
             # Ids that were not asked for mean that the ids were not understood.
             return "it holds results that are of none of the ids"
@@ -198,30 +191,30 @@ class Page:
     @cached_property
     def _stated(self) -> tuple[Mapping[str, Any], str] | None:
         """The struct and the name of the ``success_field``, where it is there."""
-        if not self._query.success_field or not self._structs:
+        if not self.query.success_field or not self.structs:
             return None
-        *above, name = self._query.success_field.split(".")
+        *above, name = self.query.success_field.split(".")
         depth = len(above)
-        if depth < len(self._structs) and above == self._query.items_path.split(".")[:depth]:
-            struct: Any = self._structs[depth][0]
+        if depth < len(self.structs) and above == self.query.items_path.split(".")[:depth]:
+            struct: Any = self.structs[depth][0]
         else:
-            struct = member(self._structs[0][0], ".".join(above))
+            struct = member(self.structs[0][0], ".".join(above))
         return (struct, name) if isinstance(struct, dict) and name in struct else None
 
     @property
     def _says_success_beside_the_list(self) -> bool:
-        if not self._structs:
+        if not self.structs:
             return False
-        if self._stated is not None and self.success and self._stated[0] is self._structs[-1][0]:
+        if self._stated is not None and self.success and self._stated[0] is self.structs[-1][0]:
             return True
-        return len(self._structs) - 1 in self.signs.positive
+        return len(self.structs) - 1 in self.signs.positive
 
     @property
     def _beside(self) -> list[Any]:
         on_path = [
-            value for struct, on_path in self._structs for name, value in struct.items() if name != on_path
+            value for struct, on_path in self.structs for name, value in struct.items() if name != on_path
         ]
-        return [*on_path, *self._beside_root.values()]
+        return [*on_path, *(self.beside_root or {}).values()]
 
     def _could_be_results(self, value: Any, depth: int = _DEPTH) -> bool:
         """Whether a value beside the list may hold results: then the path is wrong, or one of several."""
@@ -233,7 +226,7 @@ class Page:
             if value and self.listing is Listing.LEFT_OUT:
                 return True
         else:
-            if self._query.biz_id_field.rpartition(".")[2] in value:
+            if self.query.biz_id_field.rpartition(".")[2] in value:
                 return True
             inner = list(value.values())
         return any(self._could_be_results(each, depth - 1) for each in inner)

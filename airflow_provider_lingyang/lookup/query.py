@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -37,6 +38,7 @@ from airflow_provider_lingyang.lookup.result import preferred, spellings
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Word = Annotated[str, BeforeValidator(lambda value: str(value).lower() if isinstance(value, bool) else value)]
 """A value of an answer, as text: JSON's ``true`` is "true"."""
+Statuses = Annotated[tuple[Word, ...], AfterValidator(spellings)]
 
 
 class ResultQuery(BaseModel):
@@ -88,8 +90,8 @@ class ResultQuery(BaseModel):
     created_at_field: Name | None = None
     created_at_zone: Name | None = None
     status_field: Name | None = None
-    done_values: tuple[Word, ...] = ()
-    failed_values: tuple[Word, ...] = ()
+    done_values: Statuses = ()
+    failed_values: Statuses = ()
 
     @classmethod
     def parse(cls, value: Any, *, where: str) -> ResultQuery:
@@ -199,15 +201,7 @@ class ResultQuery(BaseModel):
     def _progress(self, result: TaskResult) -> int:
         if result.status is None:
             return 0
-        return 3 if result.status in self._done else 2 if result.status in self._failed else 1
-
-    @cached_property
-    def _done(self) -> frozenset[str]:
-        return spellings(self.done_values)
-
-    @cached_property
-    def _failed(self) -> frozenset[str]:
-        return spellings(self.failed_values)
+        return 3 if result.status in self.done_values else 2 if result.status in self.failed_values else 1
 
     @cached_property
     def result_paths(self) -> Sequence[str]:

@@ -4,40 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import Any
 
 from airflow_provider_lingyang.gateway.dates import placed
-from airflow_provider_lingyang.lookup.slots import read_slots, shape_of
+from airflow_provider_lingyang.lookup.slots import read_slots
 
 
+@dataclass(slots=True, eq=False)
 class TaskResult:
     """The result of one recipient.
 
     :param biz_id: the recipient's id.
-    :param output_params: the slots as they came, see :func:`~airflow_provider_lingyang.lookup.slots.read_slots`; parsed
-        on first use, because of many recipients only the status matters.
+    :param raw_output_params: the slots as they came, see :func:`~airflow_provider_lingyang.lookup.slots.read_slots`;
+        read on first use, because of many recipients only the status matters. Not in the repr: personal data belongs
+        into no log.
     :param status: the platform's word for how far it is, if the query names a ``status_field``.
     :param task_id: the platform's task, if the query names a ``task_id_field``.
     :param created_at: the platform's text, if the query names a ``created_at_field``.
     """
 
-    __slots__ = ("_read", "biz_id", "came", "created_at", "status", "task_id")
-
-    def __init__(
-        self,
-        biz_id: str,
-        output_params: Any = None,
-        status: str | None = None,
-        task_id: str | None = None,
-        created_at: str | None = None,
-    ) -> None:
-        self.biz_id = biz_id
-        self.status = status
-        self.task_id = task_id
-        self.created_at = created_at
-        self.came = output_params
-        self._read: tuple[Mapping[str, Any], bool] | None = None
+    biz_id: str
+    raw_output_params: Any = field(default=None, repr=False)
+    status: str | None = None
+    task_id: str | None = None
+    created_at: str | None = field(default=None, repr=False)
+    _read: tuple[Mapping[str, Any], bool] | None = field(default=None, init=False, repr=False)
 
     @property
     def output_params(self) -> Mapping[str, Any]:
@@ -50,28 +43,17 @@ class TaskResult:
         return self._slots[1]
 
     @property
-    def shape(self) -> Any:
-        """The decoded value of the slots field: for a message that names its keys, never its values."""
-        return shape_of(self.came)
-
-    @property
     def _slots(self) -> tuple[Mapping[str, Any], bool]:
         if self._read is None:
-            self._read = read_slots(self.came)
+            self._read = read_slots(self.raw_output_params)
         return self._read
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TaskResult) and self._facts == other._facts
 
-    def __repr__(self) -> str:
-        # Without the slots: personal data belongs into no log.
-        return f"TaskResult({self.biz_id!r}, status={self.status!r}, task_id={self.task_id!r})"
-
     @property
     def _facts(self) -> tuple[Any, ...]:
         return self.biz_id, *self._slots, self.status, self.task_id, self.created_at
-
-    __hash__ = None  # type: ignore[assignment]  # as any other record that holds a dict
 
 
 def standing(
@@ -110,10 +92,13 @@ def preferred(
     return max(enumerate(results), key=rank)[1]
 
 
-def spellings(values: Sequence[str]) -> frozenset[str]:
-    """Return statuses, and every spelling of those that are Booleans: ``true``, ``True`` and ``TRUE`` are one."""
-    found = set(values)
-    for value in values:
-        if value.casefold() in ("true", "false"):
-            found |= {value.lower(), value.capitalize(), value.upper()}
-    return frozenset(found)
+def spellings(statuses: Sequence[str]) -> tuple[str, ...]:
+    """Return statuses, and every spelling of those that are Booleans.
+
+    A Boolean is "true" to JSON, and "True" to Python and to databases.
+    """
+    found: list[str] = []
+    for status in statuses:
+        of_boolean = status.casefold() in ("true", "false")
+        found += (status.lower(), status.capitalize(), status.upper()) if of_boolean else (status,)
+    return tuple(found)

@@ -218,7 +218,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         self._check_arguments()
         # Not those that a subclass adds, which it may set later. A blank settle settles nothing; on_clear has choices.
         may_be_blank = ("settle", "on_clear")
-        self._rendering = literals.Rendering(
+        self.rendering = literals.Rendering(
             self,
             [name for name in LingyangSubmitBatchOperator.template_fields if name not in may_be_blank],
             parameters=["parameters"],
@@ -269,7 +269,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
 
         cancellation = Cancellation(lambda: self._killed_at)
         this_try = SubmissionTry(self, context, cancellation, resumed=resumed, read_rows=self._rows)
-        return this_try.run(self._rendering.check)
+        return this_try.run()
 
     @contextmanager
     def _rows(self, reader: RowParser) -> Iterator[Iterator[Recipient | list[Problem]]]:

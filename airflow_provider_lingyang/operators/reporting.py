@@ -7,6 +7,7 @@ import logging
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from airflow_provider_lingyang.ledger.base import Attempt, Ledger
 from airflow_provider_lingyang.operators import ledgers
 
 if TYPE_CHECKING:
+    from airflow_provider_lingyang.config.submit_arguments import OnEmpty
     from airflow_provider_lingyang.delivery.manifest import Manifest
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 _SHOWN = 10
 
 
+@dataclass(slots=True, kw_only=True)
 class TryReport:
     """The report of one try.
 
@@ -38,16 +41,13 @@ class TryReport:
     :param in_database: whether the ledger, if there is one, is in a database.
     """
 
-    def __init__(
-        self, ti: Any, manifest: Manifest, attempt: Attempt, *, on_empty: str, in_database: bool
-    ) -> None:
-        self.ti = ti
-        self.manifest = manifest
-        self.attempt = attempt
-        self.on_empty = on_empty
-        self.in_database = in_database
-        self.ledger: Ledger = Ledger()
-        self.ids_query: dict[str, Any] | None = None
+    ti: Any
+    manifest: Manifest
+    attempt: Attempt
+    on_empty: OnEmpty
+    in_database: bool
+    ledger: Ledger = field(default_factory=Ledger)
+    ids_query: dict[str, Any] | None = None
 
     @contextmanager
     def accounted(self) -> Iterator[dict[str, Any]]:

@@ -68,22 +68,19 @@ class SubmissionTry:
         )
         self.manifest.history_counted = not (self.attempt.has_history or self.attempt.in_loop or own_key)
         self.report = TryReport(
-            ti,
-            self.manifest,
-            self.attempt,
+            ti=ti,
+            manifest=self.manifest,
+            attempt=self.attempt,
             on_empty=task.on_empty,
             in_database=task.ledger_conn_id is not None,
         )
 
-    def run(self, check_rendered: Callable[[Any], None]) -> dict[str, Any]:
-        """Submit, and return the manifest.
-
-        :param check_rendered: raises unless the task's rendered arguments can be right.
-        """
+    def run(self) -> dict[str, Any]:
+        """Submit, and return the manifest."""
         finished = False
         try:
             with self.report.accounted() as account:
-                check_rendered(self.task)
+                self.task.rendering.check(self.task)
                 literals.check_rendered_task(self.task, CHECKS)
                 self.manifest.ids_limit = options.xcom_ids_limit()
                 if not self.task.validate_only:
@@ -257,7 +254,9 @@ class SubmissionTry:
             use_book_info=parse_book(self.task.use_book_info),
             columns=self.task.columns,
             task_defaults=self.task.task_defaults,
-            input_params_columns=arguments.plan_variables(self.task.input_params_columns),
+            input_params_columns=arguments.named_columns(
+                "input_params_columns", self.task.input_params_columns
+            ),
             output_slots=self.task.output_slots,
             batch_size=self.task.batch_size,
             max_recipients=self.task.max_recipients,

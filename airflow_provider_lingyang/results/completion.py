@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_lingyang.gateway.answer_values import names_in
-from airflow_provider_lingyang.lookup.result import TaskResult, spellings
+from airflow_provider_lingyang.lookup.result import TaskResult
+from airflow_provider_lingyang.lookup.slots import shape_of
 
 ANSWERED, NOT_REACHED = FINISHED = ("answered", "not_reached")
 WAITING, UNKNOWN, FOREIGN = "waiting", "unknown", "foreign"
@@ -28,16 +29,6 @@ class CompletionCriteria:
     required_slots: Sequence[str]
     done_values: Collection[str] = ()
     failed_values: Collection[str] = ()
-
-    def __post_init__(self) -> None:
-        # A Boolean status is "true" to JSON and "True" to Python and to databases.
-        for name in ("done_values", "failed_values"):
-            object.__setattr__(self, name, spellings(tuple(getattr(self, name))))
-
-    @property
-    def can_decide(self) -> bool:
-        """Whether a recipient can ever be finished."""
-        return bool(self.required_slots or self.done_values or self.failed_values)
 
 
 def state_of(
@@ -69,7 +60,7 @@ def empty_slots(result: TaskResult, criteria: CompletionCriteria) -> list[str]:
 
 def unreadable_slots(result: TaskResult) -> str:
     """Describe an unreadable ``output_params`` for a message: its type and keys, never its values."""
-    shape = result.shape
+    shape = shape_of(result.raw_output_params)
     if shape is None:
         holds = "text that is no JSON"
     elif isinstance(shape, Mapping):

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -49,11 +49,6 @@ class PollOutcome:
     reason: str | None = None
     retry_after: float = 0.0
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether every unfinished recipient was looked up."""
-        return not self.failed
-
 
 async def poll_gateway(
     store: RecipientStore,
@@ -92,58 +87,51 @@ async def poll_gateway(
     return poll.outcome
 
 
+@dataclass(slots=True)
 class _GatewayPoll:
-    def __init__(
-        self,
-        store: RecipientStore,
-        fetch: FetchResults,
-        ids_per_call: int,
-        max_concurrent_calls: int,
-        offload: Offload,
-    ) -> None:
-        self.outcome = PollOutcome()
-        self._store = store
-        self._fetch = fetch
-        self._ids_per_call = ids_per_call
-        self._max_concurrent_calls = max_concurrent_calls
-        self._offload = offload
-        self._page_size = max(PAGE, ids_per_call * max_concurrent_calls)
+    store: RecipientStore
+    fetch: FetchResults
+    ids_per_call: int
+    max_concurrent_calls: int
+    offload: Offload
+    outcome: PollOutcome = field(default_factory=PollOutcome)
+    chunks: asyncio.Queue[Sequence[RecipientRow] | None] = field(init=False)
+    page_size: int = field(init=False)
+    pending: PendingWrites = field(default_factory=PendingWrites)
+    failed_in_a_row: int = 0
+    is_over: bool = False
+
+    def __post_init__(self) -> None:
+        self.page_size = max(PAGE, self.ids_per_call * self.max_concurrent_calls)
         # Nearly a page, so that the next one is loaded before a call would wait for it.
-        self._chunks: asyncio.Queue[Sequence[RecipientRow] | None] = asyncio.Queue(
-            self._page_size // ids_per_call
-        )
-        self._pending = PendingWrites()
-        self._failed_in_a_row = 0
-        self._is_over = False
+        self.chunks = asyncio.Queue(self.page_size // self.ids_per_call)
 
     async def load(self) -> None:
         """Load the recipients, page by page, for :meth:`work`."""
-        after, size = 0, self._ids_per_call
-        while not self._is_over and (
-            page := await self._offload(self._store.unfinished, after, self._page_size)
-        ):
+        after, size = 0, self.ids_per_call
+        while not self.is_over and (page := await self.offload(self.store.unfinished, after, self.page_size)):
             for start in range(0, len(page), size):
-                await self._chunks.put(page[start : start + size])
+                await self.chunks.put(page[start : start + size])
             after = page[-1][0]
-        for _ in range(self._max_concurrent_calls):
-            await self._chunks.put(None)
+        for _ in range(self.max_concurrent_calls):
+            await self.chunks.put(None)
 
     async def work(self) -> None:
         """Make one call after another until no recipients are left; several of these run concurrently."""
-        while (recipients := await self._chunks.get()) is not None:
-            if self._is_over:
+        while (recipients := await self.chunks.get()) is not None:
+            if self.is_over:
                 continue
             try:
-                results = await self._fetch(recipients)
+                results = await self.fetch(recipients)
             except LingyangError as error:
                 if error.replay is Replay.NEVER:
                     raise
                 self._note_failure(error)
                 continue
-            self._failed_in_a_row = 0
+            self.failed_in_a_row = 0
             self.outcome.calls += 1
-            self._store.update_states(recipients, results, self._pending)
-            if self._pending.looked_up >= self._page_size:
+            self.store.update_states(recipients, results, self.pending)
+            if self.pending.looked_up >= self.page_size:
                 await self.flush()
 
     def _note_failure(self, error: LingyangError) -> None:
@@ -151,14 +139,14 @@ class _GatewayPoll:
         # The error's hint is left out: it is about sending.
         self.outcome.reason = error.facts
         self.outcome.retry_after = max(self.outcome.retry_after, error.retry_after or 0.0)
-        self._failed_in_a_row += 1
-        if error.retry_after or self._failed_in_a_row >= self._max_concurrent_calls:
-            self._is_over = True
+        self.failed_in_a_row += 1
+        if error.retry_after or self.failed_in_a_row >= self.max_concurrent_calls:
+            self.is_over = True
 
     async def flush(self) -> None:
         """Write what the results so far add."""
-        pending, self._pending = self._pending, PendingWrites()
-        await self._offload(self._store.write, pending)
+        pending, self.pending = self.pending, PendingWrites()
+        await self.offload(self.store.write, pending)
 
 
 def poll_table(store: RecipientStore, rows: Iterable[TaskResult]) -> PollOutcome:
@@ -200,7 +188,7 @@ def _ranked(
     """Return a row for the table of the best: number of the recipient, standing, result."""
     number, _, platform_task_id = recipient
     progress = _PROGRESS[state_of(row, criteria, platform_task_id)]
-    values = row.biz_id, row.came, row.status, row.task_id, row.created_at
+    values = row.biz_id, row.raw_output_params, row.status, row.task_id, row.created_at
     return number, *standing(row, platform_task_id, progress), json.dumps(values, default=str)
 
 

@@ -168,7 +168,7 @@ class ResultsPoller:
                 "the result_query: %s. Add each status that is final to one of them",
                 progress.listed_statuses,
             )
-        settled = waited >= self._lookup_settle and outcome.is_complete and self.request.results is None
+        settled = waited >= self._lookup_settle and not outcome.failed and self.request.results is None
         if settled and progress.out_of_reach and not progress.complete:
             raise PollError(
                 f"{progress}. Too few can ever be finished: a recipient that the gateway does not know after "
@@ -191,7 +191,9 @@ class ResultsPoller:
         hook = LingyangHook(self.request.lingyang_conn_id)
         read_statuses = self._prepare_lookup if self.request.results is None else self._statuses_of_table
         criteria = CompletionCriteria(tuple(self.request.required_slots), *read_statuses(hook))
-        if self._on_results is None and not criteria.can_decide:
+        if self._on_results is None and not (
+            criteria.required_slots or criteria.done_values or criteria.failed_values
+        ):
             raise ArgumentError(
                 "cannot decide when a recipient is finished: set required_slots, or add status_field to result_query"
             )

@@ -10,8 +10,8 @@ A source is plain JSON, one of::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Annotated, Any
 
 from pydantic import Strict, StringConstraints, TypeAdapter, ValidationError
@@ -97,24 +97,8 @@ def _load_campaign(store: RecipientStore, manifest: Mapping[str, Any], read_xcom
     if not accepted:
         return  # An empty audience with on_empty="succeed".
     where = manifest["biz_ids"]
-    ids = read_xcom(where, "biz_ids")
-    if ids is not None:
-        platform_task_ids = read_xcom(where, "task_ids")
-        if platform_task_ids is None or len(platform_task_ids) != len(ids):
-            platform_task_ids = [None] * len(ids)
-        store.add(
-            (biz_id, None if platform_task_id is None else str(platform_task_id))
-            for biz_id, platform_task_id in zip(ids, platform_task_ids, strict=True)
-        )
-        if len(store) != accepted or f"{store.digest():032x}" != where.get("digest"):
-            raise ArgumentError(
-                f"the campaign accepted {accepted} recipients, but its XCom biz_ids holds {len(store)}, which are "
-                "not those: use ids_sql"
-            )
-        return
-    ledger, query = manifest.get("ledger"), read_xcom(where, "biz_ids_query")
     tried = []
-    for name, recipients in _sources(ledger, query):
+    for name, recipients in _sources(manifest, read_xcom):
         store.clear()
         store.add(recipients)
         # The digest tells other recipients from the accepted ones where the number is the same.
@@ -134,43 +118,42 @@ def _load_campaign(store: RecipientStore, manifest: Mapping[str, Any], read_xcom
     )
 
 
-def _sources(
-    ledger: Mapping[str, Any] | None, query: Mapping[str, Any] | None
-) -> Iterator[tuple[str, _Recipients]]:
+def _sources(manifest: Mapping[str, Any], read_xcom: ReadXCom) -> Iterator[tuple[str, _Recipients]]:
     """Yield what may list a campaign's recipients; other campaigns may share its ledger or query, so check each."""
+    where = manifest["biz_ids"]
+    ids = read_xcom(where, "biz_ids")
+    if ids is not None:
+        task_ids = read_xcom(where, "task_ids")
+        if task_ids is None or len(task_ids) != len(ids):
+            task_ids = [None] * len(ids)
+        known = zip(ids, task_ids, strict=True)
+        yield "its XCom biz_ids", ((biz_id, None if of is None else str(of)) for biz_id, of in known)
+        return
+    ledger, query = manifest.get("ledger"), read_xcom(where, "biz_ids_query")
     if ledger is not None:
         yield "this task's part of the ledger", _of_ledger(ledger, of_worker=True)
         yield "the ledger", _of_ledger(ledger)
     if query is None:
         return
-    found = _of_query(query["conn_id"], query["sql"], query["parameters"], query["column"])
+    pages = _of_query(query["conn_id"], query["sql"], query["parameters"], query["column"])
     if ledger is None:
         excluded = set(query["without"])
-        yield (
-            "the submit task's query",
-            ((biz_id, None) for page in found for biz_id in page if biz_id not in excluded),
-        )
+        found: _Recipients = ((biz_id, None) for page in pages for biz_id in page if biz_id not in excluded)
     else:
-        yield "the submit task's query", _also_in_ledger(found, ledger)
+        found = chain.from_iterable(_of_ledger(ledger, among=page) for page in pages)
+    yield "the submit task's query", found
 
 
-def _also_in_ledger(pages: _IdPages, ledger: Mapping[str, Any]) -> _Recipients:
-    hook = sql_hook(ledger["ledger_conn_id"])
-    sql, parameters = accepted_people(ledger, hook.placeholder, of_worker=False)
-    for page in pages:
-        marks = ",".join([hook.placeholder] * len(page))
-        with stream_rows(
-            ledger["ledger_conn_id"],
-            f"{sql} AND person.recipient IN ({marks})",
-            # By the table's key: biz_id has no index, and its comparison may ignore case.
-            [*parameters, *(recipient_hash(biz_id).hex() for biz_id in page)],
-        ) as (_, rows):
-            yield from ((str(biz_id), platform_task_id) for biz_id, platform_task_id in rows)
-
-
-def _of_ledger(ledger: Mapping[str, Any], *, of_worker: bool = False) -> _Recipients:
+def _of_ledger(
+    ledger: Mapping[str, Any], *, of_worker: bool = False, among: Sequence[str] | None = None
+) -> _Recipients:
     conn_id = ledger["ledger_conn_id"]
-    sql, parameters = accepted_people(ledger, sql_hook(conn_id).placeholder, of_worker=of_worker)
+    placeholder = sql_hook(conn_id).placeholder
+    sql, parameters = accepted_people(ledger, placeholder, of_worker=of_worker)
+    if among is not None:
+        # By the table's key: biz_id has no index, and its comparison may ignore case.
+        sql += f" AND person.recipient IN ({','.join([placeholder] * len(among))})"
+        parameters += [recipient_hash(biz_id).hex() for biz_id in among]
     with stream_rows(conn_id, sql, parameters) as (_, rows):
         yield from ((str(biz_id), platform_task_id) for biz_id, platform_task_id in rows)
 

@@ -155,7 +155,7 @@ class RecipientStore:
     def digest(self) -> int:
         """Return a number that identifies a set of recipients, whatever their order."""
         digest = 0
-        for biz_id in self._biz_ids():
+        for biz_id in self.biz_ids():
             digest ^= int.from_bytes(recipient_hash(biz_id))
         return digest
 
@@ -164,11 +164,8 @@ class RecipientStore:
         self._db.execute("DELETE FROM recipient")
         self._states.clear()
 
-    def all_ids(self) -> list[str]:
+    def biz_ids(self) -> Iterator[str]:
         """Return the ``biz_id`` of all recipients, in the order of the source."""
-        return list(self._biz_ids())
-
-    def _biz_ids(self) -> Iterator[str]:
         return (biz_id for (biz_id,) in self._db.execute("SELECT biz_id FROM recipient ORDER BY number"))
 
     def start_poll(self) -> None:

@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from airflow_provider_lingyang.config import arguments
-from airflow_provider_lingyang.config.arguments import ArgumentError
+from airflow_provider_lingyang.config.arguments import ArgumentError, named_columns
 from airflow_provider_lingyang.lookup.query import TaskResult
 from airflow_provider_lingyang.results.completion import (
     FOREIGN,
@@ -39,13 +38,7 @@ def slot_columns(slots: Sequence[str] | Mapping[str, str], *, argument: str = "s
     :param argument: the argument that holds them, for errors.
     :raises ArgumentError: a column's name is impossible, one of the table's own, or there twice.
     """
-    if isinstance(slots, Mapping):
-        arguments.check_names(argument, list(slots))
-        arguments.check_columns(argument, slots)
-        columns = dict(slots)
-    else:
-        arguments.check_names(argument, slots)
-        columns = {slot: slot for slot in slots}
+    columns = named_columns(argument, slots)
     before: dict[str, str] = {}
     for slot, column in columns.items():
         _check_column(argument, slot, column)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_lingyang.results.completion import WaitProgress
     from airflow_provider_lingyang.results.lookup import PollOutcome
     from airflow_provider_lingyang.results.poller import ResultsPoller
+    from airflow_provider_lingyang.triggers.lingyang import LingyangResultTrigger
 
 log = logging.getLogger(__name__)
 
@@ -100,12 +101,14 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
         self._incomplete: tuple[WaitProgress | None, PollOutcome] | None = None
         literals.check_task(self, self.argument_checks)
 
-    def execute(self, context: Context) -> Any:
+    def execute(self, context: Context) -> dict[str, Any]:
         """Poll until enough recipients are finished: in this process, rescheduled, or deferred."""
         self._push_plan_link(context)
         return self._finish(context, self._wait)
 
-    def _finish(self, context: Context, wait: Callable[..., Any], *moments: float) -> Any:
+    def _finish(
+        self, context: Context, wait: Callable[..., dict[str, Any]], *moments: float
+    ) -> dict[str, Any]:
         """Return the value of a wait; close its poller however it ends."""
         try:
             value = wait(context, *moments)
@@ -116,7 +119,7 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
         self._add_to_outlet_events(context, value["counts"], complete=self._incomplete is None)
         return value
 
-    def _wait(self, context: Context) -> Any:
+    def _wait(self, context: Context) -> dict[str, Any]:
         if self.deferrable:
             started = time.time()
             try:
@@ -124,7 +127,8 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
             except AirflowFailException as error:
                 raise self._softened(error) from None
         try:
-            return super().execute(context)
+            value: dict[str, Any] = super().execute(context)
+            return value
         except (AirflowSensorTimeout, AirflowSkipException):
             if self._incomplete is None:
                 raise
@@ -133,13 +137,18 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Poll all unfinished recipients; done when enough are finished."""
+        value = self._poll_once(context)
+        return False if value is None else PokeReturnValue(is_done=True, xcom_value=value)
+
+    def _poll_once(self, context: Context) -> dict[str, Any] | None:
+        """Return the value of the task once enough recipients are finished."""
         self._incomplete = None
         progress, outcome = self._poll(context)
         if progress is not None:
             log.info("%s", progress)
             if progress.complete:
                 assert self._poller is not None
-                return PokeReturnValue(is_done=True, xcom_value=self._poller.xcom_value(progress))
+                return self._poller.xcom_value(progress)
         if outcome.failed:
             log.warning(
                 "%d look-up(s) failed, the next poll retries them. The last: %s",
@@ -147,9 +156,9 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
                 outcome.reason,
             )
         self._incomplete = progress, outcome
-        return False
+        return None
 
-    def execute_complete(self, context: Context, event: Any = None) -> Any:
+    def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Poll once more after the trigger has fired, and end as a poke would."""
         from airflow_provider_lingyang.results.poller import PollError
         from airflow_provider_lingyang.triggers.lingyang import BROKEN, FAILED, read_event
@@ -181,29 +190,23 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
         except AirflowFailException as error:
             raise self._softened(error) from None
 
-    def _resume(self, context: Context, started: float, deadline: float) -> Any:
+    def _resume(self, context: Context, started: float, deadline: float) -> dict[str, Any]:
         # The query worked before the deferral, so a failure now is for the moment.
         self._has_polled = True
         return self._finish(context, self._poll_or_defer, started, deadline)
 
-    def _poll_or_defer(self, context: Context, started: float, deadline: float) -> Any:
+    def _poll_or_defer(self, context: Context, started: float, deadline: float) -> dict[str, Any]:
         self._started = started
-        poked = self.poke(context)
-        if isinstance(poked, PokeReturnValue):
-            return poked.xcom_value
-        left = deadline - time.time()
-        if left <= 0:
-            return self._end_incomplete()
-        trigger = self._trigger(context, started, deadline)
-        log.info("waiting in the triggerer, for %.0f s at most", left)
-        self.defer(
-            trigger=trigger,
-            method_name="execute_complete",
-            timeout=timedelta(seconds=left + _TIMEOUT_MARGIN),
-        )
-        return None
+        if (value := self._poll_once(context)) is not None:
+            return value
+        if (left := deadline - time.time()) > 0:
+            trigger = self._trigger(context, started, deadline)
+            log.info("waiting in the triggerer, for %.0f s at most", left)
+            timeout = timedelta(seconds=left + _TIMEOUT_MARGIN)
+            self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
+        return self._end_incomplete()
 
-    def _trigger(self, context: Context, started: float, deadline: float) -> Any:
+    def _trigger(self, context: Context, started: float, deadline: float) -> LingyangResultTrigger:
         from airflow_provider_lingyang.triggers.lingyang import LingyangResultTrigger
 
         assert self._poller is not None
@@ -230,7 +233,7 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
         """Push the ids as XCom ``biz_ids``, and return a pointer to it."""
         assert self._poller is not None
         ti = context["ti"]
-        ids = self._poller.store.all_ids() if self._poller.is_open else list(source.get("biz_ids", ()))
+        ids = list(self._poller.store.biz_ids() if self._poller.is_open else source.get("biz_ids", ()))
         ti.xcom_push(key="biz_ids", value=ids)
         map_index = -1 if ti.map_index is None else ti.map_index
         return {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": map_index}
@@ -248,11 +251,9 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
             if not self._poller.is_open:
                 return None, outcome
             return self._poller.progress(self.complete_ratio, outcome, time.time() - started), outcome
-        except PollError as error:
-            if error.retryable:
+        except (PollError, arguments.ArgumentError) as error:
+            if isinstance(error, PollError) and error.retryable:
                 raise
-            raise AirflowFailException(str(error)) from None
-        except arguments.ArgumentError as error:
             raise AirflowFailException(str(error)) from None
         except NothingToWaitForError as error:
             raise AirflowSkipException(str(error)) from None
@@ -267,25 +268,26 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
             self._started = first.timestamp() if first else time.time()
         return self._started
 
-    def _first_reschedule_date(self, context: Context) -> Any:
+    def _first_reschedule_date(self, context: Context) -> datetime | None:
         """Return when the task was rescheduled first, or None while it has not been."""
         ti = context["ti"]
         if reader := getattr(ti, "get_first_reschedule_date", None):
-            first = reader(context)
+            first: datetime | str | None = reader(context)
             # `airflow dags test` of Airflow 3.0 gives text.
             return datetime.fromisoformat(first) if isinstance(first, str) else first
         # Airflow 2, where a sensor asks the database itself.
-        from airflow.sensors.base import _orig_start_date  # type: ignore[import-not-found]
+        from airflow.sensors.base import _orig_start_date  # type: ignore[import-not-found]  # in Airflow 2 only
 
-        return _orig_start_date(
+        started: datetime | None = _orig_start_date(
             dag_id=ti.dag_id,
             task_id=ti.task_id,
             run_id=ti.run_id,
             map_index=ti.map_index,
             try_number=(ti.max_tries or 0) - (self.retries or 0) + 1,
         )
+        return started
 
-    def _end_incomplete(self) -> Any:
+    def _end_incomplete(self) -> dict[str, Any]:
         """End a wait that was not enough, as ``on_incomplete`` says."""
         assert self._incomplete is not None
         progress, outcome = self._incomplete
@@ -314,7 +316,7 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
         return AirflowSkipException(str(error)) if soft else error
 
 
-def _size(trigger: Any) -> int:
+def _size(trigger: LingyangResultTrigger) -> int:
     # As Airflow stores it: a Chinese character takes six bytes. What encryption adds, _MAX_TRIGGER_BYTES allows for.
     return len(json.dumps(trigger.serialize()[1], default=str))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
@@ -158,35 +159,35 @@ class LingyangToSqlOperator(ResultsTask):
         return _Transfer(request, table, self.table, list(columns))
 
 
+@dataclass(slots=True)
 class _Transfer:
     """Writes one poll, page by page, into the table."""
 
-    def __init__(self, request: ResultsRequest, table: ResultsTable, name: str, slots: Sequence[str]) -> None:
-        self._request = request
-        self._table = table
-        self._name = name
-        self._slots = slots
-        self._written = RecipientCounts()
-        self._poller: ResultsPoller | None = None
-        self._failure: str | None = None
-        self._last_line = time.monotonic()
+    request: ResultsRequest
+    table: ResultsTable
+    name: str
+    slots: Sequence[str]
+    written: RecipientCounts = field(default_factory=RecipientCounts)
+    poller: ResultsPoller | None = None
+    failure: str | None = None
+    last_line: float = field(default_factory=time.monotonic)
 
     def run(self, read_xcom: ReadXCom, *, create: bool) -> dict[str, int]:
         from airflow_provider_lingyang.results.poller import PollError, ResultsPoller
         from airflow_provider_lingyang.results.table import TableError, TableWrongError
 
         try:
-            self._table.prepare(create=create)
+            self.table.prepare(create=create)
         except TableWrongError as error:
             raise AirflowFailException(str(error)) from None
         except TableError as error:
             raise AirflowException(str(error)) from None
-        self._poller = ResultsPoller(self._request, read_xcom, count_values=False, on_results=self._write)
+        self.poller = ResultsPoller(self.request, read_xcom, count_values=False, on_results=self._write)
         try:
-            outcome = self._poller.poll_sync(first=True)
+            outcome = self.poller.poll_sync(first=True)
         except Exception as error:
-            if self._failure is not None:
-                raise AirflowException(f"{self._failure}. {self._so_far()}. {_RETRY}") from None
+            if self.failure is not None:
+                raise AirflowException(f"{self.failure}. {self._so_far()}. {_RETRY}") from None
             if not isinstance(error, PollError):
                 raise
             if not error.retryable:
@@ -196,35 +197,35 @@ class _Transfer:
 
     def close(self) -> None:
         """Release the database connection and the private file."""
-        self._table.close()
-        if self._poller is not None:
-            self._poller.close()
+        self.table.close()
+        if self.poller is not None:
+            self.poller.close()
 
     def _write(self, recipients: Sequence[RecipientRow], results: Mapping[str, TaskResult]) -> None:
         from airflow_provider_lingyang.results.table import TableError
 
-        assert self._poller is not None
-        criteria = self._poller.store.criteria
+        assert self.poller is not None
+        criteria = self.poller.store.criteria
         for start in range(0, len(recipients), _PAGE):
             page = [
-                result_row(recipient, results.get(recipient[1]), criteria, self._slots)
+                result_row(recipient, results.get(recipient[1]), criteria, self.slots)
                 for recipient in recipients[start : start + _PAGE]
             ]
             rows = [row for row in page if isinstance(row, ResultRow)]
-            before = len(self._table.refused)
+            before = len(self.table.refused)
             try:
-                inserted = self._table.write(rows) if rows else 0
+                inserted = self.table.write(rows) if rows else 0
             except TableError as error:
-                self._failure = str(error)
+                self.failure = str(error)
                 raise
-            refused = set(self._table.refused[before:])
-            self._written.add(
+            refused = set(self.table.refused[before:])
+            self.written.add(
                 (row for row in page if isinstance(row, str) or row.biz_id not in refused), inserted
             )
             now = time.monotonic()
-            if now - self._last_line >= _LOG_INTERVAL:
-                self._last_line = now
-                log.info("table %s: %s", self._name, self._so_far())
+            if now - self.last_line >= _LOG_INTERVAL:
+                self.last_line = now
+                log.info("table %s: %s", self.name, self._so_far())
 
     def _final_counts(self, outcome: PollOutcome) -> dict[str, int]:
         """Return the counts of a transfer that is complete.
@@ -235,24 +236,24 @@ class _Transfer:
             raise AirflowException(
                 f"{outcome.failed} look-up(s) failed, the last: {outcome.reason}. {self._so_far()}. {_RETRY}"
             ) from None
-        if refused := self._table.refused:
+        if refused := self.table.refused:
             shown = ", ".join(repr(biz_id[:64]) for biz_id in refused[:20])
             raise AirflowException(
-                f"{self._table.refusal}: the table cannot hold {len(refused)} row(s), of biz_id {shown}"
+                f"{self.table.refusal}: the table cannot hold {len(refused)} row(s), of biz_id {shown}"
                 f"{', …' if len(refused) > 20 else ''}; all others are written. {self._so_far()}. Widen the columns "
                 f"(a slot's value has {TABLE_BYTES} bytes at most, output_params all slots), then clear this task"
             ) from None
-        assert self._poller is not None
-        recipients, counts = len(self._poller.store), self._written.counts()
+        assert self.poller is not None
+        recipients, counts = len(self.poller.store), self.written.counts()
         if counts["cut"]:
             log.warning(
                 "table %s: %d row(s) have a value that was longer than %d bytes: it ends with its length",
-                self._name,
+                self.name,
                 counts["cut"],
                 TABLE_BYTES,
             )
         known = counts["rows"] + counts[FOREIGN]
-        if self._request.results is not None:
+        if self.request.results is not None:
             # A recipient without a row in the table of results is never passed to _write.
             counts[UNKNOWN] = recipients - known
         if known + counts[UNKNOWN] != recipients:
@@ -260,20 +261,20 @@ class _Transfer:
                 f"not all recipients were looked up, and nothing failed. {self._so_far()}. {_RETRY}"
             )
         final = {"recipients": recipients, **counts}
-        log.info("table %s: %s", self._name, ", ".join(f"{name} {count}" for name, count in final.items()))
+        log.info("table %s: %s", self.name, ", ".join(f"{name} {count}" for name, count in final.items()))
         return final
 
     def _so_far(self) -> str:
         """Describe the progress, for a message."""
-        if self._poller is None or not self._poller.is_open:
+        if self.poller is None or not self.poller.is_open:
             return "No recipient was looked up yet"
-        recipients, counts = len(self._poller.store), self._written.counts()
+        recipients, counts = len(self.poller.store), self.written.counts()
         rows = counts["rows"]
         looked_up = rows + counts[FOREIGN] + counts[UNKNOWN]
         text = f"Of {recipients} recipients {rows} were written"
         if without_row := looked_up - rows:
             text += f", {without_row} were looked up and have no row"
-        refused = len(self._table.refused)
+        refused = len(self.table.refused)
         if refused:
             text += f", {refused} were refused by the table"
         return f"{text}, {recipients - looked_up - refused} were not looked up"

@@ -58,7 +58,7 @@ def test_limits_concurrent_calls_and_looks_each_recipient_up_once(
     assert sorted(int(biz_id) for some in platform.looked_up for biz_id in some) == list(range(1, count + 1))
     assert max(map(len, platform.looked_up), default=0) <= per_call
     assert platform.peak <= 3
-    assert found.is_complete
+    assert not found.failed
     assert store.progress(1.0).counts["answered"] == count
     assert poll(store, platform).calls == 0
 
@@ -68,9 +68,9 @@ def test_failed_calls_are_left_to_the_next_poll(store: RecipientStore) -> None:
     platform = Platform(AnswerLostError("lost"))
     found = poll(store, platform)
     assert (found.calls, found.failed, found.reason) == (4, 1, "lost")
-    assert not found.is_complete
+    assert found.failed
     assert store.progress(1.0).counts["answered"] == 8
-    assert poll(store, platform).is_complete
+    assert not poll(store, platform).failed
     assert store.progress(1.0).complete
 
 
@@ -112,7 +112,7 @@ def test_table_rows_are_matched_and_those_of_others_ignored() -> None:
         done("5", {"a": "another campaign's"}, task_id="8"),
         done("5", {"a": "ours"}, task_id="7"),
     ]
-    assert poll_table(store, rows).is_complete
+    assert not poll_table(store, rows).failed
     progress = store.progress(1.0)
     assert progress.counts == {"recipients": 5, "finished": 3, "answered": 2, "not_reached": 1} | {
         "waiting": 2,

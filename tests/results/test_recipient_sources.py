@@ -88,7 +88,9 @@ def test_an_xcom_that_is_not_the_campaigns_is_noticed(submit: Submit) -> None:
     manifest = submit(audience=[row(1), row(2)])
     for others in (["B1"], ["B1", "B3"]):
         submit.run.xcom["submit", "biz_ids"] = others
-        with pytest.raises(ArgumentError, match=f"its XCom biz_ids holds {len(others)}, which are not those"):
+        with pytest.raises(
+            ArgumentError, match=f"its XCom biz_ids gives {len(others)} ids, which are not those"
+        ):
             submit.recipients_of(manifest)
         submit.store.clear()
 
