@@ -33,17 +33,18 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
 
 
 def add_to_outlet_events(
-    context: Context, *, campaign: Mapping[str, Any] | None, counts: Mapping[str, int], **more: Any
+    context: Context, *, campaign: object, counts: Mapping[str, int], **more: Any
 ) -> None:
     """Add the outcome of a task to the events of the assets in its outlets.
 
     Aliases are skipped: only the DAG's author knows the asset that one stands for.
 
-    :param campaign: the manifest, where there is one; its ``campaign_key`` and ``plan_id`` are added.
+    :param campaign: the manifest, whose ``campaign_key`` and ``plan_id`` are added; anything else: there is none.
     :param counts: state → number of recipients.
     :param more: further plain JSON.
     """
-    extra = {name: campaign.get(name) for name in ("campaign_key", "plan_id")} if campaign else {}
+    known = campaign if isinstance(campaign, Mapping) else {}
+    extra = {name: known.get(name) for name in ("campaign_key", "plan_id")} if known else {}
     for outlet in context.get("outlets") or ():
         if isinstance(outlet, AssetAlias):
             continue

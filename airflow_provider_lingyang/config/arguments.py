@@ -165,6 +165,8 @@ def named_columns(argument: str, value: Sequence[str] | Mapping[str, str]) -> di
         check_names(argument, list(value))
         check_columns(argument, value)
         return dict(value)
+    if isinstance(value, str):
+        raise ArgumentError(f"{argument} must be a list of names, or a dict: name → column")
     check_names(argument, value)
     return {name: name for name in value}
 

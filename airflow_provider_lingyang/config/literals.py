@@ -196,20 +196,9 @@ def check_book(argument: str, value: object) -> None:
         )
     _check_keys(argument, value, BOOK_FIELDS, needed=BOOK_FIELDS)
     for name, inner in value.items():
-        _check_not_blank(f"{argument}[{name!r}]", inner)
+        check_not_blank(f"{argument}[{name!r}]", inner)
     if not is_open(owner := value["book_owner_id"]):
         parse_number(f"{argument}['book_owner_id']", owner)
-
-
-def check_defaults(argument: str, value: Mapping[str, Any]) -> None:
-    """Raise unless each default holds something."""
-    for name, inner in value.items():
-        if inner is None or is_open(inner):
-            continue
-        _check_not_blank(f"{argument}[{name!r}]", inner)
-        text = str(inner).strip()
-        if name == "batch_num" and not (text.isascii() and text.isdigit()):
-            raise ArgumentError(f"{argument}['batch_num'] must be decimal digits; it is {shown(inner)}")
 
 
 def check_rows(argument: str, value: object) -> None:
@@ -285,17 +274,14 @@ def check_result_query(argument: str, value: object, *, of_table: bool) -> None:
     needed = [name for name, is_needed in RESULT_QUERY_FIELDS.items() if is_needed and not of_table]
     _check_keys(argument, value, RESULT_QUERY_FIELDS, needed=needed)
     for name in needed:
-        _check_not_blank(f"{argument}[{name!r}]", value[name])
+        check_not_blank(f"{argument}[{name!r}]", value[name])
     for name in ("max_biz_ids", "page_size"):
         if isinstance(most := value.get(name), int):
             check_positive(f"{argument}[{name!r}]", most)
     # What a template renders to, only a run can tell.
     if not of_table and not is_open(json.dumps(value, default=str)) and (problem := contradiction(value)):
         raise ArgumentError(f"{argument}: {problem}")
-    tells = bool(value.get("done_values") or value.get("failed_values"))
-    if tells and not value.get("status_field") and not of_table:
-        raise ArgumentError(f"{argument}: done_values and failed_values need a status_field")
-    if value.get("status_field") and not tells:
+    if value.get("status_field") and not (value.get("done_values") or value.get("failed_values")):
         raise ArgumentError(
             f"{argument}: a status_field needs done_values or failed_values, or no recipient ever finishes"
         )
@@ -314,6 +300,7 @@ def _check_keys(
         raise ArgumentError(f"{argument}: {', '.join(missing)} is missing")
 
 
-def _check_not_blank(argument: str, value: object) -> None:
+def check_not_blank(argument: str, value: object) -> None:
+    """Raise if a part of an argument is there and holds nothing."""
     if not is_open(value) and str("" if value is None else value).strip() in ("", "None"):
         raise ArgumentError(f"{argument} is blank: fill it in, or leave it out")

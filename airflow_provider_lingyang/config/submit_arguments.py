@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 from airflow_provider_lingyang.config.arguments import (
+    ArgumentError,
     check_bool,
     check_choice,
     check_columns,
@@ -21,14 +22,16 @@ from airflow_provider_lingyang.config.arguments import (
     named_columns,
     parse_deadline,
     parse_number,
+    shown,
 )
 from airflow_provider_lingyang.config.literals import (
     Check,
     check_book,
     check_conn_id,
-    check_defaults,
+    check_not_blank,
     check_settle,
     check_text,
+    is_open,
     optional,
 )
 
@@ -52,7 +55,13 @@ def check_task_defaults(argument: str, value: Any) -> None:
     """Raise unless the argument gives fields of a row a value each; a value may be a template."""
     check_mapping(argument, value)
     check_fields(argument, value, without=("biz_id",))
-    check_defaults(argument, value)
+    for name, inner in value.items():
+        if inner is None or is_open(inner):
+            continue
+        check_not_blank(f"{argument}[{name!r}]", inner)
+        text = str(inner).strip()
+        if name == "batch_num" and not (text.isascii() and text.isdigit()):
+            raise ArgumentError(f"{argument}['batch_num'] must be decimal digits; it is {shown(inner)}")
 
 
 def _one_of(choices: Any) -> Check:

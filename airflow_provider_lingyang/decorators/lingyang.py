@@ -22,7 +22,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_lingyang.config.arguments import ArgumentError, check_no_frame, is_listing
 from airflow_provider_lingyang.config.literals import holds_open
-from airflow_provider_lingyang.operators.audience_sources import Rows
+from airflow_provider_lingyang.operators.audience_sources import Hidden, Rows
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.storage.query import QueryError
 
@@ -56,16 +56,6 @@ _SHORT = 10_000
 
 class FunctionError(QueryError):
     """The function of a task did not give the rows. The text holds no values of theirs."""
-
-
-class Hidden:
-    """An argument that may hold personal data. The UI and logs show its type, never its value."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __repr__(self) -> str:
-        return f"<{type(self.value).__name__}, not shown>"
 
 
 def _check(arguments: Mapping[str, Any]) -> None:
@@ -189,7 +179,8 @@ class LingyangSubmitBatchDecoratedOperator(DecoratedOperator, LingyangSubmitBatc
         return super()._submit(context, resumed=resumed)
 
     @contextmanager
-    def _rows(self, reader: RowParser) -> Iterator[Iterator[Recipient | list[Problem]]]:
+    def read_rows(self, reader: RowParser) -> Iterator[Iterator[Recipient | list[Problem]]]:
+        """Call the function, and give its rows as the reader parses them."""
         with closing(self._of_function()) as rows:
             yield (reader.parse_mapping(number, row) for number, row in enumerate(rows, 1))
 

@@ -12,8 +12,8 @@ from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.delivery.sender_pool import CancellationError
 from airflow_provider_lingyang.gateway.dates import placed
 from airflow_provider_lingyang.gateway.errors import LingyangError
-from airflow_provider_lingyang.lookup.answer import LookupAnswer
 from airflow_provider_lingyang.lookup.query import TaskResult
+from airflow_provider_lingyang.lookup.result import LookupAnswer
 
 log = logging.getLogger(__name__)
 

@@ -25,9 +25,9 @@ from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest,
 from airflow_provider_lingyang.gateway.parameters import parameter_texts
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
-from airflow_provider_lingyang.lookup.answer import LookupAnswer
 from airflow_provider_lingyang.lookup.client import fetch_results, look_up
 from airflow_provider_lingyang.lookup.query import ResultQuery, TaskResult
+from airflow_provider_lingyang.lookup.result import LookupAnswer
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection

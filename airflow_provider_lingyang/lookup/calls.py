@@ -16,11 +16,10 @@ from airflow_provider_lingyang.gateway.attempts import Call
 from airflow_provider_lingyang.gateway.error_codes import LOOK_UP
 from airflow_provider_lingyang.gateway.errors import CallRefusedError, LingyangError, RequestRefusedError
 from airflow_provider_lingyang.gateway.protocol import Answer
-from airflow_provider_lingyang.lookup.answer import LookupAnswer
 from airflow_provider_lingyang.lookup.page import Page
 from airflow_provider_lingyang.lookup.query import ResultQuery
 from airflow_provider_lingyang.lookup.reading import read_page
-from airflow_provider_lingyang.lookup.result import TaskResult
+from airflow_provider_lingyang.lookup.result import LookupAnswer, TaskResult
 
 log = logging.getLogger(__name__)
 

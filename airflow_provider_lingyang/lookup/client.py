@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 from airflow_provider_lingyang.gateway.attempts import Call
 from airflow_provider_lingyang.gateway.errors import LingyangError
 from airflow_provider_lingyang.lookup import calls
-from airflow_provider_lingyang.lookup.answer import LookupAnswer
 from airflow_provider_lingyang.lookup.page import Page
 from airflow_provider_lingyang.lookup.query import ResultQuery
-from airflow_provider_lingyang.lookup.result import TaskResult
+from airflow_provider_lingyang.lookup.result import LookupAnswer, TaskResult
 
 if TYPE_CHECKING:
     # Each has an HTTP library of its own, and a caller needs one of them.

@@ -166,22 +166,16 @@ class Page:
             return "it is not the page that was asked for"
         return None
 
-    @property
-    def distinct(self) -> int:
-        """How many different results there are."""
-        if len({self._key(result) for result in self.results}) == len(self.items):
-            return len(self.items)
-        return len({json.dumps(item, sort_keys=True, default=str) for item in self.items})
-
     def keys(self) -> set[tuple[Any, ...]]:
         """Return what identifies each result, also while results change."""
         return {self._key(result) for result in self.results}
 
     def new(self, seen: Collection[tuple[Any, ...]]) -> int:
         """Return how many different results are on no earlier page."""
-        if not seen:
-            return self.distinct
-        return len(self.keys() - set(seen))
+        keys = self.keys()
+        if seen or len(keys) == len(self.items):
+            return len(keys - set(seen))
+        return len({json.dumps(item, sort_keys=True, default=str) for item in self.items})
 
     @staticmethod
     def _key(result: TaskResult) -> tuple[Any, ...]:

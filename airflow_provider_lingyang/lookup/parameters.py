@@ -39,6 +39,8 @@ def contradiction(value: Mapping[str, Any]) -> str | None:
         return "created_at_zone needs a created_at_field"
     if given("page_size_field") and not given("page_size"):
         return "page_size_field needs a page_size"
+    if (given("done_values") or given("failed_values")) and not given("status_field"):
+        return "done_values and failed_values need a status_field"
     fixed = value.get("fixed_params")
     names = [value.get(name) for name in ("biz_ids_field", "page_field", "page_size_field")]
     return _clash([*names, *(fixed if isinstance(fixed, Mapping) else ())]) or _strange_place(fixed)

@@ -33,7 +33,7 @@ from airflow_provider_lingyang.gateway.field_types import dump_json
 from airflow_provider_lingyang.gateway.models import explain
 from airflow_provider_lingyang.lookup.parameters import ANY, as_parameter, contradiction, filled, put
 from airflow_provider_lingyang.lookup.result import TaskResult as TaskResult
-from airflow_provider_lingyang.lookup.result import preferred, spellings
+from airflow_provider_lingyang.lookup.result import spellings, standing
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Word = Annotated[str, BeforeValidator(lambda value: str(value).lower() if isinstance(value, bool) else value)]
@@ -111,8 +111,6 @@ class ResultQuery(BaseModel):
             problems = "; ".join(_problem(field, reason) for field, reason in explain(error))
             raise LingyangConfigError(f"{where}: result_query: {problems}") from None
         problem = contradiction(query.model_dump())
-        if (query.done_values or query.failed_values) and not query.status_field:
-            problem = "done_values and failed_values need a status_field"
         try:
             _ = query.zone
         except ValueError:
@@ -184,24 +182,31 @@ class ResultQuery(BaseModel):
     def preferred(
         self, results: Sequence[TaskResult], task_ids: Mapping[str, str | None] | None = None
     ) -> dict[str, TaskResult]:
-        """Return one result for each ``biz_id``: of the task that is meant, else the newest, else done over failed.
+        """Return one result for each ``biz_id``: the one that counts for a wait.
+
+        That is the one of the task that is meant, else the newest, else done over failed, else the one with most
+        slots, else the last.
 
         :param task_ids: ``biz_id`` → the task that is meant, where it is known.
         """
         found = {result.biz_id: result for result in results}
         if len(found) < len(results):
-            several: dict[str, list[TaskResult]] = {}
+            best: dict[str, tuple[Any, ...]] = {}
             for result in results:
-                several.setdefault(result.biz_id, []).append(result)
-            for biz_id, some in several.items():
-                if len(some) > 1:
-                    found[biz_id] = preferred(some, (task_ids or {}).get(biz_id), self._progress, self.zone)
+                rank = self._rank(result, (task_ids or {}).get(result.biz_id))
+                if rank >= best.get(result.biz_id, ()):
+                    best[result.biz_id] = rank
+                    found[result.biz_id] = result
         return found
 
-    def _progress(self, result: TaskResult) -> int:
-        if result.status is None:
-            return 0
-        return 3 if result.status in self.done_values else 2 if result.status in self.failed_values else 1
+    def _rank(self, result: TaskResult, task_id: str | None) -> tuple[Any, ...]:
+        progress = 0 if result.status is None else 1
+        if result.status in self.done_values:
+            progress = 3
+        elif result.status in self.failed_values:
+            progress = 2
+        filled = sum(value not in (None, "") for value in result.output_params.values())
+        return *standing(result, task_id, progress, self.zone), filled
 
     @cached_property
     def result_paths(self) -> Sequence[str]:

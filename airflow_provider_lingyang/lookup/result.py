@@ -1,9 +1,9 @@
-"""The result of one recipient, and which of several results of one counts for a wait. Pure."""
+"""The result of one recipient, which of several counts for a wait, and the evidence of a look-up. Pure."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import Any
@@ -56,6 +56,23 @@ class TaskResult:
         return self.biz_id, *self._slots, self.status, self.task_id, self.created_at
 
 
+@dataclass(frozen=True, slots=True)
+class LookupAnswer:
+    """The evidence of a look-up. An id in neither field stays in doubt.
+
+    :param results: ``biz_id`` → every result of it, in the order they came. Only ids that were asked for.
+    :param absent: asked ids of which the answer proves that it holds every result there is: an id in ``absent`` and not
+        in ``results`` has none; an id in both has no other than those. ``lookup_settle`` is not considered here.
+    :param alone: asked ids to look up one by one for a proof: an answer about several ids may omit some unnoticed.
+    :param why: why ids are missing in ``absent``, in words, without personal data; empty where none is missing.
+    """
+
+    results: Mapping[str, Sequence[TaskResult]]
+    absent: frozenset[str]
+    why: str = ""
+    alone: frozenset[str] = frozenset()
+
+
 def standing(
     result: TaskResult, task_id: str | None, progress: int, zone: tzinfo | None = None
 ) -> tuple[int, float, int]:
@@ -70,26 +87,6 @@ def standing(
     own = 1 if task_id is None or result.task_id is None else 2 if result.task_id == task_id else 0
     moment = None if result.created_at is None else placed(result.created_at, zone)
     return own, -math.inf if moment is None else moment, progress
-
-
-def preferred(
-    results: Sequence[TaskResult],
-    task_id: str | None,
-    progress: Callable[[TaskResult], int],
-    zone: tzinfo | None = None,
-) -> TaskResult:
-    """Return the result that counts for a wait; of equal ones the one with most slots, then the last.
-
-    :param results: of one recipient, one at least.
-    :param progress: see :func:`standing`.
-    """
-
-    def rank(numbered: tuple[int, TaskResult]) -> tuple[Any, ...]:
-        number, result = numbered
-        filled = sum(value not in (None, "") for value in result.output_params.values())
-        return *standing(result, task_id, progress(result), zone), filled, number
-
-    return max(enumerate(results), key=rank)[1]
 
 
 def spellings(statuses: Sequence[str]) -> tuple[str, ...]:

@@ -54,6 +54,7 @@ class Signs:
     page: set[int] = field(default_factory=set)
     pages: int = 0
     page_size: int | None = None
+    _stated: tuple[Mapping[str, Any], str] | None = None
 
     @classmethod
     def of(
@@ -68,16 +69,16 @@ class Signs:
         :param stated: a struct, and the name of its member with a meaning by the query's author.
         :param beside: the members beside the answer's root element.
         """
-        signs = cls()
+        signs = cls(_stated=stated)
         for number, (struct, on_path) in enumerate(structs):
             for name, value in struct.items():
                 if name == on_path:
                     continue
-                if not _is(stated, struct, name):
+                if not signs._is_stated(struct, name):
                     signs._read(name, value, number)
-                signs._read_within(value, stated, _DEPTH, name)
+                signs._read_within(value, _DEPTH, name)
         if beside:
-            signs._read_beside(beside, None, _DEPTH, "")
+            signs._read_beside(beside, _DEPTH, "")
         return signs
 
     def _read(self, name: str, value: Any, number: int | None) -> None:
@@ -137,37 +138,38 @@ class Signs:
             elif found and sign is Sign.PAGE_SIZE:
                 self.page_size = min(found, self.page_size or found)
 
-    def _read_beside(
-        self, struct: Mapping[str, Any], stated: tuple[Mapping[str, Any], str] | None, depth: int, of: str
-    ) -> None:
+    def _read_beside(self, struct: Mapping[str, Any], depth: int, of: str) -> None:
         """Read a struct beside the path: its flags count only against success.
 
         :param of: its name; in a "page" a "size" is a page's.
         """
         prefix = "page" if of.casefold().startswith(("page", "paging", "pagination")) else ""
         for name, value in struct.items():
-            if not _is(stated, struct, name):
+            if not self._is_stated(struct, name):
                 self._read(name if sign_of(name) else prefix + name, value, None)
             if depth:
-                self._read_within(value, stated, depth - 1, name)
+                self._read_within(value, depth - 1, name)
 
-    def _read_within(
-        self, value: Any, stated: tuple[Mapping[str, Any], str] | None, depth: int, name: str
-    ) -> None:
+    def _is_stated(self, struct: Mapping[str, Any], name: str) -> bool:
+        # A flag keeps its meaning, also where the query gives it another.
+        stated = self._stated
+        return (
+            stated is not None
+            and stated[0] is struct
+            and stated[1] == name
+            and sign_of(name) is not Sign.FLAG
+        )
+
+    def _read_within(self, value: Any, depth: int, name: str) -> None:
         value = decoded_json(value)
         if isinstance(value, dict):
-            self._read_beside(value, stated, depth, name)
+            self._read_beside(value, depth, name)
         elif isinstance(value, list):
             # Of items only signs that cannot be their own number or code.
             for item in value[:_ITEMS]:
                 for inner, said in item.items() if isinstance(item, dict) else ():
                     if sign_of(inner) in (Sign.FLAG, Sign.OTHER_FLAG, Sign.ERROR):
                         self._read(inner, said, None)
-
-
-def _is(stated: tuple[Mapping[str, Any], str] | None, struct: Mapping[str, Any], name: str) -> bool:
-    # A flag keeps its meaning, also where the query gives it another.
-    return stated is not None and stated[0] is struct and stated[1] == name and sign_of(name) is not Sign.FLAG
 
 
 _GOOD_VALUES = {

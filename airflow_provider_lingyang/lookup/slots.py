@@ -122,11 +122,7 @@ def _is_slot(node: Any) -> bool:
 
 def _is_message(node: Mapping[str, Any]) -> bool:
     """Whether an object is a message, or a part of one, rather than slot → value."""
-    return any(_is_struct(node[name]) or name == "intentions" for name in node.keys() & _MESSAGE)
-
-
-def _is_struct(value: Any) -> bool:
-    # A list is none: a plan may put anything under a name like "slots".
-    if isinstance(value, str) and value.lstrip().startswith("{"):
-        value = _decoded(value)[0]
-    return isinstance(value, dict)
+    # A list is no part of one: a plan may put anything under a name like "slots".
+    return any(
+        name == "intentions" or isinstance(_opened(node[name]), dict) for name in node.keys() & _MESSAGE
+    )

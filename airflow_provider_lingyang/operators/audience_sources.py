@@ -15,22 +15,30 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Rows:
-    """Rows given as an argument. The UI and logs show their type, never their values."""
+class Hidden:
+    """An argument that may hold personal data. The UI and logs show its type, never its value."""
 
-    def __init__(self, rows: Any) -> None:
-        self.rows = rows
+    name = ""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
     def __repr__(self) -> str:
-        return f"<audience: {type(self.rows).__name__}, not shown>"
+        return f"<{self.name}{type(self.value).__name__}, not shown>"
+
+
+class Rows(Hidden):
+    """Rows given as an argument."""
+
+    name = "audience: "
 
     def __iter__(self) -> Iterator[Any]:
-        arguments.check_no_frame("audience", self.rows)
-        if not arguments.is_listing(self.rows):
+        arguments.check_no_frame("audience", self.value)
+        if not arguments.is_listing(self.value):
             raise arguments.ArgumentError(
-                f"audience must be a list of rows (mappings of names to values); it is a {type(self.rows).__name__}"
+                f"audience must be a list of rows (mappings of names to values); it is a {type(self.value).__name__}"
             )
-        return iter(self.rows)
+        return iter(self.value)
 
 
 def ids_query(task: Any, audience: AudienceStore, manifest: Manifest) -> dict[str, Any] | None:

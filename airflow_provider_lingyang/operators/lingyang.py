@@ -268,11 +268,11 @@ class LingyangSubmitBatchOperator(BaseOperator):
         from airflow_provider_lingyang.operators.submission import SubmissionTry
 
         cancellation = Cancellation(lambda: self._killed_at)
-        this_try = SubmissionTry(self, context, cancellation, resumed=resumed, read_rows=self._rows)
-        return this_try.run()
+        return SubmissionTry(self, context, cancellation, resumed=resumed).run()
 
     @contextmanager
-    def _rows(self, reader: RowParser) -> Iterator[Iterator[Recipient | list[Problem]]]:
+    def read_rows(self, reader: RowParser) -> Iterator[Iterator[Recipient | list[Problem]]]:
+        """Open the source of the audience, and give its rows as the reader parses them."""
         if self.sql is None:
             yield (reader.parse_mapping(number, row) for number, row in enumerate(self.audience, 1))
             return

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +23,12 @@ from airflow_provider_lingyang.operators.reporting import TryReport
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_lingyang.audience.parser import Problem, Recipient, RowParser
     from airflow_provider_lingyang.cancellation import Cancellation
     from airflow_provider_lingyang.delivery.campaign import CampaignSpec
     from airflow_provider_lingyang.delivery.lost_ledger import LostLedger
     from airflow_provider_lingyang.hooks.lingyang import LingyangHook
     from airflow_provider_lingyang.ledger.base import Ledger
-
-    ReadRows = Callable[[RowParser], AbstractContextManager[Iterator[Recipient | list[Problem]]]]
+    from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 
 log = logging.getLogger(__name__)
 
@@ -39,26 +36,23 @@ log = logging.getLogger(__name__)
 class SubmissionTry:
     """One try of a submission.
 
-    :param task: a ``LingyangSubmitBatchOperator`` with its arguments rendered; its module imports this one.
+    :param task: with its arguments rendered.
     :param resumed: whether the try goes on after a deferral.
-    :param read_rows: opens the source of the audience.
     """
 
     def __init__(
         self,
-        task: Any,
+        task: LingyangSubmitBatchOperator,
         context: Context,
         cancellation: Cancellation,
         *,
         resumed: bool,
-        read_rows: ReadRows,
     ) -> None:
         ti = context["ti"]
         self.task = task
         self.context = context
         self.ti: Any = ti
         self.cancellation = cancellation
-        self.read_rows = read_rows
         self.attempt = attempt_of(task, context, resumed=resumed)
         own_key = task.campaign_key is not None
         self.manifest = Manifest(
@@ -194,7 +188,7 @@ class SubmissionTry:
                 campaign.open(
                     cancellation, resubmit=self.task.on_clear == "resubmit", settle=settle, lost=lost
                 )
-            campaign.read(self.read_rows, audience, cancellation, history_unknown=lost is not None)
+            campaign.read(self.task.read_rows, audience, cancellation, history_unknown=lost is not None)
             if self.task.validate_only:
                 campaign.show_plan(audience, schedule, result_query.proves if result_query else None)
                 return False

@@ -50,45 +50,17 @@ class PollOutcome:
     retry_after: float = 0.0
 
 
-async def poll_gateway(
-    store: RecipientStore,
-    fetch: FetchResults,
-    *,
-    ids_per_call: int,
-    max_concurrent_calls: int,
-    offload: Offload,
-) -> PollOutcome:
-    """Look up all unfinished recipients at the gateway.
+@dataclass(slots=True, kw_only=True)
+class GatewayPoll:
+    """One poll of all unfinished recipients at the gateway.
 
     A call that fails for the moment changes no state. The poll ends early after ``max_concurrent_calls`` failures in
     a row, or when the platform sets a ``retry_after``.
 
     :param store: its states are updated.
     :param ids_per_call: recipients in one call, at most.
-    :raises LingyangError: a retry cannot help.
-    :raises SpoolError: the disk is full.
     """
-    poll = _GatewayPoll(store, fetch, ids_per_call, max_concurrent_calls, offload)
-    await offload(store.start_poll)
-    failure: BaseException | None = None
-    try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(poll.load())
-            for _ in range(max_concurrent_calls):
-                group.create_task(poll.work())
-    except* Exception as errors:
-        # Raised after the block: within it, it would come out as an exception group.
-        failure = errors.exceptions[0]
-    if failure is None or isinstance(failure, LingyangError):
-        # Keep the results of other calls when one has failed.
-        await poll.flush()
-    if failure is not None:
-        raise failure from None
-    return poll.outcome
 
-
-@dataclass(slots=True)
-class _GatewayPoll:
     store: RecipientStore
     fetch: FetchResults
     ids_per_call: int
@@ -105,6 +77,29 @@ class _GatewayPoll:
         self.page_size = max(PAGE, self.ids_per_call * self.max_concurrent_calls)
         # Nearly a page, so that the next one is loaded before a call would wait for it.
         self.chunks = asyncio.Queue(self.page_size // self.ids_per_call)
+
+    async def run(self) -> PollOutcome:
+        """Look them up, once.
+
+        :raises LingyangError: a retry cannot help.
+        :raises SpoolError: the disk is full.
+        """
+        await self.offload(self.store.start_poll)
+        failure: BaseException | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.load())
+                for _ in range(self.max_concurrent_calls):
+                    group.create_task(self.work())
+        except* Exception as errors:
+            # Raised after the block: within it, it would come out as an exception group.
+            failure = errors.exceptions[0]
+        if failure is None or isinstance(failure, LingyangError):
+            # Keep the results of other calls when one has failed.
+            await self.flush()
+        if failure is not None:
+            raise failure from None
+        return self.outcome
 
     async def load(self) -> None:
         """Load the recipients, page by page, for :meth:`work`."""

@@ -19,7 +19,7 @@ from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 from airflow_provider_lingyang.lookup.client import fetch_results_async
 from airflow_provider_lingyang.lookup.query import ResultQuery, TaskResult, parse_statuses
 from airflow_provider_lingyang.results.completion import UNKNOWN, WAITING, CompletionCriteria, WaitProgress
-from airflow_provider_lingyang.results.lookup import Offload, PollOutcome, poll_gateway, poll_table
+from airflow_provider_lingyang.results.lookup import GatewayPoll, Offload, PollOutcome, poll_table
 from airflow_provider_lingyang.results.offload import run_with_main_thread_calls
 from airflow_provider_lingyang.results.recipient_sources import ReadXCom, load_recipients
 from airflow_provider_lingyang.results.recipient_store import OnResults, RecipientRow, RecipientStore
@@ -268,13 +268,14 @@ class ResultsPoller:
                 client, query, biz_ids, task_ids=task_ids if query.task_id_field else None
             )
 
-        return await poll_gateway(
-            self.store,
-            fetch,
+        poll = GatewayPoll(
+            store=self.store,
+            fetch=fetch,
             ids_per_call=query.max_biz_ids,
             max_concurrent_calls=self._max_concurrent_calls,
             offload=self._offload,
         )
+        return await poll.run()
 
     def _poll_table(self) -> PollOutcome:
         results = self.request.results or {}

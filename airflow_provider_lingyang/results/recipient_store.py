@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import weakref
 from collections import Counter
@@ -57,14 +56,12 @@ class PendingWrites:
     """What some results add to the store, until it is written.
 
     :param looked_up: number of recipients looked up.
-    :param rows: single results, as rows.
     :param values: slot and value → number of recipients.
     :param recipients: for ``on_results``.
     :param results: for ``on_results``.
     """
 
     looked_up: int = 0
-    rows: list[tuple[Any, ...]] = field(default_factory=list)
     values: Counter[tuple[str, str]] = field(default_factory=Counter)
     recipients: list[RecipientRow] = field(default_factory=list)
     results: dict[str, TaskResult] = field(default_factory=dict)
@@ -103,7 +100,6 @@ class RecipientStore:
         self.folder = folder
         self._count_values = count_values
         self._max_results_kept = max_results_kept
-        self._keeps_results = False
         self._takes_results = count_values or on_results is not None
         self._code_if_unknown = _CODES[state_if_unknown]
         self._on_results = on_results
@@ -116,6 +112,7 @@ class RecipientStore:
         self._statuses: Counter[str] = Counter()
         self._unreadable = 0
         self._slots: dict[str, None] = dict.fromkeys(criteria.required_slots)
+        self._results: dict[int, tuple[str, dict[str, Any]]] = {}
 
     def close(self) -> None:
         """Release the file."""
@@ -173,7 +170,6 @@ class RecipientStore:
         self._empty.clear()
         self._statuses.clear()
         self._unreadable = 0
-        self._keeps_results = len(self) <= self._max_results_kept
 
     def unfinished(self, after: int = 0, size: int = PAGE) -> list[RecipientRow]:
         """Return a page of unfinished recipients, in the order of their numbers.
@@ -229,8 +225,11 @@ class RecipientStore:
                 self._count_unreadable(result)
 
     def _add_result(self, number: int, result: TaskResult, state: str, pending: PendingWrites) -> None:
-        if self._keeps_results:
-            pending.rows.append((number, *_storable_result(result)))
+        if len(self) <= self._max_results_kept:
+            status, task_id = (text and cut(text, XCOM_BYTES) for text in (result.status, result.task_id))
+            slots, _ = cut_slots(result.output_params, XCOM_BYTES)
+            shown = {"state": state, "status": status, "task_id": task_id, "slots": slots}
+            self._results[number] = result.biz_id, shown
         if self._count_values and state == ANSWERED:
             pending.values.update(self._values(result))
         if not result.readable:
@@ -254,7 +253,6 @@ class RecipientStore:
         """
         with written(_WHAT):
             self._db.execute("BEGIN")
-            self._db.executemany("INSERT OR REPLACE INTO result VALUES (?, ?, ?, ?)", pending.rows)
             self._db.executemany(
                 "INSERT INTO value_count VALUES (?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET recipients = recipients + excluded.recipients",
@@ -313,18 +311,7 @@ class RecipientStore:
         """Return ``biz_id`` → state, status, task_id and slots of each finished recipient; None: there are too many."""
         if len(self) > self._max_results_kept:
             return None
-        rows = self._db.execute(
-            "SELECT number, biz_id, status, task_id, slots FROM result JOIN recipient USING (number) ORDER BY number"
-        )
-        return {
-            biz_id: {
-                "state": STATES[self._states[number - 1]],
-                "status": status,
-                "task_id": task_id,
-                "slots": json.loads(slots),
-            }
-            for number, biz_id, status, task_id, slots in rows
-        }
+        return dict(found for _, found in sorted(self._results.items()))
 
     def _values(self, result: TaskResult) -> Iterator[tuple[str, str]]:
         values = result.output_params
@@ -335,15 +322,8 @@ class RecipientStore:
         return ((storable(slot), cut(as_text(values.get(slot)), XCOM_BYTES)) for slot in self._slots)
 
 
-def _storable_result(result: TaskResult) -> tuple[str | None, str | None, str]:
-    slots, _ = cut_slots(result.output_params, XCOM_BYTES)
-    status, task_id = (text and cut(text, XCOM_BYTES) for text in (result.status, result.task_id))
-    return status, task_id, json.dumps(slots, ensure_ascii=False)
-
-
 _SCHEMA = """
 CREATE TABLE recipient (number INTEGER PRIMARY KEY, biz_id TEXT NOT NULL UNIQUE, platform_task_id TEXT);
-CREATE TABLE result (number INTEGER PRIMARY KEY, status TEXT, task_id TEXT, slots TEXT);
 CREATE TABLE value_count (
     slot TEXT NOT NULL, value TEXT NOT NULL, recipients INTEGER NOT NULL, UNIQUE (slot, value)
 );

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +28,7 @@ _STATEMENT_BYTES = 4 * 2**20
 """A quarter of the largest statement of MariaDB and MySQL by default."""
 _MYSQL_VALUES = {(number,) for number in (1118, 1153, 1264, 1292, 1366, 1406)}
 """MySQL's error numbers for values that a column, a row or a statement cannot hold; drivers differ in the class."""
+_MOMENT = "%Y-%m-%d %H:%M:%S.%f"
 _KEY = "campaign_key, plan_id, biz_id"
 _THIS = "campaign_key=? AND plan_id=?"
 
@@ -44,25 +45,14 @@ class TableWrongError(Exception):
     """The table cannot take the rows; a retry cannot help."""
 
 
-def _with_offset(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S.%f}+00:00"
-
-
-def _without_offset(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S.%f}"
-
-
-def _naive(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=None)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
     """The differences of one kind of database.
 
     :param quote: the quotation mark of names.
     :param folds: whether ``A`` and ``a`` are one column, even quoted.
-    :param bind: converts a moment of UTC to what the driver takes without a warning, and no time zone shifts.
+    :param moment: the format of a moment of UTC as text; empty: a datetime without a time zone. The driver takes it
+        without a warning, and no time zone shifts it.
     :param types: column → type, where it differs; ``slot`` is the type of all slot columns.
     :param options: of ``CREATE TABLE``.
     :param on_connect: statements to execute on each connection.
@@ -70,10 +60,14 @@ class Dialect:
 
     quote: str = '"'
     folds: bool = False
-    bind: Callable[[datetime], Any] = _naive
+    moment: str = ""
     types: Mapping[str, str]
     options: str = ""
     on_connect: Sequence[str] = ()
+
+    def bind(self, moment: datetime) -> str | datetime:
+        """Return a moment of UTC, to be bound to a statement."""
+        return f"{moment:{self.moment}}" if self.moment else moment.replace(tzinfo=None)
 
     def quoted(self, name: str) -> str:
         """Return a column's name, quoted for SQL."""
@@ -82,13 +76,13 @@ class Dialect:
 
 _DIALECTS = {
     # Python's sqlite3 warns about datetimes.
-    "sqlite": Dialect(folds=True, bind=_without_offset, types={"fetched_at": "TEXT"}),
+    "sqlite": Dialect(folds=True, moment=_MOMENT, types={"fetched_at": "TEXT"}),
     # As text: a column without time zone then takes the time as written, and one with time zone the offset.
-    "postgresql": Dialect(bind=_with_offset, types={"fetched_at": "TIMESTAMP WITH TIME ZONE"}),
+    "postgresql": Dialect(moment=f"{_MOMENT}+00:00", types={"fetched_at": "TIMESTAMP WITH TIME ZONE"}),
     "mysql": Dialect(
         quote="`",
         folds=True,
-        bind=_without_offset,
+        moment=_MOMENT,
         # Texts cannot be a key; 255 + 500 characters of 4 bytes are within the 3,072 bytes that one may have.
         types={
             "biz_id": "VARCHAR(255)",

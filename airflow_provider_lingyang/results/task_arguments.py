@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
 
-from airflow_provider_lingyang.assets.lingyang import add_to_outlet_events
 from airflow_provider_lingyang.config import arguments, literals
 from airflow_provider_lingyang.links.lingyang import LingyangPlanLink, push_plan_link
 
@@ -150,7 +149,7 @@ class ResultsTask(BaseOperator):
 
         :raises ArgumentError: the campaign is none, of another run, or without an accepted recipient; or a given
             argument rendered to nothing. (A source of ids may render to an empty list.)
-        :raises NothingToWaitForError: the campaign was validated only.
+        :raises AirflowSkipException: the campaign was validated only.
         """
         from airflow_provider_lingyang.results.poller import ResultsRequest
 
@@ -171,10 +170,13 @@ class ResultsTask(BaseOperator):
         )
 
     def _rendered_source(self, context: Context) -> dict[str, Any]:
-        from airflow_provider_lingyang.results.recipient_sources import slim_manifest
+        from airflow_provider_lingyang.results.recipient_sources import NothingToWaitForError, slim_manifest
 
         if self._source == "campaign":
-            campaign = slim_manifest(self.campaign)
+            try:
+                campaign = slim_manifest(self.campaign)
+            except NothingToWaitForError as error:
+                raise AirflowSkipException(str(error)) from None
             if campaign["biz_ids"]["run_id"] != context["ti"].run_id:
                 raise arguments.ArgumentError(
                     "the campaign is of another run, whose ids XCom cannot give: use ids_sql"
@@ -203,15 +205,6 @@ class ResultsTask(BaseOperator):
         """Push the address of the plan, where the campaign's manifest has one."""
         if isinstance(self.campaign, Mapping):
             push_plan_link(self, context["ti"], self.campaign.get("plan_url"))
-
-    def _add_to_outlet_events(self, context: Context, counts: Mapping[str, int], **more: Any) -> None:
-        """Add the counts to the asset events of this task's outlets.
-
-        :param counts: state → number of recipients.
-        :param more: further plain JSON.
-        """
-        campaign = self.campaign if isinstance(self.campaign, Mapping) else None
-        add_to_outlet_events(context, campaign=campaign, counts=counts, **more)
 
 
 def xcom_reader(context: Context) -> ReadXCom:

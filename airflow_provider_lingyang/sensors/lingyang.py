@@ -20,6 +20,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_provider_lingyang.assets.lingyang import add_to_outlet_events
 from airflow_provider_lingyang.config import arguments, literals
 from airflow_provider_lingyang.results.task_arguments import ResultsTask, xcom_reader
 
@@ -116,7 +117,8 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
             poller, self._poller = self._poller, None
             if poller is not None:
                 poller.close()
-        self._add_to_outlet_events(context, value["counts"], complete=self._incomplete is None)
+        complete = self._incomplete is None
+        add_to_outlet_events(context, campaign=self.campaign, counts=value["counts"], complete=complete)
         return value
 
     def _wait(self, context: Context) -> dict[str, Any]:
@@ -240,7 +242,6 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
 
     def _poll(self, context: Context) -> tuple[WaitProgress | None, PollOutcome]:
         from airflow_provider_lingyang.results.poller import PollError, ResultsPoller
-        from airflow_provider_lingyang.results.recipient_sources import NothingToWaitForError
 
         started = self._when_started(context)
         try:
@@ -255,8 +256,6 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
             if isinstance(error, PollError) and error.retryable:
                 raise
             raise AirflowFailException(str(error)) from None
-        except NothingToWaitForError as error:
-            raise AirflowSkipException(str(error)) from None
 
     def _when_started(self, context: Context) -> float:
         """Return when the wait began. In reschedule mode each poll is a new process, so Airflow knows."""

@@ -8,12 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import (
-    AirflowException,
-    AirflowFailException,
-    AirflowSkipException,
-)
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
+from airflow_provider_lingyang.assets.lingyang import add_to_outlet_events
 from airflow_provider_lingyang.config import arguments, literals
 from airflow_provider_lingyang.results.completion import FOREIGN, UNKNOWN
 from airflow_provider_lingyang.results.rows import (
@@ -125,20 +122,16 @@ class LingyangToSqlOperator(ResultsTask):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Poll all recipients once, and write each page of results as it comes."""
-        from airflow_provider_lingyang.results.recipient_sources import NothingToWaitForError
-
         self._push_plan_link(context)
         try:
             transfer = self._transfer(self._results_request(context))
-        except NothingToWaitForError as error:
-            raise AirflowSkipException(str(error)) from None
         except arguments.ArgumentError as error:
             raise AirflowFailException(str(error)) from None
         try:
             counts = transfer.run(xcom_reader(context), create=self.create_table)
         finally:
             transfer.close()
-        self._add_to_outlet_events(context, counts, table=self.table)
+        add_to_outlet_events(context, campaign=self.campaign, counts=counts, table=self.table)
         return {"table": self.table, "counts": counts}
 
     def _transfer(self, request: ResultsRequest) -> _Transfer:

@@ -11,8 +11,8 @@ from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.delivery.reconciler import Reconciler, UnresolvedRequest
 from airflow_provider_lingyang.gateway.dates import zone_named
 from airflow_provider_lingyang.gateway.errors import AnswerLostError
-from airflow_provider_lingyang.lookup.answer import LookupAnswer
 from airflow_provider_lingyang.lookup.query import TaskResult
+from airflow_provider_lingyang.lookup.result import LookupAnswer
 
 INTENT = 1_769_860_800.0  # 2026-01-31 20:00:00 in China
 

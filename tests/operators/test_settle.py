@@ -12,8 +12,8 @@ import pytest
 from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.errors import AnswerLostError
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
-from airflow_provider_lingyang.lookup.answer import LookupAnswer
 from airflow_provider_lingyang.lookup.query import TaskResult
+from airflow_provider_lingyang.lookup.result import LookupAnswer
 from airflow_provider_lingyang.operators import ledgers
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.operators.people import (

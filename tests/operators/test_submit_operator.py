@@ -475,7 +475,7 @@ def test_an_xcom_backend_that_fails_loses_neither_the_account_nor_anybodys_data(
 def test_an_audience_is_never_rendered_and_never_shown() -> None:
     operator = submit(audience=[row(1, user_name="{{ 1 + 1 }} CANARY")])
     operator.render_template_fields({}, None)
-    assert operator.audience.rows[0]["user_name"] == "{{ 1 + 1 }} CANARY"
+    assert operator.audience.value[0]["user_name"] == "{{ 1 + 1 }} CANARY"
     assert "CANARY" not in str(operator.audience) + repr(operator.audience)
     assert "list" in str(operator.audience)
 

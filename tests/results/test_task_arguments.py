@@ -27,6 +27,38 @@ def test_default_args_apply_to_common_arguments(operator: Any, own: dict[str, An
     assert explicit.lingyang_conn_id == "given"
 
 
+IDS: dict[str, Any] = {"ids_sql": "SELECT 1", "ids_conn_id": "db"}
+RESULTS: dict[str, Any] = {"biz_ids": ["A1"], "results_sql": "SELECT 2", "results_conn_id": "db"}
+COMMON: dict[str, tuple[Any, dict[str, Any]]] = {
+    "campaign": ("{{ x }}", {}),
+    "biz_ids": (["A1"], {}),
+    "ids_sql": ("SELECT 1", IDS),
+    "ids_conn_id": ("db", IDS),
+    "ids_parameters": ([1], IDS),
+    "lingyang_conn_id": ("other", {"biz_ids": ["A1"]}),
+    "result_query": ({"method": "m", "biz_ids_field": "ids", "items_path": "data"}, {"biz_ids": ["A1"]}),
+    "results_sql": ("SELECT 2", RESULTS),
+    "results_conn_id": ("db", RESULTS),
+    "results_parameters": ([2], RESULTS),
+    "required_slots": (["a"], {"biz_ids": ["A1"]}),
+}
+"""Each common argument: a value, and the arguments that it needs beside it."""
+
+
+@pytest.mark.parametrize("name", COMMON)
+@pytest.mark.parametrize(("operator", "own"), CASES)
+def test_each_common_argument_may_be_a_default_or_mapped(
+    operator: Any, own: dict[str, Any], name: str
+) -> None:
+    value, beside = COMMON[name]
+    beside = {key: given for key, given in (own | beside).items() if key != name}
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1), default_args={name: value}):
+        assert getattr(operator(task_id="t", **beside), name) == value
+    with DAG("e", schedule=None, start_date=datetime(2026, 1, 1)):
+        operator.partial(task_id="t", **beside).expand(**{name: [value, value]})
+        operator.partial(task_id="u", **beside, **{name: value}).expand(doc_md=["a"])
+
+
 @pytest.mark.parametrize(("operator", "own"), CASES)
 def test_partial_and_expand_take_common_arguments(operator: Any, own: dict[str, Any]) -> None:
     with DAG("d", schedule=None, start_date=datetime(2026, 1, 1)):
