@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError, to_json
 
-from airflow_provider_lingyang.audience.fast_path import IDENTITY_FIELDS, FastRowParser, derived_id, is_blank
-from airflow_provider_lingyang.config.arguments import CHANNELS, ROW_FIELDS, ArgumentError, did_you_mean
-from airflow_provider_lingyang.gateway.contacts import (
-    IDENTITY_VERSION,
-    canonical_email,
-    canonical_phone_of_version_1,
-)
+from airflow_provider_lingyang.audience.columns import PLAIN_NAME, Layout, layout_of
+from airflow_provider_lingyang.audience.contact import canonical, derived_id, identity_of
+from airflow_provider_lingyang.config.arguments import CHANNELS
+from airflow_provider_lingyang.gateway.contacts import IDENTITY_VERSION
+from airflow_provider_lingyang.gateway.fast_path import validate_task
 from airflow_provider_lingyang.gateway.field_types import (
-    ALLOW_INTERNATIONAL,
-    OptionalText,
     dump_json,
     parse_json_object,
+    to_text,
     variables_as_text,
 )
-from airflow_provider_lingyang.gateway.models import InitiativeTaskRequest, explain
-from airflow_provider_lingyang.gateway.values import is_null
+from airflow_provider_lingyang.gateway.models import explain
+from airflow_provider_lingyang.gateway.values import is_blank, is_null
 
 _ANY_CONTACT = ("phone_number", "email", "outer_user_id")
 _MAX_BATCH_NUM = 100
-_PLAIN_NAME = re.compile(r"(?!.*[0-9]{5})[A-Za-z_][A-Za-z0-9_]{0,63}")
-_TEXT: TypeAdapter[str | None] = TypeAdapter(OptionalText)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +76,7 @@ class RowParser:
     :param output_slots: become the slots of ``output_params``, each ``""``.
     :param channel: ``call``, ``sms`` or ``email``; None: any contact will do.
     :param campaign: makes derived ids of different campaigns differ.
-    :param key: makes derived ids impossible to enumerate: the App secret.
+    :param app_secret: makes derived ids impossible to enumerate.
     :param identity_version: of the canonical forms that derived ids are made from. Default: the latest.
     :param plan_variables_as_text: whether every plan variable is sent as text. Default: as the rows have them.
     :param international_numbers: whether a phone number may be another country's, also where the channel dials it.
@@ -97,7 +92,7 @@ class RowParser:
         output_slots: Sequence[str],
         channel: str | None,
         campaign: str,
-        key: str,
+        app_secret: str,
         identity_version: int = IDENTITY_VERSION,
         plan_variables_as_text: bool = False,
         international_numbers: bool = False,
@@ -106,36 +101,26 @@ class RowParser:
         self._defaults = {name: value for name, value in task_defaults.items() if not is_blank(value)}
         self._identity_version = identity_version
         self._as_text = plan_variables_as_text
-        self._context = {ALLOW_INTERNATIONAL: international_numbers or channel == "email"}
-        if plan_variables_as_text and (given := _as_object(self._defaults.get("input_params"))):
-            # A value that JSON cannot hold is an error of each row.
-            with suppress(PydanticCustomError):
-                self._defaults["input_params"] = variables_as_text(given)
+        self._allow_international = international_numbers or channel == "email"
         self._variables = input_params_columns
         self._slots = dict.fromkeys(output_slots, "")
         self._slots_json = dump_json(self._slots)
         self._channel = channel
         self._contacts = (CHANNELS[channel],) if channel else _ANY_CONTACT
         self._campaign = campaign
-        self._key = key.encode()
-        self._readers: dict[tuple[str, ...], _Layout] = {}
+        self._app_secret = app_secret.encode()
+        self._layouts: dict[tuple[str, ...], Layout] = {}
 
     def for_columns(self, names: Sequence[str]) -> Callable[[int, Sequence[Any]], Recipient | list[Problem]]:
-        """Return what reads rows of these columns.
+        """Return the parser of rows of these columns: row number, values → recipient or problems.
 
         :raises ArgumentError: a column is unknown, twice there, or missing; with the nearest valid name.
         """
-        layout = self._layout_of(tuple(names), all_needed=True)
-        plain = layout.plain.read
-
-        def read(number: int, values: Sequence[Any]) -> Recipient | list[Problem]:
-            row = plain(values)
-            return self._validate(number, layout, values) if row is None else Recipient(number, *row)
-
-        return read
+        layout = layout_of(tuple(names), columns=self._columns, input_params_columns=self._variables)
+        return partial(self._parse, layout)
 
     def parse_mapping(self, number: int, row: Mapping[str, Any]) -> Recipient | list[Problem]:
-        """Read one row that brings its own names.
+        """Parse one row that brings its own names.
 
         :param number: of the row, from 1.
         :raises ArgumentError: a name in it is unknown or twice there.
@@ -145,191 +130,104 @@ class RowParser:
                 Problem(number, "the row", f"is a {type(row).__name__}, not a mapping of names to values")
             ]
         names = tuple(row)
-        layout = self._readers.get(names)
+        layout = self._layouts.get(names)
         if layout is None:
-            layout = self._layout_of(names, all_needed=False, row=number)
-            if len(self._readers) < 1000:
-                self._readers[names] = layout
-        values = tuple(row.values())
-        # Of a row that lacks a column of an argument the judge says so.
-        plain = None if layout.missing else layout.plain.read(values)
-        return self._validate(number, layout, values) if plain is None else Recipient(number, *plain)
+            layout = layout_of(names, columns=self._columns, input_params_columns=self._variables, row=number)
+            if len(self._layouts) < 1000:
+                self._layouts[names] = layout
+        return self._parse(layout, number, tuple(row.values()))
 
-    def _layout_of(self, names: tuple[str, ...], *, all_needed: bool, row: int | None = None) -> _Layout:
-        where = "" if row is None else f" (row {row})"
-        if strange := [type(name).__name__ for name in names if not isinstance(name, str)]:
-            more = ": a line of a file has more fields than its header" if None in names else ""
-            raise ArgumentError(f"the audience has a column whose name is a {strange[0]}{where}{more}")
-
-        def shown(position: int) -> str:
-            # Rows that bring their own names may have none: a file without a header has a person in their place.
-            name = names[position]
-            return repr(name) if all_needed or _PLAIN_NAME.fullmatch(name) else f"number {position + 1}"
-
-        index: dict[str, int] = {}
-        for position, name in enumerate(names):
-            if name.lower() in index:
-                raise ArgumentError(
-                    f"the audience has the column {shown(position)} twice{where}: give each a name of its own"
-                )
-            index[name.lower()] = position
-
-        missing: list[Problem] = []
-
-        def position_of(column: str, argument: str) -> int | None:
-            found = index.get(column.lower())
-            if found is None:
-                near = did_you_mean(
-                    column, [name for name in names if all_needed or _PLAIN_NAME.fullmatch(name)]
-                )
-                if all_needed:
-                    raise ArgumentError(
-                        f"{argument}: the audience has no column {column!r}{near}; it has {', '.join(names)}"
-                    )
-                missing.append(
-                    Problem(row or 0, argument, f"names the column {column!r}, which the row lacks{near}")
-                )
-            return found
-
-        fields: dict[str, int] = {}
-        for name, column in self._columns.items():
-            if (found := position_of(column, f"columns[{name!r}]")) is not None:
-                fields[name] = found
-        variables = {
-            variable: found
-            for variable, column in self._variables.items()
-            if (found := position_of(column, f"input_params_columns[{variable!r}]")) is not None
+    def _parse(self, layout: Layout, number: int, values: Sequence[Any]) -> Recipient | list[Problem]:
+        # An absent value and a NULL are the same: validation then says "missing" for both.
+        fields = self._defaults | {
+            name: value for name, position in layout.fields.items() if not is_blank(value := values[position])
         }
-        claimed = set(fields.values())
-        for name in ROW_FIELDS:
-            own = index.get(name)
-            if own is not None and name not in self._columns and own not in claimed:
-                fields[name] = own
-        used = {*fields.values(), *variables.values()}
-        for position, name in enumerate(names):
-            if position not in used:
-                raise ArgumentError(
-                    f"the audience's column {shown(position)} is not a field of the API{where} and nothing uses it"
-                    f"{did_you_mean(name, ROW_FIELDS)}: name it in columns or input_params_columns, or leave it out"
-                )
-        plain = FastRowParser(
-            fields=fields,
-            variables=variables,
-            defaults=self._defaults,
-            slots=self._slots_json if self._slots else "",
-            contacts=self._contacts,
-            campaign=self._campaign,
-            key=self._key,
-            variables_as_text=self._as_text,
-        )
-        return _Layout(names, fields, variables, missing, plain)
-
-    def _validate(self, number: int, layout: _Layout, values: Sequence[Any]) -> Recipient | list[Problem]:
-        """Read any row, with everything that may be wrong with it."""
-        problems = [Problem(number, problem.field, problem.reason) for problem in layout.missing]
-        fields = {name: values[position] for name, position in layout.fields.items()}
-        for name, default in self._defaults.items():
-            if is_blank(fields.get(name)):
-                fields[name] = default
-        batch_num = _batch_num(fields.pop("batch_num", None), number, layout, problems)
-        if "biz_id" in layout.fields and is_blank(fields.get("biz_id")):
-            problems.append(Problem(number, layout.label("biz_id"), "is missing"))
-        self._fold_variables(number, layout, values, fields, problems)
-        self._fold_slots(fields)
-        # An absent value and a NULL are the same: pydantic then says "missing" for both.
-        fields = {name: value for name, value in fields.items() if not is_blank(value)}
+        problems = list(layout.missing)
+        batch_num = fields.pop("batch_num", None)
+        if batch_num is not None and (batch_num := _digits(batch_num)) is None:
+            problems.append((layout.label("batch_num"), "is not a string of decimal digits"))
+        if "biz_id" in layout.fields and "biz_id" not in fields:
+            problems.append((layout.label("biz_id"), "is missing"))
+        if layout.variables or "input_params" in fields:
+            problems += self._fold_variables(layout, values, fields)
+        if self._slots:
+            self._fold_slots(fields)
         try:
-            task = InitiativeTaskRequest.model_validate(fields, context=self._context)
+            task = validate_task(fields, allow_international=self._allow_international)
         except ValidationError as error:
-            seen = {problem.field for problem in problems}
-            for name, reason in explain(error):
-                if (label := layout.label(name)) not in seen:
-                    problems.append(Problem(number, label, reason + _WAYS_OUT.get((name, reason), "")))
-            return problems
+            problems += self._explained(error, layout, fields, {name for name, _ in problems})
+            return [Problem(number, *problem) for problem in problems]
         contact = self._contact(task)
         if contact is None:
             label = " or ".join(layout.label(name) for name in self._contacts)
-            reason = (
-                f"is missing (channel {self._channel!r} needs it)"
-                if self._channel
-                else "is missing (one is needed)"
-            )
-            problems.append(Problem(number, label, reason))
+            needed = f"channel {self._channel!r} needs it" if self._channel else "one is needed"
+            problems.append((label, f"is missing ({needed})"))
+        if not problems and "\0" in task.get("biz_id", ""):
+            problems.append((layout.label("biz_id"), "holds a NUL character"))
         if problems or contact is None:
-            return problems
-        biz_id = task.biz_id
-        if biz_id is not None and "\0" in biz_id:
-            problems.append(Problem(number, layout.label("biz_id"), "holds a NUL character"))
-            return problems
-        derived = biz_id is None
-        if biz_id is None:
-            biz_id = self._derived(task, fields)
-            task = task.model_copy(update={"biz_id": biz_id})
-        return Recipient(number, biz_id, derived, batch_num, contact, task.to_json())
+            return [Problem(number, *problem) for problem in problems]
+        derived = "biz_id" not in task
+        if derived:
+            identity = identity_of(task, fields, self._identity_version)
+            task = {"biz_id": derived_id(self._app_secret, self._campaign, identity), **task}
+        return Recipient(number, task["biz_id"], derived, batch_num, contact, to_json(task).decode())
+
+    def _contact(self, task: Mapping[str, Any]) -> str | None:
+        for name in self._contacts:
+            if value := canonical(task, name):
+                return f"{name} {value}"
+        return None
 
     def _fold_variables(
-        self,
-        number: int,
-        layout: _Layout,
-        values: Sequence[Any],
-        fields: dict[str, Any],
-        problems: list[Problem],
-    ) -> None:
-        base = _as_object(fields.get("input_params"))
-        if base is None:
-            return  # the model says what is wrong with it
-        problems += [
-            Problem(
-                number,
-                f"input_params[{name!r}]" if _PLAIN_NAME.fullmatch(str(name)) else "input_params",
-                "is NULL",
-            )
-            for name, value in base.items()
+        self, layout: Layout, values: Sequence[Any], fields: dict[str, Any]
+    ) -> list[tuple[str, str]]:
+        """Put the plan variables into ``input_params``; return problems of the variables."""
+        given = fields.get("input_params")
+        if type(given) is str and not (layout.variables or self._as_text or "null" in given):
+            return []
+        variables = _as_object(given)
+        if variables is None:
+            return []  # validation says what is wrong with it
+        problems = [
+            (f"input_params[{name!r}]" if PLAIN_NAME.fullmatch(str(name)) else "input_params", "is NULL")
+            for name, value in variables.items()
             if is_null(value)
         ]
-        if not layout.variables and (not self._as_text or is_blank(fields.get("input_params"))):
-            return
-        for variable, position in layout.variables.items():
-            value = values[position]
-            if is_null(value):
-                column = layout.names[position]
-                problems.append(Problem(number, f"input_params[{variable!r}] (column {column!r})", "is NULL"))
-                continue
-            base[variable] = value
-        try:
-            fields["input_params"] = dump_json(variables_as_text(base) if self._as_text else base)
-        except PydanticCustomError as error:
-            bad = [variable for variable in layout.variables if not _is_json(base.get(variable))]
-            problems += [
-                Problem(
-                    number,
-                    f"input_params[{variable!r}] (column {layout.names[layout.variables[variable]]!r})",
-                    error.message(),
-                )
-                for variable in bad
-            ]
-            if not bad:
-                problems.append(Problem(number, layout.label("input_params"), error.message()))
-            # The row is invalid already; this keeps the model from saying so once more.
-            fields["input_params"] = "{}"
+        if not (layout.variables or self._as_text):
+            return problems
+        for name, position in layout.variables.items():
+            if is_null(value := values[position]):
+                problems.append((_variable(layout, name), "is NULL"))
+            else:
+                variables[name] = value
+        fields["input_params"] = variables
+        if self._as_text:
+            with suppress(PydanticCustomError):
+                fields["input_params"] = variables_as_text(variables)
+        return problems
 
     def _fold_slots(self, fields: dict[str, Any]) -> None:
-        if not self._slots:
-            return
         given = fields.get("output_params")
-        if is_blank(given):
+        if given is None:
             fields["output_params"] = self._slots_json
-        elif (base := _as_object(given)) is not None:
-            fields["output_params"] = {**self._slots, **base}
+        elif (slots := _as_object(given)) is not None:
+            fields["output_params"] = {**self._slots, **slots}
 
-    def _contact(self, task: InitiativeTaskRequest) -> str | None:
-        return next((f"{name} {value}" for name in self._contacts if (value := _canonical(task, name))), None)
-
-    def _derived(self, task: InitiativeTaskRequest, fields: Mapping[str, Any]) -> str:
-        who = [_canonical(task, name) for name in IDENTITY_FIELDS]
-        if self._identity_version == 1:
-            who[:2] = _of_version_1(task, fields)
-        return derived_id(self._key, self._campaign, who)
+    def _explained(
+        self, error: ValidationError, layout: Layout, fields: Mapping[str, Any], seen: set[str]
+    ) -> list[tuple[str, str]]:
+        """Return what validation found, without fields of which a problem is known already."""
+        problems = []
+        for name, reason in explain(error):
+            given = fields.get(name)
+            if name == "input_params" and isinstance(given, Mapping):
+                bad = [variable for variable in layout.variables if not _is_json(given.get(variable))]
+                problems += [(_variable(layout, variable), reason) for variable in bad]
+                if bad:
+                    continue
+            if (label := layout.label(name)) not in seen:
+                problems.append((label, reason + _WAYS_OUT.get((name, reason), "")))
+        return problems
 
 
 _WAYS_OUT = {
@@ -343,54 +241,20 @@ _WAYS_OUT = {
 """What to do about what is wrong with a field of a row."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Which column of a row holds what."""
-
-    names: tuple[str, ...]
-    fields: dict[str, int]
-    variables: dict[str, int]
-    missing: list[Problem]
-    plain: FastRowParser
-
-    def label(self, name: str) -> str:
-        position = self.fields.get(name)
-        if position is None or self.names[position] == name:
-            return name
-        return f"{name} (column {self.names[position]!r})"
+def _variable(layout: Layout, name: str) -> str:
+    return f"input_params[{name!r}] (column {layout.names[layout.variables[name]]!r})"
 
 
-def _canonical(task: InitiativeTaskRequest, name: str) -> Any:
-    """Return a contact so that equal ones look equal: of mailboxes case does not matter, of ids of members it may."""
-    value = getattr(task, name)
-    return canonical_email(value) if name == "email" and value else value
-
-
-def _of_version_1(task: InitiativeTaskRequest, fields: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Return the phone number and the mailbox as version 1 had them.
-
-    A spelling that it refused had no id: it takes the one of the same number in digits.
-    """
-    phone = fields.get("phone_number")
-    first = canonical_phone_of_version_1(str(_TEXT.validate_python(phone))) if task.phone_number else None
-    return first or task.phone_number, task.email and task.email.lower()
-
-
-def _batch_num(value: Any, number: int, layout: _Layout, problems: list[Problem]) -> str | None:
-    if is_blank(value):
-        return None
+def _digits(value: Any) -> str | None:
     try:
-        text = _TEXT.validate_python(value)
-    except ValidationError:
-        text = None
-    if text is None or not (text.isascii() and text.isdigit()) or len(text) > _MAX_BATCH_NUM:
-        problems.append(Problem(number, layout.label("batch_num"), "is not a string of decimal digits"))
+        text = to_text(value).strip()
+    except PydanticCustomError:
         return None
-    return text
+    return text if text.isascii() and text.isdigit() and len(text) <= _MAX_BATCH_NUM else None
 
 
 def _as_object(value: Any) -> dict[str, Any] | None:
-    if is_blank(value):
+    if value is None:
         return {}
     if isinstance(value, str):
         try:

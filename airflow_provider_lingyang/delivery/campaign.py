@@ -215,7 +215,7 @@ class Campaign:
             output_slots=spec.output_slots,
             channel=spec.channel,
             campaign=f"{self._manifest.campaign_key}/{spec.plan_id}",
-            key=self._key,
+            app_secret=self._key,
             identity_version=self._identity_version,
             plan_variables_as_text=spec.plan_variables_as_text,
             international_numbers=spec.international_numbers,

@@ -10,7 +10,10 @@ from __future__ import annotations
 import re
 import unicodedata
 
-PLAIN = "^(?:[2-79][0-9]{4,19}|8[0-57-9][0-9]{3,18}|1[0-2][0-9]{3,18}|1[3-9][0-9]{3,9})$"
+PLAIN = (
+    "^(?:[2-79][0-9]{4,19}|8[0-57-9][0-9]{3,18}|1[0-2][0-9]{3,18}|1[3-9][0-9]{3,9}"
+    "|0[2-9][0-9]{8,10}|010[0-9]{7,9})$"
+)
 """Numbers that are in their one spelling: nearly all. Without look-ahead, which pydantic's expressions have not."""
 
 IDENTITY_VERSION = 2

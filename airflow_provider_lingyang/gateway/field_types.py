@@ -13,36 +13,39 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PlainSerializer, Strict, StringConstraints, ValidationInfo
-from pydantic_core import PydanticCustomError, from_json
+from pydantic import BeforeValidator, PlainSerializer, StringConstraints, ValidationInfo
+from pydantic_core import PydanticCustomError, from_json, to_json
 
 from airflow_provider_lingyang.gateway.contacts import (
     INVISIBLE,
-    PLAIN,
     PhoneNumberError,
     canonical_phone,
     is_international,
 )
 from airflow_provider_lingyang.gateway.dates import CHINA, date_text, in_china, parse_date
-from airflow_provider_lingyang.gateway.values import is_null, plain_value
+from airflow_provider_lingyang.gateway.values import is_blank, is_null, plain_value
 
-_INT64 = 2**63
+INT64 = 2**63
 _MAX_DIGITS = 100
 """Of a Decimal: one with a large exponent would fill the memory with zeros."""
 
 _FIRST_START, _END_OF_STARTS = datetime(2000, 1, 1, tzinfo=CHINA), datetime(2100, 1, 1, tzinfo=CHINA)
 """Databases hold the year 1, 1970 or 9999 for "no date"; the platform is younger than the first."""
+_TEXT_ONLY = frozenset((str,))
+_JSON_SCALARS = frozenset((str, int, float, bool))
 ALLOW_INTERNATIONAL = "allow_international"
 """Key of a validation's context: whether a phone number may be another country's. Default: it may not."""
 
 
 def _blank_to_none(value: Any) -> Any:
-    if is_null(value):
-        return None
-    return None if isinstance(value, str) and not value.strip() else value
+    return None if is_blank(value) else value
 
 
-def _to_text(value: Any) -> Any:
+def to_text(value: Any) -> Any:
+    """Return text, or the digits of a whole number; None stays None.
+
+    :raises PydanticCustomError: it is neither.
+    """
     value = plain_value(value)
     if isinstance(value, str) or value is None:
         return value
@@ -68,7 +71,7 @@ def _to_number(value: Any) -> Any:
         value = int(value)
     elif (whole := _whole(value)) is not None:
         value = whole
-    if isinstance(value, bool) or not isinstance(value, int) or not -_INT64 <= value < _INT64:
+    if isinstance(value, bool) or not isinstance(value, int) or not -INT64 <= value < INT64:
         raise PydanticCustomError("number", "must be a whole number of at most 64 bits")
     return value
 
@@ -89,7 +92,16 @@ def json_object_of(value: dict[Any, Any]) -> str:
 
     :raises PydanticCustomError: JSON cannot hold it, or would hold a name twice: of 1 and "1" it makes the same.
     """
-    if not all(isinstance(name, str) for name in value) and len(set(map(str, value))) < len(value):
+    if _TEXT_ONLY.issuperset(map(type, value)):
+        if _JSON_SCALARS.issuperset(map(type, value.values())):
+            try:
+                text = to_json(value)  # in a fifth of the other's time
+            except ValueError:
+                pass  # half a character
+            else:
+                if b"NaN" not in text and b"Infinity" not in text:
+                    return text.decode()
+    elif len(set(map(str, value))) < len(value):
         raise PydanticCustomError("json_object", "holds a name twice")
     return dump_json(value)
 
@@ -107,8 +119,8 @@ def json_object_text(text: str) -> str:
 def _is_flat(text: str) -> bool:
     """Whether a text is a JSON object of plain values, with no name in there twice.
 
-    Found in a third of the time that it takes to look at each name: such an object has as many colons outside of
-    strings as it has names when it is read.
+    Found in a third of the time that it takes to look at each name: such an object has two quotation marks for each
+    name and each text in it; a name that is there twice has more.
     """
     # Without a backslash, every quotation mark begins or ends a string.
     if "\\" in text:
@@ -117,7 +129,9 @@ def _is_flat(text: str) -> bool:
         parsed = from_json(text, allow_inf_nan=False)
     except (TypeError, ValueError):  # the first for half a character
         return False
-    return isinstance(parsed, dict) and "".join(text.split('"')[::2]).count(":") == len(parsed)
+    if not isinstance(parsed, dict):
+        return False
+    return text.count('"') == 2 * (len(parsed) + [*map(type, parsed.values())].count(str))
 
 
 def parse_json_object(text: str) -> dict[str, Any]:
@@ -171,9 +185,7 @@ def dump_json(value: Any) -> str:
 
 
 def _encoded(value: Any) -> str:
-    return json.dumps(
-        value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_json_default
-    )
+    return _ENCODER.encode(value)
 
 
 def _without_nan(value: Any) -> Any:
@@ -199,6 +211,10 @@ def _json_default(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float)):
         return value
     raise TypeError("not JSON")
+
+
+# Not json.dumps, which makes such an encoder for each value.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_json_default)
 
 
 def variable_text(value: Any) -> str:
@@ -250,7 +266,7 @@ def to_start_time(value: Any) -> Any:
 
 
 def _to_phone(value: Any, info: ValidationInfo) -> Any:
-    text = _to_text(value)
+    text = to_text(value)
     if text is None:
         return None
     try:
@@ -269,7 +285,7 @@ def _phone_error(reason: str) -> PydanticCustomError:
 
 
 def _to_email(value: Any) -> Any:
-    text = _to_text(value)
+    text = to_text(value)
     if text is None:
         return None
     text = text.strip().strip(INVISIBLE).strip()
@@ -281,7 +297,7 @@ def _to_email(value: Any) -> Any:
 _STRIPPED = StringConstraints(strip_whitespace=True, min_length=1)
 _NOT_BLANK = BeforeValidator(_blank_to_none)
 
-Text = Annotated[str, _STRIPPED, BeforeValidator(_to_text)]
+Text = Annotated[str, _STRIPPED, BeforeValidator(to_text)]
 Number = Annotated[int, BeforeValidator(_to_number)]
 JsonObject = Annotated[str, BeforeValidator(_to_json_object)]
 Date = Annotated[
@@ -298,18 +314,3 @@ OptionalJsonObject = Annotated[JsonObject | None, _NOT_BLANK]
 OptionalDate = Annotated[Date | None, _NOT_BLANK]
 OptionalPhone = Annotated[Phone | None, _NOT_BLANK]
 OptionalEmail = Annotated[Email | None, _NOT_BLANK]
-
-
-def _plain_text(pattern: str) -> Any:
-    return Annotated[
-        Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, pattern=pattern)] | None,
-        Strict(),
-    ]
-
-
-# Types that need no function of Python. They accept nothing that the lenient ones would refuse or change.
-# A text that begins with a control character may be blank.
-PlainText = _plain_text(r"^[^\x00-\x1f]")
-PlainNumber = Annotated[int, Strict(), Field(ge=-_INT64, lt=_INT64)] | None
-PlainPhone = _plain_text(PLAIN)
-PlainEmail = _plain_text("^[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+$")

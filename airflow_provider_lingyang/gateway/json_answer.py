@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
-from pydantic_core import from_json
-
-_SPACED_COLON = re.compile(rb'"[ \t\r\n]+:')
+from pydantic_core import from_json, to_json
 
 
 class DuplicateKeyError(ValueError):
@@ -23,34 +20,13 @@ def parse_json(body: bytes) -> Any:
     :raises RecursionError: it is nested too deeply.
     """
     try:
-        # In less than half of the other's time.
+        # Together in half of the other's time. Of a name that was there twice, one is missing in the text.
         document = from_json(body, cache_strings="keys")
+        if to_json(document) == body:
+            return document
     except ValueError:
-        # The platform writes control characters into its texts as they are, which only this one takes.
-        return _DECODER.decode(body.decode())
-    # As many colons after a name as there are names: then no name was there twice. Where that cannot be counted so
-    # simply, or the numbers differ, every object is looked at.
-    plain = b'\\\\"' not in body and not _SPACED_COLON.search(body)
-    if plain and body.count(b'":') - body.count(b'\\":') == _names(document):
-        return document
+        pass
     return _DECODER.decode(body.decode())
-
-
-def _names(document: Any) -> int:
-    count = 0
-    pending = [document]
-    # It grows while it is gone through.
-    for value in pending:
-        inner = value
-        if type(value) is dict:
-            count += len(value)
-            inner = value.values()
-        elif type(value) is not list:
-            continue
-        for each in inner:
-            if type(each) is dict or type(each) is list:
-                pending.append(each)  # noqa: PERF401  # a list of its own for each would take twice as long
-    return count
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

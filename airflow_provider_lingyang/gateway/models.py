@@ -9,23 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Final, Self, cast
+from typing import Annotated, Any, Final, Self
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    GetCoreSchemaHandler,
     ModelWrapValidatorHandler,
     ValidationError,
     model_validator,
 )
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
-from pydantic_core.core_schema import ModelSchema
+from pydantic_core import PydanticCustomError
 
 from airflow_provider_lingyang.gateway.field_types import (
-    Date,
     JsonObject,
     Number,
     OptionalDate,
@@ -34,10 +31,6 @@ from airflow_provider_lingyang.gateway.field_types import (
     OptionalNumber,
     OptionalPhone,
     OptionalText,
-    PlainEmail,
-    PlainNumber,
-    PlainPhone,
-    PlainText,
     Text,
     to_date,
 )
@@ -55,30 +48,6 @@ def _private() -> Any:
 
 class _Struct(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, frozen=True)
-
-
-class _PlainTask(_Struct):
-    """The plain form of :class:`InitiativeTaskRequest`, for most rows: pydantic takes it without calling Python."""
-
-    biz_id: PlainText = None
-    phone_number: PlainPhone = _private()
-    email: PlainEmail = _private()
-    outer_user_id: PlainText = _private()
-    cms_user_id: PlainNumber = _private()
-    user_name: PlainText = _private()
-    input_params: JsonObject = Field(repr=False)
-    output_params: JsonObject = Field(repr=False)
-    source_id: PlainNumber = None
-    department_id: PlainNumber = None
-    cms_member_type: PlainText = None
-    appointment_time_id: PlainNumber = None
-    policy_id: PlainNumber = None
-    book_charge_biz_info: JsonObject | None = _private()
-    book_user_id: PlainNumber = _private()
-    plan_execute_start_time: Date | None = None
-
-
-_PLAIN, _KIND = "function-plain", "function-kind"
 
 
 class InitiativeTaskRequest(_Struct):
@@ -104,14 +73,6 @@ class InitiativeTaskRequest(_Struct):
     book_charge_biz_info: OptionalJsonObject = _private()
     book_user_id: OptionalNumber = _private()
     plan_execute_start_time: OptionalDate = None
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Take a plain task as it is; validate any other, so that only the errors of validation are reported."""
-        kind = handler(source)
-        task = cast("ModelSchema", handler.resolve_ref_schema(handler.generate_schema(_PlainTask)))
-        plain = core_schema.model_schema(cls, task["schema"], config=task.get("config"))
-        return core_schema.union_schema([(plain, _PLAIN), (kind, _KIND)], mode="left_to_right")
 
     def to_json(self) -> str:
         """Return the struct as the gateway wants it: compact, without nulls, non-ASCII raw."""
@@ -204,12 +165,8 @@ class InitiativeTaskResponse(BaseModel):
 def explain(error: ValidationError) -> list[tuple[str, str]]:
     """Return the problems as (field, reason) pairs, without the value, which pydantic's own text repeats."""
     return [
-        (
-            ".".join(str(part) for part in item["loc"] if not str(part).startswith("function-")),
-            _reason(item["type"], item["msg"]),
-        )
+        (".".join(map(str, item["loc"])), _reason(item["type"], item["msg"]))
         for item in error.errors(include_url=False, include_input=False, include_context=False)
-        if _PLAIN not in item["loc"]
     ]
 
 

@@ -33,6 +33,11 @@ def is_null(value: Any) -> bool:
     return _is_numpy_scalar(value) and bool(value != value)
 
 
+def is_blank(value: Any) -> bool:
+    """Whether a value is NULL, or text of white space alone."""
+    return not value.strip() if isinstance(value, str) else is_null(value)
+
+
 def plain_value(value: Any) -> Any:
     """Return a single value as one of Python's own types, None for NULL; a value without such a form as it is.
 

@@ -20,7 +20,7 @@ from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.dates import parse_date
 from airflow_provider_lingyang.gateway.error_codes import LOOK_UP
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError, RequestInvalidError
-from airflow_provider_lingyang.gateway.field_types import ALLOW_INTERNATIONAL
+from airflow_provider_lingyang.gateway.fast_path import request_json
 from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest, explain
 from airflow_provider_lingyang.gateway.parameters import parameter_texts
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt
@@ -187,17 +187,16 @@ class LingyangHook(BaseHook):
         :raises RequestInvalidError: it breaks the API page's rules; nothing was sent.
         :raises LingyangError: the typed reason; its ``replay`` says whether it may have been executed.
         """
-        if not isinstance(request, InitiativeBatchTaskRequest):
-            if not isinstance(request, Mapping):
-                raise RequestInvalidError(f"the request must be a dict; it is a {type(request).__name__}")
-            try:
-                request = InitiativeBatchTaskRequest.model_validate(
-                    dict(request), context={ALLOW_INTERNATIONAL: self.allows_international_numbers}
-                )
-            except ValidationError as error:
-                problems = "; ".join(f"{field} {reason}" for field, reason in explain(error)[:20])
-                raise RequestInvalidError(f"the request is not valid, nothing was sent: {problems}") from None
-        return self.get_conn().submit_batch(request)
+        if isinstance(request, InitiativeBatchTaskRequest):
+            return self.get_conn().submit_batch(request)
+        if not isinstance(request, Mapping):
+            raise RequestInvalidError(f"the request must be a dict; it is a {type(request).__name__}")
+        try:
+            struct = request_json(request, allow_international=self.allows_international_numbers)
+        except ValidationError as error:
+            problems = "; ".join(f"{field} {reason}" for field, reason in explain(error)[:20])
+            raise RequestInvalidError(f"the request is not valid, nothing was sent: {problems}") from None
+        return self.get_conn().submit_struct(struct)
 
     def fetch_results(
         self, biz_ids: Sequence[str], *, result_query: ResultQuery | Mapping[str, Any] | None = None

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.audience.fast_path import derived_id
+from airflow_provider_lingyang.audience.contact import derived_id
 from airflow_provider_lingyang.audience.parser import Recipient, RowParser
 from airflow_provider_lingyang.config.arguments import ROW_FIELDS, TASK_FIELDS, ArgumentError
 from airflow_provider_lingyang.gateway.models import InitiativeTaskRequest
@@ -29,7 +29,7 @@ def reader(**changes: Any) -> RowParser:
         "output_slots": [],
         "channel": None,
         "campaign": "dag/run/task/123",
-        "key": "secret",
+        "app_secret": "secret",
     }
     return RowParser(**(arguments | changes))
 
@@ -244,7 +244,7 @@ def test_a_biz_id_is_derived_from_the_contact_alone_and_cannot_be_enumerated() -
     ]
     assert {recipient.biz_id for recipient in same} == {first.biz_id}
     others = [
-        read(base, key="another"),
+        read(base, app_secret="another"),
         read(base, campaign="dag/other-run/task/123"),
         read(base | {"phone_number": "10000000002"}),
         read(base | {"email": "a@b"}),

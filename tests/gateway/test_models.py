@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
-from airflow_provider_lingyang.gateway import field_types, models
+from airflow_provider_lingyang.gateway import field_types
 from airflow_provider_lingyang.gateway.dates import parse_date
 from airflow_provider_lingyang.gateway.field_types import dump_json
 from airflow_provider_lingyang.gateway.models import (
@@ -691,48 +691,6 @@ def test_task_ids_beyond_what_floats_can_hold_are_exact(value: Any) -> None:
 def test_fields_that_the_page_does_not_know_are_ignored_in_answers() -> None:
     answer = {"task_id": 1, "new": 1, "task_request": {"biz_id": "b", "new": {}}}
     assert InitiativeTaskResponse.model_validate(answer).task_request == InitiativeTaskEcho(biz_id="b")
-
-
-@pytest.mark.parametrize(
-    ("plain", "kind"),
-    [
-        (TypeAdapter(plain), TypeAdapter(kind))
-        for plain, kind in (
-            (field_types.PlainText, field_types.OptionalText),
-            (field_types.PlainNumber, field_types.OptionalNumber),
-            (field_types.PlainPhone, field_types.OptionalPhone),
-            (field_types.PlainEmail, field_types.OptionalEmail),
-        )
-    ],
-)
-@settings(max_examples=300, derandomize=True, deadline=None)
-@given(
-    value=st.one_of(
-        st.none(),
-        st.booleans(),
-        st.integers(),
-        st.sampled_from([2**63 - 1, 2**63, -(2**63), -(2**63) - 1]),
-        st.text(),
-        st.text(" \t\n\x1c\u3000-+0123456789", max_size=25),
-        st.from_regex(r"\s?[\w.+-]{1,5}@[\w.-]{1,5}\s?"),
-    )
-)
-def test_what_is_taken_the_short_way_is_what_the_kind_way_makes_of_it(
-    plain: TypeAdapter[Any], kind: TypeAdapter[Any], value: Any
-) -> None:
-    try:
-        taken = plain.validate_python(value)
-    except ValidationError:
-        return
-    assert taken == kind.validate_python(value)
-    assert type(taken) is type(kind.validate_python(value))
-
-
-def test_a_plain_task_has_the_fields_of_any_in_their_order() -> None:
-    assert list(models._PlainTask.model_fields) == list(InitiativeTaskRequest.model_fields)
-    assert [field.repr for field in models._PlainTask.model_fields.values()] == [
-        field.repr for field in InitiativeTaskRequest.model_fields.values()
-    ]
 
 
 @settings(max_examples=200, derandomize=True, deadline=None)

@@ -160,7 +160,7 @@ BASE = {"biz_id": "B1", "phone_number": "10000000001", "output_params": "{}", "i
 def read(row: dict[str, Any], *, as_tuple: bool, **changes: Any) -> Any:
     arguments: dict[str, Any] = {
         "columns": {}, "task_defaults": {}, "input_params_columns": {}, "output_slots": [], "channel": None,
-        "campaign": "campaign/1", "key": "secret",
+        "campaign": "campaign/1", "app_secret": "secret",
     }  # fmt: skip
     reader = RowParser(**(arguments | changes))
     return reader.for_columns(list(row))(1, list(row.values())) if as_tuple else reader.parse_mapping(1, row)
