@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
+IDENTITY_VERSION = 2
+"""Of the canonical forms that derived ids are made from. A campaign keeps the version that it began with; version 1
+knew only ``+86`` and ``0086``, spaces and hyphens, and the case of ASCII."""
 LOST_LEDGER = "*"
 """Stands for all that a ledger may have held which is gone."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,16 +15,15 @@ from pydantic_core import PydanticCustomError, to_json
 from airflow_provider_lingyang.audience.columns import PLAIN_NAME, Layout, layout_of
 from airflow_provider_lingyang.audience.contact import canonical, derived_id, identity_of
 from airflow_provider_lingyang.config.arguments import CHANNELS
-from airflow_provider_lingyang.gateway.contacts import IDENTITY_VERSION
 from airflow_provider_lingyang.gateway.fast_path import validate_task
 from airflow_provider_lingyang.gateway.field_types import (
     dump_json,
     parse_json_object,
     to_text,
-    variables_as_text,
 )
 from airflow_provider_lingyang.gateway.models import explain
 from airflow_provider_lingyang.gateway.values import is_blank, is_null
+from airflow_provider_lingyang.identity import IDENTITY_VERSION
 
 _ANY_CONTACT = ("phone_number", "email", "outer_user_id")
 _MAX_BATCH_NUM = 100
@@ -203,7 +203,7 @@ class RowParser:
         fields["input_params"] = variables
         if self._as_text:
             with suppress(PydanticCustomError):
-                fields["input_params"] = variables_as_text(variables)
+                fields["input_params"] = {name: _variable_text(value) for name, value in variables.items()}
         return problems
 
     def _fold_slots(self, fields: dict[str, Any]) -> None:
@@ -270,3 +270,16 @@ def _is_json(value: Any) -> bool:
     except PydanticCustomError:
         return False
     return True
+
+
+def _variable_text(value: Any) -> str | None:
+    """Return a plan variable's value as text; NULL stays NULL.
+
+    :raises PydanticCustomError: JSON cannot hold it.
+    """
+    if is_null(value):
+        return None
+    if isinstance(value, str):
+        return value
+    text = dump_json(value)
+    return str(json.loads(text)) if text.startswith('"') else text

@@ -10,8 +10,8 @@ from datetime import tzinfo
 
 from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.delivery.sender_pool import CancellationError
-from airflow_provider_lingyang.gateway.dates import placed
 from airflow_provider_lingyang.gateway.errors import LingyangError
+from airflow_provider_lingyang.lookup.created_at import epoch_seconds
 from airflow_provider_lingyang.lookup.query import TaskResult
 from airflow_provider_lingyang.lookup.result import LookupAnswer
 
@@ -173,7 +173,7 @@ class Reconciler:
         """
         if not self._dated:
             return True
-        created = None if result.created_at is None else placed(result.created_at, self._zone)
+        created = None if result.created_at is None else epoch_seconds(result.created_at, self._zone)
         if created is None or created > max(since, self._clock()) + _ANY_ZONE:
             log.warning("created_at_field of the result_query holds no date that can be placed")
             return None

@@ -1,6 +1,6 @@
-"""One canonical spelling of a phone number and of a mailbox. Pure.
+"""One canonical spelling of a phone number. Pure.
 
-Source, of phone numbers: the format guide of Alibaba Cloud's voice messaging service. A mobile is dialled with ``+86``,
+Source: the format guide of Alibaba Cloud's voice messaging service. A mobile is dialled with ``+86``,
 ``0086``, ``86`` or nothing before it; a landline keeps its trunk 0 inside China; ``+`` or ``00`` with another country's
 code is an international call; an extension is a field of its own.
 """
@@ -8,7 +8,6 @@ code is an international call; an extension is a field of its own.
 from __future__ import annotations
 
 import re
-import unicodedata
 
 PLAIN = (
     "^(?:[2-79][0-9]{4,19}|8[0-57-9][0-9]{3,18}|1[0-2][0-9]{3,18}|1[3-9][0-9]{3,9}"
@@ -16,9 +15,6 @@ PLAIN = (
 )
 """Numbers that are in their one spelling: nearly all. Without look-ahead, which pydantic's expressions have not."""
 
-IDENTITY_VERSION = 2
-"""Of the canonical forms, which derived ids are made from. A campaign keeps the version that it began with; 1 knew
-only ``+86`` and ``0086``, spaces and hyphens, and the case of ASCII."""
 NOT_A_NUMBER = "is not a phone number (5 to 20 digits)"
 EXTENSION = "holds an extension: the platform has no field for it, so give the number without it"
 SEVERAL = "holds more than one number: give each recipient one"
@@ -86,28 +82,6 @@ def canonical_phone(text: str) -> str:
     if followed and len(groups) > 1 and not (_MOBILE.fullmatch(number) or _SERVICE.fullmatch(number)):
         raise PhoneNumberError(EXTENSION)
     return number
-
-
-def canonical_phone_of_version_1(text: str) -> str | None:
-    """Return the canonical form of version 1 of a phone number; None where version 1 refused it."""
-    digits = re.sub(r"(?<=[0-9])[\s-]+(?=[0-9])", "", text.strip())
-    digits = re.sub(r"^(?:\+\s*|00)86", "", digits)
-    return digits if re.fullmatch(r"[0-9]{5,20}", digits) else None
-
-
-def canonical_email(text: str) -> str:
-    """Return a mailbox so that two spellings of one are equal; a request keeps the original spelling.
-
-    Neither case nor width matters, and a domain in Unicode is the one that its ASCII form names.
-    """
-    folded = unicodedata.normalize("NFKC", text.strip().translate(_INVISIBLE)).casefold()
-    name, _, domain = folded.rpartition("@")
-    domain = domain.rstrip(".")
-    try:
-        domain = domain.encode("idna").decode()
-    except UnicodeError:  # A label that is too long, or blank.
-        pass
-    return f"{name}@{domain}"
 
 
 def is_international(number: str) -> bool:

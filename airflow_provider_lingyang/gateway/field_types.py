@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
 from functools import lru_cache
@@ -215,25 +214,6 @@ def _json_default(value: Any) -> Any:
 
 # Not json.dumps, which makes such an encoder for each value.
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_json_default)
-
-
-def variable_text(value: Any) -> str:
-    """Return a plan variable's value as text.
-
-    :raises PydanticCustomError: JSON cannot hold it.
-    """
-    if isinstance(value, str):
-        return value
-    text = dump_json(value)
-    return str(json.loads(text)) if text.startswith('"') else text
-
-
-def variables_as_text(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Return plan variables with every value as text; NULL stays NULL.
-
-    :raises PydanticCustomError: JSON cannot hold one.
-    """
-    return {name: None if is_null(value) else variable_text(value) for name, value in variables.items()}
 
 
 def to_date(value: Any) -> Any:

@@ -14,8 +14,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Self
 
-from airflow_provider_lingyang.gateway.contacts import IDENTITY_VERSION
-from airflow_provider_lingyang.identity import digest, settle_key
+from airflow_provider_lingyang.identity import IDENTITY_VERSION, digest, settle_key
 
 INTENT_LIFE = 30.0
 """Seconds. An older intent is written again before its request leaves: that fails for a try that was replaced."""

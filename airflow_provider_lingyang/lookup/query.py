@@ -24,13 +24,14 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from airflow_provider_lingyang.gateway.dates import in_china, zone_named
+from airflow_provider_lingyang.gateway.dates import in_china
 from airflow_provider_lingyang.gateway.errors import (
     LingyangConfigError,
     RequestInvalidError,
 )
 from airflow_provider_lingyang.gateway.field_types import dump_json
 from airflow_provider_lingyang.gateway.models import explain
+from airflow_provider_lingyang.lookup.created_at import zone_named
 from airflow_provider_lingyang.lookup.parameters import ANY, as_parameter, contradiction, filled, put
 from airflow_provider_lingyang.lookup.result import TaskResult as TaskResult
 from airflow_provider_lingyang.lookup.result import spellings, standing

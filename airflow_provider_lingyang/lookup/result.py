@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import Any
 
-from airflow_provider_lingyang.gateway.dates import placed
+from airflow_provider_lingyang.lookup.created_at import epoch_seconds
 from airflow_provider_lingyang.lookup.slots import read_slots
 
 
@@ -85,7 +85,7 @@ def standing(
     :param zone: of a ``created_at`` that names none; None: China's.
     """
     own = 1 if task_id is None or result.task_id is None else 2 if result.task_id == task_id else 0
-    moment = None if result.created_at is None else placed(result.created_at, zone)
+    moment = None if result.created_at is None else epoch_seconds(result.created_at, zone)
     return own, -math.inf if moment is None else moment, progress
 
 
