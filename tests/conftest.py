@@ -135,7 +135,7 @@ def sandbox(
     lingyang_sandbox: SandboxProcess, lingyang_connection: Callable[..., dict[str, Any]]
 ) -> SandboxProcess:
     """A gateway without a past, and the connection ``lingyang_default`` that leads to it: what users' tests have."""
-    lingyang_connection(timeout=5)
+    lingyang_connection(timeout=15)
     return lingyang_sandbox
 
 

@@ -73,7 +73,7 @@ class Waiting:
             return error
 
     def _wait(self, meanwhile: Callable[[], None] | None, arguments: dict[str, Any]) -> Any:
-        started, give_up = datetime.now(UTC), time.monotonic() + 60
+        started, give_up = datetime.now(UTC), time.monotonic() + 600
         again: tuple[str, dict[str, Any]] | None = None
         for attempt in itertools.takewhile(lambda _: time.monotonic() < give_up, itertools.count()):
             # Each time a worker begins anew, from the DAG file.

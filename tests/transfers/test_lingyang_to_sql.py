@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -230,6 +231,7 @@ def test_ids_that_differ_by_case_are_two_recipients(
         assert warehouse.rows("x") == {"A1": "upper", "a1": "lower"}
 
 
+@pytest.mark.proof
 def test_key_that_ignores_case_is_an_error(make_warehouse: Any, run: Any, transfer: Any, pushed: Any) -> None:
     warehouse = make_warehouse("mariadb")
     warehouse.sql(
@@ -389,6 +391,7 @@ def test_a_table_that_cannot_be_created_says_what_it_needs(
     assert "Create it yourself, with the columns biz_id" in text
 
 
+@pytest.mark.proof
 def test_a_table_may_be_in_a_schema(
     make_warehouse: Any, run: Any, transfer: Any, pushed: Any, counts: Counts
 ) -> None:
@@ -532,7 +535,7 @@ def test_concurrent_writers_leave_one_row_per_recipient(
     def after_both_have_looked(self: Transaction, *arguments: Any) -> None:
         if not hasattr(met, "once"):
             met.once = True
-            barrier.wait(20)
+            barrier.wait(600)
         insert(self, *arguments)
 
     monkeypatch.setattr(Transaction, "insert", after_both_have_looked)
@@ -561,7 +564,7 @@ def test_concurrent_tasks_may_create_the_table(
     created = ResultsTable._create
 
     def together(self: ResultsTable) -> Any:
-        barrier.wait(20)
+        barrier.wait(600)
         return created(self)
 
     monkeypatch.setattr(ResultsTable, "_create", together)
@@ -590,16 +593,16 @@ def test_slow_database_does_not_delay_look_ups(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A look-up whose answer the event loop reads late would time out."""
-    connection = sandbox.connection(timeout=1, max_attempts=1)
-    monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(connection))
     monkeypatch.setenv("AIRFLOW__LINGYANG__XCOM_IDS_LIMIT", "5000")
     monkeypatch.setenv("AIRFLOW__LINGYANG__LOOKUPS_AT_A_TIME", "2")
     manifest = submit(1200)
+    connection = sandbox.connection(timeout=3, max_attempts=1)
+    monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(connection))
     sandbox.add_fault(kind="slow", seconds=0.3, method=LOOKUP, times=2, after=20)
     write = ResultsTable.write
 
     def slow(self: ResultsTable, rows: Any) -> Any:
-        threading.Event().wait(1.5)
+        time.sleep(3.5)
         return write(self, rows)
 
     monkeypatch.setattr(ResultsTable, "write", slow)
