@@ -20,7 +20,7 @@ FIND_PYTHON = for py in $(PYTHONS); do \
 WORKERS := -n logical --maxprocesses 4 --no-loadscope-reorder
 # They need a whole machine: thousands of killed tries, a real Airflow with all its processes, a browser.
 HEAVY := tests/browser tests/chaos tests/real
-PYTEST = $(VENV)/bin/python $(if $(COVERAGE),-m coverage run) -m pytest
+PYTEST := $(VENV)/bin/python -m pytest
 
 .PHONY: help environment demo test proof test-matrix chaos bench screenshots lint format wheel sdks clean
 
@@ -31,7 +31,7 @@ demo:  ## Run a campaign of 1,200 customers from a SQL table through the sandbox
 	@$(FIND_PYTHON); exec "$$py" demo/run.py
 
 test: environment  ## Run the tests that need nothing but Python (ARGS="-k name" for some of them)
-	@$(PYTEST) $(WORKERS) -m "not proof" $(ARGS)
+	@$(VENV)/bin/python $(if $(COVERAGE),-m coverage run) -m pytest $(WORKERS) -m "not proof" $(ARGS)
 
 # First what may share the machine, then what wants it alone.
 proof: environment sdks  ## Run all others: servers, Airflow's processes, kills, a model at length, a browser (TESTS=tests/real: this)
@@ -39,7 +39,7 @@ ifdef TESTS
 	@LINGYANG_PROOF=1 $(PYTEST) -m "proof or at_length" $(TESTS) $(ARGS)
 else
 	@$(PYTEST) $(WORKERS) -m proof $(HEAVY:%=--ignore=%) $(ARGS)
-	@LINGYANG_PROOF=1 $(VENV)/bin/python -m pytest -m "at_length or proof" tests/model $(HEAVY) $(ARGS)
+	@LINGYANG_PROOF=1 $(PYTEST) -m "proof or at_length" tests/model $(HEAVY) $(ARGS)
 endif
 
 test-matrix: environment sdks wheel  ## Run the tests on the wheel with each Airflow and Python (PAIRS="2.11-3.12 lowest": these)
