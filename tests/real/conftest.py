@@ -116,8 +116,8 @@ class AirflowProcesses:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self) -> None:
-        self._keeper = subprocess.Popen(
-            [sys.executable, str(HERE / "keeper.py")], stdin=subprocess.PIPE, start_new_session=True
+        self._airflow_processes = subprocess.Popen(
+            [sys.executable, str(HERE / "airflow_processes.py")], stdin=subprocess.PIPE, start_new_session=True
         )
         try:
             if self.standalone:
@@ -142,9 +142,9 @@ class AirflowProcesses:
             raise
 
     def stop(self) -> None:
-        assert self._keeper.stdin is not None
-        self._keeper.stdin.close()
-        left = self._keeper.wait(30)
+        assert self._airflow_processes.stdin is not None
+        self._airflow_processes.stdin.close()
+        left = self._airflow_processes.wait(30)
         for process in self._running.values():
             process.wait(10)
         assert not left, "processes of Airflow are left over"
@@ -177,9 +177,9 @@ class AirflowProcesses:
 
     def end_with_tests(self, session: int) -> None:
         """Let a session of processes end when Airflow is stopped, or the tests are, however they end."""
-        assert self._keeper.stdin is not None
-        self._keeper.stdin.write(b"%d\n" % session)
-        self._keeper.stdin.flush()
+        assert self._airflow_processes.stdin is not None
+        self._airflow_processes.stdin.write(b"%d\n" % session)
+        self._airflow_processes.stdin.flush()
 
     def until(self, happens: Callable[[], T], what: str, seconds: float, every: float = 0.1) -> T:
         """Return what is true at last."""

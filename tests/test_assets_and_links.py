@@ -62,7 +62,7 @@ def ran(sandbox: SandboxProcess, audience_db: Any, airflow_cli: Any) -> Any:
     # So that there is something to wait for.
     sandbox.add_fault(kind="late_index", seconds=2)
     (airflow_cli.home / "dags").mkdir()
-    (airflow_cli.home / "dags" / "furniture.py").write_text(DAGS)
+    (airflow_cli.home / "dags" / "assets_and_links.py").write_text(DAGS)
     linked = sandbox.connection(console_url="https://console.example/plans/{plan_id}?tab=1")
     env = {
         "AIRFLOW_CONN_LINGYANG_DEFAULT": json.dumps(linked),
