@@ -15,7 +15,7 @@ from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
 from airflow_provider_lingyang.transfers.lingyang_to_sql import LingyangToSqlOperator
 from tests.conftest import rendered
-from tests.operators.people import everybody_once, people
+from tests.helpers.campaigns import all_reached_once, recipients
 
 SUBMIT: dict[str, Any] = {"task_id": "t", "plan_id": 1, "sql": "SELECT 1", "sql_conn_id": "db"}
 WAIT: dict[str, Any] = {"task_id": "t", "biz_ids": ["A1"]}
@@ -63,14 +63,14 @@ def test_subclass_may_template_more(sandbox: SandboxProcess, run: Any) -> None:
     task = TemplatesMore(
         task_id="submit",
         plan_id=123,
-        audience=people(2),
+        audience=recipients(2),
         output_slots="{{ params.slots }}",  # type: ignore[arg-type]
         batch_size="{{ params.size }}",  # type: ignore[arg-type]
         own="x",
     )
     task.output_slots, task.batch_size = ["intention"], 2
     run.execute(task)
-    assert everybody_once(sandbox, 2)
+    assert all_reached_once(sandbox, 2)
     assert run.manifest()["output_slots"] == ["intention"]
 
 
@@ -78,7 +78,7 @@ def test_subclass_may_template_more(sandbox: SandboxProcess, run: Any) -> None:
 def test_what_a_subclass_renders_is_checked_when_it_runs(
     sandbox: SandboxProcess, run: Any, name: str, value: Any
 ) -> None:
-    task = TemplatesMore(task_id="submit", plan_id=123, audience=people(2), own="x", **{name: "{{ x }}"})
+    task = TemplatesMore(task_id="submit", plan_id=123, audience=recipients(2), own="x", **{name: "{{ x }}"})
     setattr(task, name, value)
     assert name in run.fails(task)
     assert sandbox.record()["requests"] == []

@@ -24,8 +24,7 @@ from airflow_provider_lingyang.decorators.lingyang import lingyang_submit_batch
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.conftest import Run
-from tests.operators.conftest import Campaign
-from tests.operators.people import LOST, everybody_once, executions, people, row, sent
+from tests.helpers.campaigns import LOST, Campaign, all_reached_once, executions, recipients, row, sent
 
 SOURCES = {"audience", "sql", "sql_conn_id", "parameters"}
 
@@ -68,7 +67,7 @@ def test_its_signature_has_every_argument_of_the_operator_with_the_same_default_
 def test_rows_that_a_function_gives_become_what_the_operator_makes_of_them(
     sandbox: SandboxProcess, lazy: bool
 ) -> None:
-    rows = people(3, 2)
+    rows = recipients(3, 2)
     listed, given = Run(), Run()
     listed.execute(
         LingyangSubmitBatchOperator(task_id="submit", plan_id=123, batch_size=2, audience=rows),
@@ -129,11 +128,11 @@ def test_nothing_is_called_before_the_task_runs() -> None:
 @pytest.mark.parametrize("source", sorted(SOURCES))
 def test_another_source_of_rows_is_refused_while_the_dag_is_parsed(source: str) -> None:
     with pytest.raises(ArgumentError, match=f"gets its rows from the function: leave out {source}$"):
-        submit(people, **{source: "x"})
+        submit(recipients, **{source: "x"})
     with pytest.raises(ArgumentError, match="leave out"):
         lingyang_submit_batch(plan_id=1, **{source: "x"})
     with pytest.raises(ArgumentError, match="leave out"):
-        lingyang_submit_batch(plan_id=1)(people).override(**{source: "x"})()
+        lingyang_submit_batch(plan_id=1)(recipients).override(**{source: "x"})()
 
 
 def test_default_args_for_other_tasks_of_the_dag_are_no_source_of_rows(
@@ -143,7 +142,7 @@ def test_default_args_for_other_tasks_of_the_dag_are_no_source_of_rows(
 
         @lingyang_submit_batch
         def submit() -> list[dict[str, Any]]:
-            return people(1)
+            return recipients(1)
 
         operator = submit().operator
     run.execute(operator)
@@ -161,9 +160,9 @@ def test_what_cannot_be_right_is_refused_while_the_dag_is_parsed() -> None:
         with pytest.raises(ArgumentError, match="is async"):
             submit(function)
     with pytest.raises(ArgumentError, match="leave out multiple_outputs"):
-        submit(people, multiple_outputs=True)
+        submit(recipients, multiple_outputs=True)
     with pytest.raises(ArgumentError, match="batch_size"):
-        submit(people, batch_size=0)
+        submit(recipients, batch_size=0)
 
 
 def test_an_annotation_of_the_rows_does_not_take_the_manifest_apart() -> None:
@@ -185,7 +184,7 @@ def test_a_function_that_gives_no_rows_is_told_so(sandbox: SandboxProcess, run: 
 
 def test_an_empty_audience_is_what_on_empty_says(sandbox: SandboxProcess, run: Run) -> None:
     with pytest.raises(AirflowSkipException):
-        run.execute(submit(people))
+        run.execute(submit(recipients))
     assert run.execute(submit(lambda: iter(()), on_empty="succeed"))["counts"]["audience"] == 0
 
 
@@ -196,7 +195,7 @@ def test_what_a_function_raises_is_told_without_its_text_and_nothing_is_sent(
         raise KeyError(mobile)
 
     def function() -> Iterator[dict[str, Any]]:
-        yield from people(3)
+        yield from recipients(3)
         try:
             look_up("CANARY")
         except KeyError as error:
@@ -214,8 +213,8 @@ def test_what_a_function_raises_is_told_without_its_text_and_nothing_is_sent(
     assert "CANARY" not in caplog.text.replace('"no CANARY"', "").replace('"CANARY"', "")
     assert "CANARY" not in message
     # The next try calls it again.
-    campaign.next_try(operator=submit(lambda: people(3), **campaign.ledger))
-    assert everybody_once(blind, 3)
+    campaign.next_try(operator=submit(lambda: recipients(3), **campaign.ledger))
+    assert all_reached_once(blind, 3)
 
 
 def test_an_error_of_the_call_itself_is_told_likewise(
@@ -235,7 +234,7 @@ def test_airflows_own_exceptions_keep_their_meaning_and_their_text(
     blind: SandboxProcess, campaign: Campaign, error: type[AirflowException], lazy: bool
 ) -> None:
     def function() -> Iterator[dict[str, Any]]:
-        yield from people(2)
+        yield from recipients(2)
         try:
             raise KeyError("CANARY")
         except KeyError:
@@ -259,7 +258,7 @@ def test_exit_with_a_text_is_a_failure_without_it(
     lazy: bool,
 ) -> None:
     def function() -> Iterator[dict[str, Any]]:
-        yield from people(2)
+        yield from recipients(2)
         raise error
 
     caplog.set_level(logging.DEBUG)
@@ -277,7 +276,7 @@ def test_exit_and_interrupt_stay_what_they_are_and_lose_their_text(
     blind: SandboxProcess, campaign: Campaign, error: BaseException
 ) -> None:
     def function() -> Iterator[dict[str, Any]]:
-        yield from people(2)
+        yield from recipients(2)
         try:
             raise KeyError("CANARY")
         except KeyError:
@@ -314,12 +313,12 @@ def test_a_retry_calls_the_function_again_and_repeats_nobody(
     blind: SandboxProcess, campaign: Campaign
 ) -> None:
     blind.add_fault(**LOST, after=1, times=1)
-    function = lambda: iter(people(6))  # noqa: E731
+    function = lambda: iter(recipients(6))  # noqa: E731
     campaign.next_try("fails", operator=submit(function, **campaign.ledger))
     (doubt,) = campaign.run.manifest()["in_doubt"]
     settle = {doubt["task_unique_code"]: "accepted"}
     campaign.next_try(operator=submit(function, settle=settle, **campaign.ledger))
-    assert everybody_once(blind, 6)
+    assert all_reached_once(blind, 6)
     assert campaign.run.counts() == {"audience": 6, "accepted": 2, "already_accepted": 4}
 
 
@@ -331,21 +330,21 @@ def test_a_deferred_task_calls_the_function_again_when_it_goes_on(
 
     def function() -> Iterator[dict[str, Any]]:
         calls.append(1)
-        yield from people(6)
+        yield from recipients(6)
 
     operator = submit(function, **campaign.ledger)
     campaign.next_try("waits", operator=operator)
     blind.clear_faults()
     campaign.resume(operator)
     assert len(calls) == 2
-    assert everybody_once(blind, 6)
+    assert all_reached_once(blind, 6)
 
 
 def test_more_people_than_xcom_carries_are_said_to_need_a_query_or_a_ledger(
     sandbox: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("AIRFLOW__LINGYANG__XCOM_IDS_LIMIT", "2")
-    run.execute(submit(lambda: people(3)))
+    run.execute(submit(lambda: recipients(3)))
     assert (
         "the audience came without a query: a LingyangResultSensor with campaign=… cannot find them"
         in caplog.text

@@ -3,81 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.conftest import Run
+from tests.helpers.campaigns import Campaign, connect
 from tests.helpers.clock import SkippingClock, skip_waits
-from tests.operators.people import connect
+from tests.helpers.task_state import TaskStateStore
 from tests.versions import needs_task_state
-
-
-class StoreGone(Exception):
-    """What Airflow's task state store raises is none of ours."""
-
-
-class TaskStateStore:
-    """As much of Airflow's as is used. One for all tries; each try has its own token."""
-
-    values: dict[str, str]
-
-    def __init__(self) -> None:
-        self.values = {}
-        self.fails: Callable[[str], bool] = lambda key: False
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return json.loads(self.values[key]) if key in self.values else default
-
-    def set(self, key: str, value: Any, *, retention: Any) -> None:
-        if self.fails(key):
-            raise StoreGone(key)
-        self.values[key] = json.dumps(value)
-
-
-class Campaign:
-    """Tries of one task instance that share a ledger."""
-
-    def __init__(self, run: Any, ledger: Mapping[str, Any], store: TaskStateStore | None) -> None:
-        self.run = run
-        self._new_context = run.context
-        self.ledger = ledger
-        self.store = store
-        self.try_number = 0
-        self.max_tries = 3
-
-    def operator(self, **arguments: Any) -> LingyangSubmitBatchOperator:
-        base: dict[str, Any] = {"task_id": "submit", "plan_id": 123, "batch_size": 2}
-        return LingyangSubmitBatchOperator(**(base | dict(self.ledger) | arguments))
-
-    def context(self) -> Mapping[str, Any]:
-        context = dict(self._new_context("submit", try_number=self.try_number))
-        context["ti"].max_tries = self.max_tries
-        if self.store is not None:
-            context["task_state_store"] = self.store
-        return context
-
-    def next_try(self, how: str = "execute", *, operator: Any = None, **arguments: Any) -> Any:
-        """Let the next try end as ``how`` says: execute (well), fails, stops (a retry helps) or waits (deferred)."""
-        self.try_number += 1
-        return self.again(how, operator=operator, **arguments)
-
-    def again(self, how: str, *, operator: Any = None, **arguments: Any) -> Any:
-        context = self.context()
-        self.run.context = lambda *_, **__: context
-        return getattr(self.run, how)(operator or self.operator(**arguments))
-
-    def resume(self, operator: Any) -> Any:
-        """Go on after a deferral."""
-        return operator.resume(self.context(), None)
-
-    def clear(self) -> None:
-        """What Airflow does to a task that a user clears: the next try follows, max_tries grows."""
-        self.max_tries = self.try_number + 3
 
 
 @pytest.fixture(autouse=True)

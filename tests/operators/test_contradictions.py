@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
-from tests.operators.people import everybody_once, executions, people, row
+from tests.helpers.campaigns import all_reached_once, executions, recipients, row
 
 MODES = [
     "error_beside_success",
@@ -38,9 +38,9 @@ def test_executed_request_is_found_and_not_sent_again(
     seeing: SandboxProcess, campaign: Any, fault: dict[str, Any]
 ) -> None:
     seeing.add_fault(**fault, method="submit", times=1)
-    campaign.next_try(audience=people(2, 2))
+    campaign.next_try(audience=recipients(2, 2))
     assert campaign.run.counts() == {"audience": 4, "accepted": 4}
-    assert everybody_once(seeing, 4)
+    assert all_reached_once(seeing, 4)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: "-".join(map(str, fault.values())))
@@ -48,9 +48,9 @@ def test_without_a_look_up_it_stays_in_doubt(
     blind: SandboxProcess, campaign: Any, fault: dict[str, Any]
 ) -> None:
     blind.add_fault(**fault, method="submit", times=1)
-    campaign.next_try("fails", audience=people(2, 2))
+    campaign.next_try("fails", audience=recipients(2, 2))
     assert campaign.run.counts() == {"audience": 4, "in_doubt": 2, "not_sent": 2}
-    campaign.next_try("fails", audience=people(2, 2))
+    campaign.next_try("fails", audience=recipients(2, 2))
     assert executions(blind) == {"B1": 1, "B2": 1}
 
 

@@ -14,9 +14,17 @@ import pytest
 
 from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.helpers.campaigns import (
+    LOST,
+    NOT_DONE,
+    Campaign,
+    all_reached_once,
+    connect,
+    executions,
+    recipients,
+    sent,
+)
 from tests.helpers.clock import SkippingClock
-from tests.operators.conftest import Campaign
-from tests.operators.people import LOST, NOT_DONE, connect, everybody_once, executions, people, sent
 
 Begin = Callable[[Campaign], threading.Thread]
 
@@ -36,7 +44,7 @@ def begin(gateway: SandboxProcess, clock: SkippingClock) -> Begin:
         def run() -> None:
             # However it ends: it was replaced.
             with suppress(Exception):
-                campaign.next_try(audience=people(2))
+                campaign.next_try(audience=recipients(2))
 
         thread, other_waits = threading.Thread(target=run), threading.Event()
 
@@ -82,13 +90,13 @@ def test_the_question_is_asked_once_the_replaced_process_can_send_no_more(
     gateway: SandboxProcess, campaign: Any, paused: Callable[[], threading.Thread]
 ) -> None:
     thread = paused()
-    message = campaign.next_try("fails", audience=people(2))
+    message = campaign.next_try("fails", audience=recipients(2))
     # What a person finds out now stays true.
     assert executions(gateway) == {"B1": 1, "B2": 1}
     assert key(campaign) in message
-    campaign.next_try(audience=people(2), settle={key(campaign): "accepted"})
+    campaign.next_try(audience=recipients(2), settle={key(campaign): "accepted"})
     thread.join()
-    assert everybody_once(gateway, 2)
+    assert all_reached_once(gateway, 2)
 
 
 @pytest.mark.parametrize("told_to_stop", [False, True])
@@ -98,17 +106,17 @@ def test_a_word_that_was_true_when_it_was_given_is_not_taken(
     thread = paused()
     # True at this moment: the only attempt was throttled.
     settle = {gateway.record()["requests"][0]["task_unique_code"]: "not_executed"}
-    operator = campaign.operator(audience=people(2), settle=settle)
+    operator = campaign.operator(audience=recipients(2), settle=settle)
     if told_to_stop:
         operator.on_kill()
         campaign.next_try("stops", operator=operator)
-        operator = campaign.operator(audience=people(2), settle=settle)
+        operator = campaign.operator(audience=recipients(2), settle=settle)
     message = campaign.next_try("fails", operator=operator)
     assert "when settle was given, another process could still send what it names" in message
     assert executions(gateway) == {"B1": 1, "B2": 1}
-    campaign.next_try(audience=people(2), settle={key(campaign): "accepted"})
+    campaign.next_try(audience=recipients(2), settle={key(campaign): "accepted"})
     thread.join()
-    assert everybody_once(gateway, 2)
+    assert all_reached_once(gateway, 2)
 
 
 @pytest.mark.parametrize("then", ["a retry", "another run"])
@@ -120,21 +128,21 @@ def test_a_word_that_was_given_too_early_is_never_taken(
     thread = begin(own)
     gateway.add_fault(**LOST, times=1)
     settle = {gateway.record()["requests"][0]["task_unique_code"]: "not_executed"}
-    how: dict[str, Any] = {"audience": people(2), "settle": settle, "on_in_doubt": "continue"}
+    how: dict[str, Any] = {"audience": recipients(2), "settle": settle, "on_in_doubt": "continue"}
     with caplog.at_level(logging.WARNING):
         own.next_try(**how)
     assert "when settle was given, another process could still send what it names" in caplog.text
     assert key(own).endswith("#2")
     (own if then == "a retry" else other).next_try(**how)
     thread.join()
-    assert everybody_once(gateway, 2)
+    assert all_reached_once(gateway, 2)
 
 
 def test_no_word_about_a_lost_ledger_is_asked_for_while_an_earlier_process_may_send(
     blind: SandboxProcess, campaign: Campaign, clock: SkippingClock
 ) -> None:
     campaign.try_number = 1
-    operator = campaign.operator(audience=people(2))
+    operator = campaign.operator(audience=recipients(2))
     clock.at_sleep = operator.on_kill
     message = campaign.next_try("stops", operator=operator)
     assert "asked to stop" in message
@@ -147,10 +155,10 @@ def test_what_a_replaced_process_was_answered_meanwhile_needs_no_word(
     if campaign.store is not None:
         pytest.skip("what a replaced try writes, Airflow's task state store refuses")
     thread = begin(campaign)
-    campaign.next_try(audience=people(2))
+    campaign.next_try(audience=recipients(2))
     thread.join()
     assert campaign.run.counts() == {"audience": 2, "already_accepted": 2}
-    assert everybody_once(gateway, 2)
+    assert all_reached_once(gateway, 2)
 
 
 def test_a_word_for_what_the_last_process_left_counts_at_once(
@@ -158,13 +166,13 @@ def test_a_word_for_what_the_last_process_left_counts_at_once(
 ) -> None:
     """Also where a code was sent again: whoever sent it has ended, and said so."""
     gateway.add_fault(**NOT_DONE, times=2)
-    campaign.next_try("fails", audience=people(2))
-    campaign.next_try("fails", audience=people(2), settle={key(campaign): "not_executed"})
+    campaign.next_try("fails", audience=recipients(2))
+    campaign.next_try("fails", audience=recipients(2), settle={key(campaign): "not_executed"})
 
     def wait_until(self: Cancellation, moment: float, why: str) -> bool:
         assert moment == 0.0, "it waits for a process that has ended"
         return True
 
     monkeypatch.setattr(Cancellation, "sleep_until", wait_until)
-    campaign.next_try(audience=people(2), settle={key(campaign): "not_executed"})
-    assert everybody_once(gateway, 2)
+    campaign.next_try(audience=recipients(2), settle={key(campaign): "not_executed"})
+    assert all_reached_once(gateway, 2)

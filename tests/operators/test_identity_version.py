@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_lingyang.ledger.base import Header
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
-from tests.operators.people import executions, sent
+from tests.helpers.campaigns import executions, sent
 
 SPELLINGS = ["8615400000001", "015400000002", "+86 154-0000-0003", "15400000004"]
 OF_VERSION_1 = ["8615400000001", "015400000002", "15400000003", "15400000004"]

@@ -10,7 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
-from tests.operators.people import everybody_once, executions, people
+from tests.helpers.campaigns import all_reached_once, executions, recipients
 
 HOUR = timedelta(hours=1)
 
@@ -59,24 +59,24 @@ def test_late_run_is_skipped_and_nothing_is_read(seeing: SandboxProcess, late: A
 
 def test_run_in_time_is_sent(seeing: SandboxProcess, late: Any) -> None:
     late.dag_run = due(timedelta(minutes=59))
-    late.next_try(audience=people(2), max_lateness=HOUR)
-    assert everybody_once(seeing, 2)
+    late.next_try(audience=recipients(2), max_lateness=HOUR)
+    assert all_reached_once(seeing, 2)
 
 
 def test_run_without_a_date_is_sent(seeing: SandboxProcess, late: Any) -> None:
     late.dag_run = None
-    late.next_try(audience=people(2), max_lateness=HOUR)
-    assert everybody_once(seeing, 2)
+    late.next_try(audience=recipients(2), max_lateness=HOUR)
+    assert all_reached_once(seeing, 2)
 
 
 def test_begun_task_goes_on_however_late(seeing: SandboxProcess, late: Any) -> None:
     late.dag_run = due(timedelta(minutes=1))
     seeing.add_fault(kind="throttle", seconds=0, after=1, times=9)
-    late.next_try("stops", audience=people(2, 2), max_lateness=HOUR)
+    late.next_try("stops", audience=recipients(2, 2), max_lateness=HOUR)
     seeing.clear_faults()
     late.dag_run = due(timedelta(days=5))
-    late.next_try(audience=people(2, 2), max_lateness=HOUR)
-    assert everybody_once(seeing, 4)
+    late.next_try(audience=recipients(2, 2), max_lateness=HOUR)
+    assert all_reached_once(seeing, 4)
 
 
 def test_retry_of_a_task_that_never_sent_is_skipped(seeing: SandboxProcess, late: Any) -> None:
@@ -100,26 +100,26 @@ def test_late_try_that_knows_nothing_of_earlier_ones_says_that_they_may_have_sen
 
 def test_cleared_late_task_that_had_sent_sends_again_when_asked_to(seeing: SandboxProcess, late: Any) -> None:
     late.dag_run = due(timedelta(minutes=1))
-    late.next_try(audience=people(2), max_lateness=HOUR)
+    late.next_try(audience=recipients(2), max_lateness=HOUR)
     late.clear()
     late.dag_run = due(timedelta(days=5))
-    late.next_try(audience=people(2), max_lateness=HOUR)
-    assert everybody_once(seeing, 2)
+    late.next_try(audience=recipients(2), max_lateness=HOUR)
+    assert all_reached_once(seeing, 2)
 
 
 def test_other_run_of_the_campaign_does_not_make_a_late_one_begun(seeing: SandboxProcess, late: Any) -> None:
     if late.store is not None:
         pytest.skip("a key of its own needs a ledger in a database")
     late.dag_run = due(timedelta(minutes=1))
-    late.next_try(audience=people(2), max_lateness=HOUR, campaign_key="spring")
+    late.next_try(audience=recipients(2), max_lateness=HOUR, campaign_key="spring")
     context = {**late.first_context("submit", run_id="another"), "dag_run": due(timedelta(days=5))}
     late.run.context = lambda *_, **__: context
     with pytest.raises(AirflowSkipException, match="nothing was read"):
         late.run.execute(late.operator(max_lateness=HOUR, audience=Unread(), campaign_key="spring"))
-    assert everybody_once(seeing, 2)
+    assert all_reached_once(seeing, 2)
 
 
 def test_plan_is_shown_however_late(seeing: SandboxProcess, late: Any) -> None:
-    late.next_try(audience=people(2), max_lateness=HOUR, validate_only=True)
+    late.next_try(audience=recipients(2), max_lateness=HOUR, validate_only=True)
     assert late.run.counts() == {"audience": 2, "not_sent": 2}
     assert executions(seeing) == {}

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
-from tests.operators.people import everybody_once, row
+from tests.helpers.campaigns import all_reached_once, row
 
 
 class Fetched(dict[str, Any]):
@@ -46,4 +46,4 @@ def test_a_lazy_audience_is_fetched_once_in_order_and_no_row_is_kept(
     run.execute(LingyangSubmitBatchOperator(task_id="submit", plan_id=1, audience=audience))
     assert audience.fetched == list(range(300))
     assert audience.most_held <= 2
-    assert everybody_once(sandbox, 300)
+    assert all_reached_once(sandbox, 300)

@@ -13,8 +13,8 @@ from airflow_provider_lingyang.ledger.sql import SqlLedger
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from airflow_provider_lingyang.storage.database import Database
 from tests.conftest import Postgres
-from tests.operators.conftest import Campaign, TaskStateStore
-from tests.operators.people import connect, everybody_once, people, sent
+from tests.helpers.campaigns import Campaign, all_reached_once, connect, recipients, sent
+from tests.helpers.task_state import TaskStateStore
 from tests.versions import needs_task_state, postgres_hook
 
 
@@ -64,14 +64,14 @@ def test_goes_on_when_the_database_server_is_back(
 
     watch(monkeypatch, method, away)
     campaign = Campaign(run, {"ledger_conn_id": "ledger"}, None)
-    campaign.next_try(audience=people(6, 4, 10), max_in_flight=2)
+    campaign.next_try(audience=recipients(6, 4, 10), max_in_flight=2)
     assert failed
     assert campaign.run.counts() == {"audience": 20, "accepted": 20}
-    assert everybody_once(gateway, 20)
+    assert all_reached_once(gateway, 20)
     assert gateway.record()["order_violations"] == []
     # The ledger knows it all, although nothing could be looked up.
     campaign.clear()
-    campaign.next_try(audience=people(6, 4, 10))
+    campaign.next_try(audience=recipients(6, 4, 10))
     assert campaign.run.counts() == {"audience": 20, "already_accepted": 20}
 
 
@@ -126,14 +126,14 @@ def test_goes_on_after_a_commit_whose_answer_was_lost(
     monkeypatch.setattr(Database, "__init__", made)
     key = {"campaign_key": f"lost-{stays}-{commit}", "ledger_conn_id": "ledger"}
     campaign = Campaign(run, key, None)
-    campaign.next_try(audience=people(4, 4))
+    campaign.next_try(audience=recipients(4, 4))
     assert broken
     assert campaign.run.counts() == {"audience": 8, "accepted": 8}
     assert sent(gateway) == [["B1", "B2"], ["B3", "B4"], ["B5", "B6"], ["B7", "B8"]]
     campaign.clear()
-    campaign.next_try(audience=people(4, 4))
+    campaign.next_try(audience=recipients(4, 4))
     assert campaign.run.counts() == {"audience": 8, "already_accepted": 8}
-    assert everybody_once(gateway, 8)
+    assert all_reached_once(gateway, 8)
 
 
 @needs_task_state
@@ -156,14 +156,14 @@ def test_goes_on_when_the_api_server_is_back(
             super().set(key, value, retention=retention)
 
     campaign = Campaign(run, {}, Store())
-    campaign.next_try(audience=people(4, 4))
+    campaign.next_try(audience=recipients(4, 4))
     assert len(failed) == 3
     assert campaign.run.counts() == {"audience": 8, "accepted": 8}
     assert sent(gateway) == [["B1", "B2"], ["B3", "B4"], ["B5", "B6"], ["B7", "B8"]]
     campaign.clear()
-    campaign.next_try(audience=people(4, 4))
+    campaign.next_try(audience=recipients(4, 4))
     assert campaign.run.counts() == {"audience": 8, "already_accepted": 8}
-    assert everybody_once(gateway, 8)
+    assert all_reached_once(gateway, 8)
 
 
 @needs_task_state
@@ -174,13 +174,13 @@ def test_says_what_the_ledger_does_not_know_in_the_end(
     store = TaskStateStore()
     store.fails = lambda key: "/w" in key and len(sent(gateway)) > 2
     campaign = Campaign(run, {}, store)
-    message = campaign.next_try("stops", audience=people(20))
+    message = campaign.next_try("stops", audience=recipients(20))
     accepted = campaign.run.counts()["accepted"]
     lacks = campaign.run.manifest()["ledger_lacks"]["accepted"]
     assert f"accepted {accepted}" in message
     assert f"The ledger does not know of {lacks} accepted" in message
     assert campaign.run.counts() == {"audience": 20, "accepted": accepted, "not_sent": 20 - accepted}
     store.fails = lambda key: False
-    message = campaign.next_try("fails", audience=people(20))
+    message = campaign.next_try("fails", audience=recipients(20))
     assert campaign.run.counts()["in_doubt"] >= lacks
     assert len(sent(gateway)) == accepted // 2

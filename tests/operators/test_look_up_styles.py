@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_lingyang.sandbox.lookup_styles import Failure
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
-from tests.operators.people import LOST, NOT_DONE, connect, executions, people
+from tests.helpers.campaigns import LOST, NOT_DONE, connect, executions, recipients
 
 PAGED = {"page_field": "page_no", "page_size_field": "page_size", "page_size": 2}
 BY_CODE = {"success_field": "result.code", "success_values": ["200"]}
@@ -61,7 +61,7 @@ def test_nobody_is_contacted_twice_however_the_look_up_answers(
     connect(sandbox, monkeypatch, result_query=RESULT_QUERY | query)
     sandbox.add_fault(**fault)
     sandbox.add_fault(**style, times=None)
-    audience = people(3)
+    audience = recipients(3)
     settled = found if fault is LOST else absent
     campaign.next_try(*(() if settled else ("stops",)), audience=audience, batch_size=3)
     assert max(executions(sandbox).values(), default=0) <= 1
@@ -83,6 +83,6 @@ def test_the_plan_says_what_the_look_up_proves(
     ):
         connect(sandbox, monkeypatch, **extra)
         with caplog.at_level("INFO"):
-            campaign.next_try(audience=people(1), validate_only=True)
+            campaign.next_try(audience=recipients(1), validate_only=True)
         assert said in campaign.run.manifest()["plan"]["look_up"]
         assert said in caplog.text

@@ -21,8 +21,8 @@ from airflow_provider_lingyang.operators.attempts import attempt_of
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.conftest import Run
-from tests.operators.conftest import TaskStateStore
-from tests.operators.people import LOST, NOT_DONE, everybody_once, row, sent
+from tests.helpers.campaigns import LOST, NOT_DONE, all_reached_once, row, sent
+from tests.helpers.task_state import TaskStateStore
 
 REGION, OTHER_REGION, NO_REGION = uuid4(), uuid4(), UUID(int=0)
 
@@ -116,7 +116,7 @@ def test_sending_to_everybody_again_is_refused(sandbox: SandboxProcess) -> None:
     cleared = Iteration(0)
     cleared.try_number, cleared.max_tries = 1, 4
     assert "not for tasks in a loop" in cleared.next_try("fails", on_clear="resubmit")
-    assert everybody_once(sandbox, 4)
+    assert all_reached_once(sandbox, 4)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_iterations_are_one_campaign(sandbox: SandboxProcess, audiences: list[ra
         assert manifest["counts"]["accepted"] == len({*numbers} - reached)
         assert manifest["counts"]["already_accepted"] == len({*numbers} & reached)
         reached |= {*numbers}
-    assert everybody_once(sandbox, 12)
+    assert all_reached_once(sandbox, 12)
     assert keys == {"dag/run/submit"}
 
 
@@ -170,7 +170,7 @@ def test_what_an_iteration_leaves_in_doubt_is_looked_up_by_those_after_it(
     second = Iteration(1, region=OTHER_REGION if cleared else REGION)
     counts = second.next_try(numbers=range(1, 7))["counts"]
     assert counts["accepted"] + counts["already_accepted"] == 6
-    assert everybody_once(seeing, 6)
+    assert all_reached_once(seeing, 6)
 
 
 def test_without_a_look_up_a_doubt_of_another_iteration_stops_the_next(blind: SandboxProcess) -> None:
@@ -185,7 +185,7 @@ def test_without_a_look_up_a_doubt_of_another_iteration_stops_the_next(blind: Sa
     third = Iteration(1)
     third.try_number, third.max_tries = 1, 1
     third.next_try(numbers=range(1, 7), settle=settle)
-    assert everybody_once(blind, 6)
+    assert all_reached_once(blind, 6)
 
 
 def test_a_cleared_gate_brings_iterations_back_that_send_to_nobody_again(sandbox: SandboxProcess) -> None:
@@ -195,7 +195,7 @@ def test_a_cleared_gate_brings_iterations_back_that_send_to_nobody_again(sandbox
     for index in (1, 2):
         manifest = Iteration(index, region=OTHER_REGION).next_try(numbers=range(1, 9))
         assert manifest["counts"]["already_accepted"] == 8
-    assert everybody_once(sandbox, 8)
+    assert all_reached_once(sandbox, 8)
 
 
 def test_instances_that_are_mapped_in_a_loop_are_one_campaign(sandbox: SandboxProcess) -> None:
@@ -203,7 +203,7 @@ def test_instances_that_are_mapped_in_a_loop_are_one_campaign(sandbox: SandboxPr
     for index in range(3):
         for map_index, numbers in enumerate(shards):
             Iteration(index, map_index=map_index).next_try(numbers=numbers)
-    assert everybody_once(sandbox, 8)
+    assert all_reached_once(sandbox, 8)
 
 
 PLAIN = digest("dag", "run", "submit", -1)

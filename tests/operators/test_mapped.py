@@ -17,8 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.conftest import Run
-from tests.operators.conftest import Campaign
-from tests.operators.people import LOST, NOT_DONE, connect, everybody_once, executions, row, sent
+from tests.helpers.campaigns import LOST, NOT_DONE, Campaign, all_reached_once, connect, executions, row, sent
 
 Mapping_ = Mapping[int, list[int]]
 BEFORE: Mapping_ = {0: [1, 2, 3, 4], 1: [5, 6, 7, 8]}
@@ -108,7 +107,7 @@ def test_nobody_is_sent_to_twice_when_a_clear_meets_another_mapping(
             again[map_index].clear()
         again[map_index].next_try(audience=rows(numbers), settle=settle)
 
-    assert everybody_once(sandbox, max(8, *map(max, after.values())))
+    assert all_reached_once(sandbox, max(8, *map(max, after.values())))
     assert accepted(again) == [len(numbers) for numbers in after.values()]
 
 
@@ -137,7 +136,7 @@ def test_a_campaign_with_a_key_of_its_own_may_be_mapped_anew_by_every_run(
     second = instances("tuesday", campaign_key="spring")
     for map_index, numbers in enumerate([[6, 7, 8], [1, 2], [3, 4, 5]]):
         second[map_index].next_try(audience=rows(numbers))
-    assert everybody_once(blind, 8)
+    assert all_reached_once(blind, 8)
     assert accepted(second) == [3, 2, 3]
     # What the first run left is done, too, by others.
     first[1].next_try(audience=rows([4, 5, 6, 7]))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
-from tests.operators.people import LOST, connect, everybody_once, executions, people, sent
+from tests.helpers.campaigns import LOST, all_reached_once, connect, executions, recipients, sent
 
 BAN = "This ban will last for 1 more seconds"
 
@@ -28,18 +28,18 @@ def limit(sandbox: SandboxProcess, biz_id: str | None = None, **how: Any) -> Non
 
 def test_waits_for_one_recipient_without_a_look_up(blind: SandboxProcess, campaign: Any) -> None:
     limit(blind, "B2", times=2)
-    campaign.next_try(audience=people(3), batch_size=1)
+    campaign.next_try(audience=recipients(3), batch_size=1)
     assert sent(blind) == [["B1"], ["B2"], ["B2"], ["B2"], ["B3"]]
-    assert everybody_once(blind, 3)
+    assert all_reached_once(blind, 3)
 
 
 def test_repeats_a_request_of_several_once_a_look_up_shows_that_none_was_executed(
     seeing: SandboxProcess, campaign: Any
 ) -> None:
     limit(seeing, "B2", times=3)
-    campaign.next_try(audience=people(2, 2))
+    campaign.next_try(audience=recipients(2, 2))
     assert sent(seeing) == [["B1", "B2"]] * 4 + [["B3", "B4"]]
-    assert everybody_once(seeing, 4)
+    assert all_reached_once(seeing, 4)
 
 
 def test_a_request_of_several_is_in_doubt_without_a_look_up(
@@ -48,7 +48,7 @@ def test_a_request_of_several_is_in_doubt_without_a_look_up(
     for seconds in (1800, 0):
         ceiling(seconds)
         limit(blind, "B2")
-        message = campaign.next_try("fails", audience=people(2, 2))
+        message = campaign.next_try("fails", audience=recipients(2, 2))
         assert "only a look-up tells" in message or "earlier tries are in doubt" in message
         assert campaign.run.counts() == {"audience": 4, "in_doubt": 2, "not_sent": 2}
     assert sent(blind) == [["B1", "B2"]]
@@ -56,10 +56,10 @@ def test_a_request_of_several_is_in_doubt_without_a_look_up(
 
 def test_whom_the_look_up_finds_was_accepted(seeing: SandboxProcess, campaign: Any) -> None:
     limit(seeing, "B2", executed=True, times=1)
-    campaign.next_try(audience=people(2, 2))
+    campaign.next_try(audience=recipients(2, 2))
     assert sent(seeing) == [["B1", "B2"], ["B3", "B4"]]
     assert campaign.run.counts() == {"audience": 4, "accepted": 4}
-    assert everybody_once(seeing, 4)
+    assert all_reached_once(seeing, 4)
 
 
 def test_is_in_doubt_after_an_ambiguous_attempt(
@@ -68,7 +68,7 @@ def test_is_in_doubt_after_an_ambiguous_attempt(
     connect(sandbox, monkeypatch, result_query=None, dedupes_by_code=True, max_attempts=5)
     sandbox.add_fault(**LOST)
     limit(sandbox, times=1)
-    campaign.next_try("stops", audience=people(1), batch_size=1)
+    campaign.next_try("stops", audience=recipients(1), batch_size=1)
     assert campaign.run.counts() == {"audience": 1, "in_doubt": 1}
     assert sent(sandbox) == [["B1"], ["B1"]]
 
@@ -79,7 +79,7 @@ def test_rejects_whom_a_later_acceptance_proves_to_be_limited(
 ) -> None:
     ceiling(0)
     limit(seeing, "B1")
-    manifest = campaign.next_try(audience=people(8, 2), batch_size=8, max_in_flight=in_flight)
+    manifest = campaign.next_try(audience=recipients(8, 2), batch_size=8, max_in_flight=in_flight)
     assert campaign.run.counts() == {"audience": 10, "accepted": 9, "rejected": 1}
     assert sent(seeing)[0] == [f"B{n}" for n in range(1, 9)]
     assert sorted(sent(seeing)[1:9]) == [[f"B{n}"] for n in range(1, 9)]
@@ -91,7 +91,7 @@ def test_rejects_whom_a_later_acceptance_proves_to_be_limited(
     # Finally: the next try leaves the rejected recipient alone.
     seeing.clear_faults()
     campaign.clear()
-    campaign.next_try(audience=people(8, 2), batch_size=8)
+    campaign.next_try(audience=recipients(8, 2), batch_size=8)
     assert executions(seeing) == {f"B{n}": 1 for n in range(2, 11)}
 
 
@@ -100,13 +100,13 @@ def test_a_limit_that_refuses_all_is_the_accounts(
 ) -> None:
     ceiling(0)
     limit(seeing)
-    message = campaign.next_try("stops", audience=people(3, 3), batch_size=3)
+    message = campaign.next_try("stops", audience=recipients(3, 3), batch_size=3)
     assert "account's" in message
     assert campaign.run.counts() == {"audience": 6, "not_sent": 6}
     assert sent(seeing) == [["B1", "B2", "B3"], ["B1"], ["B2"], ["B3"]]
     seeing.clear_faults()
-    campaign.next_try(audience=people(3, 3), batch_size=3)
-    assert everybody_once(seeing, 6)
+    campaign.next_try(audience=recipients(3, 3), batch_size=3)
+    assert all_reached_once(seeing, 6)
 
 
 def test_nobody_is_rejected_where_none_is_accepted_afterwards(
@@ -114,12 +114,12 @@ def test_nobody_is_rejected_where_none_is_accepted_afterwards(
 ) -> None:
     ceiling(0)
     limit(seeing, "B3")
-    message = campaign.next_try("stops", audience=people(3, 2), batch_size=3)
+    message = campaign.next_try("stops", audience=recipients(3, 2), batch_size=3)
     assert "1 recipient(s) were refused for a limit" in message
     assert campaign.run.counts() == {"audience": 5, "accepted": 4, "not_sent": 1}
     seeing.clear_faults()
-    campaign.next_try(audience=people(3, 2), batch_size=3)
-    assert everybody_once(seeing, 5)
+    campaign.next_try(audience=recipients(3, 2), batch_size=3)
+    assert all_reached_once(seeing, 5)
 
 
 def test_one_recipient_alone_is_not_sent_once_the_ceiling_is_reached(
@@ -127,7 +127,7 @@ def test_one_recipient_alone_is_not_sent_once_the_ceiling_is_reached(
 ) -> None:
     ceiling(0)
     limit(seeing, "B2")
-    message = campaign.next_try("stops", audience=people(3), batch_size=1)
+    message = campaign.next_try("stops", audience=recipients(3), batch_size=1)
     assert "receiver_limit_patience (0 s) has passed" in message
     assert campaign.run.counts() == {"audience": 3, "accepted": 1, "not_sent": 2}
     assert sent(seeing) == [["B1"], ["B2"]]
@@ -138,11 +138,11 @@ def test_the_ceiling_is_one_for_all_tries_of_a_campaign(
 ) -> None:
     limit(seeing, "B1", sub_msg="later")
     # Too long to be slept through: the task is deferred, and resumed before the ceiling.
-    operator = campaign.operator(audience=people(2, 2))
+    operator = campaign.operator(audience=recipients(2, 2))
     campaign.next_try("waits", operator=operator)
     assert campaign.run.counts() == {"audience": 4, "not_sent": 4}
     ceiling(0)
-    campaign.resume(campaign.operator(audience=people(2, 2)))
+    campaign.resume(campaign.operator(audience=recipients(2, 2)))
     assert sent(seeing) == [["B1", "B2"], ["B1", "B2"], ["B1"], ["B2"], ["B3", "B4"]]
     assert campaign.run.counts() == {"audience": 4, "accepted": 3, "rejected": 1}
 
@@ -155,7 +155,7 @@ def test_the_ceiling_counts_from_the_first_refusal(
     ceiling(1)
     limit(seeing, "B1", sub_msg="later")
     limit(seeing, "B3", sub_msg="later")
-    campaign.next_try(audience=people(2, 2))
+    campaign.next_try(audience=recipients(2, 2))
     assert sent(seeing).count(["B1", "B2"]) == 2
     # By then the campaign has waited for as long as it may.
     assert sent(seeing).count(["B3", "B4"]) == 1

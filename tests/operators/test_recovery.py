@@ -24,51 +24,51 @@ from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOper
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from airflow_provider_lingyang.storage.query import QueryError
 from tests.conftest import TaskInstance
-from tests.helpers.clock import SkippingClock
-from tests.operators.people import (
+from tests.helpers.campaigns import (
     LOST,
     NOT_DONE,
+    all_reached_once,
     connect,
     empty,
-    everybody_once,
     executions,
-    people,
+    recipients,
     row,
     sent,
 )
+from tests.helpers.clock import SkippingClock
 
 
 def test_a_retry_goes_on_where_the_gateway_went_away(
     seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seeing.add_fault(kind="throttle", seconds=0, after=2, times=9)
-    message = campaign.next_try("stops", audience=people(3, 3, 3))
+    message = campaign.next_try("stops", audience=recipients(3, 3, 3))
     assert "was not executed" in message
     assert "the next try, or Clear, goes on with the others" in message
     assert campaign.run.counts() == {"audience": 9, "accepted": 3, "not_sent": 6}
     seeing.clear_faults()
-    campaign.next_try(audience=people(3, 3, 3))
+    campaign.next_try(audience=recipients(3, 3, 3))
     assert campaign.run.counts() == {"audience": 9, "accepted": 6, "already_accepted": 3}
     assert sorted(campaign.run.xcom["submit", "biz_ids"]) == [f"B{number}" for number in range(1, 10)]
-    assert everybody_once(seeing, 9)
+    assert all_reached_once(seeing, 9)
     assert seeing.record()["order_violations"] == []
 
 
 def test_a_try_after_success_sends_to_nobody(seeing: SandboxProcess, campaign: Any) -> None:
-    campaign.next_try(audience=people(3, 3))
+    campaign.next_try(audience=recipients(3, 3))
     campaign.clear()
-    manifest = campaign.next_try(audience=people(3, 3))
+    manifest = campaign.next_try(audience=recipients(3, 3))
     assert campaign.run.counts() == {"audience": 6, "already_accepted": 6}
     assert manifest["batches"] == []
-    assert everybody_once(seeing, 6)
+    assert all_reached_once(seeing, 6)
 
 
 def test_an_audience_that_changed_in_between_repeats_nobody(seeing: SandboxProcess, campaign: Any) -> None:
     seeing.add_fault(kind="throttle", seconds=0, after=2, times=9)
-    campaign.next_try("stops", audience=people(3, 3, 3))
+    campaign.next_try("stops", audience=recipients(3, 3, 3))
     seeing.clear_faults()
     changed = [
-        *people(3, 3, 3)[1:],  # B1, accepted, vanished
+        *recipients(3, 3, 3)[1:],  # B1, accepted, vanished
         row(10, "1"),  # new, late: batch 2 has begun... or not; batch 1 is complete
         row(11, "4"),
     ]
@@ -98,44 +98,44 @@ def test_whose_contact_was_reached_is_left_out_whatever_order_the_rows_come_in(
 def test_rows_that_come_after_a_later_batch_left_go_first_and_are_counted_as_late(
     seeing: SandboxProcess, campaign: Any
 ) -> None:
-    campaign.next_try(audience=people(2, 2))
+    campaign.next_try(audience=recipients(2, 2))
     campaign.clear()
-    campaign.next_try(audience=[row(6, "3"), *people(2, 2), row(5, "1")])
+    campaign.next_try(audience=[row(6, "3"), *recipients(2, 2), row(5, "1")])
     assert campaign.run.counts() == {"audience": 6, "accepted": 2, "already_accepted": 4, "late": 1}
     assert sent(seeing)[-2:] == [["B5"], ["B6"]]
 
 
 def test_an_ambiguous_answer_is_looked_up_in_the_same_try(seeing: SandboxProcess, campaign: Any) -> None:
     seeing.add_fault(**LOST, after=1)
-    campaign.next_try(audience=people(2, 2, 2))
+    campaign.next_try(audience=recipients(2, 2, 2))
     assert campaign.run.counts() == {"audience": 6, "accepted": 6}
-    assert everybody_once(seeing, 6)
+    assert all_reached_once(seeing, 6)
 
 
 def test_what_the_look_up_does_not_know_is_sent_again_in_its_grouping(
     seeing: SandboxProcess, campaign: Any
 ) -> None:
     seeing.add_fault(**NOT_DONE, after=1)
-    campaign.next_try(audience=people(2, 2, 2))
+    campaign.next_try(audience=recipients(2, 2, 2))
     assert campaign.run.counts() == {"audience": 6, "accepted": 6}
     assert sent(seeing) == [["B1", "B2"], ["B3", "B4"], ["B3", "B4"], ["B5", "B6"]]
-    assert everybody_once(seeing, 6)
+    assert all_reached_once(seeing, 6)
     assert seeing.record()["order_violations"] == []
 
 
 def test_only_those_who_were_not_executed_are_sent_again(seeing: SandboxProcess, campaign: Any) -> None:
     seeing.add_fault(**NOT_DONE, after=1)
-    campaign.next_try(audience=people(7))
+    campaign.next_try(audience=recipients(7))
     assert [ids for ids in sent(seeing) if "B3" in ids] == [["B3", "B4"]] * 2
     assert len(sent(seeing)) == 5
-    assert everybody_once(seeing, 7)
+    assert all_reached_once(seeing, 7)
 
 
 def test_a_look_up_counts_only_when_new_tasks_must_be_visible(seeing: SandboxProcess, campaign: Any) -> None:
     seeing.add_fault(kind="late_index", seconds=0.2)
     seeing.add_fault(**LOST, after=1)
-    campaign.next_try(audience=people(2, 2))
-    assert everybody_once(seeing, 4)
+    campaign.next_try(audience=recipients(2, 2))
+    assert all_reached_once(seeing, 4)
 
 
 @pytest.mark.parametrize("fault", [LOST, NOT_DONE])
@@ -143,11 +143,11 @@ def test_a_request_that_nobody_can_look_up_stops_the_campaign_until_it_is_settle
     blind: SandboxProcess, campaign: Any, fault: dict[str, Any]
 ) -> None:
     blind.add_fault(**fault, after=1)
-    message = campaign.next_try("fails", audience=people(2, 2, 2))
+    message = campaign.next_try("fails", audience=recipients(2, 2, 2))
     ((code, tasks),) = [(d["task_unique_code"], d["tasks"]) for d in campaign.run.manifest()["in_doubt"]]
     assert f'settle={{"{code}": "accepted"}}' in message
     assert tasks == 2
-    message = campaign.next_try("fails", audience=people(2, 2, 2))
+    message = campaign.next_try("fails", audience=recipients(2, 2, 2))
     assert "of earlier tries are in doubt, so nothing was sent" in message
     assert f'settle={{"{code}": "accepted"}}' in message
     assert campaign.run.counts() == {"audience": 6, "already_accepted": 2, "in_doubt": 2, "not_sent": 2}
@@ -155,8 +155,8 @@ def test_a_request_that_nobody_can_look_up_stops_the_campaign_until_it_is_settle
     truth = "accepted" if fault is LOST else "not_executed"
     campaign.clear()
     # Also with another batch_size: those who were in a request stay together.
-    campaign.next_try(audience=people(2, 2, 2), settle=json.dumps({code.upper(): truth}), batch_size=50)
-    assert everybody_once(blind, 6)
+    campaign.next_try(audience=recipients(2, 2, 2), settle=json.dumps({code.upper(): truth}), batch_size=50)
+    assert all_reached_once(blind, 6)
     assert campaign.run.counts()["audience"] == 6
     assert "in_doubt" not in campaign.run.counts()
 
@@ -165,17 +165,17 @@ def test_a_campaign_goes_on_without_those_in_doubt_where_the_author_says_so(
     blind: SandboxProcess, campaign: Any
 ) -> None:
     blind.add_fault(**NOT_DONE, after=1)
-    campaign.next_try(audience=people(2, 2, 2), on_in_doubt="continue")
+    campaign.next_try(audience=recipients(2, 2, 2), on_in_doubt="continue")
     assert campaign.run.counts() == {"audience": 6, "accepted": 4, "in_doubt": 2}
     (doubt,) = campaign.run.manifest()["in_doubt"]
     campaign.clear()
-    campaign.next_try(audience=people(2, 2, 2), on_in_doubt="continue")
+    campaign.next_try(audience=recipients(2, 2, 2), on_in_doubt="continue")
     assert campaign.run.counts() == {"audience": 6, "already_accepted": 4, "in_doubt": 2}
     campaign.clear()
     settle = {doubt["task_unique_code"]: "not_executed"}
-    campaign.next_try(audience=people(2, 2, 2), settle=settle)
+    campaign.next_try(audience=recipients(2, 2, 2), settle=settle)
     assert campaign.run.counts() == {"audience": 6, "accepted": 2, "already_accepted": 4, "late": 2}
-    assert everybody_once(blind, 6)
+    assert all_reached_once(blind, 6)
 
 
 def test_a_gateway_that_dedupes_is_sent_the_same_request_again(
@@ -184,29 +184,29 @@ def test_a_gateway_that_dedupes_is_sent_the_same_request_again(
     with SandboxProcess("--dedupe", "--answer-after", "0") as sandbox:
         connect(sandbox, monkeypatch, result_query=None, dedupes_by_code=True)
         sandbox.add_fault(**LOST, after=1, times=2)
-        campaign.next_try("stops", audience=people(2, 2, 2))
+        campaign.next_try("stops", audience=recipients(2, 2, 2))
         assert campaign.run.counts() == {"audience": 6, "accepted": 2, "in_doubt": 2, "not_sent": 2}
-        campaign.next_try(audience=people(2, 2, 2))
+        campaign.next_try(audience=recipients(2, 2, 2))
         assert campaign.run.counts() == {"audience": 6, "accepted": 4, "already_accepted": 2}
-        assert everybody_once(sandbox, 6)
+        assert all_reached_once(sandbox, 6)
         assert len({tuple(ids) for ids in sent(sandbox)}) == 3
 
 
 def test_a_request_that_is_sent_again_keeps_the_time_when_it_first_left(
     campaign: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    edited = people(2)
+    edited = recipients(2)
     edited[0]["user_name"] = "edited"  # so that only a look-up can help
     with SandboxProcess("--dedupe", "--answer-after", "0") as sandbox:
         connect(sandbox, monkeypatch, result_query=None, dedupes_by_code=True, max_attempts=1)
         sandbox.add_fault(**LOST, times=2)
-        campaign.next_try("stops", audience=people(2))
+        campaign.next_try("stops", audience=recipients(2))
         monkeypatch.setitem(Campaign.send.__kwdefaults__, "clock", lambda: time.time() + 3600)
-        campaign.next_try("stops", audience=people(2))
+        campaign.next_try("stops", audience=recipients(2))
         connect(sandbox, monkeypatch, dedupes_by_code=True)
         campaign.next_try(audience=edited)
         assert campaign.run.counts() == {"audience": 2, "already_accepted": 2}
-        assert everybody_once(sandbox, 2)
+        assert all_reached_once(sandbox, 2)
 
 
 def test_a_request_that_would_not_be_the_same_is_not_sent_again_on_the_word_that_the_gateway_dedupes(
@@ -215,26 +215,26 @@ def test_a_request_that_would_not_be_the_same_is_not_sent_again_on_the_word_that
     with SandboxProcess("--dedupe", "--answer-after", "0") as sandbox:
         connect(sandbox, monkeypatch, result_query=None, dedupes_by_code=True, max_attempts=1)
         sandbox.add_fault(**LOST)
-        campaign.next_try("stops", audience=people(2, 2))
-        edited = people(2, 2)
+        campaign.next_try("stops", audience=recipients(2, 2))
+        edited = recipients(2, 2)
         edited[0]["user_name"] = "edited"
         campaign.next_try("fails", audience=edited)
         assert len(sent(sandbox)) == 1
-        campaign.next_try(audience=people(2, 2))
-        assert everybody_once(sandbox, 4)
+        campaign.next_try(audience=recipients(2, 2))
+        assert all_reached_once(sandbox, 4)
 
 
 def test_a_long_throttle_defers_the_task_and_the_resume_goes_on(
     seeing: SandboxProcess, campaign: Any
 ) -> None:
     seeing.add_fault(kind="throttle", seconds=31_062, after=1)
-    operator = campaign.operator(audience=people(2, 2))
+    operator = campaign.operator(audience=recipients(2, 2))
     moment = campaign.next_try("waits", operator=operator)
     assert campaign.run.counts() == {"audience": 4, "accepted": 2, "not_sent": 2}
     seeing.clear_faults()
-    campaign.resume(campaign.operator(audience=people(2, 2)))
+    campaign.resume(campaign.operator(audience=recipients(2, 2)))
     assert campaign.run.counts() == {"audience": 4, "accepted": 2, "already_accepted": 2}
-    assert everybody_once(seeing, 4)
+    assert all_reached_once(seeing, 4)
     assert moment is not None
 
 
@@ -247,14 +247,14 @@ def test_a_closed_window_defers_the_task_before_anything_is_sent(
 
     opens = datetime.now(CHINA) + timedelta(hours=2)
     window = f"{opens:%H:%M}-{opens + timedelta(hours=1):%H:%M}"
-    moment = campaign.next_try("waits", audience=people(2), send_window=window)
+    moment = campaign.next_try("waits", audience=recipients(2), send_window=window)
     assert f"{moment.astimezone(CHINA):%H:%M}" == f"{opens:%H:%M}"
     assert campaign.run.counts() == {"audience": 2, "not_sent": 2}
     assert sent(seeing) == []
 
 
 def test_after_send_until_the_rest_is_not_sent(seeing: SandboxProcess, campaign: Any) -> None:
-    message = campaign.next_try("fails", audience=people(2), send_until="2026-01-01 00:00:00")
+    message = campaign.next_try("fails", audience=recipients(2), send_until="2026-01-01 00:00:00")
     assert "send_until (2026-01-01 00:00:00, Asia/Shanghai) has passed" in message
     assert campaign.run.manifest()["reasons"] == {"not_sent": {"send_until has passed": 2}}
     assert sent(seeing) == []
@@ -263,12 +263,12 @@ def test_after_send_until_the_rest_is_not_sent(seeing: SandboxProcess, campaign:
 def test_clear_resubmits_a_finished_submission_only_where_the_author_says_so(
     seeing: SandboxProcess, campaign: Any
 ) -> None:
-    campaign.next_try(audience=people(2))
+    campaign.next_try(audience=recipients(2))
     # A retry after a crash between the end and the task's success is no Clear.
-    campaign.next_try(audience=people(2), on_clear="resubmit")
+    campaign.next_try(audience=recipients(2), on_clear="resubmit")
     assert campaign.run.counts() == {"audience": 2, "already_accepted": 2}
     campaign.clear()
-    assert campaign.next_try(audience=people(2), on_clear="resubmit")["generation"] == 2
+    assert campaign.next_try(audience=recipients(2), on_clear="resubmit")["generation"] == 2
     assert campaign.run.counts() == {"audience": 2, "accepted": 2}
     assert executions(seeing) == {"B1": 2, "B2": 2}
 
@@ -277,10 +277,10 @@ def test_clear_of_an_unfinished_submission_goes_on_whatever_the_author_says(
     seeing: SandboxProcess, campaign: Any
 ) -> None:
     seeing.add_fault(kind="permission", after=1)
-    campaign.next_try("fails", audience=people(2, 2))
+    campaign.next_try("fails", audience=recipients(2, 2))
     campaign.clear()
-    assert campaign.next_try(audience=people(2, 2), on_clear="resubmit")["generation"] == 1
-    assert everybody_once(seeing, 4)
+    assert campaign.next_try(audience=recipients(2, 2), on_clear="resubmit")["generation"] == 1
+    assert all_reached_once(seeing, 4)
 
 
 @pytest.mark.parametrize("change", [{"password": "CANARY-secret"}, {"login": "other"}])
@@ -288,52 +288,52 @@ def test_another_app_or_secret_under_an_open_campaign_stops_before_sending(
     seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, change: dict[str, str]
 ) -> None:
     seeing.add_fault(kind="permission", after=1)
-    campaign.next_try("fails", audience=people(2, 2))
+    campaign.next_try("fails", audience=recipients(2, 2))
     right = json.dumps(seeing.connection(timeout=2))
     monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(seeing.connection(timeout=2) | change))
-    message = campaign.next_try("fails", audience=people(2, 2))
+    message = campaign.next_try("fails", audience=recipients(2, 2))
     assert "nothing was sent by this try: the campaign was begun with another App" in message
     assert "CANARY" not in message
     assert len(sent(seeing)) == 2
     monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", right)
-    campaign.next_try(audience=people(2, 2))
-    assert everybody_once(seeing, 4)
+    campaign.next_try(audience=recipients(2, 2))
+    assert all_reached_once(seeing, 4)
 
 
 def test_a_ledger_that_was_emptied_is_made_up_for_by_looking_everybody_up(
     seeing: SandboxProcess, campaign: Any
 ) -> None:
     seeing.add_fault(kind="permission", after=1)
-    campaign.next_try("fails", audience=people(2, 2))
+    campaign.next_try("fails", audience=recipients(2, 2))
     empty(campaign)
-    campaign.next_try(audience=people(2, 2))
+    campaign.next_try(audience=recipients(2, 2))
     assert campaign.run.counts() == {"audience": 4, "accepted": 2, "already_accepted": 2}
     campaign.clear()
-    campaign.next_try(audience=people(2, 2))
-    assert everybody_once(seeing, 4)
+    campaign.next_try(audience=recipients(2, 2))
+    assert all_reached_once(seeing, 4)
 
 
 def test_a_ledger_that_was_emptied_stops_the_campaign_where_nobody_can_be_looked_up(
     blind: SandboxProcess, campaign: Any
 ) -> None:
     blind.add_fault(kind="permission", after=1)
-    campaign.next_try("fails", audience=people(2, 2))
+    campaign.next_try("fails", audience=recipients(2, 2))
     empty(campaign)
-    message = campaign.next_try("fails", audience=people(2, 2))
+    message = campaign.next_try("fails", audience=recipients(2, 2))
     assert "the ledger knows nothing of an earlier one" in message
     assert f'settle={{"*#2 {campaign.run.manifest()["campaign_key"]}": "not_executed"}}' in message
     assert campaign.run.counts() == {"audience": 4, "in_doubt": 4}
     # The refusal leaves a trace in the ledger; that must not be taken for knowledge.
-    campaign.next_try("fails", audience=people(2, 2))
+    campaign.next_try("fails", audience=recipients(2, 2))
     assert len(sent(blind)) == 2
 
 
 def test_the_author_can_say_that_earlier_tries_sent_nothing(blind: SandboxProcess, campaign: Any) -> None:
     campaign.try_number = 1  # the first try never came as far as the task's own code
-    campaign.next_try("fails", audience=people(2))
+    campaign.next_try("fails", audience=recipients(2))
     settle = {f"*#2 {campaign.run.manifest()['campaign_key']}": "not_executed"}
-    campaign.next_try(audience=people(2), settle=settle)
-    assert everybody_once(blind, 2)
+    campaign.next_try(audience=recipients(2), settle=settle)
+    assert all_reached_once(blind, 2)
 
 
 @pytest.mark.parametrize("length", [1, 60, 20_000])
@@ -354,7 +354,7 @@ def test_making_up_for_a_lost_ledger_goes_on_where_it_broke_off(
     seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("airflow_provider_lingyang.delivery.lost_history._LOOKED_UP", 2)
-    campaign.next_try(audience=people(6))
+    campaign.next_try(audience=recipients(6))
     empty(campaign)
     look_up, asked = LingyangHook.look_up, []
 
@@ -366,11 +366,11 @@ def test_making_up_for_a_lost_ledger_goes_on_where_it_broke_off(
 
     with monkeypatch.context() as broken:
         broken.setattr(LingyangHook, "look_up", breaks_off)
-        campaign.next_try("fails", audience=people(6))
-    campaign.next_try(audience=people(6))
+        campaign.next_try("fails", audience=recipients(6))
+    campaign.next_try(audience=recipients(6))
     assert campaign.run.counts() == {"audience": 6, "already_accepted": 6}
-    campaign.next_try(audience=people(6))
-    assert everybody_once(seeing, 6)
+    campaign.next_try(audience=recipients(6))
+    assert all_reached_once(seeing, 6)
 
 
 def test_a_biz_id_with_a_nul_is_an_invalid_row(seeing: SandboxProcess, campaign: Any) -> None:
@@ -382,8 +382,8 @@ def test_a_biz_id_with_a_nul_is_an_invalid_row(seeing: SandboxProcess, campaign:
 def test_what_is_rejected_stays_rejected(seeing: SandboxProcess, campaign: Any) -> None:
     seeing.add_fault(kind="refuse", code="400", message="计划已暂停")
     seeing.add_fault(kind="permission")
-    campaign.next_try("fails", audience=people(2, 2))
-    campaign.next_try(audience=people(2, 2))
+    campaign.next_try("fails", audience=recipients(2, 2))
+    campaign.next_try(audience=recipients(2, 2))
     assert campaign.run.counts() == {"audience": 4, "accepted": 2, "rejected": 2}
     assert executions(seeing) == {"B3": 1, "B4": 1}
 
@@ -406,12 +406,12 @@ def test_a_task_state_store_that_fails_loses_nothing(
         }[where]
 
     campaign.store.fails = fails
-    message = campaign.next_try("stops", audience=people(2, 2))
+    message = campaign.next_try("stops", audience=recipients(2, 2))
     assert "task state store cannot be written" in message
     assert len(sent(seeing)) == {"claim": 0, "intent": 0, "outcome": 1}[where]
     campaign.store.fails = lambda key: False
-    campaign.next_try(audience=people(2, 2))
-    assert everybody_once(seeing, 4)
+    campaign.next_try(audience=recipients(2, 2))
+    assert all_reached_once(seeing, 4)
 
 
 def test_mapped_instances_share_a_sql_ledger(seeing: SandboxProcess, campaign: Any) -> None:
@@ -419,13 +419,13 @@ def test_mapped_instances_share_a_sql_ledger(seeing: SandboxProcess, campaign: A
         return
     context = campaign.context()
     counts = []
-    for map_index, audience in enumerate([people(2, 2), [*people(2, 2)[2:], row(5, "3")]]):
+    for map_index, audience in enumerate([recipients(2, 2), [*recipients(2, 2)[2:], row(5, "3")]]):
         context["ti"].map_index, context["ti"].try_number = map_index, 1
         counts.append(campaign.operator(audience=audience).execute(context)["counts"])
     assert [count["accepted"] for count in counts] == [4, 1]
     assert [count["already_accepted"] for count in counts] == [0, 2]
     assert [count["vanished"] for count in counts] == [0, 0]
-    assert everybody_once(seeing, 5)
+    assert all_reached_once(seeing, 5)
 
 
 def test_a_mapped_task_has_no_ledger_in_its_own_state(seeing: SandboxProcess, campaign: Any) -> None:
@@ -434,7 +434,7 @@ def test_a_mapped_task_has_no_ledger_in_its_own_state(seeing: SandboxProcess, ca
     context = campaign.context()
     context["ti"].map_index = 0
     with pytest.raises(AirflowFailException, match="give it ledger_conn_id"):
-        campaign.operator(audience=people(2)).execute(context)
+        campaign.operator(audience=recipients(2)).execute(context)
 
 
 @pytest.mark.parametrize(
@@ -446,7 +446,9 @@ def test_a_task_state_that_does_not_last_is_refused(
     if campaign.store is None:
         return
     monkeypatch.setenv(option, "True")
-    assert "is set, so the task's state is no safe place" in campaign.next_try("fails", audience=people(2))
+    assert "is set, so the task's state is no safe place" in campaign.next_try(
+        "fails", audience=recipients(2)
+    )
     assert sent(seeing) == []
 
 
@@ -455,12 +457,12 @@ def test_an_own_campaign_key_repeats_nobody_in_another_run(seeing: SandboxProces
         with pytest.raises(ArgumentError, match="an own campaign_key needs ledger_conn_id"):
             campaign.operator(audience=[], campaign_key="autumn")
         return
-    campaign.next_try(audience=people(2), campaign_key="autumn")
+    campaign.next_try(audience=recipients(2), campaign_key="autumn")
     context = campaign.context()
     context["ti"].run_id = "another"
-    campaign.operator(audience=people(3), campaign_key="autumn").execute(context)
+    campaign.operator(audience=recipients(3), campaign_key="autumn").execute(context)
     assert campaign.run.counts() == {"audience": 3, "accepted": 1, "already_accepted": 2}
-    assert everybody_once(seeing, 3)
+    assert all_reached_once(seeing, 3)
 
 
 @pytest.mark.parametrize(
@@ -501,7 +503,7 @@ def test_arguments_that_cannot_be_right_fail_while_the_dag_is_parsed(
 def test_arguments_that_render_to_nonsense_send_nothing(
     seeing: SandboxProcess, campaign: Any, arguments: dict[str, Any], expected: str
 ) -> None:
-    operator = campaign.operator(audience=people(2), **dict.fromkeys(arguments, "{{ x }}"))
+    operator = campaign.operator(audience=recipients(2), **dict.fromkeys(arguments, "{{ x }}"))
     for name, value in arguments.items():
         setattr(operator, name, value)
     assert expected in campaign.next_try("fails", operator=operator)
@@ -529,7 +531,7 @@ def test_a_given_argument_that_renders_to_nothing_is_not_taken_for_one_that_was_
 ) -> None:
     arguments = {argument.split("[")[0]: value}
     ledger = {"ledger_conn_id": "ledger"} if argument == "campaign_key" else {}
-    operator = campaign.operator(audience=people(2), **(ledger | arguments))
+    operator = campaign.operator(audience=recipients(2), **(ledger | arguments))
     operator.render_template_fields({"nothing": nothing})
     message = campaign.next_try("fails", operator=operator)
     assert f"nothing was sent: {argument} was given, but has rendered to nothing" in message
@@ -539,7 +541,7 @@ def test_a_given_argument_that_renders_to_nothing_is_not_taken_for_one_that_was_
 def test_a_given_argument_that_renders_to_python_s_none_is_not_taken_for_one_that_was_left_out(
     seeing: SandboxProcess, campaign: Any
 ) -> None:
-    operator = campaign.operator(audience=people(2), ledger_conn_id="{{ none }}", campaign_key="spring")
+    operator = campaign.operator(audience=recipients(2), ledger_conn_id="{{ none }}", campaign_key="spring")
     operator.ledger_conn_id = None  # what a DAG with render_template_as_native_obj makes of it
     message = campaign.next_try("fails", operator=operator)
     assert "ledger_conn_id was given, but has rendered to nothing" in message
@@ -552,18 +554,18 @@ def test_a_campaign_key_that_renders_to_a_number_is_a_campaign_key(
     if campaign.store is not None:
         return
     for _ in range(2):
-        operator = campaign.operator(audience=people(2), campaign_key="{{ 0 }}")
+        operator = campaign.operator(audience=recipients(2), campaign_key="{{ 0 }}")
         operator.campaign_key = 0  # likewise
         assert campaign.next_try(operator=operator)["campaign_key"] == "0"
-    assert everybody_once(seeing, 2)
+    assert all_reached_once(seeing, 2)
 
 
 def test_only_the_word_not_executed_lets_a_lost_ledger_s_people_be_sent_to(
     blind: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    campaign.next_try(audience=people(2, 2))
+    campaign.next_try(audience=recipients(2, 2))
     empty(campaign)
-    operator = campaign.operator(audience=people(2, 2), settle="{{ x }}")
+    operator = campaign.operator(audience=recipients(2, 2), settle="{{ x }}")
     operator.settle = '{"*": "accepted"}'
     message = campaign.next_try("fails", operator=operator)
     assert "can only be 'not_executed'" in message
@@ -572,21 +574,21 @@ def test_only_the_word_not_executed_lets_a_lost_ledger_s_people_be_sent_to(
     operator.settle = {"*": "accepted"}
     message = campaign.next_try("fails", operator=operator)
     assert "the ledger knows nothing of an earlier one" in message
-    assert everybody_once(blind, 4)
+    assert all_reached_once(blind, 4)
 
 
 def test_a_look_up_that_would_count_too_early_stops_the_campaign_before_it_sends(
     sandbox: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(sandbox, monkeypatch, timeout=5, lookup_settle=1)
-    message = campaign.next_try("fails", audience=people(2))
+    message = campaign.next_try("fails", audience=recipients(2))
     assert "nothing was sent: connection 'lingyang_default': lookup_settle (1) must be at least" in message
     assert sent(sandbox) == []
 
 
 def test_settle_without_a_ledger_is_an_error(seeing: SandboxProcess, run: Any) -> None:
     operator = LingyangSubmitBatchOperator(
-        task_id="submit", plan_id=1, audience=people(1), settle={"code": "accepted"}
+        task_id="submit", plan_id=1, audience=recipients(1), settle={"code": "accepted"}
     )
     assert "settle needs a ledger" in run.fails(operator)
     assert sent(seeing) == []
@@ -594,8 +596,8 @@ def test_settle_without_a_ledger_is_an_error(seeing: SandboxProcess, run: Any) -
 
 def test_several_requests_at_a_time_keep_batches_apart(seeing: SandboxProcess, campaign: Any) -> None:
     seeing.add_fault(kind="slow", seconds=0.3, times=None)
-    campaign.next_try(audience=people(9, 9, 9), max_in_flight=4)
-    assert everybody_once(seeing, 27)
+    campaign.next_try(audience=recipients(9, 9, 9), max_in_flight=4)
+    assert all_reached_once(seeing, 27)
     record = seeing.record()
     assert record["order_violations"] == []
     times = sorted((r["received_at"], r["answered_at"]) for r in record["requests"])
@@ -612,7 +614,7 @@ def test_nothing_personal_is_in_a_ledger(seeing: SandboxProcess, campaign: Any, 
             "input_params": {"a": "CANARY"},
             "phone_number": f"1000000999{r['biz_id'][1]}",
         }
-        for r in people(2, 2)
+        for r in recipients(2, 2)
     ]
     campaign.next_try("stops", audience=audience)
     if campaign.store is not None:
@@ -631,8 +633,8 @@ def test_a_try_whose_audience_is_not_valid_knows_what_earlier_ones_did(
     blind: SandboxProcess, campaign: Any
 ) -> None:
     blind.add_fault(**LOST, after=1)
-    campaign.next_try("fails", audience=people(2, 2, 2))
-    message = campaign.next_try("fails", audience=[*people(2, 2, 2), row(9, "3", phone_number="x")])
+    campaign.next_try("fails", audience=recipients(2, 2, 2))
+    message = campaign.next_try("fails", audience=[*recipients(2, 2, 2), row(9, "3", phone_number="x")])
     assert "nothing was sent by this try: 1 of 7 row(s) are not valid" in message
     assert NOT_COUNTED not in message
     assert campaign.run.counts() == {
@@ -649,10 +651,10 @@ def test_a_try_whose_query_breaks_off_counts_what_earlier_ones_did_for_the_rows_
     seeing: SandboxProcess, campaign: Any
 ) -> None:
     seeing.add_fault(kind="permission", after=2)
-    campaign.next_try("fails", audience=people(3, 3, 3))
+    campaign.next_try("fails", audience=recipients(3, 3, 3))
 
     def breaks_off() -> Any:
-        yield from people(3)
+        yield from recipients(3)
         raise QueryError("connection 'shop': gone")
 
     message = campaign.next_try("stops", audience=breaks_off())
@@ -660,12 +662,12 @@ def test_a_try_whose_query_breaks_off_counts_what_earlier_ones_did_for_the_rows_
     assert campaign.run.counts() == {"audience": 3, "already_accepted": 3}
 
 
-@pytest.mark.parametrize("audience", [people(2, 2), [*people(2, 2), row(9, "3", phone_number="x")]])
+@pytest.mark.parametrize("audience", [recipients(2, 2), [*recipients(2, 2), row(9, "3", phone_number="x")]])
 def test_a_try_that_cannot_read_what_earlier_ones_did_says_so(
     seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, audience: Any
 ) -> None:
     seeing.add_fault(kind="permission", after=1)
-    campaign.next_try("fails", audience=people(2, 2))
+    campaign.next_try("fails", audience=recipients(2, 2))
 
     def unreadable(*_: Any) -> Any:
         raise LedgerError("the ledger is away")
@@ -683,17 +685,17 @@ def test_a_try_that_ends_before_it_opens_the_ledger_says_that_earlier_ones_are_n
     seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seeing.add_fault(kind="permission", after=1)
-    campaign.next_try("fails", audience=people(2, 2))
+    campaign.next_try("fails", audience=recipients(2, 2))
     monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(seeing.connection(timeout="soon")))
-    message = campaign.next_try("fails", audience=people(2, 2))
+    message = campaign.next_try("fails", audience=recipients(2, 2))
     assert message.startswith("nothing was sent by this try: connection 'lingyang_default': timeout must be")
     assert NOT_COUNTED in message
 
 
 def test_an_emptied_ledger_counts_nothing(blind: SandboxProcess, campaign: Any) -> None:
-    campaign.next_try(audience=people(2))
+    campaign.next_try(audience=recipients(2))
     empty(campaign)
-    message = campaign.next_try("fails", audience=[*people(2), row(9, "3", phone_number="x")])
+    message = campaign.next_try("fails", audience=[*recipients(2), row(9, "3", phone_number="x")])
     assert NOT_COUNTED in message
 
 
@@ -703,24 +705,24 @@ def test_a_stop_while_the_audience_is_read_leaves_the_rest_to_the_next_try(
     operator: LingyangSubmitBatchOperator
 
     def rows() -> Any:
-        yield from people(2)
+        yield from recipients(2)
         operator.on_kill()
-        yield from people(2, 2)[2:]
+        yield from recipients(2, 2)[2:]
 
     operator = campaign.operator(audience=rows())
     message = campaign.next_try("stops", operator=operator)
     assert "asked to stop while it read the audience; this try sent nothing" in message
     assert sent(seeing) == []
-    campaign.next_try(audience=people(2, 2))
-    assert everybody_once(seeing, 4)
+    campaign.next_try(audience=recipients(2, 2))
+    assert all_reached_once(seeing, 4)
 
 
 def test_a_stop_while_everybody_is_looked_up_leaves_the_rest_to_the_next_try(
     seeing: SandboxProcess, campaign: Any, clock: SkippingClock
 ) -> None:
-    campaign.next_try(audience=people(2))
+    campaign.next_try(audience=recipients(2))
     empty(campaign)
-    operator = campaign.operator(audience=people(2, 2))
+    operator = campaign.operator(audience=recipients(2, 2))
     clock.at_sleep = operator.on_kill
     message = campaign.next_try("stops", operator=operator)
     assert "asked to stop while it looked up which recipients earlier tries reached" in message
@@ -728,8 +730,8 @@ def test_a_stop_while_everybody_is_looked_up_leaves_the_rest_to_the_next_try(
     assert "the next try, or Clear, goes on with the others" in message
     assert "settle" not in message
     clock.at_sleep = lambda: None
-    campaign.next_try(audience=people(2, 2))
-    assert everybody_once(seeing, 4)
+    campaign.next_try(audience=recipients(2, 2))
+    assert all_reached_once(seeing, 4)
 
 
 def test_a_submission_whose_account_was_not_published_is_not_finished(
@@ -744,11 +746,11 @@ def test_a_submission_whose_account_was_not_published_is_not_finished(
 
     with monkeypatch.context() as broken:
         broken.setattr(TaskInstance, "xcom_push", breaks)
-        campaign.next_try("stops", audience=people(2), on_clear="resubmit")
+        campaign.next_try("stops", audience=recipients(2), on_clear="resubmit")
     campaign.clear()
-    campaign.next_try(audience=people(2), on_clear="resubmit")
+    campaign.next_try(audience=recipients(2), on_clear="resubmit")
     assert campaign.run.counts() == {"audience": 2, "already_accepted": 2}
-    assert everybody_once(seeing, 2)
+    assert all_reached_once(seeing, 2)
 
 
 def test_a_ledger_that_cannot_be_told_of_the_end_is_told_by_the_next_try(
@@ -759,11 +761,11 @@ def test_a_ledger_that_cannot_be_told_of_the_end_is_told_by_the_next_try(
 
     with monkeypatch.context() as broken:
         broken.setattr(SqlLedger if campaign.store is None else TaskStateLedger, "finish", breaks)
-        message = campaign.next_try("stops", audience=people(2))
+        message = campaign.next_try("stops", audience=recipients(2))
     assert "the ledger is away. No recipient is left to send to" in message
     assert campaign.run.counts() == {"audience": 2, "accepted": 2}
-    campaign.next_try(audience=people(2))
-    assert everybody_once(seeing, 2)
+    campaign.next_try(audience=recipients(2))
+    assert all_reached_once(seeing, 2)
 
 
 def test_patience_counts_from_the_signal_and_not_from_when_a_slow_ledger_lets_it_be_noticed(
@@ -774,7 +776,7 @@ def test_patience_counts_from_the_signal_and_not_from_when_a_slow_ledger_lets_it
     connect(blind, monkeypatch, result_query=None, timeout=30)
     # Answered before patience that begins only now would be over.
     blind.add_fault(kind="slow", seconds=3, after=1)
-    operator = campaign.operator(audience=people(16), max_in_flight=2)
+    operator = campaign.operator(audience=recipients(16), max_in_flight=2)
     written = 0
     write = campaign.store.set
 
@@ -799,7 +801,7 @@ def test_a_task_that_is_told_to_stop_waits_four_seconds_for_answers_and_records_
     # Both longer than it may wait for an answer.
     connect(blind, monkeypatch, result_query=None, timeout=60)
     blind.add_fault(kind="slow", seconds=0.7 if answers_in_time else 30, after=1)
-    operator = campaign.operator(audience=people(2, 2, 2))
+    operator = campaign.operator(audience=recipients(2, 2, 2))
 
     def stop() -> None:
         while len(sent(blind)) < 2:
@@ -818,8 +820,8 @@ def test_a_task_that_is_told_to_stop_waits_four_seconds_for_answers_and_records_
     assert len(sent(blind)) == 2
     blind.clear_faults()
     if answers_in_time:
-        campaign.next_try(audience=people(2, 2, 2))
-        assert everybody_once(blind, 6)
+        campaign.next_try(audience=recipients(2, 2, 2))
+        assert all_reached_once(blind, 6)
     else:
-        campaign.next_try("fails", audience=people(2, 2, 2))
+        campaign.next_try("fails", audience=recipients(2, 2, 2))
         assert campaign.run.counts() == {"audience": 6, "already_accepted": 2, "in_doubt": 2, "not_sent": 2}

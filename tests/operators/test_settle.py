@@ -16,14 +16,14 @@ from airflow_provider_lingyang.lookup.query import TaskResult
 from airflow_provider_lingyang.lookup.result import LookupAnswer
 from airflow_provider_lingyang.operators import ledgers
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
-from tests.operators.people import (
+from tests.helpers.campaigns import (
     LOST,
     NOT_DONE,
+    all_reached_once,
     connect,
     empty,
-    everybody_once,
     executions,
-    people,
+    recipients,
     sent,
 )
 
@@ -57,12 +57,12 @@ def test_a_word_that_was_left_is_not_applied_to_the_next_request_with_its_code(
     blind: SandboxProcess, campaign: Any, left: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     blind.add_fault(**NOT_DONE)
-    campaign.next_try("fails", audience=people(2))
+    campaign.next_try("fails", audience=recipients(2))
     first = doubt(campaign)
     assert first["settle"] == first["task_unique_code"]
     settle = left(first["task_unique_code"])
     blind.add_fault(**LOST)
-    message = campaign.next_try("fails", audience=people(2), settle=settle)
+    message = campaign.next_try("fails", audience=recipients(2), settle=settle)
     second = doubt(campaign)
     assert second["task_unique_code"] == first["task_unique_code"]
     assert second["settle"].startswith(first["task_unique_code"] + "#")
@@ -70,7 +70,7 @@ def test_a_word_that_was_left_is_not_applied_to_the_next_request_with_its_code(
     for _ in range(2):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            message = campaign.next_try("fails", audience=people(2), settle=settle)
+            message = campaign.next_try("fails", audience=recipients(2), settle=settle)
         assert "settle names none of them" in message
         (warning,) = [
             text for text in caplog.messages if text.startswith("settle names what is not in doubt")
@@ -78,45 +78,45 @@ def test_a_word_that_was_left_is_not_applied_to_the_next_request_with_its_code(
         assert f"{first['task_unique_code']} (in doubt now is {second['settle']})" in warning
         assert doubt(campaign)["settle"] == second["settle"]
     assert len(sent(blind)) == 2
-    campaign.next_try(audience=people(2), settle={second["settle"]: "accepted"})
-    assert everybody_once(blind, 2)
+    campaign.next_try(audience=recipients(2), settle={second["settle"]: "accepted"})
+    assert all_reached_once(blind, 2)
 
 
 def test_the_third_request_with_a_code_has_a_word_of_its_own(blind: SandboxProcess, campaign: Any) -> None:
     blind.add_fault(**NOT_DONE, times=2)
-    campaign.next_try("fails", audience=people(2))
+    campaign.next_try("fails", audience=recipients(2))
     for number in (1, 2):
         settle = {doubt(campaign)["settle"]: "not_executed"}
         if number == 2:
             assert list(settle) == [doubt(campaign)["task_unique_code"] + "#2"]
-        campaign.next_try("fails" if number == 1 else "execute", audience=people(2), settle=settle)
-    assert everybody_once(blind, 2)
+        campaign.next_try("fails" if number == 1 else "execute", audience=recipients(2), settle=settle)
+    assert all_reached_once(blind, 2)
 
 
 def test_words_that_were_applied_are_named_and_change_nothing(
     blind: SandboxProcess, campaign: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     blind.add_fault(**LOST)
-    campaign.next_try("fails", audience=people(2, 2))
+    campaign.next_try("fails", audience=recipients(2, 2))
     settle = {doubt(campaign)["settle"]: "accepted", "0f3a": "not_executed", "*": "not_executed"}
-    campaign.next_try(audience=people(2, 2), settle=settle)
+    campaign.next_try(audience=recipients(2, 2), settle=settle)
     campaign.clear()
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-        campaign.next_try(audience=people(2, 2), settle=settle)
+        campaign.next_try(audience=recipients(2, 2), settle=settle)
     assert len([text for text in caplog.messages if text.startswith("settle names")]) == 1
-    assert everybody_once(blind, 4)
+    assert all_reached_once(blind, 4)
 
 
 def test_a_new_generation_has_codes_of_its_own(blind: SandboxProcess, campaign: Any) -> None:
     blind.add_fault(**NOT_DONE)
-    campaign.next_try("fails", audience=people(2))
+    campaign.next_try("fails", audience=recipients(2))
     settle = {doubt(campaign)["settle"]: "not_executed"}
-    campaign.next_try(audience=people(2), settle=settle)
+    campaign.next_try(audience=recipients(2), settle=settle)
     campaign.clear()
     blind.add_fault(**LOST)
-    campaign.next_try("fails", audience=people(2), settle=settle, on_clear="resubmit")
-    campaign.next_try("fails", audience=people(2), settle=settle, on_clear="resubmit")
+    campaign.next_try("fails", audience=recipients(2), settle=settle, on_clear="resubmit")
+    campaign.next_try("fails", audience=recipients(2), settle=settle, on_clear="resubmit")
     assert executions(blind) == {"B1": 2, "B2": 2}
 
 
@@ -130,7 +130,7 @@ def test_what_is_found_was_executed_whatever_was_said(
 ) -> None:
     connect(sandbox, monkeypatch, result_query=None)
     sandbox.add_fault(**(LOST if reached else NOT_DONE))
-    campaign.next_try("fails", audience=people(2))
+    campaign.next_try("fails", audience=recipients(2))
     settle = {doubt(campaign)["settle"]: "not_executed"}
     connect(sandbox, monkeypatch)
     if fails:
@@ -139,7 +139,7 @@ def test_what_is_found_was_executed_whatever_was_said(
             raise AnswerLostError("gone")
 
         monkeypatch.setattr(LingyangHook, "look_up", gone)
-    campaign.next_try(audience=people(2), settle=settle)
+    campaign.next_try(audience=recipients(2), settle=settle)
     # Where nothing can be looked up the word is all there is.
     times = 2 if reached and fails else 1
     assert executions(sandbox) == {"B1": times, "B2": times}
@@ -150,7 +150,7 @@ def test_a_result_that_cannot_be_placed_outweighs_a_word(
 ) -> None:
     connect(sandbox, monkeypatch, result_query=None)
     sandbox.add_fault(**LOST)
-    campaign.next_try("fails", audience=people(2))
+    campaign.next_try("fails", audience=recipients(2))
     settle = {doubt(campaign)["settle"]: "not_executed"}
     connect(sandbox, monkeypatch)
 
@@ -159,7 +159,7 @@ def test_a_result_that_cannot_be_placed_outweighs_a_word(
         return LookupAnswer({"B1": [result]}, frozenset(set(biz_ids) - {"B1"}))
 
     monkeypatch.setattr(LingyangHook, "look_up", undated)
-    campaign.next_try("stops", audience=people(2), settle=settle)
+    campaign.next_try("stops", audience=recipients(2), settle=settle)
     assert campaign.run.counts() == {"audience": 2, "in_doubt": 1, "not_sent": 1}
     assert executions(sandbox) == {"B1": 1, "B2": 1}
 
@@ -169,10 +169,10 @@ def test_a_word_is_not_applied_by_a_try_that_is_told_to_stop(
 ) -> None:
     connect(sandbox, monkeypatch, result_query=None)
     sandbox.add_fault(**LOST)
-    campaign.next_try("fails", audience=people(2))
+    campaign.next_try("fails", audience=recipients(2))
     settle = {doubt(campaign)["settle"]: "not_executed"}
     connect(sandbox, monkeypatch)
-    operator = campaign.operator(audience=people(2), settle=settle)
+    operator = campaign.operator(audience=recipients(2), settle=settle)
 
     def told(*_: Any, **__: Any) -> Any:
         operator.on_kill()
@@ -182,8 +182,8 @@ def test_a_word_is_not_applied_by_a_try_that_is_told_to_stop(
         patched.setattr(LingyangHook, "look_up", told)
         campaign.next_try("stops", operator=operator)
     assert doubt(campaign)["settle"] in settle
-    campaign.next_try(audience=people(2), settle=settle)
-    assert everybody_once(sandbox, 2)
+    campaign.next_try(audience=recipients(2), settle=settle)
+    assert all_reached_once(sandbox, 2)
 
 
 # --- a lost ledger --------------------------------------------------------------------------------------------
@@ -192,9 +192,9 @@ def test_a_word_is_not_applied_by_a_try_that_is_told_to_stop(
 def lose(blind: SandboxProcess, campaign: Any, *, fault: dict[str, Any] = NOT_DONE) -> str:
     """Let the first try leave a request in doubt, and the second find the ledger lost; returns what is asked."""
     blind.add_fault(**fault)
-    campaign.next_try("fails", audience=people(2))
+    campaign.next_try("fails", audience=recipients(2))
     empty(campaign)
-    message = campaign.next_try("fails", audience=people(2))
+    message = campaign.next_try("fails", audience=recipients(2))
     assert "Earlier tries may have sent something. What to do now" in message
     (line,) = [part for part in message.split("settle=") if part.startswith("{")]
     (key,) = json.loads(line[: line.index("}") + 1])
@@ -205,8 +205,8 @@ def lose(blind: SandboxProcess, campaign: Any, *, fault: dict[str, Any] = NOT_DO
 def test_a_word_about_a_lost_ledger_counts_in_the_next_try(blind: SandboxProcess, campaign: Any) -> None:
     key = lose(blind, campaign)
     assert key == f"*#2 {campaign_key(campaign)}"
-    campaign.next_try(audience=people(2), settle={key: "not_executed"})
-    assert everybody_once(blind, 2)
+    campaign.next_try(audience=recipients(2), settle={key: "not_executed"})
+    assert all_reached_once(blind, 2)
 
 
 @pytest.mark.parametrize(
@@ -221,23 +221,23 @@ def test_a_word_about_a_lost_ledger_counts_in_the_next_try(blind: SandboxProcess
 )
 def test_no_other_word_counts_for_a_lost_ledger(blind: SandboxProcess, campaign: Any, wrong: Any) -> None:
     key = lose(blind, campaign)
-    message = campaign.next_try("fails", audience=people(2), settle={wrong(key): "not_executed"})
+    message = campaign.next_try("fails", audience=recipients(2), settle={wrong(key): "not_executed"})
     assert f'settle={{"*#3 {campaign_key(campaign)}": "not_executed"}}' in message
     assert len(sent(blind)) == 1
 
 
 def test_a_word_about_a_lost_ledger_counts_in_no_later_try(blind: SandboxProcess, campaign: Any) -> None:
     key = lose(blind, campaign)
-    campaign.next_try("fails", audience=people(2))
-    campaign.next_try("fails", audience=people(2), settle={key: "not_executed"})
+    campaign.next_try("fails", audience=recipients(2))
+    campaign.next_try("fails", audience=recipients(2), settle={key: "not_executed"})
     # Nor where the try that it was for has sent, and its ledger is lost as well.
     key = f"*#4 {campaign_key(campaign)}"
     blind.add_fault(**LOST)
-    campaign.next_try("fails", audience=people(2), settle={key: "not_executed"})
+    campaign.next_try("fails", audience=recipients(2), settle={key: "not_executed"})
     empty(campaign)
     for _ in range(2):
-        campaign.next_try("fails", audience=people(2), settle={key: "not_executed"})
-    assert everybody_once(blind, 2)
+        campaign.next_try("fails", audience=recipients(2), settle={key: "not_executed"})
+    assert all_reached_once(blind, 2)
 
 
 def test_a_word_about_a_lost_ledger_does_not_count_after_a_deferral(
@@ -246,11 +246,11 @@ def test_a_word_about_a_lost_ledger_does_not_count_after_a_deferral(
     key = lose(blind, campaign)
     settle = {key: "not_executed"}
     blind.add_fault(kind="throttle", seconds=31_062, after=1)
-    campaign.next_try("waits", audience=people(2, 2), settle=settle)
+    campaign.next_try("waits", audience=recipients(2, 2), settle=settle)
     empty(campaign)
     blind.clear_faults()
     with pytest.raises(Exception, match="the ledger knows nothing of an earlier one"):
-        campaign.resume(campaign.operator(audience=people(2, 2), settle=settle))
+        campaign.resume(campaign.operator(audience=recipients(2, 2), settle=settle))
     assert executions(blind) == {"B1": 1, "B2": 1}
 
 
@@ -258,19 +258,19 @@ def test_a_word_from_before_the_ledger_was_lost_is_about_no_later_request(
     blind: SandboxProcess, campaign: Any
 ) -> None:
     blind.add_fault(**NOT_DONE)
-    campaign.next_try("fails", audience=people(2))
+    campaign.next_try("fails", audience=recipients(2))
     code = doubt(campaign)["settle"]
     settle = {code: "not_executed"}
     empty(campaign)
-    campaign.next_try("fails", audience=people(2), settle=settle)
+    campaign.next_try("fails", audience=recipients(2), settle=settle)
     settle[f"*#2 {campaign_key(campaign)}"] = "not_executed"
     blind.add_fault(**LOST)
-    campaign.next_try("fails", audience=people(2), settle=settle)
+    campaign.next_try("fails", audience=recipients(2), settle=settle)
     assert doubt(campaign)["settle"] == f"{code}#2"
-    campaign.next_try("fails", audience=people(2), settle=settle)
+    campaign.next_try("fails", audience=recipients(2), settle=settle)
     assert len(sent(blind)) == 2
-    campaign.next_try(audience=people(2), settle={f"{code}#2": "accepted"})
-    assert everybody_once(blind, 2)
+    campaign.next_try(audience=recipients(2), settle={f"{code}#2": "accepted"})
+    assert all_reached_once(blind, 2)
 
 
 def test_who_is_found_is_accepted_although_a_lost_ledger_is_said_to_have_held_nothing(
@@ -278,9 +278,9 @@ def test_who_is_found_is_accepted_although_a_lost_ledger_is_said_to_have_held_no
 ) -> None:
     key = lose(blind, campaign, fault=LOST)
     connect(blind, monkeypatch)
-    campaign.next_try(audience=people(2, 2), settle={key: "not_executed"})
+    campaign.next_try(audience=recipients(2, 2), settle={key: "not_executed"})
     assert campaign.run.counts() == {"audience": 4, "accepted": 2, "already_accepted": 2}
-    assert everybody_once(blind, 4)
+    assert all_reached_once(blind, 4)
 
 
 def test_a_result_that_cannot_be_placed_outweighs_a_word_for_a_lost_ledger(
@@ -295,12 +295,12 @@ def test_a_result_that_cannot_be_placed_outweighs_a_word_for_a_lost_ledger(
 
     with monkeypatch.context() as patched:
         patched.setattr(LingyangHook, "look_up", undated)
-        message = campaign.next_try("fails", audience=people(2), settle={key: "not_executed"})
+        message = campaign.next_try("fails", audience=recipients(2), settle={key: "not_executed"})
     assert "found 1 recipient(s)" in message
-    assert everybody_once(blind, 2)
+    assert all_reached_once(blind, 2)
     # A look-up that can be placed is the way out.
-    campaign.next_try(audience=people(2))
-    assert everybody_once(blind, 2)
+    campaign.next_try(audience=recipients(2))
+    assert all_reached_once(blind, 2)
 
 
 def test_a_word_for_a_lost_ledger_counts_where_the_look_up_fails(
@@ -309,8 +309,8 @@ def test_a_word_for_a_lost_ledger_counts_where_the_look_up_fails(
     key = lose(blind, campaign)
     connect(blind, monkeypatch)
     blind.add_fault(kind="http", status=500, method="lookup", times=None)
-    campaign.next_try(audience=people(2), settle={key: "not_executed"})
-    assert everybody_once(blind, 2)
+    campaign.next_try(audience=recipients(2), settle={key: "not_executed"})
+    assert all_reached_once(blind, 2)
 
 
 @pytest.mark.parametrize("discards", [True, False])
@@ -322,11 +322,11 @@ def test_a_lost_ledger_is_explained_with_what_to_do_now_and_next_time(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(ledgers, "clear_discards_task_state", lambda: discards)
-    campaign.next_try(audience=people(2))
+    campaign.next_try(audience=recipients(2))
     empty(campaign)
     campaign.clear()
     with caplog.at_level(logging.INFO):
-        message = campaign.next_try("fails", audience=people(2))
+        message = campaign.next_try("fails", audience=recipients(2))
     assert message.startswith("nothing was sent by this try: this is try 2 of the task")
     in_task_state = campaign.store is not None
     assert ("*Keep task state and resume*" in message) is (discards and in_task_state)
@@ -335,7 +335,7 @@ def test_a_lost_ledger_is_explained_with_what_to_do_now_and_next_time(
     assert message.index("find out in the Lingyang console") < message.index('settle={"*#2')
     home = [text for text in caplog.messages if text.startswith("The ledger is ")]
     assert any("better have it in a database" in text for text in home) is (discards and in_task_state)
-    assert everybody_once(blind, 2)
+    assert all_reached_once(blind, 2)
 
 
 # --- other settings -------------------------------------------------------------------------------------------
@@ -358,16 +358,16 @@ def test_a_wrong_host_is_corrected_once_a_person_has_settled_what_was_sent_there
     query: dict[str, Any] = {} if sees else {"result_query": None}
     connect(wrong_host, monkeypatch, result_query=None)
     wrong_host.add_fault(**NOT_DONE)
-    campaign.next_try("fails", audience=people(2, 2))
+    campaign.next_try("fails", audience=recipients(2, 2))
     key = doubt(campaign)["settle"]
     connect(seeing, monkeypatch, **query)
     for settle in ({}, {key: "accepted"}, {f"{key}#2": "not_executed"}, {"*": "not_executed"}):
-        message = campaign.next_try("fails", audience=people(2, 2), settle=settle)
+        message = campaign.next_try("fails", audience=recipients(2, 2), settle=settle)
         assert "the campaign was begun with another host" in message
         assert f'settle={{"{key}": "not_executed"}}' in message
     assert seeing.record()["requests"] == []
-    campaign.next_try(audience=people(2, 2), settle={key: "not_executed"})
-    assert everybody_once(seeing, 4)
+    campaign.next_try(audience=recipients(2, 2), settle={key: "not_executed"})
+    assert all_reached_once(seeing, 4)
     # A look-up there proves nothing about what was sent elsewhere.
     assert len(seeing.record()["requests"]) == len(sent(seeing)) == 2
 
@@ -384,10 +384,10 @@ def test_a_host_is_not_changed_once_a_recipient_was_reached(
     if reached == "rejected":
         wrong_host.add_fault(kind="refuse")
     wrong_host.add_fault(**NOT_DONE, after=1 if reached == "accepted" else 0)
-    campaign.next_try("fails", audience=people(2, 2))
+    campaign.next_try("fails", audience=recipients(2, 2))
     key = doubt(campaign)["settle"]
     connect(blind, monkeypatch, result_query=None)
-    message = campaign.next_try("fails", audience=people(2, 2), settle={key: "not_executed"})
+    message = campaign.next_try("fails", audience=recipients(2, 2), settle={key: "not_executed"})
     assert "Put the old one back" in message
     assert "settle=" not in message
     assert sent(blind) == []
@@ -400,7 +400,7 @@ def test_an_app_with_a_typo_is_corrected_once_a_person_has_settled_what_was_sent
     right = blind.connection(timeout=2, lookup_settle=2, result_query=None)
     monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(right | change))
     # Derived ids depend on the secret, so nothing of the audience is known under its old ids.
-    audience = [{k: v for k, v in one.items() if k != "biz_id"} for one in people(2, 2)]
+    audience = [{k: v for k, v in one.items() if k != "biz_id"} for one in recipients(2, 2)]
 
     def gone(*_: Any, **how: Any) -> Any:
         # The sandbox checks the signature before any fault fires.
@@ -427,18 +427,18 @@ def test_two_runs_of_one_campaign_apply_a_word_once(
     connect(sandbox, monkeypatch, result_query=None)
     one, two = shared("one"), shared("two")
     sandbox.add_fault(**NOT_DONE)
-    one.next_try("fails", audience=people(2))
+    one.next_try("fails", audience=recipients(2))
     settle = {doubt(one)["settle"]: "not_executed"}
     sandbox.add_fault(**LOST)
-    two.next_try("fails", audience=people(2), settle=settle)
+    two.next_try("fails", audience=recipients(2), settle=settle)
     assert doubt(two)["settle"] == f"{doubt(one)['settle']}#2"
     for run in (one, two, one):
-        run.next_try("fails", audience=people(2), settle=settle)
+        run.next_try("fails", audience=recipients(2), settle=settle)
         assert doubt(run)["settle"].endswith("#2")
     assert len(sent(sandbox)) == 2
-    one.next_try(audience=people(2), settle={doubt(one)["settle"]: "accepted"})
-    two.next_try(audience=people(2), settle=settle)
-    assert everybody_once(sandbox, 2)
+    one.next_try(audience=recipients(2), settle={doubt(one)["settle"]: "accepted"})
+    two.next_try(audience=recipients(2), settle=settle)
+    assert all_reached_once(sandbox, 2)
 
 
 def test_a_word_about_a_lost_ledger_counts_only_for_the_run_that_has_asked(
@@ -446,13 +446,13 @@ def test_a_word_about_a_lost_ledger_counts_only_for_the_run_that_has_asked(
 ) -> None:
     connect(sandbox, monkeypatch, result_query=None)
     one, two = shared("one"), shared("two")
-    one.next_try(audience=people(2))
+    one.next_try(audience=recipients(2))
     two.try_number = 2
     empty(one)
     two.try_number = 1
-    two.next_try("fails", audience=people(2))
+    two.next_try("fails", audience=recipients(2))
     settle = {"*#2 spring": "not_executed"}
     one.try_number = 2
-    message = one.next_try("fails", audience=people(2), settle=settle)
+    message = one.next_try("fails", audience=recipients(2), settle=settle)
     assert '"*#3 spring"' in message
-    assert everybody_once(sandbox, 2)
+    assert all_reached_once(sandbox, 2)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
-from tests.operators.people import LOST, everybody_once, row
+from tests.helpers.campaigns import LOST, all_reached_once, row
 
 OWN, OTHERS = [row(1), row(2)], [row(number) for number in range(3, 9)]
 
@@ -26,4 +26,4 @@ def test_one_run_does_not_start_anew_what_another_one_has_begun(
     assert "other tasks or runs with this campaign_key have sent to recipients of their own" in message
     settle = {doubt["task_unique_code"]: "accepted" for doubt in other.run.manifest()["in_doubt"]}
     other.next_try(audience=OTHERS, settle=settle)
-    assert everybody_once(blind, 8)
+    assert all_reached_once(blind, 8)

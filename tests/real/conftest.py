@@ -117,7 +117,9 @@ class AirflowProcesses:
 
     def start(self) -> None:
         self._airflow_processes = subprocess.Popen(
-            [sys.executable, str(HERE / "airflow_processes.py")], stdin=subprocess.PIPE, start_new_session=True
+            [sys.executable, str(HERE / "airflow_processes.py")],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
         )
         try:
             if self.standalone:

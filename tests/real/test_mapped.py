@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
-from tests.operators.people import LOST
+from tests.helpers.campaigns import LOST
 
 RUN = "/api/v2/dags/mapped/dagRuns/mapped_run"
 BEFORE = {"north": range(1, 13), "south": range(13, 25)}
