@@ -189,7 +189,7 @@ def test_an_empty_audience_is_what_on_empty_says(sandbox: SandboxProcess, run: R
 
 
 def test_what_a_function_raises_is_told_without_its_text_and_nothing_is_sent(
-    blind: SandboxProcess, campaign: Campaign, caplog: pytest.LogCaptureFixture
+    without_lookup: SandboxProcess, campaign: Campaign, caplog: pytest.LogCaptureFixture
 ) -> None:
     def look_up(mobile: str) -> dict[str, Any]:
         raise KeyError(mobile)
@@ -206,7 +206,7 @@ def test_what_a_function_raises_is_told_without_its_text_and_nothing_is_sent(
     assert message.startswith("nothing was sent: function raised ValueError, see the traceback above")
     assert "audience 3 = " in message
     assert "not sent 3" in message
-    assert sent(blind) == []
+    assert sent(without_lookup) == []
     # What a person needs to find the line, of the cause, too.
     assert "in look_up\n    raise KeyError(mobile)\nKeyError\n\nwhich led to\n\n" in caplog.text
     assert 'raise ValueError("no CANARY") from error\nValueError' in caplog.text
@@ -214,7 +214,7 @@ def test_what_a_function_raises_is_told_without_its_text_and_nothing_is_sent(
     assert "CANARY" not in message
     # The next try calls it again.
     campaign.next_try(operator=submit(lambda: recipients(3), **campaign.ledger))
-    assert all_reached_once(blind, 3)
+    assert all_reached_once(without_lookup, 3)
 
 
 def test_an_error_of_the_call_itself_is_told_likewise(
@@ -231,7 +231,7 @@ def test_an_error_of_the_call_itself_is_told_likewise(
 @pytest.mark.parametrize("lazy", [True, False])
 @pytest.mark.parametrize("error", [AirflowSkipException, AirflowFailException, AirflowException])
 def test_airflows_own_exceptions_keep_their_meaning_and_their_text(
-    blind: SandboxProcess, campaign: Campaign, error: type[AirflowException], lazy: bool
+    without_lookup: SandboxProcess, campaign: Campaign, error: type[AirflowException], lazy: bool
 ) -> None:
     def function() -> Iterator[dict[str, Any]]:
         yield from recipients(2)
@@ -245,13 +245,13 @@ def test_airflows_own_exceptions_keep_their_meaning_and_their_text(
     assert type(caught.value) is error
     assert caught.value.__suppress_context__
     assert campaign.run.manifest()["counts"]["audience"] == (2 if lazy else 0)
-    assert sent(blind) == []
+    assert sent(without_lookup) == []
 
 
 @pytest.mark.parametrize("lazy", [True, False])
 @pytest.mark.parametrize("error", [SystemExit("no CANARY"), SystemExit(["CANARY"]), SystemExit("")])
 def test_exit_with_a_text_is_a_failure_without_it(
-    blind: SandboxProcess,
+    without_lookup: SandboxProcess,
     campaign: Campaign,
     caplog: pytest.LogCaptureFixture,
     error: BaseException,
@@ -266,14 +266,14 @@ def test_exit_with_a_text_is_a_failure_without_it(
     message = campaign.next_try("stops", operator=operator)
     assert "raised SystemExit, see the traceback above" in message
     assert "CANARY" not in message + caplog.text
-    assert sent(blind) == []
+    assert sent(without_lookup) == []
 
 
 @pytest.mark.parametrize(
     "error", [SystemExit(3), SystemExit(), KeyboardInterrupt(), KeyboardInterrupt("CANARY")]
 )
 def test_exit_and_interrupt_stay_what_they_are_and_lose_their_text(
-    blind: SandboxProcess, campaign: Campaign, error: BaseException
+    without_lookup: SandboxProcess, campaign: Campaign, error: BaseException
 ) -> None:
     def function() -> Iterator[dict[str, Any]]:
         yield from recipients(2)
@@ -287,7 +287,7 @@ def test_exit_and_interrupt_stay_what_they_are_and_lose_their_text(
     assert caught.value.args in ((), (3,))
     shown = "".join(traceback.format_exception(caught.value))
     assert "CANARY" not in shown.replace('"CANARY"', "")
-    assert sent(blind) == []
+    assert sent(without_lookup) == []
 
 
 def test_what_gives_the_rows_is_closed_when_they_cannot_be_sent(sandbox: SandboxProcess, run: Run) -> None:
@@ -310,22 +310,22 @@ def test_what_gives_the_rows_is_closed_when_they_cannot_be_sent(sandbox: Sandbox
 
 
 def test_a_retry_calls_the_function_again_and_repeats_nobody(
-    blind: SandboxProcess, campaign: Campaign
+    without_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
-    blind.add_fault(**LOST, after=1, times=1)
+    without_lookup.add_fault(**LOST, after=1, times=1)
     function = lambda: iter(recipients(6))  # noqa: E731
     campaign.next_try("fails", operator=submit(function, **campaign.ledger))
     (doubt,) = campaign.run.manifest()["in_doubt"]
     settle = {doubt["task_unique_code"]: "accepted"}
     campaign.next_try(operator=submit(function, settle=settle, **campaign.ledger))
-    assert all_reached_once(blind, 6)
+    assert all_reached_once(without_lookup, 6)
     assert campaign.run.counts() == {"audience": 6, "accepted": 2, "already_accepted": 4}
 
 
 def test_a_deferred_task_calls_the_function_again_when_it_goes_on(
-    blind: SandboxProcess, campaign: Campaign
+    without_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
-    blind.add_fault(kind="throttle", seconds=90, after=1, times=1)
+    without_lookup.add_fault(kind="throttle", seconds=90, after=1, times=1)
     calls = []
 
     def function() -> Iterator[dict[str, Any]]:
@@ -334,10 +334,10 @@ def test_a_deferred_task_calls_the_function_again_when_it_goes_on(
 
     operator = submit(function, **campaign.ledger)
     campaign.next_try("waits", operator=operator)
-    blind.clear_faults()
+    without_lookup.clear_faults()
     campaign.resume(operator)
     assert len(calls) == 2
-    assert all_reached_once(blind, 6)
+    assert all_reached_once(without_lookup, 6)
 
 
 def test_more_people_than_xcom_carries_are_said_to_need_a_query_or_a_ledger(

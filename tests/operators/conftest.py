@@ -58,14 +58,14 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
-def blind(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> SandboxProcess:
+def without_lookup(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> SandboxProcess:
     """A gateway without a look-up."""
     connect(sandbox, monkeypatch, result_query=None)
     return sandbox
 
 
 @pytest.fixture
-def seeing(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> SandboxProcess:
+def with_lookup(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> SandboxProcess:
     """A gateway with a look-up."""
     connect(sandbox, monkeypatch)
     return sandbox

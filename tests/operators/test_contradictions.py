@@ -35,34 +35,34 @@ FAULTS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: "-".join(map(str, fault.values())))
 def test_executed_request_is_found_and_not_sent_again(
-    seeing: SandboxProcess, campaign: Any, fault: dict[str, Any]
+    with_lookup: SandboxProcess, campaign: Any, fault: dict[str, Any]
 ) -> None:
-    seeing.add_fault(**fault, method="submit", times=1)
+    with_lookup.add_fault(**fault, method="submit", times=1)
     campaign.next_try(audience=recipients(2, 2))
     assert campaign.run.counts() == {"audience": 4, "accepted": 4}
-    assert all_reached_once(seeing, 4)
+    assert all_reached_once(with_lookup, 4)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: "-".join(map(str, fault.values())))
 def test_without_a_look_up_it_stays_in_doubt(
-    blind: SandboxProcess, campaign: Any, fault: dict[str, Any]
+    without_lookup: SandboxProcess, campaign: Any, fault: dict[str, Any]
 ) -> None:
-    blind.add_fault(**fault, method="submit", times=1)
+    without_lookup.add_fault(**fault, method="submit", times=1)
     campaign.next_try("fails", audience=recipients(2, 2))
     assert campaign.run.counts() == {"audience": 4, "in_doubt": 2, "not_sent": 2}
     campaign.next_try("fails", audience=recipients(2, 2))
-    assert executions(blind) == {"B1": 1, "B2": 1}
+    assert executions(without_lookup) == {"B1": 1, "B2": 1}
 
 
 @pytest.mark.parametrize("mode", ["other_case", "number", "unknown_biz_id", "missing_biz_id"])
 def test_echo_of_another_spelling_is_not_the_recipient(
-    blind: SandboxProcess, campaign: Any, mode: str
+    without_lookup: SandboxProcess, campaign: Any, mode: str
 ) -> None:
     audience = [row(1, biz_id="001"), row(2, biz_id="b2")]
     if mode == "other_case":
         audience.reverse()
-    blind.add_fault(kind="echo", mode=mode, times=1)
+    without_lookup.add_fault(kind="echo", mode=mode, times=1)
     campaign.next_try("fails", audience=audience)
     assert campaign.run.counts() == {"audience": 2, "accepted": 1, "in_doubt": 1}
     campaign.next_try("fails", audience=audience)
-    assert set(executions(blind).values()) == {1}
+    assert set(executions(without_lookup).values()) == {1}

@@ -139,7 +139,7 @@ def test_a_word_that_was_given_too_early_is_never_taken(
 
 
 def test_no_word_about_a_lost_ledger_is_asked_for_while_an_earlier_process_may_send(
-    blind: SandboxProcess, campaign: Campaign, clock: SkippingClock
+    without_lookup: SandboxProcess, campaign: Campaign, clock: SkippingClock
 ) -> None:
     campaign.try_number = 1
     operator = campaign.operator(audience=recipients(2))

@@ -38,10 +38,10 @@ def as_an_earlier_version_left_it(campaign: Any) -> None:
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_campaign_keeps_the_ids_that_it_began_with(
-    version: int, seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    version: int, with_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = Header.of
-    seeing.add_fault(kind="throttle", seconds=0, after=1, times=9)
+    with_lookup.add_fault(kind="throttle", seconds=0, after=1, times=9)
     with monkeypatch.context() as patch:
         if version == 1:
             patch.setattr(
@@ -50,24 +50,24 @@ def test_a_campaign_keeps_the_ids_that_it_began_with(
         campaign.next_try("stops", audience=audience(SPELLINGS), batch_size=2)
     if version == 1:
         as_an_earlier_version_left_it(campaign)
-    seeing.clear_faults()
+    with_lookup.clear_faults()
     campaign.next_try(audience=audience(SPELLINGS), batch_size=2)
     assert campaign.run.counts() == {"audience": 4, "accepted": 2, "already_accepted": 2}
-    assert list(executions(seeing).values()) == [1, 1, 1, 1]
+    assert list(executions(with_lookup).values()) == [1, 1, 1, 1]
     # Other spellings of the same numbers are other ids under version 1, as they always were, and the same under 2.
     campaign.clear()
     campaign.next_try(audience=audience(OF_VERSION_1), batch_size=2)
     assert campaign.run.counts() == {"audience": 4, "already_accepted": 4}
-    assert len(executions(seeing)) == len({biz_id for some in sent(seeing) for biz_id in some}) == 4
+    assert len(executions(with_lookup)) == len({biz_id for some in sent(with_lookup) for biz_id in some}) == 4
 
 
 def test_two_spellings_in_one_audience_are_an_error_before_sending_or_one_recipient(
-    seeing: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Any
 ) -> None:
     rows = audience(["15400000001", "+8615400000001", "8615400000001"])
     text = campaign.next_try("fails", audience=rows)
     assert "row 2 has the contact of row 1; row 3 has the contact of row 1" in text
     assert "in whatever spelling" in text
-    assert sent(seeing) == []
+    assert sent(with_lookup) == []
     campaign.next_try(audience=rows, on_duplicate_contact="keep_first")
-    assert len(executions(seeing)) == 1
+    assert len(executions(with_lookup)) == 1

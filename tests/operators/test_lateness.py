@@ -47,48 +47,50 @@ def skipped(campaign: Any, **arguments: Any) -> str:
 
 
 @pytest.mark.parametrize("run_type", ["scheduled", "backfill", "manual", "asset_triggered"])
-def test_late_run_is_skipped_and_nothing_is_read(seeing: SandboxProcess, late: Any, run_type: str) -> None:
+def test_late_run_is_skipped_and_nothing_is_read(
+    with_lookup: SandboxProcess, late: Any, run_type: str
+) -> None:
     late.dag_run = due(timedelta(days=5), run_type)
     message = skipped(late, audience=Unread())
     assert "nothing was read" in message
     assert "earlier ones" not in message
     assert "max_lateness is 1:00:00" in message
-    assert executions(seeing) == {}
+    assert executions(with_lookup) == {}
     assert late.run.counts() == {}
 
 
-def test_run_in_time_is_sent(seeing: SandboxProcess, late: Any) -> None:
+def test_run_in_time_is_sent(with_lookup: SandboxProcess, late: Any) -> None:
     late.dag_run = due(timedelta(minutes=59))
     late.next_try(audience=recipients(2), max_lateness=HOUR)
-    assert all_reached_once(seeing, 2)
+    assert all_reached_once(with_lookup, 2)
 
 
-def test_run_without_a_date_is_sent(seeing: SandboxProcess, late: Any) -> None:
+def test_run_without_a_date_is_sent(with_lookup: SandboxProcess, late: Any) -> None:
     late.dag_run = None
     late.next_try(audience=recipients(2), max_lateness=HOUR)
-    assert all_reached_once(seeing, 2)
+    assert all_reached_once(with_lookup, 2)
 
 
-def test_begun_task_goes_on_however_late(seeing: SandboxProcess, late: Any) -> None:
+def test_begun_task_goes_on_however_late(with_lookup: SandboxProcess, late: Any) -> None:
     late.dag_run = due(timedelta(minutes=1))
-    seeing.add_fault(kind="throttle", seconds=0, after=1, times=9)
+    with_lookup.add_fault(kind="throttle", seconds=0, after=1, times=9)
     late.next_try("stops", audience=recipients(2, 2), max_lateness=HOUR)
-    seeing.clear_faults()
+    with_lookup.clear_faults()
     late.dag_run = due(timedelta(days=5))
     late.next_try(audience=recipients(2, 2), max_lateness=HOUR)
-    assert all_reached_once(seeing, 4)
+    assert all_reached_once(with_lookup, 4)
 
 
-def test_retry_of_a_task_that_never_sent_is_skipped(seeing: SandboxProcess, late: Any) -> None:
+def test_retry_of_a_task_that_never_sent_is_skipped(with_lookup: SandboxProcess, late: Any) -> None:
     late.dag_run = due(timedelta(minutes=1))
     late.next_try("fails", audience=[{"no": "recipient"}], max_lateness=HOUR)
     late.dag_run = due(timedelta(days=5))
     skipped(late, audience=Unread())
-    assert executions(seeing) == {}
+    assert executions(with_lookup) == {}
 
 
 def test_late_try_that_knows_nothing_of_earlier_ones_says_that_they_may_have_sent(
-    seeing: SandboxProcess, late: Any
+    with_lookup: SandboxProcess, late: Any
 ) -> None:
     late.try_number = 1
     message = skipped(late, audience=Unread())
@@ -98,16 +100,20 @@ def test_late_try_that_knows_nothing_of_earlier_ones_says_that_they_may_have_sen
     assert "read their logs first" in message
 
 
-def test_cleared_late_task_that_had_sent_sends_again_when_asked_to(seeing: SandboxProcess, late: Any) -> None:
+def test_cleared_late_task_that_had_sent_sends_again_when_asked_to(
+    with_lookup: SandboxProcess, late: Any
+) -> None:
     late.dag_run = due(timedelta(minutes=1))
     late.next_try(audience=recipients(2), max_lateness=HOUR)
     late.clear()
     late.dag_run = due(timedelta(days=5))
     late.next_try(audience=recipients(2), max_lateness=HOUR)
-    assert all_reached_once(seeing, 2)
+    assert all_reached_once(with_lookup, 2)
 
 
-def test_other_run_of_the_campaign_does_not_make_a_late_one_begun(seeing: SandboxProcess, late: Any) -> None:
+def test_other_run_of_the_campaign_does_not_make_a_late_one_begun(
+    with_lookup: SandboxProcess, late: Any
+) -> None:
     if late.store is not None:
         pytest.skip("a key of its own needs a ledger in a database")
     late.dag_run = due(timedelta(minutes=1))
@@ -116,10 +122,10 @@ def test_other_run_of_the_campaign_does_not_make_a_late_one_begun(seeing: Sandbo
     late.run.context = lambda *_, **__: context
     with pytest.raises(AirflowSkipException, match="nothing was read"):
         late.run.execute(late.operator(max_lateness=HOUR, audience=Unread(), campaign_key="spring"))
-    assert all_reached_once(seeing, 2)
+    assert all_reached_once(with_lookup, 2)
 
 
-def test_plan_is_shown_however_late(seeing: SandboxProcess, late: Any) -> None:
+def test_plan_is_shown_however_late(with_lookup: SandboxProcess, late: Any) -> None:
     late.next_try(audience=recipients(2), max_lateness=HOUR, validate_only=True)
     assert late.run.counts() == {"audience": 2, "not_sent": 2}
-    assert executions(seeing) == {}
+    assert executions(with_lookup) == {}

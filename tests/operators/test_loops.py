@@ -152,29 +152,31 @@ def test_derived_ids_do_not_depend_on_the_iteration(sandbox: SandboxProcess) -> 
 @pytest.mark.parametrize("left", ["never sent", "executed", "not executed"])
 @pytest.mark.parametrize("cleared", [False, True], ids=["next iteration", "gate cleared"])
 def test_what_an_iteration_leaves_in_doubt_is_looked_up_by_those_after_it(
-    seeing: SandboxProcess, left: str, cleared: bool
+    with_lookup: SandboxProcess, left: str, cleared: bool
 ) -> None:
     fault = {
         "never sent": {"kind": "throttle", "seconds": 0, "times": 9},
         "executed": {**LOST, "times": 1},
         "not executed": {**NOT_DONE, "times": 1},
     }[left]
-    seeing.add_fault(**fault, method="submit", after=1)
-    seeing.add_fault(kind="http", status=500, method="lookup", times=None)
+    with_lookup.add_fault(**fault, method="submit", after=1)
+    with_lookup.add_fault(kind="http", status=500, method="lookup", times=None)
     first = Iteration(1 if cleared else 0)
     first.next_try("stops")
     assert first.run.counts().get("in_doubt", 0) == (0 if left == "never sent" else 2)
-    seeing.clear_faults()
+    with_lookup.clear_faults()
 
     # Whether it comes back as try 1 in another region, or another iteration comes: nothing was here before.
     second = Iteration(1, region=OTHER_REGION if cleared else REGION)
     counts = second.next_try(numbers=range(1, 7))["counts"]
     assert counts["accepted"] + counts["already_accepted"] == 6
-    assert all_reached_once(seeing, 6)
+    assert all_reached_once(with_lookup, 6)
 
 
-def test_without_a_look_up_a_doubt_of_another_iteration_stops_the_next(blind: SandboxProcess) -> None:
-    blind.add_fault(**LOST, method="submit", after=1, times=1)
+def test_without_a_look_up_a_doubt_of_another_iteration_stops_the_next(
+    without_lookup: SandboxProcess,
+) -> None:
+    without_lookup.add_fault(**LOST, method="submit", after=1, times=1)
     first = Iteration(0)
     first.next_try("fails")
     (doubt,) = first.run.manifest()["in_doubt"]
@@ -185,7 +187,7 @@ def test_without_a_look_up_a_doubt_of_another_iteration_stops_the_next(blind: Sa
     third = Iteration(1)
     third.try_number, third.max_tries = 1, 1
     third.next_try(numbers=range(1, 7), settle=settle)
-    assert all_reached_once(blind, 6)
+    assert all_reached_once(without_lookup, 6)
 
 
 def test_a_cleared_gate_brings_iterations_back_that_send_to_nobody_again(sandbox: SandboxProcess) -> None:

@@ -112,7 +112,7 @@ def test_nobody_is_sent_to_twice_when_a_clear_meets_another_mapping(
 
 
 def test_a_mapping_over_plans_may_change_its_order(
-    blind: SandboxProcess, instances: Callable[..., Mapping[int, Campaign]]
+    without_lookup: SandboxProcess, instances: Callable[..., Mapping[int, Campaign]]
 ) -> None:
     for plans in ([1, 2], [2, 3, 1]):
         mapped = instances()
@@ -121,22 +121,25 @@ def test_a_mapping_over_plans_may_change_its_order(
             mapped[map_index].clear()
             mapped[map_index].next_try(audience=rows([1, 2, 3]), plan_id=plan_id)
     # Each plan is a campaign of its own, so that a person is reached once by each of the three.
-    assert executions(blind) == {"B1": 3, "B2": 3, "B3": 3}
-    assert len({code for code, count in blind.record()["executions"]["by_code"].items() if count == 1}) == 6
+    assert executions(without_lookup) == {"B1": 3, "B2": 3, "B3": 3}
+    assert (
+        len({code for code, count in without_lookup.record()["executions"]["by_code"].items() if count == 1})
+        == 6
+    )
 
 
 def test_a_campaign_with_a_key_of_its_own_may_be_mapped_anew_by_every_run(
-    blind: SandboxProcess, instances: Callable[..., Mapping[int, Campaign]]
+    without_lookup: SandboxProcess, instances: Callable[..., Mapping[int, Campaign]]
 ) -> None:
     first = instances("monday", campaign_key="spring")
     first[0].next_try(audience=rows([1, 2, 3]))
-    blind.add_fault(kind="throttle", seconds=0, after=1, times=9)
+    without_lookup.add_fault(kind="throttle", seconds=0, after=1, times=9)
     first[1].next_try("stops", audience=rows([4, 5, 6, 7]))
-    blind.clear_faults()
+    without_lookup.clear_faults()
     second = instances("tuesday", campaign_key="spring")
     for map_index, numbers in enumerate([[6, 7, 8], [1, 2], [3, 4, 5]]):
         second[map_index].next_try(audience=rows(numbers))
-    assert all_reached_once(blind, 8)
+    assert all_reached_once(without_lookup, 8)
     assert accepted(second) == [3, 2, 3]
     # What the first run left is done, too, by others.
     first[1].next_try(audience=rows([4, 5, 6, 7]))
@@ -144,10 +147,10 @@ def test_a_campaign_with_a_key_of_its_own_may_be_mapped_anew_by_every_run(
 
 
 def test_ids_that_are_derived_do_not_depend_on_the_place_in_the_mapping(
-    blind: SandboxProcess, instances: Callable[..., Mapping[int, Campaign]]
+    without_lookup: SandboxProcess, instances: Callable[..., Mapping[int, Campaign]]
 ) -> None:
     people = [{key: value for key, value in person.items() if key != "biz_id"} for person in rows([1, 2])]
     for map_index in (0, 1):
         instances()[map_index].next_try(audience=people)
-    assert sorted(executions(blind).values()) == [1, 1]
-    assert len(sent(blind)) == 1
+    assert sorted(executions(without_lookup).values()) == [1, 1]
+    assert len(sent(without_lookup)) == 1

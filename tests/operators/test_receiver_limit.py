@@ -26,40 +26,40 @@ def limit(sandbox: SandboxProcess, biz_id: str | None = None, **how: Any) -> Non
     sandbox.add_fault(**{"kind": "error", "code": 15} | base | match | how)
 
 
-def test_waits_for_one_recipient_without_a_look_up(blind: SandboxProcess, campaign: Any) -> None:
-    limit(blind, "B2", times=2)
+def test_waits_for_one_recipient_without_a_look_up(without_lookup: SandboxProcess, campaign: Any) -> None:
+    limit(without_lookup, "B2", times=2)
     campaign.next_try(audience=recipients(3), batch_size=1)
-    assert sent(blind) == [["B1"], ["B2"], ["B2"], ["B2"], ["B3"]]
-    assert all_reached_once(blind, 3)
+    assert sent(without_lookup) == [["B1"], ["B2"], ["B2"], ["B2"], ["B3"]]
+    assert all_reached_once(without_lookup, 3)
 
 
 def test_repeats_a_request_of_several_once_a_look_up_shows_that_none_was_executed(
-    seeing: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Any
 ) -> None:
-    limit(seeing, "B2", times=3)
+    limit(with_lookup, "B2", times=3)
     campaign.next_try(audience=recipients(2, 2))
-    assert sent(seeing) == [["B1", "B2"]] * 4 + [["B3", "B4"]]
-    assert all_reached_once(seeing, 4)
+    assert sent(with_lookup) == [["B1", "B2"]] * 4 + [["B3", "B4"]]
+    assert all_reached_once(with_lookup, 4)
 
 
 def test_a_request_of_several_is_in_doubt_without_a_look_up(
-    blind: SandboxProcess, campaign: Any, ceiling: Any
+    without_lookup: SandboxProcess, campaign: Any, ceiling: Any
 ) -> None:
     for seconds in (1800, 0):
         ceiling(seconds)
-        limit(blind, "B2")
+        limit(without_lookup, "B2")
         message = campaign.next_try("fails", audience=recipients(2, 2))
         assert "only a look-up tells" in message or "earlier tries are in doubt" in message
         assert campaign.run.counts() == {"audience": 4, "in_doubt": 2, "not_sent": 2}
-    assert sent(blind) == [["B1", "B2"]]
+    assert sent(without_lookup) == [["B1", "B2"]]
 
 
-def test_whom_the_look_up_finds_was_accepted(seeing: SandboxProcess, campaign: Any) -> None:
-    limit(seeing, "B2", executed=True, times=1)
+def test_whom_the_look_up_finds_was_accepted(with_lookup: SandboxProcess, campaign: Any) -> None:
+    limit(with_lookup, "B2", executed=True, times=1)
     campaign.next_try(audience=recipients(2, 2))
-    assert sent(seeing) == [["B1", "B2"], ["B3", "B4"]]
+    assert sent(with_lookup) == [["B1", "B2"], ["B3", "B4"]]
     assert campaign.run.counts() == {"audience": 4, "accepted": 4}
-    assert all_reached_once(seeing, 4)
+    assert all_reached_once(with_lookup, 4)
 
 
 def test_is_in_doubt_after_an_ambiguous_attempt(
@@ -75,88 +75,88 @@ def test_is_in_doubt_after_an_ambiguous_attempt(
 
 @pytest.mark.parametrize("in_flight", [1, 3])
 def test_rejects_whom_a_later_acceptance_proves_to_be_limited(
-    seeing: SandboxProcess, campaign: Any, ceiling: Any, in_flight: int
+    with_lookup: SandboxProcess, campaign: Any, ceiling: Any, in_flight: int
 ) -> None:
     ceiling(0)
-    limit(seeing, "B1")
+    limit(with_lookup, "B1")
     manifest = campaign.next_try(audience=recipients(8, 2), batch_size=8, max_in_flight=in_flight)
     assert campaign.run.counts() == {"audience": 10, "accepted": 9, "rejected": 1}
-    assert sent(seeing)[0] == [f"B{n}" for n in range(1, 9)]
-    assert sorted(sent(seeing)[1:9]) == [[f"B{n}"] for n in range(1, 9)]
+    assert sent(with_lookup)[0] == [f"B{n}" for n in range(1, 9)]
+    assert sorted(sent(with_lookup)[1:9]) == [[f"B{n}"] for n in range(1, 9)]
     ((reason, count),) = manifest["reasons"]["rejected"].items()
     assert "BUSINESS_LIMIT_CONTROL" in reason
     assert count == 1
-    assert executions(seeing) == {f"B{n}": 1 for n in range(2, 11)}
-    assert seeing.record()["order_violations"] == []
+    assert executions(with_lookup) == {f"B{n}": 1 for n in range(2, 11)}
+    assert with_lookup.record()["order_violations"] == []
     # Finally: the next try leaves the rejected recipient alone.
-    seeing.clear_faults()
+    with_lookup.clear_faults()
     campaign.clear()
     campaign.next_try(audience=recipients(8, 2), batch_size=8)
-    assert executions(seeing) == {f"B{n}": 1 for n in range(2, 11)}
+    assert executions(with_lookup) == {f"B{n}": 1 for n in range(2, 11)}
 
 
 def test_a_limit_that_refuses_all_is_the_accounts(
-    seeing: SandboxProcess, campaign: Any, ceiling: Any
+    with_lookup: SandboxProcess, campaign: Any, ceiling: Any
 ) -> None:
     ceiling(0)
-    limit(seeing)
+    limit(with_lookup)
     message = campaign.next_try("stops", audience=recipients(3, 3), batch_size=3)
     assert "account's" in message
     assert campaign.run.counts() == {"audience": 6, "not_sent": 6}
-    assert sent(seeing) == [["B1", "B2", "B3"], ["B1"], ["B2"], ["B3"]]
-    seeing.clear_faults()
+    assert sent(with_lookup) == [["B1", "B2", "B3"], ["B1"], ["B2"], ["B3"]]
+    with_lookup.clear_faults()
     campaign.next_try(audience=recipients(3, 3), batch_size=3)
-    assert all_reached_once(seeing, 6)
+    assert all_reached_once(with_lookup, 6)
 
 
 def test_nobody_is_rejected_where_none_is_accepted_afterwards(
-    seeing: SandboxProcess, campaign: Any, ceiling: Any
+    with_lookup: SandboxProcess, campaign: Any, ceiling: Any
 ) -> None:
     ceiling(0)
-    limit(seeing, "B3")
+    limit(with_lookup, "B3")
     message = campaign.next_try("stops", audience=recipients(3, 2), batch_size=3)
     assert "1 recipient(s) were refused for a limit" in message
     assert campaign.run.counts() == {"audience": 5, "accepted": 4, "not_sent": 1}
-    seeing.clear_faults()
+    with_lookup.clear_faults()
     campaign.next_try(audience=recipients(3, 2), batch_size=3)
-    assert all_reached_once(seeing, 5)
+    assert all_reached_once(with_lookup, 5)
 
 
 def test_one_recipient_alone_is_not_sent_once_the_ceiling_is_reached(
-    seeing: SandboxProcess, campaign: Any, ceiling: Any
+    with_lookup: SandboxProcess, campaign: Any, ceiling: Any
 ) -> None:
     ceiling(0)
-    limit(seeing, "B2")
+    limit(with_lookup, "B2")
     message = campaign.next_try("stops", audience=recipients(3), batch_size=1)
     assert "receiver_limit_patience (0 s) has passed" in message
     assert campaign.run.counts() == {"audience": 3, "accepted": 1, "not_sent": 2}
-    assert sent(seeing) == [["B1"], ["B2"]]
+    assert sent(with_lookup) == [["B1"], ["B2"]]
 
 
 def test_the_ceiling_is_one_for_all_tries_of_a_campaign(
-    seeing: SandboxProcess, campaign: Any, ceiling: Any
+    with_lookup: SandboxProcess, campaign: Any, ceiling: Any
 ) -> None:
-    limit(seeing, "B1", sub_msg="later")
+    limit(with_lookup, "B1", sub_msg="later")
     # Too long to be slept through: the task is deferred, and resumed before the ceiling.
     operator = campaign.operator(audience=recipients(2, 2))
     campaign.next_try("waits", operator=operator)
     assert campaign.run.counts() == {"audience": 4, "not_sent": 4}
     ceiling(0)
     campaign.resume(campaign.operator(audience=recipients(2, 2)))
-    assert sent(seeing) == [["B1", "B2"], ["B1", "B2"], ["B1"], ["B2"], ["B3", "B4"]]
+    assert sent(with_lookup) == [["B1", "B2"], ["B1", "B2"], ["B1"], ["B2"], ["B3", "B4"]]
     assert campaign.run.counts() == {"audience": 4, "accepted": 3, "rejected": 1}
 
 
 @pytest.mark.real_time
 def test_the_ceiling_counts_from_the_first_refusal(
-    seeing: SandboxProcess, campaign: Any, ceiling: Any, monkeypatch: pytest.MonkeyPatch
+    with_lookup: SandboxProcess, campaign: Any, ceiling: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect(seeing, monkeypatch, timeout=1)
+    connect(with_lookup, monkeypatch, timeout=1)
     ceiling(1)
-    limit(seeing, "B1", sub_msg="later")
-    limit(seeing, "B3", sub_msg="later")
+    limit(with_lookup, "B1", sub_msg="later")
+    limit(with_lookup, "B3", sub_msg="later")
     campaign.next_try(audience=recipients(2, 2))
-    assert sent(seeing).count(["B1", "B2"]) == 2
+    assert sent(with_lookup).count(["B1", "B2"]) == 2
     # By then the campaign has waited for as long as it may.
-    assert sent(seeing).count(["B3", "B4"]) == 1
+    assert sent(with_lookup).count(["B3", "B4"]) == 1
     assert campaign.run.counts() == {"audience": 4, "accepted": 2, "rejected": 2}

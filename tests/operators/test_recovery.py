@@ -39,34 +39,36 @@ from tests.helpers.clock import SkippingClock
 
 
 def test_a_retry_goes_on_where_the_gateway_went_away(
-    seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    with_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seeing.add_fault(kind="throttle", seconds=0, after=2, times=9)
+    with_lookup.add_fault(kind="throttle", seconds=0, after=2, times=9)
     message = campaign.next_try("stops", audience=recipients(3, 3, 3))
     assert "was not executed" in message
     assert "the next try, or Clear, goes on with the others" in message
     assert campaign.run.counts() == {"audience": 9, "accepted": 3, "not_sent": 6}
-    seeing.clear_faults()
+    with_lookup.clear_faults()
     campaign.next_try(audience=recipients(3, 3, 3))
     assert campaign.run.counts() == {"audience": 9, "accepted": 6, "already_accepted": 3}
     assert sorted(campaign.run.xcom["submit", "biz_ids"]) == [f"B{number}" for number in range(1, 10)]
-    assert all_reached_once(seeing, 9)
-    assert seeing.record()["order_violations"] == []
+    assert all_reached_once(with_lookup, 9)
+    assert with_lookup.record()["order_violations"] == []
 
 
-def test_a_try_after_success_sends_to_nobody(seeing: SandboxProcess, campaign: Any) -> None:
+def test_a_try_after_success_sends_to_nobody(with_lookup: SandboxProcess, campaign: Any) -> None:
     campaign.next_try(audience=recipients(3, 3))
     campaign.clear()
     manifest = campaign.next_try(audience=recipients(3, 3))
     assert campaign.run.counts() == {"audience": 6, "already_accepted": 6}
     assert manifest["batches"] == []
-    assert all_reached_once(seeing, 6)
+    assert all_reached_once(with_lookup, 6)
 
 
-def test_an_audience_that_changed_in_between_repeats_nobody(seeing: SandboxProcess, campaign: Any) -> None:
-    seeing.add_fault(kind="throttle", seconds=0, after=2, times=9)
+def test_an_audience_that_changed_in_between_repeats_nobody(
+    with_lookup: SandboxProcess, campaign: Any
+) -> None:
+    with_lookup.add_fault(kind="throttle", seconds=0, after=2, times=9)
     campaign.next_try("stops", audience=recipients(3, 3, 3))
-    seeing.clear_faults()
+    with_lookup.clear_faults()
     changed = [
         *recipients(3, 3, 3)[1:],  # B1, accepted, vanished
         row(10, "1"),  # new, late: batch 2 has begun... or not; batch 1 is complete
@@ -76,73 +78,75 @@ def test_an_audience_that_changed_in_between_repeats_nobody(seeing: SandboxProce
     random.Random(7).shuffle(changed)
     campaign.next_try(audience=changed, batch_size=5)
     assert campaign.run.counts() == {"audience": 10, "accepted": 8, "already_accepted": 2, "vanished": 1}
-    assert max(executions(seeing).values()) == 1
-    assert sorted(executions(seeing)) == sorted(f"B{n}" for n in range(1, 12))
+    assert max(executions(with_lookup).values()) == 1
+    assert sorted(executions(with_lookup)) == sorted(f"B{n}" for n in range(1, 12))
 
 
 def test_whose_contact_was_reached_is_left_out_whatever_order_the_rows_come_in(
-    seeing: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Any
 ) -> None:
     one_contact = [row(1), row(2, phone_number=row(1)["phone_number"]), row(3)]
-    seeing.add_fault(kind="permission", after=1)
+    with_lookup.add_fault(kind="permission", after=1)
     campaign.next_try("fails", audience=one_contact, on_duplicate_contact="keep_first", batch_size=1)
     campaign.next_try(audience=one_contact[::-1], on_duplicate_contact="keep_first", batch_size=1)
-    assert executions(seeing) == {"B1": 1, "B3": 1}
+    assert executions(with_lookup) == {"B1": 1, "B3": 1}
     assert campaign.run.counts() == {"audience": 3, "accepted": 1, "not_sent": 2, "vanished": 1}
     campaign.clear()
     campaign.next_try(audience=one_contact, on_duplicate_contact="keep_first", batch_size=1)
     assert campaign.run.counts() == {"audience": 3, "already_accepted": 2, "not_sent": 1}
-    assert executions(seeing) == {"B1": 1, "B3": 1}
+    assert executions(with_lookup) == {"B1": 1, "B3": 1}
 
 
 def test_rows_that_come_after_a_later_batch_left_go_first_and_are_counted_as_late(
-    seeing: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Any
 ) -> None:
     campaign.next_try(audience=recipients(2, 2))
     campaign.clear()
     campaign.next_try(audience=[row(6, "3"), *recipients(2, 2), row(5, "1")])
     assert campaign.run.counts() == {"audience": 6, "accepted": 2, "already_accepted": 4, "late": 1}
-    assert sent(seeing)[-2:] == [["B5"], ["B6"]]
+    assert sent(with_lookup)[-2:] == [["B5"], ["B6"]]
 
 
-def test_an_ambiguous_answer_is_looked_up_in_the_same_try(seeing: SandboxProcess, campaign: Any) -> None:
-    seeing.add_fault(**LOST, after=1)
+def test_an_ambiguous_answer_is_looked_up_in_the_same_try(with_lookup: SandboxProcess, campaign: Any) -> None:
+    with_lookup.add_fault(**LOST, after=1)
     campaign.next_try(audience=recipients(2, 2, 2))
     assert campaign.run.counts() == {"audience": 6, "accepted": 6}
-    assert all_reached_once(seeing, 6)
+    assert all_reached_once(with_lookup, 6)
 
 
 def test_what_the_look_up_does_not_know_is_sent_again_in_its_grouping(
-    seeing: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Any
 ) -> None:
-    seeing.add_fault(**NOT_DONE, after=1)
+    with_lookup.add_fault(**NOT_DONE, after=1)
     campaign.next_try(audience=recipients(2, 2, 2))
     assert campaign.run.counts() == {"audience": 6, "accepted": 6}
-    assert sent(seeing) == [["B1", "B2"], ["B3", "B4"], ["B3", "B4"], ["B5", "B6"]]
-    assert all_reached_once(seeing, 6)
-    assert seeing.record()["order_violations"] == []
+    assert sent(with_lookup) == [["B1", "B2"], ["B3", "B4"], ["B3", "B4"], ["B5", "B6"]]
+    assert all_reached_once(with_lookup, 6)
+    assert with_lookup.record()["order_violations"] == []
 
 
-def test_only_those_who_were_not_executed_are_sent_again(seeing: SandboxProcess, campaign: Any) -> None:
-    seeing.add_fault(**NOT_DONE, after=1)
+def test_only_those_who_were_not_executed_are_sent_again(with_lookup: SandboxProcess, campaign: Any) -> None:
+    with_lookup.add_fault(**NOT_DONE, after=1)
     campaign.next_try(audience=recipients(7))
-    assert [ids for ids in sent(seeing) if "B3" in ids] == [["B3", "B4"]] * 2
-    assert len(sent(seeing)) == 5
-    assert all_reached_once(seeing, 7)
+    assert [ids for ids in sent(with_lookup) if "B3" in ids] == [["B3", "B4"]] * 2
+    assert len(sent(with_lookup)) == 5
+    assert all_reached_once(with_lookup, 7)
 
 
-def test_a_look_up_counts_only_when_new_tasks_must_be_visible(seeing: SandboxProcess, campaign: Any) -> None:
-    seeing.add_fault(kind="late_index", seconds=0.2)
-    seeing.add_fault(**LOST, after=1)
+def test_a_look_up_counts_only_when_new_tasks_must_be_visible(
+    with_lookup: SandboxProcess, campaign: Any
+) -> None:
+    with_lookup.add_fault(kind="late_index", seconds=0.2)
+    with_lookup.add_fault(**LOST, after=1)
     campaign.next_try(audience=recipients(2, 2))
-    assert all_reached_once(seeing, 4)
+    assert all_reached_once(with_lookup, 4)
 
 
 @pytest.mark.parametrize("fault", [LOST, NOT_DONE])
 def test_a_request_that_nobody_can_look_up_stops_the_campaign_until_it_is_settled(
-    blind: SandboxProcess, campaign: Any, fault: dict[str, Any]
+    without_lookup: SandboxProcess, campaign: Any, fault: dict[str, Any]
 ) -> None:
-    blind.add_fault(**fault, after=1)
+    without_lookup.add_fault(**fault, after=1)
     message = campaign.next_try("fails", audience=recipients(2, 2, 2))
     ((code, tasks),) = [(d["task_unique_code"], d["tasks"]) for d in campaign.run.manifest()["in_doubt"]]
     assert f'settle={{"{code}": "accepted"}}' in message
@@ -151,20 +155,20 @@ def test_a_request_that_nobody_can_look_up_stops_the_campaign_until_it_is_settle
     assert "of earlier tries are in doubt, so nothing was sent" in message
     assert f'settle={{"{code}": "accepted"}}' in message
     assert campaign.run.counts() == {"audience": 6, "already_accepted": 2, "in_doubt": 2, "not_sent": 2}
-    assert len(sent(blind)) == 2
+    assert len(sent(without_lookup)) == 2
     truth = "accepted" if fault is LOST else "not_executed"
     campaign.clear()
     # Also with another batch_size: those who were in a request stay together.
     campaign.next_try(audience=recipients(2, 2, 2), settle=json.dumps({code.upper(): truth}), batch_size=50)
-    assert all_reached_once(blind, 6)
+    assert all_reached_once(without_lookup, 6)
     assert campaign.run.counts()["audience"] == 6
     assert "in_doubt" not in campaign.run.counts()
 
 
 def test_a_campaign_goes_on_without_those_in_doubt_where_the_author_says_so(
-    blind: SandboxProcess, campaign: Any
+    without_lookup: SandboxProcess, campaign: Any
 ) -> None:
-    blind.add_fault(**NOT_DONE, after=1)
+    without_lookup.add_fault(**NOT_DONE, after=1)
     campaign.next_try(audience=recipients(2, 2, 2), on_in_doubt="continue")
     assert campaign.run.counts() == {"audience": 6, "accepted": 4, "in_doubt": 2}
     (doubt,) = campaign.run.manifest()["in_doubt"]
@@ -175,7 +179,7 @@ def test_a_campaign_goes_on_without_those_in_doubt_where_the_author_says_so(
     settle = {doubt["task_unique_code"]: "not_executed"}
     campaign.next_try(audience=recipients(2, 2, 2), settle=settle)
     assert campaign.run.counts() == {"audience": 6, "accepted": 2, "already_accepted": 4, "late": 2}
-    assert all_reached_once(blind, 6)
+    assert all_reached_once(without_lookup, 6)
 
 
 def test_a_gateway_that_dedupes_is_sent_the_same_request_again(
@@ -225,21 +229,21 @@ def test_a_request_that_would_not_be_the_same_is_not_sent_again_on_the_word_that
 
 
 def test_a_long_throttle_defers_the_task_and_the_resume_goes_on(
-    seeing: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Any
 ) -> None:
-    seeing.add_fault(kind="throttle", seconds=31_062, after=1)
+    with_lookup.add_fault(kind="throttle", seconds=31_062, after=1)
     operator = campaign.operator(audience=recipients(2, 2))
     moment = campaign.next_try("waits", operator=operator)
     assert campaign.run.counts() == {"audience": 4, "accepted": 2, "not_sent": 2}
-    seeing.clear_faults()
+    with_lookup.clear_faults()
     campaign.resume(campaign.operator(audience=recipients(2, 2)))
     assert campaign.run.counts() == {"audience": 4, "accepted": 2, "already_accepted": 2}
-    assert all_reached_once(seeing, 4)
+    assert all_reached_once(with_lookup, 4)
     assert moment is not None
 
 
 def test_a_closed_window_defers_the_task_before_anything_is_sent(
-    seeing: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Any
 ) -> None:
     from datetime import datetime, timedelta
 
@@ -250,18 +254,18 @@ def test_a_closed_window_defers_the_task_before_anything_is_sent(
     moment = campaign.next_try("waits", audience=recipients(2), send_window=window)
     assert f"{moment.astimezone(CHINA):%H:%M}" == f"{opens:%H:%M}"
     assert campaign.run.counts() == {"audience": 2, "not_sent": 2}
-    assert sent(seeing) == []
+    assert sent(with_lookup) == []
 
 
-def test_after_send_until_the_rest_is_not_sent(seeing: SandboxProcess, campaign: Any) -> None:
+def test_after_send_until_the_rest_is_not_sent(with_lookup: SandboxProcess, campaign: Any) -> None:
     message = campaign.next_try("fails", audience=recipients(2), send_until="2026-01-01 00:00:00")
     assert "send_until (2026-01-01 00:00:00, Asia/Shanghai) has passed" in message
     assert campaign.run.manifest()["reasons"] == {"not_sent": {"send_until has passed": 2}}
-    assert sent(seeing) == []
+    assert sent(with_lookup) == []
 
 
 def test_clear_resubmits_a_finished_submission_only_where_the_author_says_so(
-    seeing: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Any
 ) -> None:
     campaign.next_try(audience=recipients(2))
     # A retry after a crash between the end and the task's success is no Clear.
@@ -270,53 +274,55 @@ def test_clear_resubmits_a_finished_submission_only_where_the_author_says_so(
     campaign.clear()
     assert campaign.next_try(audience=recipients(2), on_clear="resubmit")["generation"] == 2
     assert campaign.run.counts() == {"audience": 2, "accepted": 2}
-    assert executions(seeing) == {"B1": 2, "B2": 2}
+    assert executions(with_lookup) == {"B1": 2, "B2": 2}
 
 
 def test_clear_of_an_unfinished_submission_goes_on_whatever_the_author_says(
-    seeing: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Any
 ) -> None:
-    seeing.add_fault(kind="permission", after=1)
+    with_lookup.add_fault(kind="permission", after=1)
     campaign.next_try("fails", audience=recipients(2, 2))
     campaign.clear()
     assert campaign.next_try(audience=recipients(2, 2), on_clear="resubmit")["generation"] == 1
-    assert all_reached_once(seeing, 4)
+    assert all_reached_once(with_lookup, 4)
 
 
 @pytest.mark.parametrize("change", [{"password": "CANARY-secret"}, {"login": "other"}])
 def test_another_app_or_secret_under_an_open_campaign_stops_before_sending(
-    seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, change: dict[str, str]
+    with_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, change: dict[str, str]
 ) -> None:
-    seeing.add_fault(kind="permission", after=1)
+    with_lookup.add_fault(kind="permission", after=1)
     campaign.next_try("fails", audience=recipients(2, 2))
-    right = json.dumps(seeing.connection(timeout=2))
-    monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(seeing.connection(timeout=2) | change))
+    right = json.dumps(with_lookup.connection(timeout=2))
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(with_lookup.connection(timeout=2) | change)
+    )
     message = campaign.next_try("fails", audience=recipients(2, 2))
     assert "nothing was sent by this try: the campaign was begun with another App" in message
     assert "CANARY" not in message
-    assert len(sent(seeing)) == 2
+    assert len(sent(with_lookup)) == 2
     monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", right)
     campaign.next_try(audience=recipients(2, 2))
-    assert all_reached_once(seeing, 4)
+    assert all_reached_once(with_lookup, 4)
 
 
 def test_a_ledger_that_was_emptied_is_made_up_for_by_looking_everybody_up(
-    seeing: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Any
 ) -> None:
-    seeing.add_fault(kind="permission", after=1)
+    with_lookup.add_fault(kind="permission", after=1)
     campaign.next_try("fails", audience=recipients(2, 2))
     empty(campaign)
     campaign.next_try(audience=recipients(2, 2))
     assert campaign.run.counts() == {"audience": 4, "accepted": 2, "already_accepted": 2}
     campaign.clear()
     campaign.next_try(audience=recipients(2, 2))
-    assert all_reached_once(seeing, 4)
+    assert all_reached_once(with_lookup, 4)
 
 
 def test_a_ledger_that_was_emptied_stops_the_campaign_where_nobody_can_be_looked_up(
-    blind: SandboxProcess, campaign: Any
+    without_lookup: SandboxProcess, campaign: Any
 ) -> None:
-    blind.add_fault(kind="permission", after=1)
+    without_lookup.add_fault(kind="permission", after=1)
     campaign.next_try("fails", audience=recipients(2, 2))
     empty(campaign)
     message = campaign.next_try("fails", audience=recipients(2, 2))
@@ -325,20 +331,22 @@ def test_a_ledger_that_was_emptied_stops_the_campaign_where_nobody_can_be_looked
     assert campaign.run.counts() == {"audience": 4, "in_doubt": 4}
     # The refusal leaves a trace in the ledger; that must not be taken for knowledge.
     campaign.next_try("fails", audience=recipients(2, 2))
-    assert len(sent(blind)) == 2
+    assert len(sent(without_lookup)) == 2
 
 
-def test_the_author_can_say_that_earlier_tries_sent_nothing(blind: SandboxProcess, campaign: Any) -> None:
+def test_the_author_can_say_that_earlier_tries_sent_nothing(
+    without_lookup: SandboxProcess, campaign: Any
+) -> None:
     campaign.try_number = 1  # the first try never came as far as the task's own code
     campaign.next_try("fails", audience=recipients(2))
     settle = {f"*#2 {campaign.run.manifest()['campaign_key']}": "not_executed"}
     campaign.next_try(audience=recipients(2), settle=settle)
-    assert all_reached_once(blind, 2)
+    assert all_reached_once(without_lookup, 2)
 
 
 @pytest.mark.parametrize("length", [1, 60, 20_000])
 def test_a_lost_ledger_is_made_up_for_whatever_the_length_of_the_ids(
-    seeing: SandboxProcess, campaign: Any, length: int
+    with_lookup: SandboxProcess, campaign: Any, length: int
 ) -> None:
     count = 600 if length < 100 else 6
     audience = [row(n, "1", biz_id=f"B{n}" + "x" * length) for n in range(count)]
@@ -347,11 +355,11 @@ def test_a_lost_ledger_is_made_up_for_whatever_the_length_of_the_ids(
     campaign.next_try(audience=audience)
     assert campaign.run.counts() == {"audience": count, "already_accepted": count}
     campaign.next_try(audience=audience)
-    assert set(executions(seeing).values()) == {1}
+    assert set(executions(with_lookup).values()) == {1}
 
 
 def test_making_up_for_a_lost_ledger_goes_on_where_it_broke_off(
-    seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    with_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("airflow_provider_lingyang.delivery.lost_history._LOOKED_UP", 2)
     campaign.next_try(audience=recipients(6))
@@ -370,27 +378,27 @@ def test_making_up_for_a_lost_ledger_goes_on_where_it_broke_off(
     campaign.next_try(audience=recipients(6))
     assert campaign.run.counts() == {"audience": 6, "already_accepted": 6}
     campaign.next_try(audience=recipients(6))
-    assert all_reached_once(seeing, 6)
+    assert all_reached_once(with_lookup, 6)
 
 
-def test_a_biz_id_with_a_nul_is_an_invalid_row(seeing: SandboxProcess, campaign: Any) -> None:
+def test_a_biz_id_with_a_nul_is_an_invalid_row(with_lookup: SandboxProcess, campaign: Any) -> None:
     message = campaign.next_try("fails", audience=[row(1), row(2, biz_id="B2\0")])
     assert "row 2: biz_id holds a NUL character" in message
-    assert sent(seeing) == []
+    assert sent(with_lookup) == []
 
 
-def test_what_is_rejected_stays_rejected(seeing: SandboxProcess, campaign: Any) -> None:
-    seeing.add_fault(kind="refuse", code="400", message="计划已暂停")
-    seeing.add_fault(kind="permission")
+def test_what_is_rejected_stays_rejected(with_lookup: SandboxProcess, campaign: Any) -> None:
+    with_lookup.add_fault(kind="refuse", code="400", message="计划已暂停")
+    with_lookup.add_fault(kind="permission")
     campaign.next_try("fails", audience=recipients(2, 2))
     campaign.next_try(audience=recipients(2, 2))
     assert campaign.run.counts() == {"audience": 4, "accepted": 2, "rejected": 2}
-    assert executions(seeing) == {"B3": 1, "B4": 1}
+    assert executions(with_lookup) == {"B3": 1, "B4": 1}
 
 
 @pytest.mark.parametrize("where", ["claim", "intent", "outcome"])
 def test_a_task_state_store_that_fails_loses_nothing(
-    seeing: SandboxProcess, campaign: Any, where: str
+    with_lookup: SandboxProcess, campaign: Any, where: str
 ) -> None:
     if campaign.store is None:
         return  # tests/ledger breaks databases
@@ -408,13 +416,13 @@ def test_a_task_state_store_that_fails_loses_nothing(
     campaign.store.fails = fails
     message = campaign.next_try("stops", audience=recipients(2, 2))
     assert "task state store cannot be written" in message
-    assert len(sent(seeing)) == {"claim": 0, "intent": 0, "outcome": 1}[where]
+    assert len(sent(with_lookup)) == {"claim": 0, "intent": 0, "outcome": 1}[where]
     campaign.store.fails = lambda key: False
     campaign.next_try(audience=recipients(2, 2))
-    assert all_reached_once(seeing, 4)
+    assert all_reached_once(with_lookup, 4)
 
 
-def test_mapped_instances_share_a_sql_ledger(seeing: SandboxProcess, campaign: Any) -> None:
+def test_mapped_instances_share_a_sql_ledger(with_lookup: SandboxProcess, campaign: Any) -> None:
     if campaign.store is not None:
         return
     context = campaign.context()
@@ -425,10 +433,10 @@ def test_mapped_instances_share_a_sql_ledger(seeing: SandboxProcess, campaign: A
     assert [count["accepted"] for count in counts] == [4, 1]
     assert [count["already_accepted"] for count in counts] == [0, 2]
     assert [count["vanished"] for count in counts] == [0, 0]
-    assert all_reached_once(seeing, 5)
+    assert all_reached_once(with_lookup, 5)
 
 
-def test_a_mapped_task_has_no_ledger_in_its_own_state(seeing: SandboxProcess, campaign: Any) -> None:
+def test_a_mapped_task_has_no_ledger_in_its_own_state(with_lookup: SandboxProcess, campaign: Any) -> None:
     if campaign.store is None:
         return
     context = campaign.context()
@@ -441,7 +449,7 @@ def test_a_mapped_task_has_no_ledger_in_its_own_state(seeing: SandboxProcess, ca
     "option", ["AIRFLOW__STATE_STORE__CLEAR_ON_SUCCESS", "AIRFLOW__WORKERS__STATE_STORE_BACKEND"]
 )
 def test_a_task_state_that_does_not_last_is_refused(
-    seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, option: str
+    with_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
     if campaign.store is None:
         return
@@ -449,10 +457,12 @@ def test_a_task_state_that_does_not_last_is_refused(
     assert "is set, so the task's state is no safe place" in campaign.next_try(
         "fails", audience=recipients(2)
     )
-    assert sent(seeing) == []
+    assert sent(with_lookup) == []
 
 
-def test_an_own_campaign_key_repeats_nobody_in_another_run(seeing: SandboxProcess, campaign: Any) -> None:
+def test_an_own_campaign_key_repeats_nobody_in_another_run(
+    with_lookup: SandboxProcess, campaign: Any
+) -> None:
     if campaign.store is not None:
         with pytest.raises(ArgumentError, match="an own campaign_key needs ledger_conn_id"):
             campaign.operator(audience=[], campaign_key="autumn")
@@ -462,7 +472,7 @@ def test_an_own_campaign_key_repeats_nobody_in_another_run(seeing: SandboxProces
     context["ti"].run_id = "another"
     campaign.operator(audience=recipients(3), campaign_key="autumn").execute(context)
     assert campaign.run.counts() == {"audience": 3, "accepted": 1, "already_accepted": 2}
-    assert all_reached_once(seeing, 3)
+    assert all_reached_once(with_lookup, 3)
 
 
 @pytest.mark.parametrize(
@@ -501,13 +511,13 @@ def test_arguments_that_cannot_be_right_fail_while_the_dag_is_parsed(
     ],
 )
 def test_arguments_that_render_to_nonsense_send_nothing(
-    seeing: SandboxProcess, campaign: Any, arguments: dict[str, Any], expected: str
+    with_lookup: SandboxProcess, campaign: Any, arguments: dict[str, Any], expected: str
 ) -> None:
     operator = campaign.operator(audience=recipients(2), **dict.fromkeys(arguments, "{{ x }}"))
     for name, value in arguments.items():
         setattr(operator, name, value)
     assert expected in campaign.next_try("fails", operator=operator)
-    assert sent(seeing) == []
+    assert sent(with_lookup) == []
 
 
 @pytest.mark.parametrize("nothing", ["", " \n", "None"])
@@ -527,7 +537,7 @@ def test_arguments_that_render_to_nonsense_send_nothing(
     ],
 )
 def test_a_given_argument_that_renders_to_nothing_is_not_taken_for_one_that_was_left_out(
-    seeing: SandboxProcess, campaign: Any, argument: str, value: Any, nothing: str
+    with_lookup: SandboxProcess, campaign: Any, argument: str, value: Any, nothing: str
 ) -> None:
     arguments = {argument.split("[")[0]: value}
     ledger = {"ledger_conn_id": "ledger"} if argument == "campaign_key" else {}
@@ -535,21 +545,21 @@ def test_a_given_argument_that_renders_to_nothing_is_not_taken_for_one_that_was_
     operator.render_template_fields({"nothing": nothing})
     message = campaign.next_try("fails", operator=operator)
     assert f"nothing was sent: {argument} was given, but has rendered to nothing" in message
-    assert sent(seeing) == []
+    assert sent(with_lookup) == []
 
 
 def test_a_given_argument_that_renders_to_python_s_none_is_not_taken_for_one_that_was_left_out(
-    seeing: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Any
 ) -> None:
     operator = campaign.operator(audience=recipients(2), ledger_conn_id="{{ none }}", campaign_key="spring")
     operator.ledger_conn_id = None  # what a DAG with render_template_as_native_obj makes of it
     message = campaign.next_try("fails", operator=operator)
     assert "ledger_conn_id was given, but has rendered to nothing" in message
-    assert sent(seeing) == []
+    assert sent(with_lookup) == []
 
 
 def test_a_campaign_key_that_renders_to_a_number_is_a_campaign_key(
-    seeing: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Any
 ) -> None:
     if campaign.store is not None:
         return
@@ -557,11 +567,11 @@ def test_a_campaign_key_that_renders_to_a_number_is_a_campaign_key(
         operator = campaign.operator(audience=recipients(2), campaign_key="{{ 0 }}")
         operator.campaign_key = 0  # likewise
         assert campaign.next_try(operator=operator)["campaign_key"] == "0"
-    assert all_reached_once(seeing, 2)
+    assert all_reached_once(with_lookup, 2)
 
 
 def test_only_the_word_not_executed_lets_a_lost_ledger_s_people_be_sent_to(
-    blind: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    without_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     campaign.next_try(audience=recipients(2, 2))
     empty(campaign)
@@ -574,7 +584,7 @@ def test_only_the_word_not_executed_lets_a_lost_ledger_s_people_be_sent_to(
     operator.settle = {"*": "accepted"}
     message = campaign.next_try("fails", operator=operator)
     assert "the ledger knows nothing of an earlier one" in message
-    assert all_reached_once(blind, 4)
+    assert all_reached_once(without_lookup, 4)
 
 
 def test_a_look_up_that_would_count_too_early_stops_the_campaign_before_it_sends(
@@ -586,26 +596,26 @@ def test_a_look_up_that_would_count_too_early_stops_the_campaign_before_it_sends
     assert sent(sandbox) == []
 
 
-def test_settle_without_a_ledger_is_an_error(seeing: SandboxProcess, run: Any) -> None:
+def test_settle_without_a_ledger_is_an_error(with_lookup: SandboxProcess, run: Any) -> None:
     operator = LingyangSubmitBatchOperator(
         task_id="submit", plan_id=1, audience=recipients(1), settle={"code": "accepted"}
     )
     assert "settle needs a ledger" in run.fails(operator)
-    assert sent(seeing) == []
+    assert sent(with_lookup) == []
 
 
-def test_several_requests_at_a_time_keep_batches_apart(seeing: SandboxProcess, campaign: Any) -> None:
-    seeing.add_fault(kind="slow", seconds=0.3, times=None)
+def test_several_requests_at_a_time_keep_batches_apart(with_lookup: SandboxProcess, campaign: Any) -> None:
+    with_lookup.add_fault(kind="slow", seconds=0.3, times=None)
     campaign.next_try(audience=recipients(9, 9, 9), max_in_flight=4)
-    assert all_reached_once(seeing, 27)
-    record = seeing.record()
+    assert all_reached_once(with_lookup, 27)
+    record = with_lookup.record()
     assert record["order_violations"] == []
     times = sorted((r["received_at"], r["answered_at"]) for r in record["requests"])
     assert any(later[0] < earlier[1] for earlier, later in pairwise(times))
 
 
-def test_nothing_personal_is_in_a_ledger(seeing: SandboxProcess, campaign: Any, tmp_path: Any) -> None:
-    seeing.add_fault(**NOT_DONE, after=1, times=9)
+def test_nothing_personal_is_in_a_ledger(with_lookup: SandboxProcess, campaign: Any, tmp_path: Any) -> None:
+    with_lookup.add_fault(**NOT_DONE, after=1, times=9)
     audience = [
         r
         | {
@@ -630,9 +640,9 @@ NOT_COUNTED = "What was sent before is not in these counts"
 
 
 def test_a_try_whose_audience_is_not_valid_knows_what_earlier_ones_did(
-    blind: SandboxProcess, campaign: Any
+    without_lookup: SandboxProcess, campaign: Any
 ) -> None:
-    blind.add_fault(**LOST, after=1)
+    without_lookup.add_fault(**LOST, after=1)
     campaign.next_try("fails", audience=recipients(2, 2, 2))
     message = campaign.next_try("fails", audience=[*recipients(2, 2, 2), row(9, "3", phone_number="x")])
     assert "nothing was sent by this try: 1 of 7 row(s) are not valid" in message
@@ -648,9 +658,9 @@ def test_a_try_whose_audience_is_not_valid_knows_what_earlier_ones_did(
 
 
 def test_a_try_whose_query_breaks_off_counts_what_earlier_ones_did_for_the_rows_that_it_read(
-    seeing: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Any
 ) -> None:
-    seeing.add_fault(kind="permission", after=2)
+    with_lookup.add_fault(kind="permission", after=2)
     campaign.next_try("fails", audience=recipients(3, 3, 3))
 
     def breaks_off() -> Any:
@@ -664,9 +674,9 @@ def test_a_try_whose_query_breaks_off_counts_what_earlier_ones_did_for_the_rows_
 
 @pytest.mark.parametrize("audience", [recipients(2, 2), [*recipients(2, 2), row(9, "3", phone_number="x")]])
 def test_a_try_that_cannot_read_what_earlier_ones_did_says_so(
-    seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, audience: Any
+    with_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, audience: Any
 ) -> None:
-    seeing.add_fault(kind="permission", after=1)
+    with_lookup.add_fault(kind="permission", after=1)
     campaign.next_try("fails", audience=recipients(2, 2))
 
     def unreadable(*_: Any) -> Any:
@@ -682,17 +692,17 @@ def test_a_try_that_cannot_read_what_earlier_ones_did_says_so(
 
 
 def test_a_try_that_ends_before_it_opens_the_ledger_says_that_earlier_ones_are_not_counted(
-    seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    with_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seeing.add_fault(kind="permission", after=1)
+    with_lookup.add_fault(kind="permission", after=1)
     campaign.next_try("fails", audience=recipients(2, 2))
-    monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(seeing.connection(timeout="soon")))
+    monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(with_lookup.connection(timeout="soon")))
     message = campaign.next_try("fails", audience=recipients(2, 2))
     assert message.startswith("nothing was sent by this try: connection 'lingyang_default': timeout must be")
     assert NOT_COUNTED in message
 
 
-def test_an_emptied_ledger_counts_nothing(blind: SandboxProcess, campaign: Any) -> None:
+def test_an_emptied_ledger_counts_nothing(without_lookup: SandboxProcess, campaign: Any) -> None:
     campaign.next_try(audience=recipients(2))
     empty(campaign)
     message = campaign.next_try("fails", audience=[*recipients(2), row(9, "3", phone_number="x")])
@@ -700,7 +710,7 @@ def test_an_emptied_ledger_counts_nothing(blind: SandboxProcess, campaign: Any) 
 
 
 def test_a_stop_while_the_audience_is_read_leaves_the_rest_to_the_next_try(
-    seeing: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Any
 ) -> None:
     operator: LingyangSubmitBatchOperator
 
@@ -712,13 +722,13 @@ def test_a_stop_while_the_audience_is_read_leaves_the_rest_to_the_next_try(
     operator = campaign.operator(audience=rows())
     message = campaign.next_try("stops", operator=operator)
     assert "asked to stop while it read the audience; this try sent nothing" in message
-    assert sent(seeing) == []
+    assert sent(with_lookup) == []
     campaign.next_try(audience=recipients(2, 2))
-    assert all_reached_once(seeing, 4)
+    assert all_reached_once(with_lookup, 4)
 
 
 def test_a_stop_while_everybody_is_looked_up_leaves_the_rest_to_the_next_try(
-    seeing: SandboxProcess, campaign: Any, clock: SkippingClock
+    with_lookup: SandboxProcess, campaign: Any, clock: SkippingClock
 ) -> None:
     campaign.next_try(audience=recipients(2))
     empty(campaign)
@@ -731,11 +741,11 @@ def test_a_stop_while_everybody_is_looked_up_leaves_the_rest_to_the_next_try(
     assert "settle" not in message
     clock.at_sleep = lambda: None
     campaign.next_try(audience=recipients(2, 2))
-    assert all_reached_once(seeing, 4)
+    assert all_reached_once(with_lookup, 4)
 
 
 def test_a_submission_whose_account_was_not_published_is_not_finished(
-    seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    with_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push = TaskInstance.xcom_push
 
@@ -750,11 +760,11 @@ def test_a_submission_whose_account_was_not_published_is_not_finished(
     campaign.clear()
     campaign.next_try(audience=recipients(2), on_clear="resubmit")
     assert campaign.run.counts() == {"audience": 2, "already_accepted": 2}
-    assert all_reached_once(seeing, 2)
+    assert all_reached_once(with_lookup, 2)
 
 
 def test_a_ledger_that_cannot_be_told_of_the_end_is_told_by_the_next_try(
-    seeing: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    with_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def breaks(*_: Any) -> None:
         raise LedgerError("the ledger is away")
@@ -765,17 +775,17 @@ def test_a_ledger_that_cannot_be_told_of_the_end_is_told_by_the_next_try(
     assert "the ledger is away. No recipient is left to send to" in message
     assert campaign.run.counts() == {"audience": 2, "accepted": 2}
     campaign.next_try(audience=recipients(2))
-    assert all_reached_once(seeing, 2)
+    assert all_reached_once(with_lookup, 2)
 
 
 def test_patience_counts_from_the_signal_and_not_from_when_a_slow_ledger_lets_it_be_noticed(
-    blind: SandboxProcess, campaign: Any, clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
+    without_lookup: SandboxProcess, campaign: Any, clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if campaign.store is None:
         return
-    connect(blind, monkeypatch, result_query=None, timeout=30)
+    connect(without_lookup, monkeypatch, result_query=None, timeout=30)
     # Answered before patience that begins only now would be over.
-    blind.add_fault(kind="slow", seconds=3, after=1)
+    without_lookup.add_fault(kind="slow", seconds=3, after=1)
     operator = campaign.operator(audience=recipients(16), max_in_flight=2)
     written = 0
     write = campaign.store.set
@@ -796,15 +806,15 @@ def test_patience_counts_from_the_signal_and_not_from_when_a_slow_ledger_lets_it
 
 @pytest.mark.parametrize("answers_in_time", [True, False])
 def test_a_task_that_is_told_to_stop_waits_four_seconds_for_answers_and_records_them(
-    blind: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, answers_in_time: bool
+    without_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, answers_in_time: bool
 ) -> None:
     # Both longer than it may wait for an answer.
-    connect(blind, monkeypatch, result_query=None, timeout=60)
-    blind.add_fault(kind="slow", seconds=0.7 if answers_in_time else 30, after=1)
+    connect(without_lookup, monkeypatch, result_query=None, timeout=60)
+    without_lookup.add_fault(kind="slow", seconds=0.7 if answers_in_time else 30, after=1)
     operator = campaign.operator(audience=recipients(2, 2, 2))
 
     def stop() -> None:
-        while len(sent(blind)) < 2:
+        while len(sent(without_lookup)) < 2:
             time.sleep(0.01)
         operator.on_kill()
 
@@ -817,11 +827,11 @@ def test_a_task_that_is_told_to_stop_waits_four_seconds_for_answers_and_records_
         {"accepted": 4, "not_sent": 2} if answers_in_time else {"accepted": 2, "in_doubt": 2, "not_sent": 2}
     )
     assert campaign.run.counts() == {"audience": 6} | expected
-    assert len(sent(blind)) == 2
-    blind.clear_faults()
+    assert len(sent(without_lookup)) == 2
+    without_lookup.clear_faults()
     if answers_in_time:
         campaign.next_try(audience=recipients(2, 2, 2))
-        assert all_reached_once(blind, 6)
+        assert all_reached_once(without_lookup, 6)
     else:
         campaign.next_try("fails", audience=recipients(2, 2, 2))
         assert campaign.run.counts() == {"audience": 6, "already_accepted": 2, "in_doubt": 2, "not_sent": 2}

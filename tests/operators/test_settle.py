@@ -54,14 +54,14 @@ def campaign_key(campaign: Any) -> str:
     ],
 )
 def test_a_word_that_was_left_is_not_applied_to_the_next_request_with_its_code(
-    blind: SandboxProcess, campaign: Any, left: Any, caplog: pytest.LogCaptureFixture
+    without_lookup: SandboxProcess, campaign: Any, left: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    blind.add_fault(**NOT_DONE)
+    without_lookup.add_fault(**NOT_DONE)
     campaign.next_try("fails", audience=recipients(2))
     first = doubt(campaign)
     assert first["settle"] == first["task_unique_code"]
     settle = left(first["task_unique_code"])
-    blind.add_fault(**LOST)
+    without_lookup.add_fault(**LOST)
     message = campaign.next_try("fails", audience=recipients(2), settle=settle)
     second = doubt(campaign)
     assert second["task_unique_code"] == first["task_unique_code"]
@@ -77,26 +77,28 @@ def test_a_word_that_was_left_is_not_applied_to_the_next_request_with_its_code(
         ]
         assert f"{first['task_unique_code']} (in doubt now is {second['settle']})" in warning
         assert doubt(campaign)["settle"] == second["settle"]
-    assert len(sent(blind)) == 2
+    assert len(sent(without_lookup)) == 2
     campaign.next_try(audience=recipients(2), settle={second["settle"]: "accepted"})
-    assert all_reached_once(blind, 2)
+    assert all_reached_once(without_lookup, 2)
 
 
-def test_the_third_request_with_a_code_has_a_word_of_its_own(blind: SandboxProcess, campaign: Any) -> None:
-    blind.add_fault(**NOT_DONE, times=2)
+def test_the_third_request_with_a_code_has_a_word_of_its_own(
+    without_lookup: SandboxProcess, campaign: Any
+) -> None:
+    without_lookup.add_fault(**NOT_DONE, times=2)
     campaign.next_try("fails", audience=recipients(2))
     for number in (1, 2):
         settle = {doubt(campaign)["settle"]: "not_executed"}
         if number == 2:
             assert list(settle) == [doubt(campaign)["task_unique_code"] + "#2"]
         campaign.next_try("fails" if number == 1 else "execute", audience=recipients(2), settle=settle)
-    assert all_reached_once(blind, 2)
+    assert all_reached_once(without_lookup, 2)
 
 
 def test_words_that_were_applied_are_named_and_change_nothing(
-    blind: SandboxProcess, campaign: Any, caplog: pytest.LogCaptureFixture
+    without_lookup: SandboxProcess, campaign: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    blind.add_fault(**LOST)
+    without_lookup.add_fault(**LOST)
     campaign.next_try("fails", audience=recipients(2, 2))
     settle = {doubt(campaign)["settle"]: "accepted", "0f3a": "not_executed", "*": "not_executed"}
     campaign.next_try(audience=recipients(2, 2), settle=settle)
@@ -105,19 +107,19 @@ def test_words_that_were_applied_are_named_and_change_nothing(
     with caplog.at_level(logging.WARNING):
         campaign.next_try(audience=recipients(2, 2), settle=settle)
     assert len([text for text in caplog.messages if text.startswith("settle names")]) == 1
-    assert all_reached_once(blind, 4)
+    assert all_reached_once(without_lookup, 4)
 
 
-def test_a_new_generation_has_codes_of_its_own(blind: SandboxProcess, campaign: Any) -> None:
-    blind.add_fault(**NOT_DONE)
+def test_a_new_generation_has_codes_of_its_own(without_lookup: SandboxProcess, campaign: Any) -> None:
+    without_lookup.add_fault(**NOT_DONE)
     campaign.next_try("fails", audience=recipients(2))
     settle = {doubt(campaign)["settle"]: "not_executed"}
     campaign.next_try(audience=recipients(2), settle=settle)
     campaign.clear()
-    blind.add_fault(**LOST)
+    without_lookup.add_fault(**LOST)
     campaign.next_try("fails", audience=recipients(2), settle=settle, on_clear="resubmit")
     campaign.next_try("fails", audience=recipients(2), settle=settle, on_clear="resubmit")
-    assert executions(blind) == {"B1": 2, "B2": 2}
+    assert executions(without_lookup) == {"B1": 2, "B2": 2}
 
 
 # --- where a look-up is possible ------------------------------------------------------------------------------
@@ -189,9 +191,9 @@ def test_a_word_is_not_applied_by_a_try_that_is_told_to_stop(
 # --- a lost ledger --------------------------------------------------------------------------------------------
 
 
-def lose(blind: SandboxProcess, campaign: Any, *, fault: dict[str, Any] = NOT_DONE) -> str:
+def lose(without_lookup: SandboxProcess, campaign: Any, *, fault: dict[str, Any] = NOT_DONE) -> str:
     """Let the first try leave a request in doubt, and the second find the ledger lost; returns what is asked."""
-    blind.add_fault(**fault)
+    without_lookup.add_fault(**fault)
     campaign.next_try("fails", audience=recipients(2))
     empty(campaign)
     message = campaign.next_try("fails", audience=recipients(2))
@@ -202,11 +204,13 @@ def lose(blind: SandboxProcess, campaign: Any, *, fault: dict[str, Any] = NOT_DO
     return str(key)
 
 
-def test_a_word_about_a_lost_ledger_counts_in_the_next_try(blind: SandboxProcess, campaign: Any) -> None:
-    key = lose(blind, campaign)
+def test_a_word_about_a_lost_ledger_counts_in_the_next_try(
+    without_lookup: SandboxProcess, campaign: Any
+) -> None:
+    key = lose(without_lookup, campaign)
     assert key == f"*#2 {campaign_key(campaign)}"
     campaign.next_try(audience=recipients(2), settle={key: "not_executed"})
-    assert all_reached_once(blind, 2)
+    assert all_reached_once(without_lookup, 2)
 
 
 @pytest.mark.parametrize(
@@ -219,75 +223,79 @@ def test_a_word_about_a_lost_ledger_counts_in_the_next_try(blind: SandboxProcess
         pytest.param(lambda key: key.upper(), id="of a campaign in capitals"),
     ],
 )
-def test_no_other_word_counts_for_a_lost_ledger(blind: SandboxProcess, campaign: Any, wrong: Any) -> None:
-    key = lose(blind, campaign)
+def test_no_other_word_counts_for_a_lost_ledger(
+    without_lookup: SandboxProcess, campaign: Any, wrong: Any
+) -> None:
+    key = lose(without_lookup, campaign)
     message = campaign.next_try("fails", audience=recipients(2), settle={wrong(key): "not_executed"})
     assert f'settle={{"*#3 {campaign_key(campaign)}": "not_executed"}}' in message
-    assert len(sent(blind)) == 1
+    assert len(sent(without_lookup)) == 1
 
 
-def test_a_word_about_a_lost_ledger_counts_in_no_later_try(blind: SandboxProcess, campaign: Any) -> None:
-    key = lose(blind, campaign)
+def test_a_word_about_a_lost_ledger_counts_in_no_later_try(
+    without_lookup: SandboxProcess, campaign: Any
+) -> None:
+    key = lose(without_lookup, campaign)
     campaign.next_try("fails", audience=recipients(2))
     campaign.next_try("fails", audience=recipients(2), settle={key: "not_executed"})
     # Nor where the try that it was for has sent, and its ledger is lost as well.
     key = f"*#4 {campaign_key(campaign)}"
-    blind.add_fault(**LOST)
+    without_lookup.add_fault(**LOST)
     campaign.next_try("fails", audience=recipients(2), settle={key: "not_executed"})
     empty(campaign)
     for _ in range(2):
         campaign.next_try("fails", audience=recipients(2), settle={key: "not_executed"})
-    assert all_reached_once(blind, 2)
+    assert all_reached_once(without_lookup, 2)
 
 
 def test_a_word_about_a_lost_ledger_does_not_count_after_a_deferral(
-    blind: SandboxProcess, campaign: Any
+    without_lookup: SandboxProcess, campaign: Any
 ) -> None:
-    key = lose(blind, campaign)
+    key = lose(without_lookup, campaign)
     settle = {key: "not_executed"}
-    blind.add_fault(kind="throttle", seconds=31_062, after=1)
+    without_lookup.add_fault(kind="throttle", seconds=31_062, after=1)
     campaign.next_try("waits", audience=recipients(2, 2), settle=settle)
     empty(campaign)
-    blind.clear_faults()
+    without_lookup.clear_faults()
     with pytest.raises(Exception, match="the ledger knows nothing of an earlier one"):
         campaign.resume(campaign.operator(audience=recipients(2, 2), settle=settle))
-    assert executions(blind) == {"B1": 1, "B2": 1}
+    assert executions(without_lookup) == {"B1": 1, "B2": 1}
 
 
 def test_a_word_from_before_the_ledger_was_lost_is_about_no_later_request(
-    blind: SandboxProcess, campaign: Any
+    without_lookup: SandboxProcess, campaign: Any
 ) -> None:
-    blind.add_fault(**NOT_DONE)
+    without_lookup.add_fault(**NOT_DONE)
     campaign.next_try("fails", audience=recipients(2))
     code = doubt(campaign)["settle"]
     settle = {code: "not_executed"}
     empty(campaign)
     campaign.next_try("fails", audience=recipients(2), settle=settle)
     settle[f"*#2 {campaign_key(campaign)}"] = "not_executed"
-    blind.add_fault(**LOST)
+    without_lookup.add_fault(**LOST)
     campaign.next_try("fails", audience=recipients(2), settle=settle)
     assert doubt(campaign)["settle"] == f"{code}#2"
     campaign.next_try("fails", audience=recipients(2), settle=settle)
-    assert len(sent(blind)) == 2
+    assert len(sent(without_lookup)) == 2
     campaign.next_try(audience=recipients(2), settle={f"{code}#2": "accepted"})
-    assert all_reached_once(blind, 2)
+    assert all_reached_once(without_lookup, 2)
 
 
 def test_who_is_found_is_accepted_although_a_lost_ledger_is_said_to_have_held_nothing(
-    blind: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    without_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key = lose(blind, campaign, fault=LOST)
-    connect(blind, monkeypatch)
+    key = lose(without_lookup, campaign, fault=LOST)
+    connect(without_lookup, monkeypatch)
     campaign.next_try(audience=recipients(2, 2), settle={key: "not_executed"})
     assert campaign.run.counts() == {"audience": 4, "accepted": 2, "already_accepted": 2}
-    assert all_reached_once(blind, 4)
+    assert all_reached_once(without_lookup, 4)
 
 
 def test_a_result_that_cannot_be_placed_outweighs_a_word_for_a_lost_ledger(
-    blind: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    without_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key = lose(blind, campaign, fault=LOST)
-    connect(blind, monkeypatch)
+    key = lose(without_lookup, campaign, fault=LOST)
+    connect(without_lookup, monkeypatch)
 
     def undated(self: Any, biz_ids: Any) -> LookupAnswer:
         result = TaskResult("B1", created_at="no date")
@@ -297,25 +305,25 @@ def test_a_result_that_cannot_be_placed_outweighs_a_word_for_a_lost_ledger(
         patched.setattr(LingyangHook, "look_up", undated)
         message = campaign.next_try("fails", audience=recipients(2), settle={key: "not_executed"})
     assert "found 1 recipient(s)" in message
-    assert all_reached_once(blind, 2)
+    assert all_reached_once(without_lookup, 2)
     # A look-up that can be placed is the way out.
     campaign.next_try(audience=recipients(2))
-    assert all_reached_once(blind, 2)
+    assert all_reached_once(without_lookup, 2)
 
 
 def test_a_word_for_a_lost_ledger_counts_where_the_look_up_fails(
-    blind: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    without_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key = lose(blind, campaign)
-    connect(blind, monkeypatch)
-    blind.add_fault(kind="http", status=500, method="lookup", times=None)
+    key = lose(without_lookup, campaign)
+    connect(without_lookup, monkeypatch)
+    without_lookup.add_fault(kind="http", status=500, method="lookup", times=None)
     campaign.next_try(audience=recipients(2), settle={key: "not_executed"})
-    assert all_reached_once(blind, 2)
+    assert all_reached_once(without_lookup, 2)
 
 
 @pytest.mark.parametrize("discards", [True, False])
 def test_a_lost_ledger_is_explained_with_what_to_do_now_and_next_time(
-    blind: SandboxProcess,
+    without_lookup: SandboxProcess,
     campaign: Any,
     monkeypatch: pytest.MonkeyPatch,
     discards: bool,
@@ -335,7 +343,7 @@ def test_a_lost_ledger_is_explained_with_what_to_do_now_and_next_time(
     assert message.index("find out in the Lingyang console") < message.index('settle={"*#2')
     home = [text for text in caplog.messages if text.startswith("The ledger is ")]
     assert any("better have it in a database" in text for text in home) is (discards and in_task_state)
-    assert all_reached_once(blind, 2)
+    assert all_reached_once(without_lookup, 2)
 
 
 # --- other settings -------------------------------------------------------------------------------------------
@@ -349,7 +357,7 @@ def wrong_host() -> Iterator[SandboxProcess]:
 
 @pytest.mark.parametrize("sees", [True, False])
 def test_a_wrong_host_is_corrected_once_a_person_has_settled_what_was_sent_there(
-    seeing: SandboxProcess,
+    with_lookup: SandboxProcess,
     wrong_host: SandboxProcess,
     campaign: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -360,21 +368,21 @@ def test_a_wrong_host_is_corrected_once_a_person_has_settled_what_was_sent_there
     wrong_host.add_fault(**NOT_DONE)
     campaign.next_try("fails", audience=recipients(2, 2))
     key = doubt(campaign)["settle"]
-    connect(seeing, monkeypatch, **query)
+    connect(with_lookup, monkeypatch, **query)
     for settle in ({}, {key: "accepted"}, {f"{key}#2": "not_executed"}, {"*": "not_executed"}):
         message = campaign.next_try("fails", audience=recipients(2, 2), settle=settle)
         assert "the campaign was begun with another host" in message
         assert f'settle={{"{key}": "not_executed"}}' in message
-    assert seeing.record()["requests"] == []
+    assert with_lookup.record()["requests"] == []
     campaign.next_try(audience=recipients(2, 2), settle={key: "not_executed"})
-    assert all_reached_once(seeing, 4)
+    assert all_reached_once(with_lookup, 4)
     # A look-up there proves nothing about what was sent elsewhere.
-    assert len(seeing.record()["requests"]) == len(sent(seeing)) == 2
+    assert len(with_lookup.record()["requests"]) == len(sent(with_lookup)) == 2
 
 
 @pytest.mark.parametrize("reached", ["accepted", "rejected"])
 def test_a_host_is_not_changed_once_a_recipient_was_reached(
-    blind: SandboxProcess,
+    without_lookup: SandboxProcess,
     wrong_host: SandboxProcess,
     campaign: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -386,18 +394,18 @@ def test_a_host_is_not_changed_once_a_recipient_was_reached(
     wrong_host.add_fault(**NOT_DONE, after=1 if reached == "accepted" else 0)
     campaign.next_try("fails", audience=recipients(2, 2))
     key = doubt(campaign)["settle"]
-    connect(blind, monkeypatch, result_query=None)
+    connect(without_lookup, monkeypatch, result_query=None)
     message = campaign.next_try("fails", audience=recipients(2, 2), settle={key: "not_executed"})
     assert "Put the old one back" in message
     assert "settle=" not in message
-    assert sent(blind) == []
+    assert sent(without_lookup) == []
 
 
 @pytest.mark.parametrize("change", [{"password": "typo-secret"}, {"login": "typo"}])
 def test_an_app_with_a_typo_is_corrected_once_a_person_has_settled_what_was_sent_so(
-    blind: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, change: dict[str, str]
+    without_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, change: dict[str, str]
 ) -> None:
-    right = blind.connection(timeout=2, lookup_settle=2, result_query=None)
+    right = without_lookup.connection(timeout=2, lookup_settle=2, result_query=None)
     monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(right | change))
     # Derived ids depend on the secret, so nothing of the audience is known under its old ids.
     audience = [{k: v for k, v in one.items() if k != "biz_id"} for one in recipients(2, 2)]
@@ -413,9 +421,9 @@ def test_an_app_with_a_typo_is_corrected_once_a_person_has_settled_what_was_sent
     key = doubt(campaign)["settle"]
     monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(right))
     campaign.next_try("fails", audience=audience)
-    assert executions(blind) == {}
+    assert executions(without_lookup) == {}
     campaign.next_try(audience=audience, settle={key: "not_executed"})
-    assert sorted(executions(blind).values()) == [1, 1, 1, 1]
+    assert sorted(executions(without_lookup).values()) == [1, 1, 1, 1]
 
 
 # --- two runs -------------------------------------------------------------------------------------------------

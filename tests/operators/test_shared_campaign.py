@@ -14,16 +14,16 @@ OWN, OTHERS = [row(1), row(2)], [row(number) for number in range(3, 9)]
 
 @pytest.mark.parametrize("fault", [{"kind": "throttle", "seconds": 0, "after": 1, "times": 9}, LOST])
 def test_one_run_does_not_start_anew_what_another_one_has_begun(
-    blind: SandboxProcess, shared: Any, fault: dict[str, Any]
+    without_lookup: SandboxProcess, shared: Any, fault: dict[str, Any]
 ) -> None:
     own, other = shared("own"), shared("other")
-    blind.add_fault(**fault)
+    without_lookup.add_fault(**fault)
     other.next_try("stops" if fault is not LOST else "fails", audience=OTHERS)
-    blind.clear_faults()
+    without_lookup.clear_faults()
     own.next_try(audience=OWN)
     own.clear()
     message = own.next_try("fails", audience=OWN, on_clear="resubmit")
     assert "other tasks or runs with this campaign_key have sent to recipients of their own" in message
     settle = {doubt["task_unique_code"]: "accepted" for doubt in other.run.manifest()["in_doubt"]}
     other.next_try(audience=OTHERS, settle=settle)
-    assert all_reached_once(blind, 8)
+    assert all_reached_once(without_lookup, 8)

@@ -54,7 +54,7 @@ def submits(sandbox: SandboxProcess) -> list[dict[str, Any]]:
     return [request for request in sandbox.record()["requests"] if request["method"].endswith("batch.task")]
 
 
-def without_look_up(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch, **extra: Any) -> None:
+def connect_without_lookup(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch, **extra: Any) -> None:
     connection = sandbox.connection(**({"timeout": 5} | extra), result_query=None)
     monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(connection))
 
@@ -303,7 +303,7 @@ def test_tasks_that_are_not_echoed_are_rejected(sandbox: SandboxProcess, run: An
 def test_echoes_that_name_nobody_leave_the_missing_in_doubt(
     sandbox: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    without_look_up(sandbox, monkeypatch)
+    connect_without_lookup(sandbox, monkeypatch)
     sandbox.add_fault(kind="echo", mode=mode)
     message = run.fails(submit(audience=[row(n) for n in range(1, 6)], batch_size=3))
     assert (
@@ -337,7 +337,7 @@ STOPPED = [row(n, batch_num=str(n)) for n in range(1, 5)]
 def test_an_ambiguous_answer_stops_the_campaign_in_doubt_and_repeats_nobody(
     sandbox: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any], expected: str
 ) -> None:
-    without_look_up(sandbox, monkeypatch, timeout=2)
+    connect_without_lookup(sandbox, monkeypatch, timeout=2)
     sandbox.add_fault(**fault, after=1)
     message = run.fails(submit(audience=STOPPED))
     assert expected in message
