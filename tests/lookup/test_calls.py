@@ -20,7 +20,7 @@ from airflow_provider_lingyang.gateway.errors import (
 )
 from airflow_provider_lingyang.gateway.protocol import read_answer
 from airflow_provider_lingyang.gateway.scrub import Scrubber
-from airflow_provider_lingyang.lookup import calls as lookup
+from airflow_provider_lingyang.lookup import calls
 from airflow_provider_lingyang.lookup.query import ResultQuery
 from airflow_provider_lingyang.lookup.reading import read_page
 from airflow_provider_lingyang.lookup.result import LookupAnswer
@@ -67,7 +67,7 @@ def prove(
     answers: Gateway | Iterable[Answer], *biz_ids: str, **fields: Any
 ) -> tuple[LookupAnswer, list[Any]]:
     query = ResultQuery.parse(LEAST | fields, where="here")
-    return drive(query, lookup.prove(query, biz_ids or ("a",), lambda: NOW), answers)
+    return drive(query, calls.prove(query, biz_ids or ("a",), lambda: NOW), answers)
 
 
 def absent(*answers: Answer, biz_ids: tuple[str, ...] = ("a",), **fields: Any) -> set[str]:
@@ -278,7 +278,7 @@ def test_what_stands_beside_the_root_element_voids_an_absence(beside: dict[str, 
         body = json.dumps({"a_response": payload} | more).encode()
         answer = read_answer(status=200, content_type="", body=body, scrub=Scrubber({}, {}))
         page = read_page(query, answer.payload, answer.scrub, None, answer.beside)
-        why = page.objection({"a", "b"}, 1) or lookup._incomplete(query, [page])
+        why = page.objection({"a", "b"}, 1) or calls._incomplete(query, [page])
         assert (why is None) is proven
 
 
@@ -552,7 +552,7 @@ def test_a_gateway_that_takes_no_page_or_never_ends_is_asked_a_bounded_number_of
         return {"result": OK | {"has_next": True, "data": [item("i0", task=struct["page_no"])]}}
 
     found, asked = prove(endless, "i0", "i1", **PAGED, task_id_field="task")
-    assert len(asked) == lookup.MAX_PAGES
+    assert len(asked) == calls.MAX_PAGES
     assert found.absent == set()
 
 
@@ -642,7 +642,7 @@ def test_a_path_that_does_not_fit_is_still_an_error() -> None:
 def test_a_wait_follows_pages_too(caplog: pytest.LogCaptureFixture) -> None:
     items = [item(biz_id) for biz_id in IDS]
     query = ResultQuery.parse(LEAST | PAGED, where="here")
-    found, asked = drive(query, lookup.fetch(query, IDS, lambda: NOW), Pages(3, items, total=total))
+    found, asked = drive(query, calls.fetch(query, IDS, lambda: NOW), Pages(3, items, total=total))
     assert list(found) == list(IDS)
     assert len(asked) == 3
     assert not caplog.messages
@@ -653,7 +653,7 @@ def test_a_wait_says_once_that_results_may_be_missing(caplog: pytest.LogCaptureF
     answer: Answer = {"result": OK | {"total": 7, "data": [item("i0")]}}
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            found, _asked = drive(query, lookup.fetch(query, IDS, lambda: NOW), [answer])
+            found, _asked = drive(query, calls.fetch(query, IDS, lambda: NOW), [answer])
             assert list(found) == ["i0"]
     assert len(caplog.messages) == 1
     assert "page_field" in caplog.text
@@ -667,13 +667,13 @@ def test_a_wait_says_once_that_results_may_be_missing(caplog: pytest.LogCaptureF
         (RequestRefusedError("x", code="15", sub_code="isv.missing-parameter:biz_ids", hint="columns"), True),
         (RequestRefusedError("x", code="15", sub_code="isv.invalid-parameter", hint="columns"), True),
         (CallRefusedError("x", code="27", hint="renew"), False),
-        (ServiceError("x", code="10", hint=lookup.LOOK_UP), False),
+        (ServiceError("x", code="10", hint=calls.LOOK_UP), False),
     ],
 )
 def test_a_refused_parameter_of_a_look_up_points_at_the_result_query(
     error: LingyangError, of_query: bool
 ) -> None:
-    hint = lookup.with_lookup_hint(error).hint or ""
+    hint = calls.with_lookup_hint(error).hint or ""
     assert ("result_query" in hint) == of_query
     assert "columns" not in hint
     assert "look the biz_ids up" not in hint

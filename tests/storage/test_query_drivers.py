@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.storage import query as rows
+from airflow_provider_lingyang.storage import query
 from airflow_provider_lingyang.storage.query import QueryError, binding_hint, stream_rows
 
 Row = namedtuple("Row", "a b")
@@ -63,7 +63,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Any:
             def get_conn(self) -> Connection:
                 return Connection(cursor)
 
-        monkeypatch.setattr(rows, "sql_hook", lambda conn_id: Hook())
+        monkeypatch.setattr(query, "sql_hook", lambda conn_id: Hook())
 
     return use
 
