@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -139,8 +139,16 @@ def sandbox(
     return lingyang_sandbox
 
 
+class FillDb(Protocol):
+    """Fills a table of a database."""
+
+    def __call__(
+        self, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, table: str = "audience"
+    ) -> None: ...
+
+
 @pytest.fixture
-def audience_db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def audience_db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FillDb:
     """Fills table ``audience``, or another one, of the connection ``audience_db``."""
     path = tmp_path / "audience.db"
     monkeypatch.setenv("AIRFLOW_CONN_AUDIENCE_DB", json.dumps({"conn_type": "sqlite", "host": str(path)}))

@@ -14,7 +14,7 @@ from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOper
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
 from airflow_provider_lingyang.transfers.lingyang_to_sql import LingyangToSqlOperator
-from tests.conftest import rendered
+from tests.conftest import Run, rendered
 from tests.helpers.campaigns import all_reached_once, recipients
 
 SUBMIT: dict[str, Any] = {"task_id": "t", "plan_id": 1, "sql": "SELECT 1", "sql_conn_id": "db"}
@@ -59,7 +59,7 @@ class TemplatesMore(LingyangSubmitBatchOperator):
         self.own = own
 
 
-def test_subclass_may_template_more(sandbox: SandboxProcess, run: Any) -> None:
+def test_subclass_may_template_more(sandbox: SandboxProcess, run: Run) -> None:
     task = TemplatesMore(
         task_id="submit",
         plan_id=123,
@@ -76,7 +76,7 @@ def test_subclass_may_template_more(sandbox: SandboxProcess, run: Any) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("output_slots", "intention"), ("batch_size", "50")])
 def test_what_a_subclass_renders_is_checked_when_it_runs(
-    sandbox: SandboxProcess, run: Any, name: str, value: Any
+    sandbox: SandboxProcess, run: Run, name: str, value: Any
 ) -> None:
     task = TemplatesMore(task_id="submit", plan_id=123, audience=recipients(2), own="x", **{name: "{{ x }}"})
     setattr(task, name, value)
@@ -101,7 +101,7 @@ def frame(name: str, library: str) -> Any:
     ],
 )
 def test_frame_is_refused_with_what_gives_rows(
-    sandbox: SandboxProcess, run: Any, name: str, library: str, way_out: str
+    sandbox: SandboxProcess, run: Run, name: str, library: str, way_out: str
 ) -> None:
     value = frame(name, library)
     with pytest.raises(ArgumentError, match=way_out):
@@ -128,7 +128,7 @@ def test_frame_of_ids_is_refused_and_a_column_is_not(kind: Any) -> None:
 
 @pytest.mark.parametrize("parameters", [{"since": "{{ x }}", "n": 1}, ["{{ x }}", 1]])
 def test_parameter_that_rendered_to_none_is_refused(
-    sandbox: SandboxProcess, run: Any, parameters: Any
+    sandbox: SandboxProcess, run: Run, parameters: Any
 ) -> None:
     task = LingyangSubmitBatchOperator(**(SUBMIT | {"task_id": "submit"}), parameters=parameters)
     task.parameters = {"since": "None", "n": 1} if isinstance(parameters, dict) else ["None", 1]
@@ -137,7 +137,7 @@ def test_parameter_that_rendered_to_none_is_refused(
 
 @pytest.mark.parametrize("value", ["None", "2026-01-31", 5])
 def test_parameters_that_rendered_to_no_list_are_refused(
-    sandbox: SandboxProcess, run: Any, value: Any
+    sandbox: SandboxProcess, run: Run, value: Any
 ) -> None:
     task = LingyangSubmitBatchOperator(**(SUBMIT | {"task_id": "submit"}), parameters="{{ x }}")  # type: ignore[arg-type]
     task.parameters = value
@@ -165,7 +165,7 @@ def test_columns_the_wrong_way_round_are_turned() -> None:
 
 
 @pytest.mark.parametrize("kind", [LingyangResultSensor, LingyangToSqlOperator])
-def test_campaign_that_is_none_says_why_it_may_be(run: Any, kind: Any) -> None:
+def test_campaign_that_is_none_says_why_it_may_be(run: Run, kind: Any) -> None:
     base: dict[str, Any] = {"task_id": "t", "campaign": "{{ x }}"}
     task = kind(**(base | ({"table": "a", "sql_conn_id": "db"} if kind is LingyangToSqlOperator else {})))
     task.campaign = None

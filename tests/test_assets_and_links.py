@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.conftest import AirflowCli, FillDb
 from tests.versions import AIRFLOW, XCOMS
 
 DAGS = """
@@ -56,7 +57,7 @@ with DAG("consumes", schedule=[ANSWERED], start_date=datetime(2026, 1, 1)):
 
 
 @pytest.fixture
-def ran(sandbox: SandboxProcess, audience_db: Any, airflow_cli: Any) -> Any:
+def ran(sandbox: SandboxProcess, audience_db: FillDb, airflow_cli: AirflowCli) -> Any:
     """A home in which the first DAG ran, to its end in failure, and then the second."""
     audience_db(["unused"], [])
     # So that there is something to wait for.

@@ -18,6 +18,7 @@ import pytest
 from airflow_provider_lingyang.gateway.dates import CHINA
 from airflow_provider_lingyang.sandbox import LOOKUP
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.conftest import AirflowCli, FillDb
 from tests.versions import AIRFLOW, TRIGGERS_READ_XCOMS
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "dags_examples").glob("*.py"))
@@ -46,7 +47,7 @@ def test_there_are_examples() -> None:
     assert EXAMPLES
 
 
-def copy(airflow_cli: Any, name: str) -> None:
+def copy(airflow_cli: AirflowCli, name: str) -> None:
     """Put an example into the DAGs folder, as it is, or open at this hour if it is not."""
     now = datetime.now(CHINA)
     text = next(file for file in EXAMPLES if file.stem == name).read_text()
@@ -57,7 +58,7 @@ def copy(airflow_cli: Any, name: str) -> None:
     (airflow_cli.home / "dags" / f"{name}.py").write_text(text)
 
 
-def tried(airflow_cli: Any, sandbox: SandboxProcess, name: str, *more: str, **env: str) -> str:
+def tried(airflow_cli: AirflowCli, sandbox: SandboxProcess, name: str, *more: str, **env: str) -> str:
     """Run a copied example, and return what was printed."""
     ran = airflow_cli(
         *("dags", "test", name, *more),
@@ -75,7 +76,7 @@ def some_hours_ago(hours: int) -> str:
     return (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
 
 
-def customers(audience_db: Any, count: int) -> None:
+def customers(audience_db: FillDb, count: int) -> None:
     columns = ["order_no", "wave", "mobile", "customer"]
     rows = [(f"A{n}", str(n % 3 + 1), f"1000000{n:04}", f"客户{n}") for n in range(count)]
     audience_db([f"{column} TEXT" for column in columns], rows, table="customers")
@@ -114,7 +115,7 @@ def test_people_whom_a_function_finds_are_called_and_waited_for_and_stored_nowhe
 
 
 def test_each_city_has_a_plan_and_an_instance_of_its_own(
-    sandbox: SandboxProcess, airflow_cli: Any, audience_db: Any
+    sandbox: SandboxProcess, airflow_cli: AirflowCli, audience_db: Any
 ) -> None:
     copy(airflow_cli, "campaign_mapped")
     cities = ["杭州", "成都"]
@@ -133,7 +134,7 @@ def test_each_city_has_a_plan_and_an_instance_of_its_own(
 
 
 def test_a_weekly_campaign_calls_the_same_people_again_under_new_ids(
-    sandbox: SandboxProcess, airflow_cli: Any, audience_db: Any
+    sandbox: SandboxProcess, airflow_cli: AirflowCli, audience_db: Any
 ) -> None:
     copy(airflow_cli, "campaign_weekly")
     customers(audience_db, 6)
@@ -145,7 +146,7 @@ def test_a_weekly_campaign_calls_the_same_people_again_under_new_ids(
 
 
 def test_more_ids_than_xcom_carries_are_found_by_the_query(
-    sandbox: SandboxProcess, airflow_cli: Any, audience_db: Any
+    sandbox: SandboxProcess, airflow_cli: AirflowCli, audience_db: Any
 ) -> None:
     copy(airflow_cli, "campaign_weekly")
     customers(audience_db, 6)
@@ -155,7 +156,7 @@ def test_more_ids_than_xcom_carries_are_found_by_the_query(
 
 
 def test_pushed_answers_are_waited_for_without_a_look_up(
-    sandbox: SandboxProcess, airflow_cli: Any, audience_db: Any, tmp_path: Path
+    sandbox: SandboxProcess, airflow_cli: AirflowCli, audience_db: FillDb, tmp_path: Path
 ) -> None:
     copy(airflow_cli, "campaign_pushed_results")
     customers(audience_db, 6)
@@ -186,7 +187,7 @@ def test_pushed_answers_are_waited_for_without_a_look_up(
 
 
 def test_a_campaign_with_a_key_of_its_own_repeats_nobody_when_it_is_triggered_again(
-    sandbox: SandboxProcess, airflow_cli: Any, audience_db: Any
+    sandbox: SandboxProcess, airflow_cli: AirflowCli, audience_db: Any
 ) -> None:
     copy(airflow_cli, "campaign_once")
     ledger = {"conn_type": "sqlite", "host": str(airflow_cli.home / "ledger.db")}
@@ -215,7 +216,7 @@ def test_a_campaign_with_a_key_of_its_own_repeats_nobody_when_it_is_triggered_ag
 
 
 def test_the_answers_of_a_campaign_are_in_the_warehouse_afterwards(
-    sandbox: SandboxProcess, airflow_cli: Any, audience_db: Any
+    sandbox: SandboxProcess, airflow_cli: AirflowCli, audience_db: Any
 ) -> None:
     copy(airflow_cli, "campaign_to_warehouse")
     warehouse = airflow_cli.home / "warehouse.db"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.conftest import AirflowCli, FillDb
 from tests.versions import AIRFLOW, TRIGGERS_READ_XCOMS
 
 DAG = """
@@ -92,7 +91,7 @@ with DAG("canary", schedule=None) as dag:
 
 
 def test_no_log_xcom_rendered_field_or_table_holds_a_person_or_a_credential(
-    sandbox: SandboxProcess, audience_db: Callable[..., None], airflow_cli: Any, tmp_path: Path
+    sandbox: SandboxProcess, audience_db: FillDb, airflow_cli: AirflowCli, tmp_path: Path
 ) -> None:
     people = [
         (

@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import Asset, AssetAlias
 from airflow_provider_lingyang.assets.lingyang import add_to_outlet_events, sanitize_uri
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.conftest import Run
 
 PEOPLE = [{"biz_id": "A1", "phone_number": "10000000001", "input_params": {}, "output_params": {}}]
 
@@ -63,7 +64,7 @@ def test_events_hold_counts_and_aliases_are_skipped() -> None:
     }
 
 
-def test_outlet_without_event_does_not_fail_the_task(sandbox: SandboxProcess, run: Any) -> None:
+def test_outlet_without_event_does_not_fail_the_task(sandbox: SandboxProcess, run: Run) -> None:
     class OnlyOfAssets(Events):
         def __getitem__(self, asset: Any) -> Events.Event:
             if not isinstance(asset, Asset):
@@ -77,7 +78,7 @@ def test_outlet_without_event_does_not_fail_the_task(sandbox: SandboxProcess, ru
     assert list(events.events) == ["a"]
 
 
-def test_validated_campaign_makes_no_event(sandbox: SandboxProcess, run: Any) -> None:
+def test_validated_campaign_makes_no_event(sandbox: SandboxProcess, run: Run) -> None:
     events = Events()
     for validate_only, left in ((False, 1), (True, 0)):
         task = LingyangSubmitBatchOperator(

@@ -99,6 +99,10 @@ class OnALoop:
         return self._runner.run(fetch_results_async(self.client, *args, **kwargs))
 
 
+Connect = Callable[..., GatewayClient]
+"""Makes a client; where a module runs on both, the other one behaves like it."""
+MakeBatch = Callable[..., InitiativeBatchTaskRequest]
+
 BOTH_CLIENTS = ("test_transport", "test_tls_and_proxies", "test_http_answer", "test_proxies")
 """Modules whose tests hold for the client for tasks and for the one for event loops."""
 
@@ -111,13 +115,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def connect(request: pytest.FixtureRequest, time_machine: Time) -> Iterator[Callable[..., Any]]:
+def connect(request: pytest.FixtureRequest, time_machine: Time) -> Iterator[Connect]:
     """Make clients: ``connect(url, timeout=2, clock=...)``. They sleep on the time machine."""
     kind = getattr(request, "param", "requests")
     with ExitStack() as stack:
 
         def make(url: str, clock: Callable[[], datetime] | None = None, **settings: Any) -> Any:
-            chosen = {"app_key": "sandbox", "app_secret": "sandbox-secret", "timeout": 5.0, **settings}
+            chosen = {"app_key": "sandbox", "app_secret": "sandbox-secret", "timeout": 60.0, **settings}
             options: dict[str, Any] = {
                 "clock": clock or (lambda: datetime.now(UTC)),
                 "monotonic": lambda: time_machine.seconds,
@@ -154,7 +158,7 @@ def batch(*numbers: int, **task: Any) -> InitiativeBatchTaskRequest:
 
 
 @pytest.fixture
-def make_batch() -> Callable[..., InitiativeBatchTaskRequest]:
+def make_batch() -> MakeBatch:
     return batch
 
 
@@ -198,12 +202,12 @@ class RawServer:
             except OSError:
                 pass
         for thread in self._threads:
-            thread.join(5)
+            thread.join(600)
             assert not thread.is_alive()
 
     def wait_for_end_of_connection(self, number: int) -> None:
         """Wait until the n-th connection (from 1) is closed on this side."""
-        self._threads[number].join(5)
+        self._threads[number].join(600)
         assert not self._threads[number].is_alive()
 
     def _accept(self) -> None:
@@ -244,8 +248,11 @@ class RawServer:
         return step(connection)
 
 
+Serve = Callable[..., RawServer]
+
+
 @pytest.fixture
-def serve() -> Iterator[Callable[..., RawServer]]:
+def serve() -> Iterator[Serve]:
     """Start servers: ``serve(says(reply()), resets, ...)``."""
     with ExitStack() as stack:
 

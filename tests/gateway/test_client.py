@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import requests
 
-from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.errors import (
     AnswerLostError,
     AnswerUnreadableError,
@@ -31,9 +30,8 @@ from airflow_provider_lingyang.lookup.client import fetch_results
 from airflow_provider_lingyang.lookup.query import ResultQuery
 from airflow_provider_lingyang.sandbox import LOOKUP
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
+from tests.gateway.conftest import Connect, MakeBatch, Time
 
-Connect = Callable[..., GatewayClient]
-MakeBatch = Callable[..., InitiativeBatchTaskRequest]
 QUERY = ResultQuery.parse(RESULT_QUERY, where="sandbox")
 
 
@@ -185,7 +183,7 @@ def test_a_write_is_sent_again_only_when_it_was_not_executed(
     gateway_sandbox: SandboxProcess,
     connect: Connect,
     make_batch: MakeBatch,
-    time_machine: Any,
+    time_machine: Time,
     fault: dict[str, Any],
     error: type[LingyangError] | None,
     writes: int,
@@ -232,7 +230,7 @@ def test_a_safe_refusal_is_repeated_up_to_max_attempts(
     gateway_sandbox: SandboxProcess,
     connect: Connect,
     make_batch: MakeBatch,
-    time_machine: Any,
+    time_machine: Time,
     max_attempts: int,
 ) -> None:
     gateway_sandbox.add_fault(

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_provider_lingyang.gateway import urllib3_connections as connections
-from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.errors import (
     AnswerUnreadableError,
     GatewayError,
@@ -23,13 +21,9 @@ from airflow_provider_lingyang.gateway.errors import (
 )
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
 from airflow_provider_lingyang.lookup.query import ResultQuery
-from tests.gateway.conftest import OnALoop, RawServer, Time
+from tests.gateway.conftest import Connect, MakeBatch, OnALoop, Serve, Time
 from tests.gateway.test_tls_and_proxies import certificate, https, tls
 from tests.gateway.test_transport import LOST, chunked, closes, half_then, reply, resets, says
-
-Connect = Callable[..., GatewayClient]
-Serve = Callable[..., RawServer]
-Batch = Callable[..., Any]
 
 THROTTLED = reply(b'{"error_response":{"code":7,"sub_msg":"This ban will last for 1 more seconds"}}')
 REFUSED = reply(b'{"error_response":{"code":15,"sub_code":"isv.invalid-parameter"}}')
@@ -60,7 +54,7 @@ INTERIM = {
 @pytest.mark.parametrize("interim", list(INTERIM.values()), ids=list(INTERIM))
 @pytest.mark.parametrize("apart", [False, True], ids=["at once", "apart"])
 def test_an_interim_answer_is_not_the_answer(
-    serve: Serve, connect: Connect, make_batch: Batch, interim: bytes, apart: bool
+    serve: Serve, connect: Connect, make_batch: MakeBatch, interim: bytes, apart: bool
 ) -> None:
     server: Any = None
 
@@ -97,7 +91,7 @@ LATE = {
 @pytest.mark.parametrize("late", list(LATE.values()), ids=list(LATE))
 @pytest.mark.parametrize("when", ["before the next request", "after it"])
 def test_a_second_answer_never_decides_the_next_request(
-    serve: Serve, connect: Connect, make_batch: Batch, late: bytes, when: str
+    serve: Serve, connect: Connect, make_batch: MakeBatch, late: bytes, when: str
 ) -> None:
     first: list[socket.socket] = []
     server: Any = None
@@ -134,7 +128,7 @@ def test_a_second_answer_never_decides_the_next_request(
 @pytest.mark.parametrize("rest", [accepted(1), b"\r\n", b"x", INTERIM["100"], reply(b"<html></html>")])
 @pytest.mark.parametrize("apart", [False, True], ids=["at once", "apart"])
 def test_a_refusal_counts_only_where_nothing_follows_it(
-    serve: Serve, connect: Connect, make_batch: Batch, refusal: bytes, rest: bytes, apart: bool
+    serve: Serve, connect: Connect, make_batch: MakeBatch, refusal: bytes, rest: bytes, apart: bool
 ) -> None:
     server: Any = None
 
@@ -155,7 +149,7 @@ def test_a_refusal_counts_only_where_nothing_follows_it(
 @pytest.mark.parametrize("refusal", [THROTTLED, REFUSED, NOT_ALLOWED, UNSUCCESSFUL])
 @pytest.mark.parametrize("keep", [False, True], ids=["closed", "kept"])
 def test_a_refusal_alone_counts_whether_the_gateway_closes_or_not(
-    serve: Serve, connect: Connect, make_batch: Batch, refusal: bytes, keep: bool
+    serve: Serve, connect: Connect, make_batch: MakeBatch, refusal: bytes, keep: bool
 ) -> None:
     server = serve(says(refusal, keep=keep))
     with pytest.raises(GatewayError):
@@ -164,7 +158,7 @@ def test_a_refusal_alone_counts_whether_the_gateway_closes_or_not(
 
 @pytest.mark.parametrize("rest", [THROTTLED, REFUSED, b"x", accepted(1)])
 def test_what_was_accepted_stays_so_whatever_follows(
-    serve: Serve, connect: Connect, make_batch: Batch, rest: bytes
+    serve: Serve, connect: Connect, make_batch: MakeBatch, rest: bytes
 ) -> None:
     server = serve(says(accepted(1) + rest))
     assert connect(server.url).submit_batch(make_batch(1)).task_ids == {"order-1": 1}
@@ -175,7 +169,7 @@ def test_what_was_accepted_stays_so_whatever_follows(
 def test_a_gateway_that_speaks_or_hangs_up_before_it_is_asked_gets_nothing(
     serve: Serve,
     connect: Connect,
-    make_batch: Batch,
+    make_batch: MakeBatch,
     monkeypatch: pytest.MonkeyPatch,
     pem: Path,
     greeting: bytes,
@@ -212,7 +206,7 @@ def test_a_gateway_that_speaks_or_hangs_up_before_it_is_asked_gets_nothing(
 
 
 def test_tls_tickets_are_no_answer(
-    serve: Serve, connect: Connect, make_batch: Batch, monkeypatch: pytest.MonkeyPatch, pem: Path
+    serve: Serve, connect: Connect, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch, pem: Path
 ) -> None:
     """They come after the handshake, and make the socket readable."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(pem))
@@ -225,7 +219,7 @@ def test_tls_tickets_are_no_answer(
 
 @pytest.mark.parametrize("step", [row[1] for row in LOST], ids=[row[0] for row in LOST])
 def test_a_request_left_in_doubt_closes_its_connection(
-    serve: Serve, connect: Connect, make_batch: Batch, step: Any
+    serve: Serve, connect: Connect, make_batch: MakeBatch, step: Any
 ) -> None:
     def answers(connection: socket.socket) -> bool:
         return bool(step(connection)) or True  # this side never closes

@@ -5,13 +5,11 @@ from __future__ import annotations
 import gzip
 import tracemalloc
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from airflow_provider_lingyang.gateway import http_answer
-from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.errors import AnswerLostError, AnswerUnreadableError, Replay
 from airflow_provider_lingyang.gateway.http_answer import (
     MAX_HEADERS,
@@ -20,10 +18,8 @@ from airflow_provider_lingyang.gateway.http_answer import (
     HeadCheck,
     answer_limit,
 )
+from tests.gateway.conftest import Connect, Serve
 from tests.gateway.test_transport import OK, chunked, reply, says
-
-Connect = Callable[..., GatewayClient]
-Serve = Callable[..., Any]
 
 PACKED = gzip.compress(OK)
 PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"

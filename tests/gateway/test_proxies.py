@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError
 from airflow_provider_lingyang.gateway.proxies import proxy_of
+from tests.gateway.conftest import Connect, Serve
 from tests.gateway.test_tls_and_proxies import Proxy, certificate, https, says_ok, tls
 
-Connect = Callable[..., GatewayClient]
-Serve = Callable[..., Any]
 NAME, ADDRESS, IPV6 = "https://gw.example.test/x", "https://10.1.2.3:8443/x", "https://[2001:db8::5]/x"
 
 EXCEPTIONS: list[tuple[str, str, bool]] = [

@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.errors import (
     AnswerLostError,
     AnswerUnreadableError,
@@ -25,9 +24,8 @@ from airflow_provider_lingyang.gateway.errors import (
     NotSentError,
     Replay,
 )
+from tests.gateway.conftest import Connect, Serve, Time
 
-Connect = Callable[..., GatewayClient]
-Serve = Callable[..., Any]
 BODY = b'{"a_response":{"request_id":"r1"}}'
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 
@@ -112,7 +110,7 @@ def test_a_bad_certificate_is_refused_before_anything_is_sent(
     connect: Connect,
     certificates: dict[str, Path],
     monkeypatch: pytest.MonkeyPatch,
-    time_machine: Any,
+    time_machine: Time,
     served: str,
     trusted: str | None,
     why: str,
@@ -157,7 +155,7 @@ def talks_before_tls(answer: bytes) -> Callable[[socket.socket], socket.socket]:
     "answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"\x15\x03\x01\x00\x02\x02\x28"]
 )
 def test_a_tls_handshake_that_fails_is_safe_because_nothing_was_sent(
-    serve: Serve, connect: Connect, time_machine: Any, answer: bytes
+    serve: Serve, connect: Connect, time_machine: Time, answer: bytes
 ) -> None:
     server = serve(says_ok, wrap=talks_before_tls(answer))
     with pytest.raises(NotSentError, match="nothing was sent") as caught:

@@ -13,7 +13,6 @@ import pytest
 
 from airflow_provider_lingyang.gateway import client as client_module
 from airflow_provider_lingyang.gateway import http_answer
-from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.errors import (
     AnswerLostError,
     AnswerUnreadableError,
@@ -22,9 +21,7 @@ from airflow_provider_lingyang.gateway.errors import (
     NotSentError,
     Replay,
 )
-
-Connect = Callable[..., GatewayClient]
-Serve = Callable[..., Any]
+from tests.gateway.conftest import Connect, Serve, Time
 
 OK = b'{"a_response":{"time":"2024-03-12 14:00:00","request_id":"r1"}}'
 
@@ -142,7 +139,7 @@ def test_everything_travels_in_the_body_of_a_post(serve: Serve, connect: Connect
 
 
 def test_each_attempt_is_signed_afresh_at_its_own_time(
-    serve: Serve, connect: Connect, time_machine: Any
+    serve: Serve, connect: Connect, time_machine: Time
 ) -> None:
     server = serve(
         says(reply(b'{"error_response":{"code":7}}')),
@@ -188,7 +185,7 @@ def closed_port() -> int:
     return port
 
 
-def test_a_refused_connection_is_safe_and_tried_again(connect: Connect, time_machine: Any) -> None:
+def test_a_refused_connection_is_safe_and_tried_again(connect: Connect, time_machine: Time) -> None:
     with pytest.raises(NotSentError, match=r"Connection refused.*nothing was sent") as caught:
         connect(f"http://127.0.0.1:{closed_port()}/", max_attempts=4).call("a.method", {})
     assert caught.value.replay is Replay.SAFE
@@ -196,7 +193,7 @@ def test_a_refused_connection_is_safe_and_tried_again(connect: Connect, time_mac
 
 
 def test_a_gateway_that_comes_back_gets_the_request_once(
-    connect: Connect, serve: Serve, time_machine: Any
+    connect: Connect, serve: Serve, time_machine: Time
 ) -> None:
     server = serve(says(reply()))
     client = connect(f"http://127.0.0.1:{closed_port()}/")

@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.conftest import Run
 from tests.helpers.task_state import TaskStateStore
 
 LOST = {"kind": "reset_after"}
@@ -55,7 +56,7 @@ def sent(sandbox: SandboxProcess) -> list[list[str]]:
     return [r["biz_ids"] for r in sandbox.record()["requests"] if r["method"].endswith("batch.task")]
 
 
-def empty(campaign: Any) -> None:
+def empty(campaign: Campaign) -> None:
     if campaign.store is not None:
         campaign.store.values.clear()
         return
@@ -68,7 +69,7 @@ def empty(campaign: Any) -> None:
 class Campaign:
     """Tries of one task instance that share a ledger."""
 
-    def __init__(self, run: Any, ledger: Mapping[str, Any], store: TaskStateStore | None) -> None:
+    def __init__(self, run: Run, ledger: Mapping[str, Any], store: TaskStateStore | None) -> None:
         self.run = run
         self._new_context = run.context
         self.ledger = ledger

@@ -11,6 +11,7 @@ import pytest
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 from airflow_provider_lingyang.sandbox import APP_KEY, APP_SECRET
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
+from tests.conftest import AirflowCli
 
 EXTRA = {"sign_method": "md5", "timeout": 7, "lookup_settle": 9, "dedupes_by_code": True}
 
@@ -62,7 +63,7 @@ def test_a_url_that_a_uri_took_apart_is_an_error_that_says_how_to_write_it(
 
 
 def test_the_command_line_stores_a_connection_from_a_uri_or_from_json_and_tests_it(
-    sandbox: SandboxProcess, airflow_cli: Any, monkeypatch: pytest.MonkeyPatch
+    sandbox: SandboxProcess, airflow_cli: AirflowCli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     airflow_cli.env["AIRFLOW__CORE__TEST_CONNECTION"] = "Enabled"
     exported = airflow_cli.home / "connections.json"

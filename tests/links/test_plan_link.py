@@ -18,6 +18,7 @@ from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOper
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
 from airflow_provider_lingyang.transfers.lingyang_to_sql import LingyangToSqlOperator
+from tests.conftest import Run
 
 PEOPLE = [{"biz_id": "A1", "phone_number": "10000000001", "input_params": {}, "output_params": {}}]
 
@@ -97,7 +98,7 @@ def test_wrong_console_url_is_an_error_with_the_way_out(
 
 
 def test_address_is_pushed_before_sending(
-    sandbox: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch
+    sandbox: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(monkeypatch, "https://console.example/{plan_id}", sandbox)
     sandbox.add_fault(kind="error", code="25", msg="Invalid signature", sub_code=None)
@@ -108,7 +109,7 @@ def test_address_is_pushed_before_sending(
 @pytest.mark.parametrize("template", [None, "javascript:x"])
 def test_wrong_or_missing_address_does_not_stop_sending(
     sandbox: SandboxProcess,
-    run: Any,
+    run: Run,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     template: object,
@@ -121,7 +122,7 @@ def test_wrong_or_missing_address_does_not_stop_sending(
 
 
 def test_link_that_cannot_be_pushed_does_not_stop_sending(
-    sandbox: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch
+    sandbox: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(monkeypatch, "https://console.example/{plan_id}", sandbox)
     context = run.context("submit")

@@ -31,7 +31,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=[pytest.param("task state", marks=needs_task_state), "sql"])
 def campaign(
-    request: pytest.FixtureRequest, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Campaign:
     # What fails in these tests stays so; test_ledger_away.py has the others.
     monkeypatch.setenv("AIRFLOW__LINGYANG__LEDGER_PATIENCE", "0")

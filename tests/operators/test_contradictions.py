@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
-from tests.helpers.campaigns import all_reached_once, executions, recipients, row
+from tests.helpers.campaigns import Campaign, all_reached_once, executions, recipients, row
 
 MODES = [
     "error_beside_success",
@@ -35,7 +35,7 @@ FAULTS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: "-".join(map(str, fault.values())))
 def test_executed_request_is_found_and_not_sent_again(
-    with_lookup: SandboxProcess, campaign: Any, fault: dict[str, Any]
+    with_lookup: SandboxProcess, campaign: Campaign, fault: dict[str, Any]
 ) -> None:
     with_lookup.add_fault(**fault, method="submit", times=1)
     campaign.next_try(audience=recipients(2, 2))
@@ -45,7 +45,7 @@ def test_executed_request_is_found_and_not_sent_again(
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: "-".join(map(str, fault.values())))
 def test_without_a_look_up_it_stays_in_doubt(
-    without_lookup: SandboxProcess, campaign: Any, fault: dict[str, Any]
+    without_lookup: SandboxProcess, campaign: Campaign, fault: dict[str, Any]
 ) -> None:
     without_lookup.add_fault(**fault, method="submit", times=1)
     campaign.next_try("fails", audience=recipients(2, 2))
@@ -56,7 +56,7 @@ def test_without_a_look_up_it_stays_in_doubt(
 
 @pytest.mark.parametrize("mode", ["other_case", "number", "unknown_biz_id", "missing_biz_id"])
 def test_echo_of_another_spelling_is_not_the_recipient(
-    without_lookup: SandboxProcess, campaign: Any, mode: str
+    without_lookup: SandboxProcess, campaign: Campaign, mode: str
 ) -> None:
     audience = [row(1, biz_id="001"), row(2, biz_id="b2")]
     if mode == "other_case":

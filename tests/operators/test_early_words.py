@@ -81,13 +81,13 @@ def paused(gateway: SandboxProcess, campaign: Campaign, begin: Begin) -> Callabl
     return paused
 
 
-def key(campaign: Any) -> str:
+def key(campaign: Campaign) -> str:
     (doubt,) = campaign.run.manifest()["in_doubt"]
     return str(doubt.get("settle", doubt["task_unique_code"]))
 
 
 def test_the_question_is_asked_once_the_replaced_process_can_send_no_more(
-    gateway: SandboxProcess, campaign: Any, paused: Callable[[], threading.Thread]
+    gateway: SandboxProcess, campaign: Campaign, paused: Callable[[], threading.Thread]
 ) -> None:
     thread = paused()
     message = campaign.next_try("fails", audience=recipients(2))
@@ -101,7 +101,7 @@ def test_the_question_is_asked_once_the_replaced_process_can_send_no_more(
 
 @pytest.mark.parametrize("told_to_stop", [False, True])
 def test_a_word_that_was_true_when_it_was_given_is_not_taken(
-    gateway: SandboxProcess, campaign: Any, paused: Callable[[], threading.Thread], told_to_stop: bool
+    gateway: SandboxProcess, campaign: Campaign, paused: Callable[[], threading.Thread], told_to_stop: bool
 ) -> None:
     thread = paused()
     # True at this moment: the only attempt was throttled.
@@ -162,7 +162,7 @@ def test_what_a_replaced_process_was_answered_meanwhile_needs_no_word(
 
 
 def test_a_word_for_what_the_last_process_left_counts_at_once(
-    gateway: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    gateway: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a code was sent again: whoever sent it has ended, and said so."""
     gateway.add_fault(**NOT_DONE, times=2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 
@@ -21,6 +20,7 @@ from airflow_provider_lingyang.gateway.errors import (
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.conftest import Run
 
 ROWS = [
     *((code, None, rule) for code, rule in error_codes.CODES.items()),
@@ -49,7 +49,7 @@ TASK = {"biz_id": "B0", "phone_number": "10000000001", "input_params": {}, "outp
 @pytest.mark.parametrize(("code", "sub_code", "rule"), ROWS, ids=[f"{row[0]} {row[1] or ''}" for row in ROWS])
 def test_a_row_is_understood_by_hook_and_operator(
     sandbox: SandboxProcess,
-    run: Any,
+    run: Run,
     monkeypatch: pytest.MonkeyPatch,
     code: str,
     sub_code: str | None,
@@ -89,7 +89,7 @@ def test_a_row_is_understood_by_hook_and_operator(
 
 
 def test_an_error_that_no_table_knows_falls_to_the_safe_side(
-    sandbox: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch
+    sandbox: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(sandbox.connection(result_query=None)))
     sandbox.add_fault(kind="error", code=4711, sub_code="new.thing")

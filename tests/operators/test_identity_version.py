@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_lingyang.ledger.base import Header
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
-from tests.helpers.campaigns import executions, sent
+from tests.helpers.campaigns import Campaign, executions, sent
 
 SPELLINGS = ["8615400000001", "015400000002", "+86 154-0000-0003", "15400000004"]
 OF_VERSION_1 = ["8615400000001", "015400000002", "15400000003", "15400000004"]
@@ -22,7 +22,7 @@ def audience(spellings: list[str]) -> list[dict[str, Any]]:
     return [{"phone_number": phone, "input_params": {}, "output_params": {"a": ""}} for phone in spellings]
 
 
-def as_an_earlier_version_left_it(campaign: Any) -> None:
+def as_an_earlier_version_left_it(campaign: Campaign) -> None:
     """Take the field out of the ledger's header."""
     if campaign.store is not None:
         for key, text in campaign.store.values.items():
@@ -38,7 +38,7 @@ def as_an_earlier_version_left_it(campaign: Any) -> None:
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_campaign_keeps_the_ids_that_it_began_with(
-    version: int, with_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    version: int, with_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = Header.of
     with_lookup.add_fault(kind="throttle", seconds=0, after=1, times=9)

@@ -10,7 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
-from tests.helpers.campaigns import all_reached_once, executions, recipients
+from tests.helpers.campaigns import Campaign, all_reached_once, executions, recipients
 
 HOUR = timedelta(hours=1)
 
@@ -28,7 +28,7 @@ class Unread:
 
 
 @pytest.fixture
-def late(campaign: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def late(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Tries of a task of a run that was due five days ago."""
     campaign.dag_run = due(timedelta(days=5))
     campaign.first_context = campaign.run.context
@@ -37,7 +37,7 @@ def late(campaign: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return campaign
 
 
-def skipped(campaign: Any, **arguments: Any) -> str:
+def skipped(campaign: Campaign, **arguments: Any) -> str:
     campaign.try_number += 1
     context = campaign.context()
     campaign.run.context = lambda *_, **__: context

@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_lingyang.ledger.sql import SqlLedger
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from airflow_provider_lingyang.storage.database import Database
-from tests.conftest import Postgres
+from tests.conftest import Postgres, Run
 from tests.helpers.campaigns import Campaign, all_reached_once, connect, recipients, sent
 from tests.helpers.task_state import TaskStateStore
 from tests.versions import needs_task_state, postgres_hook
@@ -41,7 +41,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, method: str, when: Any) -> None:
 @pytest.mark.parametrize("method", ["claim", "write", "finish"])
 def test_goes_on_when_the_database_server_is_back(
     gateway: SandboxProcess,
-    run: Any,
+    run: Run,
     stoppable_postgres: Postgres,
     monkeypatch: pytest.MonkeyPatch,
     driver: str,
@@ -79,7 +79,7 @@ def test_goes_on_when_the_database_server_is_back(
 @pytest.mark.parametrize("commit", range(3, 12))
 def test_goes_on_after_a_commit_whose_answer_was_lost(
     gateway: SandboxProcess,
-    run: Any,
+    run: Run,
     postgres_server: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
     stays: bool,
@@ -140,7 +140,7 @@ def test_goes_on_after_a_commit_whose_answer_was_lost(
 @pytest.mark.parametrize("stays", [False, True])
 @pytest.mark.parametrize("first", range(6))
 def test_goes_on_when_the_api_server_is_back(
-    gateway: SandboxProcess, run: Any, first: int, stays: bool
+    gateway: SandboxProcess, run: Run, first: int, stays: bool
 ) -> None:
     calls, failed = 0, []
 
@@ -168,7 +168,7 @@ def test_goes_on_when_the_api_server_is_back(
 
 @needs_task_state
 def test_says_what_the_ledger_does_not_know_in_the_end(
-    gateway: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch
+    gateway: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__LINGYANG__LEDGER_PATIENCE", "1")
     store = TaskStateStore()

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_lingyang.sandbox.lookup_styles import Failure
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
-from tests.helpers.campaigns import LOST, NOT_DONE, connect, executions, recipients
+from tests.helpers.campaigns import LOST, NOT_DONE, Campaign, connect, executions, recipients
 
 PAGED = {"page_field": "page_no", "page_size_field": "page_size", "page_size": 2}
 BY_CODE = {"success_field": "result.code", "success_values": ["200"]}
@@ -50,7 +50,7 @@ STYLES: list[tuple[dict[str, Any], dict[str, Any], bool, bool]] = [
 )
 def test_nobody_is_contacted_twice_however_the_look_up_answers(
     sandbox: SandboxProcess,
-    campaign: Any,
+    campaign: Campaign,
     monkeypatch: pytest.MonkeyPatch,
     fault: dict[str, Any],
     style: dict[str, Any],
@@ -74,7 +74,10 @@ def test_nobody_is_contacted_twice_however_the_look_up_answers(
 
 
 def test_the_plan_says_what_the_look_up_proves(
-    sandbox: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    sandbox: SandboxProcess,
+    campaign: Campaign,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     for extra, said in (
         ({}, "that it was not, only where the answer holds a flag that says success"),

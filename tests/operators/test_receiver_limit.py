@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
-from tests.helpers.campaigns import LOST, all_reached_once, connect, executions, recipients, sent
+from tests.helpers.campaigns import LOST, Campaign, all_reached_once, connect, executions, recipients, sent
 
 BAN = "This ban will last for 1 more seconds"
 
@@ -26,7 +26,9 @@ def limit(sandbox: SandboxProcess, biz_id: str | None = None, **how: Any) -> Non
     sandbox.add_fault(**{"kind": "error", "code": 15} | base | match | how)
 
 
-def test_waits_for_one_recipient_without_a_look_up(without_lookup: SandboxProcess, campaign: Any) -> None:
+def test_waits_for_one_recipient_without_a_look_up(
+    without_lookup: SandboxProcess, campaign: Campaign
+) -> None:
     limit(without_lookup, "B2", times=2)
     campaign.next_try(audience=recipients(3), batch_size=1)
     assert sent(without_lookup) == [["B1"], ["B2"], ["B2"], ["B2"], ["B3"]]
@@ -43,7 +45,7 @@ def test_repeats_a_request_of_several_once_a_look_up_shows_that_none_was_execute
 
 
 def test_a_request_of_several_is_in_doubt_without_a_look_up(
-    without_lookup: SandboxProcess, campaign: Any, ceiling: Any
+    without_lookup: SandboxProcess, campaign: Campaign, ceiling: Any
 ) -> None:
     for seconds in (1800, 0):
         ceiling(seconds)
@@ -54,7 +56,7 @@ def test_a_request_of_several_is_in_doubt_without_a_look_up(
     assert sent(without_lookup) == [["B1", "B2"]]
 
 
-def test_whom_the_look_up_finds_was_accepted(with_lookup: SandboxProcess, campaign: Any) -> None:
+def test_whom_the_look_up_finds_was_accepted(with_lookup: SandboxProcess, campaign: Campaign) -> None:
     limit(with_lookup, "B2", executed=True, times=1)
     campaign.next_try(audience=recipients(2, 2))
     assert sent(with_lookup) == [["B1", "B2"], ["B3", "B4"]]
@@ -63,7 +65,7 @@ def test_whom_the_look_up_finds_was_accepted(with_lookup: SandboxProcess, campai
 
 
 def test_is_in_doubt_after_an_ambiguous_attempt(
-    sandbox: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    sandbox: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(sandbox, monkeypatch, result_query=None, dedupes_by_code=True, max_attempts=5)
     sandbox.add_fault(**LOST)
@@ -75,7 +77,7 @@ def test_is_in_doubt_after_an_ambiguous_attempt(
 
 @pytest.mark.parametrize("in_flight", [1, 3])
 def test_rejects_whom_a_later_acceptance_proves_to_be_limited(
-    with_lookup: SandboxProcess, campaign: Any, ceiling: Any, in_flight: int
+    with_lookup: SandboxProcess, campaign: Campaign, ceiling: Any, in_flight: int
 ) -> None:
     ceiling(0)
     limit(with_lookup, "B1")
@@ -96,7 +98,7 @@ def test_rejects_whom_a_later_acceptance_proves_to_be_limited(
 
 
 def test_a_limit_that_refuses_all_is_the_accounts(
-    with_lookup: SandboxProcess, campaign: Any, ceiling: Any
+    with_lookup: SandboxProcess, campaign: Campaign, ceiling: Any
 ) -> None:
     ceiling(0)
     limit(with_lookup)
@@ -110,7 +112,7 @@ def test_a_limit_that_refuses_all_is_the_accounts(
 
 
 def test_nobody_is_rejected_where_none_is_accepted_afterwards(
-    with_lookup: SandboxProcess, campaign: Any, ceiling: Any
+    with_lookup: SandboxProcess, campaign: Campaign, ceiling: Any
 ) -> None:
     ceiling(0)
     limit(with_lookup, "B3")
@@ -123,7 +125,7 @@ def test_nobody_is_rejected_where_none_is_accepted_afterwards(
 
 
 def test_one_recipient_alone_is_not_sent_once_the_ceiling_is_reached(
-    with_lookup: SandboxProcess, campaign: Any, ceiling: Any
+    with_lookup: SandboxProcess, campaign: Campaign, ceiling: Any
 ) -> None:
     ceiling(0)
     limit(with_lookup, "B2")
@@ -134,7 +136,7 @@ def test_one_recipient_alone_is_not_sent_once_the_ceiling_is_reached(
 
 
 def test_the_ceiling_is_one_for_all_tries_of_a_campaign(
-    with_lookup: SandboxProcess, campaign: Any, ceiling: Any
+    with_lookup: SandboxProcess, campaign: Campaign, ceiling: Any
 ) -> None:
     limit(with_lookup, "B1", sub_msg="later")
     # Too long to be slept through: the task is deferred, and resumed before the ceiling.
@@ -149,7 +151,7 @@ def test_the_ceiling_is_one_for_all_tries_of_a_campaign(
 
 @pytest.mark.real_time
 def test_the_ceiling_counts_from_the_first_refusal(
-    with_lookup: SandboxProcess, campaign: Any, ceiling: Any, monkeypatch: pytest.MonkeyPatch
+    with_lookup: SandboxProcess, campaign: Campaign, ceiling: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(with_lookup, monkeypatch, timeout=1)
     ceiling(1)

@@ -23,7 +23,7 @@ from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from airflow_provider_lingyang.storage.query import QueryError
-from tests.conftest import TaskInstance
+from tests.conftest import Run, TaskInstance
 from tests.helpers.campaigns import (
     LOST,
     NOT_DONE,
@@ -39,7 +39,7 @@ from tests.helpers.clock import SkippingClock
 
 
 def test_a_retry_goes_on_where_the_gateway_went_away(
-    with_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    with_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_lookup.add_fault(kind="throttle", seconds=0, after=2, times=9)
     message = campaign.next_try("stops", audience=recipients(3, 3, 3))
@@ -54,7 +54,7 @@ def test_a_retry_goes_on_where_the_gateway_went_away(
     assert with_lookup.record()["order_violations"] == []
 
 
-def test_a_try_after_success_sends_to_nobody(with_lookup: SandboxProcess, campaign: Any) -> None:
+def test_a_try_after_success_sends_to_nobody(with_lookup: SandboxProcess, campaign: Campaign) -> None:
     campaign.next_try(audience=recipients(3, 3))
     campaign.clear()
     manifest = campaign.next_try(audience=recipients(3, 3))
@@ -107,7 +107,9 @@ def test_rows_that_come_after_a_later_batch_left_go_first_and_are_counted_as_lat
     assert sent(with_lookup)[-2:] == [["B5"], ["B6"]]
 
 
-def test_an_ambiguous_answer_is_looked_up_in_the_same_try(with_lookup: SandboxProcess, campaign: Any) -> None:
+def test_an_ambiguous_answer_is_looked_up_in_the_same_try(
+    with_lookup: SandboxProcess, campaign: Campaign
+) -> None:
     with_lookup.add_fault(**LOST, after=1)
     campaign.next_try(audience=recipients(2, 2, 2))
     assert campaign.run.counts() == {"audience": 6, "accepted": 6}
@@ -125,7 +127,9 @@ def test_what_the_look_up_does_not_know_is_sent_again_in_its_grouping(
     assert with_lookup.record()["order_violations"] == []
 
 
-def test_only_those_who_were_not_executed_are_sent_again(with_lookup: SandboxProcess, campaign: Any) -> None:
+def test_only_those_who_were_not_executed_are_sent_again(
+    with_lookup: SandboxProcess, campaign: Campaign
+) -> None:
     with_lookup.add_fault(**NOT_DONE, after=1)
     campaign.next_try(audience=recipients(7))
     assert [ids for ids in sent(with_lookup) if "B3" in ids] == [["B3", "B4"]] * 2
@@ -144,7 +148,7 @@ def test_a_look_up_counts_only_when_new_tasks_must_be_visible(
 
 @pytest.mark.parametrize("fault", [LOST, NOT_DONE])
 def test_a_request_that_nobody_can_look_up_stops_the_campaign_until_it_is_settled(
-    without_lookup: SandboxProcess, campaign: Any, fault: dict[str, Any]
+    without_lookup: SandboxProcess, campaign: Campaign, fault: dict[str, Any]
 ) -> None:
     without_lookup.add_fault(**fault, after=1)
     message = campaign.next_try("fails", audience=recipients(2, 2, 2))
@@ -183,7 +187,7 @@ def test_a_campaign_goes_on_without_those_in_doubt_where_the_author_says_so(
 
 
 def test_a_gateway_that_dedupes_is_sent_the_same_request_again(
-    campaign: Any, monkeypatch: pytest.MonkeyPatch
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with SandboxProcess("--dedupe", "--answer-after", "0") as sandbox:
         connect(sandbox, monkeypatch, result_query=None, dedupes_by_code=True)
@@ -197,7 +201,7 @@ def test_a_gateway_that_dedupes_is_sent_the_same_request_again(
 
 
 def test_a_request_that_is_sent_again_keeps_the_time_when_it_first_left(
-    campaign: Any, monkeypatch: pytest.MonkeyPatch
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edited = recipients(2)
     edited[0]["user_name"] = "edited"  # so that only a look-up can help
@@ -214,7 +218,7 @@ def test_a_request_that_is_sent_again_keeps_the_time_when_it_first_left(
 
 
 def test_a_request_that_would_not_be_the_same_is_not_sent_again_on_the_word_that_the_gateway_dedupes(
-    campaign: Any, monkeypatch: pytest.MonkeyPatch
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with SandboxProcess("--dedupe", "--answer-after", "0") as sandbox:
         connect(sandbox, monkeypatch, result_query=None, dedupes_by_code=True, max_attempts=1)
@@ -257,7 +261,7 @@ def test_a_closed_window_defers_the_task_before_anything_is_sent(
     assert sent(with_lookup) == []
 
 
-def test_after_send_until_the_rest_is_not_sent(with_lookup: SandboxProcess, campaign: Any) -> None:
+def test_after_send_until_the_rest_is_not_sent(with_lookup: SandboxProcess, campaign: Campaign) -> None:
     message = campaign.next_try("fails", audience=recipients(2), send_until="2026-01-01 00:00:00")
     assert "send_until (2026-01-01 00:00:00, Asia/Shanghai) has passed" in message
     assert campaign.run.manifest()["reasons"] == {"not_sent": {"send_until has passed": 2}}
@@ -289,7 +293,7 @@ def test_clear_of_an_unfinished_submission_goes_on_whatever_the_author_says(
 
 @pytest.mark.parametrize("change", [{"password": "CANARY-secret"}, {"login": "other"}])
 def test_another_app_or_secret_under_an_open_campaign_stops_before_sending(
-    with_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, change: dict[str, str]
+    with_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch, change: dict[str, str]
 ) -> None:
     with_lookup.add_fault(kind="permission", after=1)
     campaign.next_try("fails", audience=recipients(2, 2))
@@ -346,7 +350,7 @@ def test_the_author_can_say_that_earlier_tries_sent_nothing(
 
 @pytest.mark.parametrize("length", [1, 60, 20_000])
 def test_a_lost_ledger_is_made_up_for_whatever_the_length_of_the_ids(
-    with_lookup: SandboxProcess, campaign: Any, length: int
+    with_lookup: SandboxProcess, campaign: Campaign, length: int
 ) -> None:
     count = 600 if length < 100 else 6
     audience = [row(n, "1", biz_id=f"B{n}" + "x" * length) for n in range(count)]
@@ -359,7 +363,7 @@ def test_a_lost_ledger_is_made_up_for_whatever_the_length_of_the_ids(
 
 
 def test_making_up_for_a_lost_ledger_goes_on_where_it_broke_off(
-    with_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    with_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("airflow_provider_lingyang.delivery.lost_history._LOOKED_UP", 2)
     campaign.next_try(audience=recipients(6))
@@ -381,13 +385,13 @@ def test_making_up_for_a_lost_ledger_goes_on_where_it_broke_off(
     assert all_reached_once(with_lookup, 6)
 
 
-def test_a_biz_id_with_a_nul_is_an_invalid_row(with_lookup: SandboxProcess, campaign: Any) -> None:
+def test_a_biz_id_with_a_nul_is_an_invalid_row(with_lookup: SandboxProcess, campaign: Campaign) -> None:
     message = campaign.next_try("fails", audience=[row(1), row(2, biz_id="B2\0")])
     assert "row 2: biz_id holds a NUL character" in message
     assert sent(with_lookup) == []
 
 
-def test_what_is_rejected_stays_rejected(with_lookup: SandboxProcess, campaign: Any) -> None:
+def test_what_is_rejected_stays_rejected(with_lookup: SandboxProcess, campaign: Campaign) -> None:
     with_lookup.add_fault(kind="refuse", code="400", message="计划已暂停")
     with_lookup.add_fault(kind="permission")
     campaign.next_try("fails", audience=recipients(2, 2))
@@ -398,7 +402,7 @@ def test_what_is_rejected_stays_rejected(with_lookup: SandboxProcess, campaign: 
 
 @pytest.mark.parametrize("where", ["claim", "intent", "outcome"])
 def test_a_task_state_store_that_fails_loses_nothing(
-    with_lookup: SandboxProcess, campaign: Any, where: str
+    with_lookup: SandboxProcess, campaign: Campaign, where: str
 ) -> None:
     if campaign.store is None:
         return  # tests/ledger breaks databases
@@ -422,7 +426,7 @@ def test_a_task_state_store_that_fails_loses_nothing(
     assert all_reached_once(with_lookup, 4)
 
 
-def test_mapped_instances_share_a_sql_ledger(with_lookup: SandboxProcess, campaign: Any) -> None:
+def test_mapped_instances_share_a_sql_ledger(with_lookup: SandboxProcess, campaign: Campaign) -> None:
     if campaign.store is not None:
         return
     context = campaign.context()
@@ -436,7 +440,9 @@ def test_mapped_instances_share_a_sql_ledger(with_lookup: SandboxProcess, campai
     assert all_reached_once(with_lookup, 5)
 
 
-def test_a_mapped_task_has_no_ledger_in_its_own_state(with_lookup: SandboxProcess, campaign: Any) -> None:
+def test_a_mapped_task_has_no_ledger_in_its_own_state(
+    with_lookup: SandboxProcess, campaign: Campaign
+) -> None:
     if campaign.store is None:
         return
     context = campaign.context()
@@ -449,7 +455,7 @@ def test_a_mapped_task_has_no_ledger_in_its_own_state(with_lookup: SandboxProces
     "option", ["AIRFLOW__STATE_STORE__CLEAR_ON_SUCCESS", "AIRFLOW__WORKERS__STATE_STORE_BACKEND"]
 )
 def test_a_task_state_that_does_not_last_is_refused(
-    with_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, option: str
+    with_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
     if campaign.store is None:
         return
@@ -511,7 +517,7 @@ def test_arguments_that_cannot_be_right_fail_while_the_dag_is_parsed(
     ],
 )
 def test_arguments_that_render_to_nonsense_send_nothing(
-    with_lookup: SandboxProcess, campaign: Any, arguments: dict[str, Any], expected: str
+    with_lookup: SandboxProcess, campaign: Campaign, arguments: dict[str, Any], expected: str
 ) -> None:
     operator = campaign.operator(audience=recipients(2), **dict.fromkeys(arguments, "{{ x }}"))
     for name, value in arguments.items():
@@ -537,7 +543,7 @@ def test_arguments_that_render_to_nonsense_send_nothing(
     ],
 )
 def test_a_given_argument_that_renders_to_nothing_is_not_taken_for_one_that_was_left_out(
-    with_lookup: SandboxProcess, campaign: Any, argument: str, value: Any, nothing: str
+    with_lookup: SandboxProcess, campaign: Campaign, argument: str, value: Any, nothing: str
 ) -> None:
     arguments = {argument.split("[")[0]: value}
     ledger = {"ledger_conn_id": "ledger"} if argument == "campaign_key" else {}
@@ -571,7 +577,7 @@ def test_a_campaign_key_that_renders_to_a_number_is_a_campaign_key(
 
 
 def test_only_the_word_not_executed_lets_a_lost_ledger_s_people_be_sent_to(
-    without_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    without_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     campaign.next_try(audience=recipients(2, 2))
     empty(campaign)
@@ -588,7 +594,7 @@ def test_only_the_word_not_executed_lets_a_lost_ledger_s_people_be_sent_to(
 
 
 def test_a_look_up_that_would_count_too_early_stops_the_campaign_before_it_sends(
-    sandbox: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    sandbox: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(sandbox, monkeypatch, timeout=5, lookup_settle=1)
     message = campaign.next_try("fails", audience=recipients(2))
@@ -596,7 +602,7 @@ def test_a_look_up_that_would_count_too_early_stops_the_campaign_before_it_sends
     assert sent(sandbox) == []
 
 
-def test_settle_without_a_ledger_is_an_error(with_lookup: SandboxProcess, run: Any) -> None:
+def test_settle_without_a_ledger_is_an_error(with_lookup: SandboxProcess, run: Run) -> None:
     operator = LingyangSubmitBatchOperator(
         task_id="submit", plan_id=1, audience=recipients(1), settle={"code": "accepted"}
     )
@@ -604,7 +610,9 @@ def test_settle_without_a_ledger_is_an_error(with_lookup: SandboxProcess, run: A
     assert sent(with_lookup) == []
 
 
-def test_several_requests_at_a_time_keep_batches_apart(with_lookup: SandboxProcess, campaign: Any) -> None:
+def test_several_requests_at_a_time_keep_batches_apart(
+    with_lookup: SandboxProcess, campaign: Campaign
+) -> None:
     with_lookup.add_fault(kind="slow", seconds=0.3, times=None)
     campaign.next_try(audience=recipients(9, 9, 9), max_in_flight=4)
     assert all_reached_once(with_lookup, 27)
@@ -614,7 +622,9 @@ def test_several_requests_at_a_time_keep_batches_apart(with_lookup: SandboxProce
     assert any(later[0] < earlier[1] for earlier, later in pairwise(times))
 
 
-def test_nothing_personal_is_in_a_ledger(with_lookup: SandboxProcess, campaign: Any, tmp_path: Any) -> None:
+def test_nothing_personal_is_in_a_ledger(
+    with_lookup: SandboxProcess, campaign: Campaign, tmp_path: Any
+) -> None:
     with_lookup.add_fault(**NOT_DONE, after=1, times=9)
     audience = [
         r
@@ -674,7 +684,7 @@ def test_a_try_whose_query_breaks_off_counts_what_earlier_ones_did_for_the_rows_
 
 @pytest.mark.parametrize("audience", [recipients(2, 2), [*recipients(2, 2), row(9, "3", phone_number="x")]])
 def test_a_try_that_cannot_read_what_earlier_ones_did_says_so(
-    with_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, audience: Any
+    with_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch, audience: Any
 ) -> None:
     with_lookup.add_fault(kind="permission", after=1)
     campaign.next_try("fails", audience=recipients(2, 2))
@@ -692,7 +702,7 @@ def test_a_try_that_cannot_read_what_earlier_ones_did_says_so(
 
 
 def test_a_try_that_ends_before_it_opens_the_ledger_says_that_earlier_ones_are_not_counted(
-    with_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    with_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_lookup.add_fault(kind="permission", after=1)
     campaign.next_try("fails", audience=recipients(2, 2))
@@ -702,7 +712,7 @@ def test_a_try_that_ends_before_it_opens_the_ledger_says_that_earlier_ones_are_n
     assert NOT_COUNTED in message
 
 
-def test_an_emptied_ledger_counts_nothing(without_lookup: SandboxProcess, campaign: Any) -> None:
+def test_an_emptied_ledger_counts_nothing(without_lookup: SandboxProcess, campaign: Campaign) -> None:
     campaign.next_try(audience=recipients(2))
     empty(campaign)
     message = campaign.next_try("fails", audience=[*recipients(2), row(9, "3", phone_number="x")])
@@ -728,7 +738,7 @@ def test_a_stop_while_the_audience_is_read_leaves_the_rest_to_the_next_try(
 
 
 def test_a_stop_while_everybody_is_looked_up_leaves_the_rest_to_the_next_try(
-    with_lookup: SandboxProcess, campaign: Any, clock: SkippingClock
+    with_lookup: SandboxProcess, campaign: Campaign, clock: SkippingClock
 ) -> None:
     campaign.next_try(audience=recipients(2))
     empty(campaign)
@@ -745,7 +755,7 @@ def test_a_stop_while_everybody_is_looked_up_leaves_the_rest_to_the_next_try(
 
 
 def test_a_submission_whose_account_was_not_published_is_not_finished(
-    with_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    with_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push = TaskInstance.xcom_push
 
@@ -764,7 +774,7 @@ def test_a_submission_whose_account_was_not_published_is_not_finished(
 
 
 def test_a_ledger_that_cannot_be_told_of_the_end_is_told_by_the_next_try(
-    with_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    with_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def breaks(*_: Any) -> None:
         raise LedgerError("the ledger is away")
@@ -779,7 +789,7 @@ def test_a_ledger_that_cannot_be_told_of_the_end_is_told_by_the_next_try(
 
 
 def test_patience_counts_from_the_signal_and_not_from_when_a_slow_ledger_lets_it_be_noticed(
-    without_lookup: SandboxProcess, campaign: Any, clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
+    without_lookup: SandboxProcess, campaign: Campaign, clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if campaign.store is None:
         return
@@ -806,7 +816,7 @@ def test_patience_counts_from_the_signal_and_not_from_when_a_slow_ledger_lets_it
 
 @pytest.mark.parametrize("answers_in_time", [True, False])
 def test_a_task_that_is_told_to_stop_waits_four_seconds_for_answers_and_records_them(
-    without_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, answers_in_time: bool
+    without_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch, answers_in_time: bool
 ) -> None:
     # Both longer than it may wait for an answer.
     connect(without_lookup, monkeypatch, result_query=None, timeout=60)

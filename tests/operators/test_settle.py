@@ -19,6 +19,7 @@ from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.helpers.campaigns import (
     LOST,
     NOT_DONE,
+    Campaign,
     all_reached_once,
     connect,
     empty,
@@ -28,12 +29,12 @@ from tests.helpers.campaigns import (
 )
 
 
-def doubt(campaign: Any) -> dict[str, Any]:
+def doubt(campaign: Campaign) -> dict[str, Any]:
     (found,) = campaign.run.manifest()["in_doubt"]
     return {"settle": found["task_unique_code"], **found}
 
 
-def campaign_key(campaign: Any) -> str:
+def campaign_key(campaign: Campaign) -> str:
     return str(campaign.run.manifest()["campaign_key"])
 
 
@@ -54,7 +55,7 @@ def campaign_key(campaign: Any) -> str:
     ],
 )
 def test_a_word_that_was_left_is_not_applied_to_the_next_request_with_its_code(
-    without_lookup: SandboxProcess, campaign: Any, left: Any, caplog: pytest.LogCaptureFixture
+    without_lookup: SandboxProcess, campaign: Campaign, left: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     without_lookup.add_fault(**NOT_DONE)
     campaign.next_try("fails", audience=recipients(2))
@@ -96,7 +97,7 @@ def test_the_third_request_with_a_code_has_a_word_of_its_own(
 
 
 def test_words_that_were_applied_are_named_and_change_nothing(
-    without_lookup: SandboxProcess, campaign: Any, caplog: pytest.LogCaptureFixture
+    without_lookup: SandboxProcess, campaign: Campaign, caplog: pytest.LogCaptureFixture
 ) -> None:
     without_lookup.add_fault(**LOST)
     campaign.next_try("fails", audience=recipients(2, 2))
@@ -110,7 +111,7 @@ def test_words_that_were_applied_are_named_and_change_nothing(
     assert all_reached_once(without_lookup, 4)
 
 
-def test_a_new_generation_has_codes_of_its_own(without_lookup: SandboxProcess, campaign: Any) -> None:
+def test_a_new_generation_has_codes_of_its_own(without_lookup: SandboxProcess, campaign: Campaign) -> None:
     without_lookup.add_fault(**NOT_DONE)
     campaign.next_try("fails", audience=recipients(2))
     settle = {doubt(campaign)["settle"]: "not_executed"}
@@ -128,7 +129,7 @@ def test_a_new_generation_has_codes_of_its_own(without_lookup: SandboxProcess, c
 @pytest.mark.parametrize("reached", [True, False])
 @pytest.mark.parametrize("fails", [False, True])
 def test_what_is_found_was_executed_whatever_was_said(
-    sandbox: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, reached: bool, fails: bool
+    sandbox: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch, reached: bool, fails: bool
 ) -> None:
     connect(sandbox, monkeypatch, result_query=None)
     sandbox.add_fault(**(LOST if reached else NOT_DONE))
@@ -148,7 +149,7 @@ def test_what_is_found_was_executed_whatever_was_said(
 
 
 def test_a_result_that_cannot_be_placed_outweighs_a_word(
-    sandbox: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    sandbox: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(sandbox, monkeypatch, result_query=None)
     sandbox.add_fault(**LOST)
@@ -167,7 +168,7 @@ def test_a_result_that_cannot_be_placed_outweighs_a_word(
 
 
 def test_a_word_is_not_applied_by_a_try_that_is_told_to_stop(
-    sandbox: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    sandbox: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(sandbox, monkeypatch, result_query=None)
     sandbox.add_fault(**LOST)
@@ -191,7 +192,7 @@ def test_a_word_is_not_applied_by_a_try_that_is_told_to_stop(
 # --- a lost ledger --------------------------------------------------------------------------------------------
 
 
-def lose(without_lookup: SandboxProcess, campaign: Any, *, fault: dict[str, Any] = NOT_DONE) -> str:
+def lose(without_lookup: SandboxProcess, campaign: Campaign, *, fault: dict[str, Any] = NOT_DONE) -> str:
     """Let the first try leave a request in doubt, and the second find the ledger lost; returns what is asked."""
     without_lookup.add_fault(**fault)
     campaign.next_try("fails", audience=recipients(2))
@@ -224,7 +225,7 @@ def test_a_word_about_a_lost_ledger_counts_in_the_next_try(
     ],
 )
 def test_no_other_word_counts_for_a_lost_ledger(
-    without_lookup: SandboxProcess, campaign: Any, wrong: Any
+    without_lookup: SandboxProcess, campaign: Campaign, wrong: Any
 ) -> None:
     key = lose(without_lookup, campaign)
     message = campaign.next_try("fails", audience=recipients(2), settle={wrong(key): "not_executed"})
@@ -282,7 +283,7 @@ def test_a_word_from_before_the_ledger_was_lost_is_about_no_later_request(
 
 
 def test_who_is_found_is_accepted_although_a_lost_ledger_is_said_to_have_held_nothing(
-    without_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    without_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = lose(without_lookup, campaign, fault=LOST)
     connect(without_lookup, monkeypatch)
@@ -292,7 +293,7 @@ def test_who_is_found_is_accepted_although_a_lost_ledger_is_said_to_have_held_no
 
 
 def test_a_result_that_cannot_be_placed_outweighs_a_word_for_a_lost_ledger(
-    without_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    without_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = lose(without_lookup, campaign, fault=LOST)
     connect(without_lookup, monkeypatch)
@@ -312,7 +313,7 @@ def test_a_result_that_cannot_be_placed_outweighs_a_word_for_a_lost_ledger(
 
 
 def test_a_word_for_a_lost_ledger_counts_where_the_look_up_fails(
-    without_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch
+    without_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = lose(without_lookup, campaign)
     connect(without_lookup, monkeypatch)
@@ -324,7 +325,7 @@ def test_a_word_for_a_lost_ledger_counts_where_the_look_up_fails(
 @pytest.mark.parametrize("discards", [True, False])
 def test_a_lost_ledger_is_explained_with_what_to_do_now_and_next_time(
     without_lookup: SandboxProcess,
-    campaign: Any,
+    campaign: Campaign,
     monkeypatch: pytest.MonkeyPatch,
     discards: bool,
     caplog: pytest.LogCaptureFixture,
@@ -359,7 +360,7 @@ def wrong_host() -> Iterator[SandboxProcess]:
 def test_a_wrong_host_is_corrected_once_a_person_has_settled_what_was_sent_there(
     with_lookup: SandboxProcess,
     wrong_host: SandboxProcess,
-    campaign: Any,
+    campaign: Campaign,
     monkeypatch: pytest.MonkeyPatch,
     sees: bool,
 ) -> None:
@@ -384,7 +385,7 @@ def test_a_wrong_host_is_corrected_once_a_person_has_settled_what_was_sent_there
 def test_a_host_is_not_changed_once_a_recipient_was_reached(
     without_lookup: SandboxProcess,
     wrong_host: SandboxProcess,
-    campaign: Any,
+    campaign: Campaign,
     monkeypatch: pytest.MonkeyPatch,
     reached: str,
 ) -> None:
@@ -403,7 +404,10 @@ def test_a_host_is_not_changed_once_a_recipient_was_reached(
 
 @pytest.mark.parametrize("change", [{"password": "typo-secret"}, {"login": "typo"}])
 def test_an_app_with_a_typo_is_corrected_once_a_person_has_settled_what_was_sent_so(
-    without_lookup: SandboxProcess, campaign: Any, monkeypatch: pytest.MonkeyPatch, change: dict[str, str]
+    without_lookup: SandboxProcess,
+    campaign: Campaign,
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, str],
 ) -> None:
     right = without_lookup.connection(timeout=2, lookup_settle=2, result_query=None)
     monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(right | change))

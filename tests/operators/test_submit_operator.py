@@ -15,10 +15,9 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 from airflow_provider_lingyang.config.arguments import ArgumentError
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
-from tests.conftest import rendered
+from tests.conftest import FillDb, Run, rendered
 from tests.helpers.clock import SkippingClock
 
-FillDb = Callable[..., None]
 COLUMNS = ["order_no", "mobile", "wave", "customer"]
 SQL: dict[str, Any] = {
     "sql": "SELECT order_no, mobile, wave, customer FROM audience",
@@ -84,7 +83,7 @@ def test_a_campaign_from_sql_arrives_whole_once_and_in_order(
 
 @pytest.mark.parametrize("kind", [list, tuple, iter, lambda rows: (item for item in rows)])
 def test_rows_handed_over_are_submitted_whatever_sequence_they_are(
-    sandbox: SandboxProcess, run: Any, kind: Callable[[Any], Any]
+    sandbox: SandboxProcess, run: Run, kind: Callable[[Any], Any]
 ) -> None:
     manifest = run.execute(submit(audience=kind([row(1), row(2)])))
     assert manifest["batches"] == [
@@ -164,7 +163,7 @@ def one_bad(**changes: Any) -> list[dict[str, Any]]:
     ],
 )  # fmt: skip
 def test_bad_input_is_a_clear_error_and_nothing_is_sent(
-    sandbox: SandboxProcess, run: Any, changes: dict[str, Any], expected: str
+    sandbox: SandboxProcess, run: Run, changes: dict[str, Any], expected: str
 ) -> None:
     arguments = {"task_id": "submit", "plan_id": "123", "channel": "call"} | changes
     message = run.fails(rendered(LingyangSubmitBatchOperator, arguments))
@@ -189,7 +188,7 @@ def test_bad_input_is_a_clear_error_and_nothing_is_sent(
     ],
 )
 def test_an_unknown_column_of_a_query_is_named_and_nothing_is_sent(
-    sandbox: SandboxProcess, audience_db: FillDb, run: Any, sql: str, columns: dict[str, str], expected: str
+    sandbox: SandboxProcess, audience_db: FillDb, run: Run, sql: str, columns: dict[str, str], expected: str
 ) -> None:
     audience_db(COLUMNS, people(3))
     assert expected in run.fails(submit(sql=sql, sql_conn_id="audience_db", columns=columns))
@@ -204,7 +203,7 @@ def test_an_unknown_column_of_a_query_is_named_and_nothing_is_sent(
     ],
 )
 def test_an_audience_that_cannot_be_read_is_final_and_says_that_nothing_was_sent(
-    sandbox: SandboxProcess, audience_db: FillDb, run: Any, changes: dict[str, Any], expected: str
+    sandbox: SandboxProcess, audience_db: FillDb, run: Run, changes: dict[str, Any], expected: str
 ) -> None:
     message = run.fails(submit(**(SQL | changes)))
     assert message.startswith("nothing was sent: ")
@@ -213,7 +212,7 @@ def test_an_audience_that_cannot_be_read_is_final_and_says_that_nothing_was_sent
     assert run.counts() == {}
 
 
-def test_invalid_rows_are_left_out_where_the_author_says_so(sandbox: SandboxProcess, run: Any) -> None:
+def test_invalid_rows_are_left_out_where_the_author_says_so(sandbox: SandboxProcess, run: Run) -> None:
     manifest = run.execute(submit(audience=one_bad(phone_number="x"), on_invalid="skip"))
     assert run.counts() == {"audience": 3, "accepted": 2, "invalid": 1}
     assert manifest["counts"]["invalid"] == 1
@@ -230,7 +229,7 @@ def test_the_first_row_of_a_contact_is_kept_where_the_author_says_so(
     assert sandbox.record()["executions"]["by_biz_id"] == {"B1": 1, "B3": 1}
 
 
-def test_an_empty_audience_is_skipped_or_done_as_the_author_says(sandbox: SandboxProcess, run: Any) -> None:
+def test_an_empty_audience_is_skipped_or_done_as_the_author_says(sandbox: SandboxProcess, run: Run) -> None:
     with pytest.raises(AirflowSkipException, match="no recipient to send to"):
         run.execute(submit(audience=[]))
     assert run.execute(submit(audience=[], on_empty="succeed"))["counts"]["audience"] == 0
@@ -246,7 +245,7 @@ def test_an_audience_of_nothing_but_invalid_rows_is_not_taken_for_an_empty_one(
 
 
 def test_validate_only_shows_the_plan_and_sends_nothing(
-    sandbox: SandboxProcess, run: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    sandbox: SandboxProcess, run: Run, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = json.dumps(sandbox.connection(max_requests_per_second=0.05))
     monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", connection)
@@ -264,7 +263,7 @@ def test_validate_only_shows_the_plan_and_sends_nothing(
     assert sandbox.record()["requests"] == []
 
 
-def test_a_later_try_sends_nothing_and_says_why(sandbox: SandboxProcess, run: Any) -> None:
+def test_a_later_try_sends_nothing_and_says_why(sandbox: SandboxProcess, run: Run) -> None:
     message = run.fails(submit(audience=[row()]), try_number=2)
     assert "this is try 2: without a ledger it is unknown what an earlier try sent" in message
     assert sandbox.record()["requests"] == []
@@ -292,7 +291,7 @@ def test_a_refused_request_is_rejected_with_its_reason_and_the_others_go_on(
     assert run.xcom["submit", "biz_ids"] == ["B1", "B2", "B5", "B6"]
 
 
-def test_tasks_that_are_not_echoed_are_rejected(sandbox: SandboxProcess, run: Any) -> None:
+def test_tasks_that_are_not_echoed_are_rejected(sandbox: SandboxProcess, run: Run) -> None:
     sandbox.add_fault(kind="partial", first=3)
     run.execute(submit(audience=[row(n) for n in range(1, 6)]))
     assert run.counts() == {"audience": 5, "accepted": 3, "rejected": 2}
@@ -301,7 +300,7 @@ def test_tasks_that_are_not_echoed_are_rejected(sandbox: SandboxProcess, run: An
 
 @pytest.mark.parametrize("mode", ["missing_biz_id", "unknown_biz_id"])
 def test_echoes_that_name_nobody_leave_the_missing_in_doubt(
-    sandbox: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch, mode: str
+    sandbox: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     connect_without_lookup(sandbox, monkeypatch)
     sandbox.add_fault(kind="echo", mode=mode)
@@ -335,7 +334,7 @@ STOPPED = [row(n, batch_num=str(n)) for n in range(1, 5)]
     ],
 )
 def test_an_ambiguous_answer_stops_the_campaign_in_doubt_and_repeats_nobody(
-    sandbox: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any], expected: str
+    sandbox: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any], expected: str
 ) -> None:
     connect_without_lookup(sandbox, monkeypatch, timeout=2)
     sandbox.add_fault(**fault, after=1)
@@ -359,7 +358,7 @@ def test_an_ambiguous_answer_stops_the_campaign_in_doubt_and_repeats_nobody(
     ],
 )
 def test_a_refused_call_stops_the_campaign_with_nobody_rejected(
-    sandbox: SandboxProcess, run: Any, fault: dict[str, Any], expected: str
+    sandbox: SandboxProcess, run: Run, fault: dict[str, Any], expected: str
 ) -> None:
     sandbox.add_fault(**fault)
     message = run.fails(submit(audience=STOPPED))
@@ -369,7 +368,7 @@ def test_a_refused_call_stops_the_campaign_with_nobody_rejected(
     assert sandbox.record()["totals"]["executed_tasks"] == 0
 
 
-def test_a_wrong_secret_says_so(sandbox: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_secret_says_so(sandbox: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = sandbox.connection() | {"password": "CANARY-secret"}
     monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(wrong))
     message = run.fails(submit(audience=STOPPED))
@@ -379,7 +378,7 @@ def test_a_wrong_secret_says_so(sandbox: SandboxProcess, run: Any, monkeypatch: 
 
 
 @pytest.mark.real_time  # the gateway's
-def test_a_short_throttle_is_waited_out(sandbox: SandboxProcess, run: Any) -> None:
+def test_a_short_throttle_is_waited_out(sandbox: SandboxProcess, run: Run) -> None:
     sandbox.add_fault(kind="throttle", seconds=1, after=1)
     run.execute(submit(audience=STOPPED))
     assert run.counts() == {"audience": 4, "accepted": 4}
@@ -387,7 +386,7 @@ def test_a_short_throttle_is_waited_out(sandbox: SandboxProcess, run: Any) -> No
 
 
 def test_a_gateway_that_is_not_there_leaves_everybody_unsent(
-    sandbox: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch
+    sandbox: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nobody = sandbox.connection(max_attempts=1) | {"host": "http://127.0.0.1:9/router/rest"}
     monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(nobody))
@@ -398,7 +397,7 @@ def test_a_gateway_that_is_not_there_leaves_everybody_unsent(
 
 
 def test_an_unforeseen_error_keeps_the_account_and_its_text_to_itself(
-    sandbox: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    sandbox: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from airflow_provider_lingyang.delivery.dispatcher import Dispatcher
 
@@ -414,7 +413,7 @@ def test_an_unforeseen_error_keeps_the_account_and_its_text_to_itself(
     assert run.counts() == {"audience": 4, "not_sent": 3, "in_doubt": 1}
 
 
-def test_a_task_that_is_killed_sends_nothing_more(sandbox: SandboxProcess, run: Any) -> None:
+def test_a_task_that_is_killed_sends_nothing_more(sandbox: SandboxProcess, run: Run) -> None:
     operator = submit(audience=STOPPED)
     operator.on_kill()
     assert "asked to stop" in run.fails(operator)
@@ -422,7 +421,7 @@ def test_a_task_that_is_killed_sends_nothing_more(sandbox: SandboxProcess, run: 
 
 
 def test_a_task_that_is_killed_while_it_waits_out_a_throttle_does_not_repeat_the_request(
-    sandbox: SandboxProcess, run: Any, clock: SkippingClock
+    sandbox: SandboxProcess, run: Run, clock: SkippingClock
 ) -> None:
     sandbox.add_fault(kind="throttle", seconds=30, after=1)
     operator = submit(audience=STOPPED)
@@ -435,7 +434,7 @@ def test_a_task_that_is_killed_while_it_waits_out_a_throttle_does_not_repeat_the
     assert len(submits(sandbox)) == 2
 
 
-def test_a_task_that_is_killed_while_it_reads_reads_no_further(sandbox: SandboxProcess, run: Any) -> None:
+def test_a_task_that_is_killed_while_it_reads_reads_no_further(sandbox: SandboxProcess, run: Run) -> None:
     operator: LingyangSubmitBatchOperator
 
     def endless() -> Iterator[dict[str, Any]]:
@@ -453,7 +452,7 @@ def test_a_task_that_is_killed_while_it_reads_reads_no_further(sandbox: SandboxP
 
 @pytest.mark.parametrize("broken", ["manifest", "biz_ids"])
 def test_an_xcom_backend_that_fails_loses_neither_the_account_nor_anybodys_data(
-    sandbox: SandboxProcess, run: Any, caplog: pytest.LogCaptureFixture, broken: str
+    sandbox: SandboxProcess, run: Run, caplog: pytest.LogCaptureFixture, broken: str
 ) -> None:
     context = run.context("submit")
     push = context["ti"].xcom_push
@@ -481,7 +480,7 @@ def test_an_audience_is_never_rendered_and_never_shown() -> None:
 
 
 def test_more_ids_than_xcom_carries_are_handed_over_as_the_query(
-    sandbox: SandboxProcess, audience_db: FillDb, run: Any, monkeypatch: pytest.MonkeyPatch
+    sandbox: SandboxProcess, audience_db: FillDb, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__LINGYANG__XCOM_IDS_LIMIT", "5")
     audience_db(COLUMNS, people(6))
@@ -491,7 +490,7 @@ def test_more_ids_than_xcom_carries_are_handed_over_as_the_query(
 
 
 def test_a_setting_of_the_machine_that_cannot_be_right_is_accounted_for_too(
-    sandbox: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch
+    sandbox: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__LINGYANG__XCOM_IDS_LIMIT", "many")
     assert "[lingyang] xcom_ids_limit must be a whole number; it is 'many'" in run.fails(
@@ -502,7 +501,7 @@ def test_a_setting_of_the_machine_that_cannot_be_right_is_accounted_for_too(
 
 
 def test_where_nothing_can_give_the_ids_it_says_so_before_it_sends(
-    sandbox: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    sandbox: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("AIRFLOW__LINGYANG__XCOM_IDS_LIMIT", "1")
     with caplog.at_level(logging.WARNING):
@@ -515,7 +514,7 @@ def test_where_nothing_can_give_the_ids_it_says_so_before_it_sends(
 
 
 def test_the_manifest_is_the_last_own_line_of_the_log(
-    sandbox: SandboxProcess, run: Any, caplog: pytest.LogCaptureFixture
+    sandbox: SandboxProcess, run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
         run.execute(submit(audience=STOPPED))

@@ -19,6 +19,7 @@ from airflow_provider_lingyang.results.recipient_sources import (
 )
 from airflow_provider_lingyang.results.recipient_store import RecipientStore
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.conftest import Run
 
 COLUMNS = ["biz_id", "phone_number", "input_params"]
 SQL = {"sql": "SELECT * FROM audience", "sql_conn_id": "audience_db"}
@@ -31,7 +32,7 @@ def row(number: int, **more: Any) -> dict[str, Any]:
 class Submit:
     """Submits campaigns, and loads the recipients of a manifest."""
 
-    def __init__(self, run: Any, store: RecipientStore, fill_db: Callable[..., None]) -> None:
+    def __init__(self, run: Run, store: RecipientStore, fill_db: Callable[..., None]) -> None:
         self.run = run
         self.store = store
         self.fill_db = fill_db
@@ -56,7 +57,7 @@ class Submit:
 
 @pytest.fixture
 def submit(
-    sandbox: SandboxProcess, run: Any, store: RecipientStore, audience_db: Callable[..., None]
+    sandbox: SandboxProcess, run: Run, store: RecipientStore, audience_db: Callable[..., None]
 ) -> Submit:
     return Submit(run, store, audience_db)
 

@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
 from airflow_provider_lingyang.triggers import lingyang as triggers
+from tests.conftest import Run
 from tests.versions import AIRFLOW
 
 
@@ -40,7 +41,7 @@ class Waiting:
     :param mode: ``poke``, ``reschedule`` or ``deferred``.
     """
 
-    def __init__(self, run: Any, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, run: Run, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.run = run
         self.mode = mode
         self.deferrals: list[TaskDeferred] = []
@@ -114,10 +115,10 @@ def _then(poke: Any, meanwhile: Callable[[], None]) -> Any:
 
 
 @pytest.fixture(params=["poke", "reschedule", "deferred"])
-def waiting(request: pytest.FixtureRequest, run: Any, monkeypatch: pytest.MonkeyPatch) -> Waiting:
+def waiting(request: pytest.FixtureRequest, run: Run, monkeypatch: pytest.MonkeyPatch) -> Waiting:
     return Waiting(run, request.param, monkeypatch)
 
 
 @pytest.fixture
-def deferred(run: Any, monkeypatch: pytest.MonkeyPatch) -> Waiting:
+def deferred(run: Run, monkeypatch: pytest.MonkeyPatch) -> Waiting:
     return Waiting(run, "deferred", monkeypatch)

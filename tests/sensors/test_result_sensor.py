@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -19,9 +18,8 @@ from airflow_provider_lingyang.config.arguments import ArgumentError
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
-from tests.conftest import rendered
+from tests.conftest import FillDb, Run, rendered
 
-FillDb = Callable[..., None]
 NO_STATUS = {
     key: value
     for key, value in RESULT_QUERY.items()
@@ -33,7 +31,7 @@ def rows(count: int) -> list[dict[str, Any]]:
     return [{"biz_id": f"B{n}", "phone_number": f"1000000{n:04}", "input_params": {}} for n in range(count)]
 
 
-def submitted(run: Any, count: int = 60, **changes: Any) -> dict[str, Any]:
+def submitted(run: Run, count: int = 60, **changes: Any) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "task_id": "submit",
         "plan_id": 1,
@@ -56,11 +54,11 @@ def check(value: dict[str, Any], count: int = 60) -> None:
     assert len(value["results"]) == count
 
 
-def test_waits_for_a_campaign(sandbox: SandboxProcess, run: Any) -> None:
+def test_waits_for_a_campaign(sandbox: SandboxProcess, run: Run) -> None:
     check(run.execute(wait(campaign=submitted(run))))
 
 
-def test_ids_may_be_a_list_or_a_query(sandbox: SandboxProcess, run: Any, audience_db: FillDb) -> None:
+def test_ids_may_be_a_list_or_a_query(sandbox: SandboxProcess, run: Run, audience_db: FillDb) -> None:
     submitted(run)
     ids = [row["biz_id"] for row in rows(60)]
     check(run.execute(wait(biz_ids=ids, required_slots=["a"])))
@@ -74,7 +72,7 @@ def test_ids_may_be_a_list_or_a_query(sandbox: SandboxProcess, run: Any, audienc
 
 
 def test_ids_beyond_the_xcom_limit_come_from_the_submit_query(
-    sandbox: SandboxProcess, run: Any, audience_db: FillDb, monkeypatch: pytest.MonkeyPatch
+    sandbox: SandboxProcess, run: Run, audience_db: FillDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__LINGYANG__XCOM_IDS_LIMIT", "5")
     audience_db(["id", "tel"], [(row["biz_id"], row["phone_number"]) for row in rows(60)])
@@ -96,7 +94,7 @@ def test_ids_beyond_the_xcom_limit_come_from_the_submit_query(
     )
 
 
-def test_without_a_status_filled_slots_decide(sandbox: SandboxProcess, run: Any) -> None:
+def test_without_a_status_filled_slots_decide(sandbox: SandboxProcess, run: Run) -> None:
     manifest = submitted(run)
     one = wait(campaign=manifest, result_query=NO_STATUS, complete_ratio=0.5)
     value = run.execute(one)
@@ -109,7 +107,7 @@ def test_without_a_status_filled_slots_decide(sandbox: SandboxProcess, run: Any)
 
 
 def test_unknown_slots_are_warned_of(
-    sandbox: SandboxProcess, run: Any, caplog: pytest.LogCaptureFixture
+    sandbox: SandboxProcess, run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
         run.execute(wait(campaign=submitted(run), required_slots=["a", "aa"]))
@@ -117,19 +115,19 @@ def test_unknown_slots_are_warned_of(
     assert warning.startswith("'aa' is not one of the campaign's output_slots (did you mean 'a'?)")
 
 
-def test_reschedule_mode_polls_once(sandbox: SandboxProcess, run: Any) -> None:
+def test_reschedule_mode_polls_once(sandbox: SandboxProcess, run: Run) -> None:
     one = wait(campaign=submitted(run), result_query=NO_STATUS, mode="reschedule")
     assert one.poke(run.context("wait")) is False
     done = wait(campaign=run.manifest(), mode="reschedule").poke(run.context("wait"))
     check(done.xcom_value)  # type: ignore[union-attr]
 
 
-def test_unknown_recipients_are_waited_for(sandbox: SandboxProcess, run: Any) -> None:
+def test_unknown_recipients_are_waited_for(sandbox: SandboxProcess, run: Run) -> None:
     submitted(run, 3)
     assert wait(biz_ids=["B1", "unknown"], required_slots=["a"]).poke(run.context("wait")) is False
 
 
-def test_failed_look_up_is_retried_by_the_next_poke(sandbox: SandboxProcess, run: Any) -> None:
+def test_failed_look_up_is_retried_by_the_next_poke(sandbox: SandboxProcess, run: Run) -> None:
     one = wait(campaign=submitted(run), lingyang_conn_id="lingyang_default")
     sandbox.add_fault(kind="http", status=502, method=RESULT_QUERY["method"], times=6)
     assert one.poke(run.context("wait")) is False
@@ -181,55 +179,55 @@ def test_arguments_that_cannot_be_right_fail_while_the_dag_is_parsed(
     ],
 )  # fmt: skip
 def test_final_failures_fail_at_once(
-    sandbox: SandboxProcess, run: Any, audience_db: FillDb, changes: dict[str, Any], expected: str
+    sandbox: SandboxProcess, run: Run, audience_db: FillDb, changes: dict[str, Any], expected: str
 ) -> None:
     audience_db(["a"], [])
     with pytest.raises(AirflowFailException, match=expected):
         run.execute(rendered(LingyangResultSensor, {"task_id": "wait", "required_slots": []} | changes))
 
 
-def test_campaign_without_accepted_recipients_fails(sandbox: SandboxProcess, run: Any) -> None:
+def test_campaign_without_accepted_recipients_fails(sandbox: SandboxProcess, run: Run) -> None:
     sandbox.add_fault(kind="refuse", code="400", message="x")
     assert "has no accepted recipient" in run.fails(wait(campaign=submitted(run)))
 
 
-def test_ids_are_converted_as_by_the_operator(sandbox: SandboxProcess, run: Any) -> None:
+def test_ids_are_converted_as_by_the_operator(sandbox: SandboxProcess, run: Run) -> None:
     audience = [row | {"biz_id": number} for number, row in enumerate(rows(60))]
     submitted(run, audience=audience)
     check(run.execute(wait(biz_ids=[Decimal(f"{number}.00") for number in range(60)], required_slots=["a"])))
 
 
-def test_campaign_that_renders_to_none_fails(sandbox: SandboxProcess, run: Any) -> None:
+def test_campaign_that_renders_to_none_fails(sandbox: SandboxProcess, run: Run) -> None:
     one = wait(campaign={"x": 1})
     one.campaign = None
     assert "campaign is None: the submit task pushed no manifest" in run.fails(one)
 
 
 @pytest.mark.parametrize("name", ["results_sql", "results_conn_id", "result_query", "lingyang_conn_id"])
-def test_arguments_that_render_to_none_fail(sandbox: SandboxProcess, run: Any, name: str) -> None:
+def test_arguments_that_render_to_none_fail(sandbox: SandboxProcess, run: Run, name: str) -> None:
     table = {"results_sql": "SELECT 1", "results_conn_id": "db"} if name.startswith("results_") else {}
     one = wait(campaign=submitted(run), **(table or {"result_query": RESULT_QUERY}))
     setattr(one, name, None)
     assert f"{name} was given, but has rendered to nothing" in run.fails(one)
 
 
-def test_wrong_items_path_is_an_error(sandbox: SandboxProcess, run: Any) -> None:
+def test_wrong_items_path_is_an_error(sandbox: SandboxProcess, run: Run) -> None:
     query = RESULT_QUERY | {"items_path": "result.dta"}
     assert "no 'dta' in result, which holds: " in run.fails(wait(campaign=submitted(run), result_query=query))
 
 
-def test_validated_campaign_is_skipped(sandbox: SandboxProcess, run: Any) -> None:
+def test_validated_campaign_is_skipped(sandbox: SandboxProcess, run: Run) -> None:
     with pytest.raises(AirflowSkipException, match="validated only"):
         run.execute(wait(campaign=submitted(run, validate_only=True)))
 
 
-def test_an_empty_campaign_is_complete(sandbox: SandboxProcess, run: Any) -> None:
+def test_an_empty_campaign_is_complete(sandbox: SandboxProcess, run: Run) -> None:
     value = run.execute(wait(campaign=submitted(run, 0, on_empty="succeed")))
     assert value["counts"]["recipients"] == 0
 
 
 def test_without_result_query_fails(
-    sandbox: SandboxProcess, run: Any, monkeypatch: pytest.MonkeyPatch
+    sandbox: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = sandbox.connection()
     del connection["extra"]["result_query"]

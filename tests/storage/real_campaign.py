@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.conftest import Run
 
 
-def check_campaign(run: Any, sandbox: SandboxProcess, *, input_params_columns: list[str]) -> None:
+def check_campaign(run: Run, sandbox: SandboxProcess, *, input_params_columns: list[str]) -> None:
     """Submit its 2,500 rows; everybody is reached once, in order."""
     manifest = run.execute(
         LingyangSubmitBatchOperator(

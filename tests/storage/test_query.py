@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from airflow_provider_lingyang.storage.query import QueryError, _without_values, stream_rows
-
-FillDb = Callable[..., None]
+from tests.conftest import FillDb
 
 
 def test_rows_come_with_their_names_and_parameters_are_bound(audience_db: FillDb) -> None:

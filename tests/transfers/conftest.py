@@ -12,6 +12,7 @@ import pytest
 
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.transfers.lingyang_to_sql import LingyangToSqlOperator
+from tests.conftest import FillDb, Run
 from tests.versions import postgres_hook
 
 SQL = ["sqlite", "psycopg2", "psycopg3", "mariadb"]
@@ -94,7 +95,7 @@ def transfer() -> Callable[..., LingyangToSqlOperator]:
 
 
 @pytest.fixture
-def submit(run: Any) -> Callable[..., dict[str, Any]]:
+def submit(run: Run) -> Callable[..., dict[str, Any]]:
     """Submits a campaign of ``count`` recipients, B0, B1 …, and returns its manifest."""
 
     def submit(count: int = 60, **changes: Any) -> dict[str, Any]:
@@ -111,7 +112,7 @@ def submit(run: Any) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
-def pushed(audience_db: Callable[..., None]) -> Callable[..., dict[str, Any]]:
+def pushed(audience_db: FillDb) -> Callable[..., dict[str, Any]]:
     """Fills a table with results, and returns the arguments that read them."""
 
     def push(rows: Sequence[Sequence[Any]]) -> dict[str, Any]:

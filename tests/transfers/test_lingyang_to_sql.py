@@ -20,6 +20,7 @@ from airflow_provider_lingyang.sandbox import LOOKUP, simulated_people
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 from airflow_provider_lingyang.transfers import lingyang_to_sql
 from airflow_provider_lingyang.transfers.lingyang_to_sql import LingyangToSqlOperator
+from tests.conftest import FillDb, Run
 
 Counts = Callable[[Any], dict[str, int]]
 
@@ -27,7 +28,7 @@ Counts = Callable[[Any], dict[str, int]]
 
 
 def test_one_row_per_recipient_on_every_run(
-    warehouse: Any, sandbox: SandboxProcess, run: Any, submit: Any, transfer: Any, counts: Counts
+    warehouse: Any, sandbox: SandboxProcess, run: Run, submit: Any, transfer: Any, counts: Counts
 ) -> None:
     """The upsert."""
     manifest = submit()
@@ -69,7 +70,7 @@ def _moment(value: Any) -> datetime:
 
 
 def test_changed_results_overwrite_and_empty_ones_do_not(
-    warehouse: Any, run: Any, transfer: Any, pushed: Any, counts: Counts
+    warehouse: Any, run: Run, transfer: Any, pushed: Any, counts: Counts
 ) -> None:
     ids = {"biz_ids": ["A", "B", "C", "D", "E", "F"], "slots": ["x", "y"]}
     whole = json.dumps({"x": "1", "y": {"z": [2]}, "more": "3"})
@@ -111,7 +112,7 @@ def test_changed_results_overwrite_and_empty_ones_do_not(
 
 
 def test_columns_of_the_user_keep_their_values(
-    warehouse: Any, run: Any, transfer: Any, pushed: Any, counts: Counts
+    warehouse: Any, run: Run, transfer: Any, pushed: Any, counts: Counts
 ) -> None:
     ids = {"biz_ids": ["A", "B"], "slots": ["x"], "create_table": False}
     text = "VARCHAR(200)" if warehouse.kind == "mariadb" else "TEXT"
@@ -130,7 +131,7 @@ def test_columns_of_the_user_keep_their_values(
 
 
 def test_fetched_at_is_utc_in_any_session_time_zone(
-    warehouse: Any, run: Any, transfer: Any, pushed: Any, monkeypatch: pytest.MonkeyPatch
+    warehouse: Any, run: Run, transfer: Any, pushed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if warehouse.kind == "sqlite":
         return
@@ -167,7 +168,7 @@ AWKWARD = [
 
 
 def test_any_slot_may_be_a_column(
-    warehouse: Any, run: Any, transfer: Any, pushed: Any, counts: Counts
+    warehouse: Any, run: Run, transfer: Any, pushed: Any, counts: Counts
 ) -> None:
     values = {slot: f"值{number}" for number, slot in enumerate(AWKWARD)}
     push = pushed([("A", json.dumps(values))])
@@ -180,7 +181,7 @@ def test_any_slot_may_be_a_column(
 
 
 def test_a_slot_may_have_a_column_of_another_name(
-    sandbox: SandboxProcess, sqlite: Any, run: Any, submit: Any, transfer: Any, counts: Counts
+    sandbox: SandboxProcess, sqlite: Any, run: Run, submit: Any, transfer: Any, counts: Counts
 ) -> None:
     manifest = submit(3, output_slots=["status", "how long?", "other"])
     slots = {"status": "answered_status", "how long?": "how_long"}
@@ -197,7 +198,7 @@ def warehouse_columns(warehouse: Any) -> list[str]:
 
 
 def test_without_slots_any_value_counts_as_filled(
-    sqlite: Any, run: Any, transfer: Any, pushed: Any, counts: Counts
+    sqlite: Any, run: Run, transfer: Any, pushed: Any, counts: Counts
 ) -> None:
     push = pushed([("A", '{"x": "1"}'), ("B", '{"x": " "}'), ("C", "")])
     value = run.execute(transfer(biz_ids=["A", "B", "C"], **push))
@@ -205,14 +206,14 @@ def test_without_slots_any_value_counts_as_filled(
 
 
 def test_characters_that_databases_refuse_are_replaced(
-    warehouse: Any, run: Any, transfer: Any, pushed: Any
+    warehouse: Any, run: Run, transfer: Any, pushed: Any
 ) -> None:
     text = '{"x": "a\\u0000b\\ud83dc", "y": "\\ud83d\\ude00"}'
     run.execute(transfer(biz_ids=["A"], slots=["x", "y"], **pushed([("A", text)])))
     assert warehouse.rows("x", "y") == {"A": ("a\ufffdb\ufffdc", "😀")}
 
 
-def test_many_slots_fit_into_one_statement(warehouse: Any, run: Any, transfer: Any, pushed: Any) -> None:
+def test_many_slots_fit_into_one_statement(warehouse: Any, run: Run, transfer: Any, pushed: Any) -> None:
     # PostgreSQL takes 65,535 parameters; MariaDB's rows have no room for as many columns.
     slots = [f"slot{number}" for number in range(150 if warehouse.kind == "mariadb" else 700)]
     push = pushed([(f"A{n:03}", json.dumps({"slot149": "x" * 20})) for n in range(120)])
@@ -222,7 +223,7 @@ def test_many_slots_fit_into_one_statement(warehouse: Any, run: Any, transfer: A
 
 
 def test_ids_that_differ_by_case_are_two_recipients(
-    warehouse: Any, run: Any, transfer: Any, pushed: Any, counts: Counts
+    warehouse: Any, run: Run, transfer: Any, pushed: Any, counts: Counts
 ) -> None:
     push = pushed([("A1", '{"x": "upper"}'), ("a1", '{"x": "lower"}')])
     for key in ("inserted", "updated"):
@@ -232,7 +233,7 @@ def test_ids_that_differ_by_case_are_two_recipients(
 
 
 @pytest.mark.proof
-def test_key_that_ignores_case_is_an_error(make_warehouse: Any, run: Any, transfer: Any, pushed: Any) -> None:
+def test_key_that_ignores_case_is_an_error(make_warehouse: Any, run: Run, transfer: Any, pushed: Any) -> None:
     warehouse = make_warehouse("mariadb")
     warehouse.sql(
         "CREATE TABLE answers (biz_id VARCHAR(99), task_id TEXT, plan_id BIGINT, campaign_key VARCHAR(99), status TEXT, "
@@ -250,7 +251,7 @@ def test_key_that_ignores_case_is_an_error(make_warehouse: Any, run: Any, transf
 def test_thousands_are_written_page_by_page(
     warehouse: Any,
     sandbox: SandboxProcess,
-    run: Any,
+    run: Run,
     submit: Any,
     transfer: Any,
     counts: Counts,
@@ -283,7 +284,7 @@ def test_thousands_are_written_page_by_page(
 
 
 def test_transaction_holds_a_thousand_recipients_at_most(
-    sqlite: Any, run: Any, transfer: Any, pushed: Any, counts: Counts
+    sqlite: Any, run: Run, transfer: Any, pushed: Any, counts: Counts
 ) -> None:
     """Of several rows of one person the first that finishes them counts, else the last, on whichever page."""
     rows = [("A0", '{"x": "early"}', "ON"), ("A1", '{"x": "first"}', "OK")]
@@ -302,7 +303,7 @@ def test_transaction_holds_a_thousand_recipients_at_most(
 
 
 def test_unknown_recipients_have_no_row_and_are_counted(
-    sandbox: SandboxProcess, sqlite: Any, run: Any, submit: Any, transfer: Any, counts: Counts
+    sandbox: SandboxProcess, sqlite: Any, run: Run, submit: Any, transfer: Any, counts: Counts
 ) -> None:
     submit(2)
     value = run.execute(transfer(biz_ids=["B0", "unknown", "B1"], required_slots=["a"]))
@@ -311,7 +312,7 @@ def test_unknown_recipients_have_no_row_and_are_counted(
 
 
 def test_results_of_another_task_are_foreign(
-    sandbox: SandboxProcess, sqlite: Any, run: Any, submit: Any, transfer: Any, counts: Counts
+    sandbox: SandboxProcess, sqlite: Any, run: Run, submit: Any, transfer: Any, counts: Counts
 ) -> None:
     manifest = submit(3)
     run.xcom["submit", "task_ids"] = [1, run.xcom["submit", "task_ids"][1], 3]
@@ -321,7 +322,7 @@ def test_results_of_another_task_are_foreign(
 
 
 def test_row_stays_when_a_foreign_result_comes_later(
-    sandbox: SandboxProcess, sqlite: Any, run: Any, submit: Any, transfer: Any, pushed: Any, counts: Counts
+    sandbox: SandboxProcess, sqlite: Any, run: Run, submit: Any, transfer: Any, pushed: Any, counts: Counts
 ) -> None:
     manifest = submit(1)
     own = run.xcom["submit", "task_ids"][0]
@@ -333,7 +334,7 @@ def test_row_stays_when_a_foreign_result_comes_later(
 
 
 def test_unfinished_recipients_are_written_too(
-    sqlite: Any, run: Any, transfer: Any, pushed: Any, counts: Counts
+    sqlite: Any, run: Run, transfer: Any, pushed: Any, counts: Counts
 ) -> None:
     value = run.execute(
         transfer(biz_ids=["A"], slots=["x", "y"], **pushed([("A", '{"x": "1", "y": null}', "ON")]))
@@ -343,7 +344,7 @@ def test_unfinished_recipients_are_written_too(
 
 
 def test_campaign_without_recipients(
-    sandbox: SandboxProcess, sqlite: Any, run: Any, submit: Any, transfer: Any, counts: Counts
+    sandbox: SandboxProcess, sqlite: Any, run: Run, submit: Any, transfer: Any, counts: Counts
 ) -> None:
     assert counts(run.execute(transfer(campaign=submit(0, on_empty="succeed")))) == {}
     assert sqlite.rows("a") == {}
@@ -357,7 +358,7 @@ def test_campaign_without_recipients(
 
 
 def test_missing_table_is_an_error_before_the_first_look_up(
-    warehouse: Any, sandbox: SandboxProcess, run: Any, submit: Any, transfer: Any
+    warehouse: Any, sandbox: SandboxProcess, run: Run, submit: Any, transfer: Any
 ) -> None:
     text = run.fails(transfer(campaign=submit(3), create_table=False))
     assert text == (
@@ -370,7 +371,7 @@ def test_missing_table_is_an_error_before_the_first_look_up(
 
 @pytest.mark.parametrize("create", [False, True])
 def test_missing_columns_are_named_before_the_first_look_up(
-    warehouse: Any, sandbox: SandboxProcess, run: Any, submit: Any, transfer: Any, create: bool
+    warehouse: Any, sandbox: SandboxProcess, run: Run, submit: Any, transfer: Any, create: bool
 ) -> None:
     warehouse.sql(
         "CREATE TABLE answers (BIZ_ID VARCHAR(9), plan_id INTEGER, campaign_key VARCHAR(9), a VARCHAR(9))"
@@ -384,7 +385,7 @@ def test_missing_columns_are_named_before_the_first_look_up(
 
 
 def test_a_table_that_cannot_be_created_says_what_it_needs(
-    warehouse: Any, run: Any, transfer: Any, pushed: Any
+    warehouse: Any, run: Run, transfer: Any, pushed: Any
 ) -> None:
     text = run.fails(transfer(biz_ids=["A"], table="no_such_schema.answers", **pushed([])))
     assert "table no_such_schema.answers can be neither read nor created" in text
@@ -393,7 +394,7 @@ def test_a_table_that_cannot_be_created_says_what_it_needs(
 
 @pytest.mark.proof
 def test_a_table_may_be_in_a_schema(
-    make_warehouse: Any, run: Any, transfer: Any, pushed: Any, counts: Counts
+    make_warehouse: Any, run: Run, transfer: Any, pushed: Any, counts: Counts
 ) -> None:
     warehouse = make_warehouse("psycopg2")
     warehouse.sql("CREATE SCHEMA dw")
@@ -406,7 +407,7 @@ def test_a_table_may_be_in_a_schema(
 
 
 def test_a_column_of_the_user_that_must_be_filled_is_an_error_without_values(
-    warehouse: Any, run: Any, transfer: Any, pushed: Any, caplog: pytest.LogCaptureFixture
+    warehouse: Any, run: Run, transfer: Any, pushed: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     warehouse.sql(
         "CREATE TABLE answers (biz_id VARCHAR(9), task_id VARCHAR(9), plan_id BIGINT, campaign_key VARCHAR(9), "
@@ -424,7 +425,7 @@ def test_a_column_of_the_user_that_must_be_filled_is_an_error_without_values(
 
 
 def test_a_value_that_a_column_cannot_hold_is_an_error_without_values(
-    warehouse: Any, run: Any, transfer: Any, pushed: Any, caplog: pytest.LogCaptureFixture
+    warehouse: Any, run: Run, transfer: Any, pushed: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     if warehouse.kind == "sqlite":
         return  # It holds anything anywhere.
@@ -449,7 +450,7 @@ def test_a_value_that_a_column_cannot_hold_is_an_error_without_values(
 def test_retry_goes_on_after_failed_look_ups(
     warehouse: Any,
     sandbox: SandboxProcess,
-    run: Any,
+    run: Run,
     submit: Any,
     transfer: Any,
     counts: Counts,
@@ -470,7 +471,7 @@ def test_retry_goes_on_after_failed_look_ups(
 
 
 def test_retry_goes_on_after_a_failed_database(
-    warehouse: Any, run: Any, transfer: Any, pushed: Any, counts: Counts, monkeypatch: pytest.MonkeyPatch
+    warehouse: Any, run: Run, transfer: Any, pushed: Any, counts: Counts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push = pushed([(f"A{n}", '{"x": "1"}') for n in range(1500)])
     ids = [f"A{n}" for n in range(1500)]
@@ -492,7 +493,7 @@ def test_retry_goes_on_after_a_failed_database(
 
 
 def test_look_up_that_no_retry_can_cure_is_final(
-    sandbox: SandboxProcess, sqlite: Any, run: Any, submit: Any, transfer: Any
+    sandbox: SandboxProcess, sqlite: Any, run: Run, submit: Any, transfer: Any
 ) -> None:
     query = RESULT_QUERY | {"items_path": "result.dta"}
     assert "no 'dta' in result, which holds: " in run.fails(transfer(campaign=submit(), result_query=query))
@@ -501,9 +502,9 @@ def test_look_up_that_no_retry_can_cure_is_final(
 def test_failed_queries_and_connections_may_be_retried(
     sandbox: SandboxProcess,
     sqlite: Any,
-    run: Any,
+    run: Run,
     transfer: Any,
-    audience_db: Any,
+    audience_db: FillDb,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     audience_db(["a"], [])
@@ -521,7 +522,7 @@ def test_failed_queries_and_connections_may_be_retried(
 
 @pytest.mark.parametrize("kind", ["psycopg2", "psycopg3", "mariadb", "sqlite"])
 def test_concurrent_writers_leave_one_row_per_recipient(
-    kind: str, make_warehouse: Any, run: Any, transfer: Any, pushed: Any, monkeypatch: pytest.MonkeyPatch
+    kind: str, make_warehouse: Any, run: Run, transfer: Any, pushed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warehouse = make_warehouse(kind)
     ids = {"biz_ids": [f"A{n}" for n in range(300)], "slots": ["x"]}
@@ -557,7 +558,7 @@ def test_concurrent_writers_leave_one_row_per_recipient(
 
 
 def test_concurrent_tasks_may_create_the_table(
-    warehouse: Any, run: Any, transfer: Any, pushed: Any, monkeypatch: pytest.MonkeyPatch
+    warehouse: Any, run: Run, transfer: Any, pushed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push = pushed([("A", "")])
     barrier = threading.Barrier(2)
@@ -587,7 +588,7 @@ def test_concurrent_tasks_may_create_the_table(
 def test_slow_database_does_not_delay_look_ups(
     sandbox: SandboxProcess,
     sqlite: Any,
-    run: Any,
+    run: Run,
     submit: Any,
     transfer: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -612,7 +613,7 @@ def test_slow_database_does_not_delay_look_ups(
 def test_interrupt_leaves_whole_pages_and_no_thread(
     sqlite: Any,
     sandbox: SandboxProcess,
-    run: Any,
+    run: Run,
     submit: Any,
     transfer: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -624,7 +625,7 @@ def test_interrupt_leaves_whole_pages_and_no_thread(
     manifest = submit(1200)
     insert_many = ResultsTable._write
 
-    def interrupted(self: ResultsTable, run: Any, rows: Any, fetched_at: Any) -> Any:
+    def interrupted(self: ResultsTable, run: Run, rows: Any, fetched_at: Any) -> Any:
         new = insert_many(self, run, rows, fetched_at)
         if len(rows) < 1000:
             raise Timeout
@@ -684,7 +685,7 @@ def test_table_and_connection_are_required() -> None:
 
 
 def test_rendered_arguments_are_checked_before_writing(
-    sandbox: SandboxProcess, sqlite: Any, run: Any, submit: Any, transfer: Any
+    sandbox: SandboxProcess, sqlite: Any, run: Run, submit: Any, transfer: Any
 ) -> None:
     assert {"table", "sql_conn_id", "campaign", "results_sql"} <= set(LingyangToSqlOperator.template_fields)
     one = transfer(biz_ids=["A"], table="{{ params.table }}")
@@ -704,7 +705,7 @@ def test_rendered_arguments_are_checked_before_writing(
 def test_logs_and_errors_hold_no_data_of_recipients(
     warehouse: Any,
     sandbox: SandboxProcess,
-    run: Any,
+    run: Run,
     submit: Any,
     transfer: Any,
     pushed: Any,
