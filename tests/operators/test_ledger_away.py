@@ -37,6 +37,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, method: str, when: Any) -> None:
     monkeypatch.setattr(SqlLedger, method, watched)
 
 
+@pytest.mark.real_time  # the server's
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg3"])
 @pytest.mark.parametrize("method", ["claim", "write", "finish"])
 def test_goes_on_when_the_database_server_is_back(
