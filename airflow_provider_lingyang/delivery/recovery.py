@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 ACCEPTED, NOT_EXECUTED = "accepted", "not_executed"
 _NAMED = 20
 _InDoubt = tuple[UnknownRequest, int, RecordedRequest]
-"""A request as it is booked, its group in the queue, and as the ledger is_durable it."""
+"""A request as it is booked, its group in the queue, and as the ledger has it."""
 
 
 def load_history(queue: SendQueue, ledger: Ledger, manifest: Manifest) -> tuple[History, list[_InDoubt]]:
@@ -40,7 +40,7 @@ def load_history(queue: SendQueue, ledger: Ledger, manifest: Manifest) -> tuple[
 
     :raises LedgerError: the ledger cannot be read.
     """
-    past = queue.load_history(ledger.past())
+    past = queue.load_history(ledger.history())
     manifest.vanished = past.vanished
     manifest.add_reason("not_sent", "their contact was reached under another biz_id", past.left_out)
     doubtful: list[_InDoubt] = []
@@ -313,7 +313,7 @@ class Recovery:
                 GIVEN_TOO_EARLY,
                 ", ".join(self._manifest.settle_key(code) for code in sorted(self._too_early)[:_NAMED]),
             )
-        for request in self._ledger.past():
+        for request in self._ledger.history():
             if request.task_unique_code in self._others_until:
                 resolution = asked[request.task_unique_code]
                 accepted = set(request.accepted)

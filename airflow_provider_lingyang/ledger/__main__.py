@@ -120,7 +120,7 @@ def _time(epoch: float) -> str:
 
 
 def _text(campaigns: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Yield lines for people. Keys and ids are quoted as in JSON: blanks count, control characters are harmless."""
+    """Yield lines to read. Keys and ids are quoted as in JSON: blanks count, control characters are harmless."""
     for campaign in campaigns:
         counts = ", ".join(f"{state} {count}" for state, count in campaign["counts"].items())
         yield (

@@ -1,4 +1,4 @@
-"""What every ledger keeps, promises and refuses; and the one that is_durable nothing.
+"""What every ledger keeps, promises and refuses; and the one that keeps nothing.
 
 A ledger is written ahead: the *intent* of a request before it leaves, its *outcome* once it is known. An intent
 without an outcome is a request in doubt. Nothing in a ledger is personal: it holds ids, codes, counts and digests.
@@ -57,7 +57,7 @@ class Attempt:
         return self.loop_node is not None
 
     @property
-    def worker(self) -> str:
+    def task_instance_key(self) -> str:
         """The task instance, whatever its try: at most one process of it may send.
 
         The region of an iteration is no part of it: a Clear of a loop's gate brings an iteration back in another
@@ -74,7 +74,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Whose campaign it is. The same people under another app or secret would be other requests and other ids.
+    """Whose campaign it is. The same recipients under another app or secret would be other requests and other ids.
 
     :param key_fingerprint: of the App secret; tells whether it changed, and nothing else.
     :param identity_version: of the canonical forms that derived ids are made from; an open campaign keeps its own.
@@ -140,7 +140,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class RecordedRequest:
-    """A request of an earlier try, as the ledger is_durable it. Recipients are known by their :func:`recipient_hash`.
+    """A request of an earlier try, as the ledger has it. Recipients are known by their :func:`recipient_hash`.
 
     :param in_doubt: the ``biz_id`` of the recipients in doubt, in the request's order.
     :param is_own: whether this task instance sent it; otherwise another one of the same campaign did.
@@ -197,7 +197,7 @@ class Ledger:
 
     As long as it may, :meth:`release` writes nothing.
     """
-    was_refused = True
+    found_lost_before = True
     """Whether an earlier process of this task instance found the ledger lost, too; True where nothing can tell."""
     begun_at: datetime | None = None
     """Since when earlier processes may have sent, where :meth:`claim` returned False. None proves nothing."""
@@ -250,7 +250,7 @@ class Ledger:
         """
         return Opening(1)
 
-    def past(self) -> Iterator[RecordedRequest]:
+    def history(self) -> Iterator[RecordedRequest]:
         """Yield what earlier tries did. What comes later outranks what came before, of a request and of a recipient."""
         return iter(())
 
@@ -283,7 +283,7 @@ class Ledger:
 
         When it has returned, an earlier owner can write none of these intents again.
 
-        :raises LedgerFencedError: another worker has sent one of them again since this try read of it.
+        :raises LedgerFencedError: another task instance has sent one of them again since this try read of it.
         """
 
     def end_others(self, task_unique_codes: Collection[str], too_early: Collection[str] = ()) -> None:

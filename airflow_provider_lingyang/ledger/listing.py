@@ -1,4 +1,4 @@
-"""What the tables of :mod:`~airflow_provider_lingyang.ledger.sql` hold, for people. Reads, and writes nothing."""
+"""What the tables of :mod:`~airflow_provider_lingyang.ledger.sql` hold, to be shown. Reads, and writes nothing."""
 
 from __future__ import annotations
 

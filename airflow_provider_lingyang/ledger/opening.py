@@ -16,18 +16,18 @@ _SHOWN = 200
 class Opened:
     """A campaign as the ledger knows it.
 
-    :param finished: the worker and ``max_tries`` of the submission that finished it, or None.
-    :param reached: tells whether any recipient was accepted or rejected.
-    :param in_doubt: gives the :func:`settle_key` of each request in doubt, of whatever worker.
-    :param shared: tells whether another worker has sent, or may have, or is about to.
+    :param finished: the task instance and ``max_tries`` of the submission that finished it, or None.
+    :param has_reached_recipients: tells whether any recipient was accepted or rejected.
+    :param in_doubt: gives the :func:`settle_key` of each request in doubt, of whatever task instance.
+    :param has_other_senders: tells whether another task instance has sent, or may have, or is about to.
     """
 
     generation: int
     header: Header
     finished: tuple[str, int | None] | None
-    reached: Callable[[], bool]
+    has_reached_recipients: Callable[[], bool]
     in_doubt: Callable[[], list[str]]
-    shared: Callable[[], bool] = lambda: False
+    has_other_senders: Callable[[], bool] = lambda: False
 
 
 def opening_of(
@@ -43,22 +43,22 @@ def opening_of(
     :param found: the latest generation in the ledger.
     :param resubmit: the author wants a Clear of a finished submission to send to all recipients again.
     :param not_executed: see :meth:`Ledger.open`.
-    :raises LedgerRefusedError: the campaign is another app's, was sent with another secret, or is not this worker's
-        alone to send again.
+    :raises LedgerRefusedError: the campaign is another app's, was sent with another secret, or others share what would
+        be sent again.
     """
     if found is None:
         return Opening(1)
     # A retry after a crash between the end of a submission and the task's success finds it finished, too. Only Clear
     # raises max_tries: without that all recipients would be contacted twice.
-    worker, max_tries = found.finished or (None, None)
+    task_instance, max_tries = found.finished or (None, None)
     cleared = (
-        worker == attempt.worker
+        task_instance == attempt.task_instance_key
         and None not in (max_tries, attempt.max_tries)
         and max_tries != attempt.max_tries
     )
     if resubmit and cleared:
-        # The next generation knows nothing of this one: those workers' next tries would repeat their people.
-        if found.shared():
+        # The next generation knows nothing of this one: the next tries of those tasks would repeat their recipients.
+        if found.has_other_senders():
             raise LedgerRefusedError(
                 "on_clear='resubmit' would start the campaign anew for all recipients, and other tasks or runs with "
                 "this campaign_key have sent to recipients of their own: their next try would contact these again. "
@@ -79,7 +79,7 @@ def opening_of(
     if not changed:
         return Opening(found.generation)
     doubts = found.in_doubt()
-    reached = found.reached()
+    reached = found.has_reached_recipients()
     if not reached and set(doubts) <= set(not_executed):
         return Opening(found.generation, changed, doubts)
     words = json.dumps(dict.fromkeys(doubts[:_SHOWN], "not_executed"))

@@ -143,7 +143,7 @@ class UnsureWrite:
         """Write them; raises as :meth:`Ledger.write` does. After a failure, call it again with the same intents."""
         there: set[str] = set()
         if intents and self._unsure:
-            # Else its own rows would look like another worker's.
+            # Else its own rows would look like another task instance's.
             there = self._ledger.holds(self._unsure)
         known = {biz_id for each in intents if each.task_unique_code in there for biz_id in each.biz_ids}
         self._unsure = intents
@@ -169,11 +169,11 @@ class _PatientLedger:
     def close(self) -> None:
         self.ledger.close()
 
-    def past(self) -> Iterator[RecordedRequest]:
+    def history(self) -> Iterator[RecordedRequest]:
         # From the start again: of a request that comes twice the later state counts.
         while True:
             try:
-                yield from self.ledger.past()
+                yield from self.ledger.history()
             except LedgerError as error:
                 self._patience.failed(error)
             else:

@@ -2,7 +2,7 @@
 
 For every Airflow, for mapped tasks, for campaigns that outlive a DAG run. The tables are created on first use; they
 hold ids and codes, so they can be queried. One row of ``lingyang_ledger_recipient`` per recipient and generation, by
-its primary key: of two workers that want to send to one person, the database refuses one.
+its primary key: of two workers that want to send to one recipient, the database refuses one.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 def _repeated_after(*errors: type[LedgerError]) -> Callable[[_Method], _Method]:
-    """Run a method again when nothing of it stayed because another worker's transaction was there first."""
+    """Run a method again when nothing of it stayed because another process's transaction was there first."""
 
     def decorate(method: _Method) -> _Method:
         @wraps(method)
@@ -94,8 +94,8 @@ class SqlLedger(Ledger):
         self._conn_id = conn_id
         self._campaign_key = campaign_key
         self._attempt = attempt
-        self._worker = digest(campaign_key, attempt.worker)
-        self._owner = uuid.uuid4().hex
+        self._task_instance = digest(campaign_key, attempt.task_instance_key)
+        self._fencing_token = uuid.uuid4().hex
         self._campaign = ""
         self._generation = 1
         self._plan_id = 0
@@ -107,18 +107,18 @@ class SqlLedger(Ledger):
         self._is_first = False
         """Whether no earlier process of this task instance has claimed it."""
         self.others_may_run = False
-        self.was_refused = False
+        self.found_lost_before = False
 
     @property
     @override
     def handle(self) -> dict[str, Any] | None:
-        """How others can read it: the connection, which campaign of its tables, and who of its workers this is."""
+        """How others can read it: the connection, which campaign of its tables, and which of its task instances."""
         return {
             "ledger_conn_id": self._conn_id,
             "campaign_key": self._campaign_key,
             "plan_id": self._plan_id,
             "generation": self._generation,
-            "worker": self._worker,
+            "worker": self._task_instance,
         }
 
     @_repeated_after(UniqueViolationError, SerializationFailureError)
@@ -127,9 +127,9 @@ class SqlLedger(Ledger):
         create_tables(self._database, self._conn_id, self._options)
         check_keys(self._database, self._conn_id)
         with self._database.transaction() as run:
-            known = run.count(
+            known = run.execute(
                 "UPDATE lingyang_ledger_worker SET owner=?, writes=writes+1, claimed_at=? WHERE worker=?",
-                [self._owner, time.time(), self._worker],
+                [self._fencing_token, time.time(), self._task_instance],
             )
             if not known:
                 # Noted before the commit, whose answer may be lost: the next attempt finds this very row.
@@ -139,9 +139,9 @@ class SqlLedger(Ledger):
                     "worker, campaign_key, owner, knows_past, writes, claimed_at",
                     [
                         (
-                            self._worker,
+                            self._task_instance,
                             self._campaign_key,
-                            self._owner,
+                            self._fencing_token,
                             int(not self._attempt.has_history),
                             1,
                             time.time(),
@@ -149,19 +149,21 @@ class SqlLedger(Ledger):
                     ],
                 )
             ((knows, ended),) = run.rows(
-                "SELECT knows_past, ended FROM lingyang_ledger_worker WHERE worker=?", [self._worker]
+                "SELECT knows_past, ended FROM lingyang_ledger_worker WHERE worker=?", [self._task_instance]
             )
-            run.count("UPDATE lingyang_ledger_worker SET ended=0 WHERE worker=?", [self._worker])
+            run.execute("UPDATE lingyang_ledger_worker SET ended=0 WHERE worker=?", [self._task_instance])
         self.others_may_run = not ended if known else self._attempt.has_history
-        self.was_refused = not knows and not self._is_first
+        self.found_lost_before = not knows and not self._is_first
         self._has_claimed = True
         return bool(knows)
 
     @override
     def mark_history_known(self) -> None:
         with self._database.transaction() as run:
-            self._check_owner(run)
-            run.count("UPDATE lingyang_ledger_worker SET knows_past=1 WHERE worker=?", [self._worker])
+            self._check_fence(run)
+            run.execute(
+                "UPDATE lingyang_ledger_worker SET knows_past=1 WHERE worker=?", [self._task_instance]
+            )
 
     @override
     def has_begun(self, plan_id: int) -> bool:
@@ -169,7 +171,7 @@ class SqlLedger(Ledger):
             # Of any generation: the next one goes on from a Clear of this one.
             ((count,),) = run.rows(
                 "SELECT count(*) FROM lingyang_ledger_request WHERE campaign=? AND worker=?",
-                [digest(self._campaign_key, plan_id), self._worker],
+                [digest(self._campaign_key, plan_id), self._task_instance],
             )
         return bool(count)
 
@@ -206,12 +208,12 @@ class SqlLedger(Ledger):
     def _end_begun(self, begun: Sequence[tuple[str, str, float]]) -> None:
         """Note that fenced processes can send no more; the words about their requests were given before that."""
         with self._database.transaction() as run:
-            self._check_owner(run)
-            for code, owner, _ in begun:
-                run.count(
+            self._check_fence(run)
+            for code, token, _ in begun:
+                run.execute(
                     f"UPDATE lingyang_ledger_request SET open_for=0, intents=intents+1 WHERE {THIS} AND "
                     "task_unique_code=? AND owner=? AND (open_for IS NULL OR open_for>0)",
-                    [*self._this, code, owner],
+                    [*self._this, code, token],
                 )
 
     @_repeated_after(UniqueViolationError, SerializationFailureError)
@@ -220,10 +222,10 @@ class SqlLedger(Ledger):
     ) -> Opening | None:
         """Decide on a generation, and begin with it; return None where others have to be ended first."""
         with self._database.transaction() as run:
-            self._check_owner(run)
+            self._check_fence(run)
             if others_ended:
                 # A process that is about to write has done so before this, or sees the new settings after it.
-                run.count(
+                run.execute(
                     "UPDATE lingyang_ledger_worker SET writes=writes+1 WHERE campaign_key=?",
                     [self._campaign_key],
                 )
@@ -240,13 +242,13 @@ class SqlLedger(Ledger):
                 self.identity_version = found.header.identity_version
                 self._skipped = facts.get(_NUMBERS, {})
                 for some in chunks([key.partition("#")[0] for key in opening.settled]):
-                    run.count(
+                    run.execute(
                         f"UPDATE lingyang_ledger_recipient SET state=? WHERE {THIS} AND state=? AND "
                         f"task_unique_code IN ({marks(some)})",
                         [NOT_EXECUTED, *self._this, IN_DOUBT, *some],
                     )
                 self._set_finished(run, None, None)
-                run.count(
+                run.execute(
                     f"UPDATE lingyang_ledger_campaign SET host=?, app_key=?, key_fingerprint=? WHERE {THIS}",
                     [header.host, header.app_key, header.key_fingerprint, *self._this],
                 )
@@ -303,9 +305,10 @@ class SqlLedger(Ledger):
         return [
             settle_key(code, number)
             for code, number in run.rows(
-                "SELECT task_unique_code, intents FROM lingyang_ledger_request sent WHERE campaign=? AND generation=? "
-                f"AND EXISTS (SELECT 1 FROM lingyang_ledger_recipient person WHERE {SAME_REQUEST} AND "
-                "person.state=?) ORDER BY written_at, task_unique_code",
+                "SELECT task_unique_code, intents FROM lingyang_ledger_request request "
+                "WHERE campaign=? AND generation=? AND "
+                f"EXISTS (SELECT 1 FROM lingyang_ledger_recipient recipient WHERE {SAME_REQUEST} AND "
+                "recipient.state=?) ORDER BY written_at, task_unique_code",
                 [self._campaign, generation, IN_DOUBT],
             )
         ]
@@ -316,10 +319,10 @@ class SqlLedger(Ledger):
     ) -> Sequence[tuple[str, str, float]]:
         """Fence the processes that have sent with the settings before: their next requests would go there, too.
 
-        :return: requests in doubt that they may still send: the code, the owner, and for how many seconds.
+        :return: requests in doubt that they may still send: the code, the fencing token, and for how many seconds.
         """
         with self._database.transaction() as run:
-            self._check_owner(run)
+            self._check_fence(run)
             self._hold(run)
             found, _ = self._latest(run)
             opening = opening_of(found, header, self._attempt, resubmit=False, not_executed=not_executed)
@@ -327,35 +330,36 @@ class SqlLedger(Ledger):
                 # Another task has come here first, and may send with the new ones already.
                 return ()
             self._generation = opening.generation
-            run.count(
+            run.execute(
                 "UPDATE lingyang_ledger_worker SET owner=? WHERE worker<>? AND owner IN "
                 f"(SELECT owner FROM lingyang_ledger_request WHERE {THIS})",
-                ["", self._worker, *self._this],
+                ["", self._task_instance, *self._this],
             )
         with self._database.transaction() as run:
             begun = run.rows(
-                "SELECT task_unique_code, owner, open_for FROM lingyang_ledger_request sent "
+                "SELECT task_unique_code, owner, open_for FROM lingyang_ledger_request request "
                 f"WHERE {THIS} AND (worker<>? OR intents>?) AND (open_for IS NULL OR open_for>0) AND "
-                f"EXISTS (SELECT 1 FROM lingyang_ledger_recipient person WHERE {SAME_REQUEST} AND person.state=?)",
-                [*self._this, self._worker, 0 if self.others_may_run else 1, IN_DOUBT],
+                f"EXISTS (SELECT 1 FROM lingyang_ledger_recipient recipient WHERE {SAME_REQUEST} AND "
+                "recipient.state=?)",
+                [*self._this, self._task_instance, 0 if self.others_may_run else 1, IN_DOUBT],
             )
-        return [(code, owner, OPEN_FOR if seconds is None else seconds) for code, owner, seconds in begun]
+        return [(code, token, OPEN_FOR if seconds is None else seconds) for code, token, seconds in begun]
 
     def _shared(self, run: Transaction, generation: int) -> bool:
         ((count,),) = run.rows(
             "SELECT count(*) FROM lingyang_ledger_request WHERE campaign=? AND generation=? AND worker<>?",
-            [self._campaign, generation, self._worker],
+            [self._campaign, generation, self._task_instance],
         )
         return bool(count)
 
     def _hold(self, run: Transaction) -> None:
-        """Let no other worker begin with a generation, or end it, until the transaction ends."""
-        run.count(
+        """Let no other task instance begin with a generation, or end it, until the transaction ends."""
+        run.execute(
             "UPDATE lingyang_ledger_campaign SET opened_at=opened_at WHERE campaign=?", [self._campaign]
         )
 
     @override
-    def past(self) -> Iterator[RecordedRequest]:
+    def history(self) -> Iterator[RecordedRequest]:
         with self._database.transaction() as run:
             requests = run.rows(
                 "SELECT task_unique_code, batch_num, struct_digest, written_at, worker, intents, open_for "
@@ -372,7 +376,7 @@ class SqlLedger(Ledger):
                 )
             for code, state, recipient, biz_id in found:
                 states.setdefault(code, {}).setdefault(state, []).append((recipient, biz_id))
-            for code, batch_num, struct_digest, written_at, worker, number, open_for in some:
+            for code, batch_num, struct_digest, written_at, sender, number, open_for in some:
                 ids = states.get(code, {})
                 if number > 1 or IN_DOUBT in ids:
                     self._numbers[code] = number
@@ -385,10 +389,10 @@ class SqlLedger(Ledger):
                     rejected=_keys(ids.get(REJECTED, ())),
                     not_executed=_keys(ids.get(NOT_EXECUTED, ())),
                     in_doubt=[self._unchanged(*pair) for pair in ids.get(IN_DOUBT, ())],
-                    is_own=worker == self._worker,
-                    # A task that sends another one's request again does not become its worker.
+                    is_own=sender == self._task_instance,
+                    # A task that sends another one's request again does not become its sender.
                     others_may_send=open_for != 0
-                    and (self.others_may_run or worker != self._worker or number > 1),
+                    and (self.others_may_run or sender != self._task_instance or number > 1),
                     number=number,
                     open_for=OPEN_FOR if open_for is None else open_for,
                 )
@@ -399,16 +403,16 @@ class SqlLedger(Ledger):
         if not outcomes and not intents:
             return
         with self._database.transaction() as run:
-            is_owner = self._is_owner(run)
-            if is_owner and intents:
+            has_token = self._has_token(run)
+            if has_token and intents:
                 self._check_generation(run)
             rows = self._rows(run)
-            left = [rows.write_outcome(outcome, is_owner=is_owner) for outcome in outcomes]
+            left = [rows.write_outcome(outcome, has_token=has_token) for outcome in outcomes]
             unwritten = [outcome for outcome in left if outcome is not None]
-            if is_owner and not unwritten:
+            if has_token and not unwritten:
                 # Before the commit, whose answer may be lost.
                 self._numbers |= rows.write_intents(intents)
-        if not is_owner:
+        if not has_token:
             raise self._replaced(unwritten)
         if unwritten:
             raise self._taken_over(unwritten[0].task_unique_code, unwritten)
@@ -426,11 +430,11 @@ class SqlLedger(Ledger):
         )
         with self._database.transaction() as run:
             # Waits for a commit of this process that is still under way on a connection which broke.
-            self._check_owner(run)
+            self._check_fence(run)
             for some in chunks([intent.task_unique_code for intent in intents]):
                 found = run.rows(
                     f"{sql} AND request.task_unique_code IN ({marks(some)}) GROUP BY request.task_unique_code",
-                    [*self._this, self._owner, IN_DOUBT, *some],
+                    [*self._this, self._fencing_token, IN_DOUBT, *some],
                 )
                 there.update((code, count) for code, count in found)
         return {
@@ -443,7 +447,7 @@ class SqlLedger(Ledger):
     @override
     def renew(self, intents: Sequence[Intent]) -> None:
         with self._database.transaction() as run:
-            self._check_owner(run)
+            self._check_fence(run)
             for intent in intents:
                 if not self._rows(run).owns(intent.task_unique_code):
                     raise self._taken_over(intent.task_unique_code)
@@ -452,16 +456,16 @@ class SqlLedger(Ledger):
     @override
     def take_over(self, task_unique_codes: Sequence[str]) -> None:
         with self._database.transaction() as run:
-            self._check_owner(run)
+            self._check_fence(run)
             for code in task_unique_codes:
                 known = self._numbers.get(code)
                 # Only the intent that this try has read of: a word or a look-up about it says nothing of a later one.
                 same = "" if known is None else " AND intents=?"
-                taken = run.count(
-                    # Not its worker, which sent it: its recipients stay that worker's.
+                taken = run.execute(
+                    # Not who sent it first: its recipients stay that task instance's.
                     "UPDATE lingyang_ledger_request SET owner=?, writes=writes+1 "
                     f"WHERE {THIS} AND task_unique_code=?{same}",
-                    [self._owner, *self._this, code, *([] if known is None else [known])],
+                    [self._fencing_token, *self._this, code, *([] if known is None else [known])],
                 )
                 if known is not None and not taken:
                     raise LedgerFencedError(
@@ -473,14 +477,14 @@ class SqlLedger(Ledger):
     def end_others(self, task_unique_codes: Collection[str], too_early: Collection[str] = ()) -> None:
         numbers = self._numbers.copy()
         with self._database.transaction() as run:
-            self._check_owner(run)
+            self._check_fence(run)
             for code in task_unique_codes:
                 number = self.number(code) + (code in too_early)
                 # Not one that another task has taken over meanwhile: that one may send it again.
-                if run.count(
+                if run.execute(
                     f"UPDATE lingyang_ledger_request SET open_for=0, intents=? WHERE {THIS} AND owner=? AND "
                     "task_unique_code=?",
-                    [number, *self._this, self._owner, code],
+                    [number, *self._this, self._fencing_token, code],
                 ):
                     numbers[code] = number
         self._numbers = numbers
@@ -509,13 +513,13 @@ class SqlLedger(Ledger):
     @_repeated_after(SerializationFailureError)
     def _change_fact(self, name: str, change: Callable[[Any], Any]) -> Any:
         with self._database.transaction() as run:
-            self._check_owner(run)
-            # Other workers note facts of their own in the same row.
+            self._check_fence(run)
+            # Other task instances note facts of their own in the same row.
             self._hold(run)
             facts = self._read_facts(run)
             value = change(facts.get(name))
             text = json.dumps(with_fact(facts, name, value))
-            run.count(f"UPDATE lingyang_ledger_campaign SET facts=? WHERE {THIS}", [text, *self._this])
+            run.execute(f"UPDATE lingyang_ledger_campaign SET facts=? WHERE {THIS}", [text, *self._this])
         return value
 
     def _read_facts(self, run: Transaction) -> dict[str, Any]:
@@ -526,8 +530,8 @@ class SqlLedger(Ledger):
     @override
     def finish(self) -> None:
         with self._database.transaction() as run:
-            self._check_owner(run)
-            self._set_finished(run, self._attempt.worker, self._attempt.max_tries)
+            self._check_fence(run)
+            self._set_finished(run, self._attempt.task_instance_key, self._attempt.max_tries)
 
     @override
     def release(self) -> None:
@@ -535,9 +539,9 @@ class SqlLedger(Ledger):
             # What was before this process, nothing has ended.
             return
         with self._database.transaction() as run:
-            run.count(
+            run.execute(
                 "UPDATE lingyang_ledger_worker SET ended=1 WHERE worker=? AND owner=?",
-                [self._worker, self._owner],
+                [self._task_instance, self._fencing_token],
             )
 
     @override
@@ -546,7 +550,7 @@ class SqlLedger(Ledger):
         self._database.close()
 
     def _rows(self, run: Transaction) -> RequestRows:
-        return RequestRows(run, self._this, self._worker, self._owner, self._skipped)
+        return RequestRows(run, self._this, self._task_instance, self._fencing_token, self._skipped)
 
     @property
     def _this(self) -> tuple[str, int]:
@@ -560,23 +564,23 @@ class SqlLedger(Ledger):
             )
         return biz_id
 
-    def _set_finished(self, run: Transaction, worker: str | None, max_tries: int | None) -> None:
-        run.count(
+    def _set_finished(self, run: Transaction, task_instance: str | None, max_tries: int | None) -> None:
+        run.execute(
             f"UPDATE lingyang_ledger_campaign SET finished_by=?, finished_max_tries=? WHERE {THIS}",
-            [worker, max_tries, *self._this],
+            [task_instance, max_tries, *self._this],
         )
 
-    def _is_owner(self, run: Transaction) -> bool:
+    def _has_token(self, run: Transaction) -> bool:
         # First in each transaction, and a write: it holds the row against a taker-over until the transaction ends.
         return bool(
-            run.count(
+            run.execute(
                 "UPDATE lingyang_ledger_worker SET writes=writes+1 WHERE worker=? AND owner=?",
-                [self._worker, self._owner],
+                [self._task_instance, self._fencing_token],
             )
         )
 
-    def _check_owner(self, run: Transaction) -> None:
-        if not self._is_owner(run):
+    def _check_fence(self, run: Transaction) -> None:
+        if not self._has_token(run):
             raise self._replaced()
 
     def _replaced(self, unwritten: Sequence[Outcome] | None = None) -> LedgerFencedError:
@@ -587,7 +591,7 @@ class SqlLedger(Ledger):
 
     def _check_generation(self, run: Transaction) -> None:
         if not self._has_written:
-            # Against a generation that begins at the same moment. Settings change behind this worker's own row.
+            # Against a generation that begins at the same moment. Settings change behind this task instance's own row.
             self._hold(run)
         rows = run.rows(
             "SELECT generation, host, app_key, key_fingerprint FROM lingyang_ledger_campaign WHERE campaign=? "

@@ -17,37 +17,42 @@ class RequestRows:
 
     :param run: the transaction.
     :param this: the campaign and its generation.
-    :param worker: the task instance.
-    :param owner: this process.
+    :param task_instance: the key of this one.
+    :param fencing_token: of this process.
     :param skipped: code → the highest number that no intent to come may get.
     """
 
     def __init__(
-        self, run: Transaction, this: tuple[str, int], worker: str, owner: str, skipped: Mapping[str, int]
+        self,
+        run: Transaction,
+        this: tuple[str, int],
+        task_instance: str,
+        fencing_token: str,
+        skipped: Mapping[str, int],
     ) -> None:
         self._run = run
         self._this = this
-        self._worker = worker
-        self._owner = owner
+        self._task_instance = task_instance
+        self._fencing_token = fencing_token
         self._skipped = skipped
 
     def owns(self, code: str) -> bool:
         """Return whether a request is this process's, and keep it so until the transaction ends."""
         return bool(
-            self._run.count(
+            self._run.execute(
                 f"UPDATE lingyang_ledger_request SET writes=writes+1 WHERE {THIS} AND task_unique_code=? AND owner=?",
-                [*self._this, code, self._owner],
+                [*self._this, code, self._fencing_token],
             )
         )
 
-    def write_outcome(self, outcome: Outcome, *, is_owner: bool) -> Outcome | None:
+    def write_outcome(self, outcome: Outcome, *, has_token: bool) -> Outcome | None:
         """Write the outcome of a request; of one that was taken over, its accepted recipients and nothing else.
 
-        :param is_owner: whether no other process has taken this one's whole part over.
+        :param has_token: whether no other process has taken this one's whole part over.
         :return: what is not written, of one that was taken over.
         """
         code = outcome.task_unique_code
-        if not (is_owner and self.owns(code)):
+        if not (has_token and self.owns(code)):
             missing = self._accept_anywhere(outcome.accepted)
             # Else its intent was never written, so there is nothing to take back; or its doubts are another's.
             known = outcome.accepted or outcome.rejected or outcome.in_doubt
@@ -56,7 +61,7 @@ class RequestRows:
         self._accept(outcome.accepted, of_code, [code])
         for state, biz_ids in ((REJECTED, outcome.rejected), (NOT_EXECUTED, outcome.not_executed)):
             for some in chunks([recipient_hash(biz_id).hex() for biz_id in biz_ids]):
-                self._run.count(
+                self._run.execute(
                     f"UPDATE lingyang_ledger_recipient SET state=? {of_code} ({marks(some)}) AND state=?",
                     [state, *self._this, code, *some, IN_DOUBT],
                 )
@@ -70,7 +75,7 @@ class RequestRows:
             task_id = (
                 f"CASE recipient {'WHEN ? THEN ? ' * len(known)}ELSE task_id END" if known else "task_id"
             )
-            self._run.count(
+            self._run.execute(
                 # Whatever another task has made of them: who was accepted is never free again.
                 f"UPDATE lingyang_ledger_recipient SET state=?, task_id={task_id} {where} ({marks(keys)})",
                 [ACCEPTED, *chain.from_iterable(known), *self._this, *found, *keys],
@@ -101,7 +106,7 @@ class RequestRows:
         for intent in intents:
             code = intent.task_unique_code
             keys = [recipient_hash(biz_id).hex() for biz_id in intent.biz_ids]
-            worker, number = self._free(code, keys) if intent.again else (self._worker, 0)
+            task_instance, number = self._free(code, keys) if intent.again else (self._task_instance, 0)
             number = max(number, self._skipped.get(code, 0)) + 1
             if number > 1:
                 numbers[code] = number
@@ -112,8 +117,8 @@ class RequestRows:
                     intent.batch_num,
                     intent.struct_digest,
                     intent.written_at,
-                    worker,
-                    self._owner,
+                    task_instance,
+                    self._fencing_token,
                     1,
                     number,
                     intent.open_for,
@@ -142,12 +147,12 @@ class RequestRows:
         :return: whose request it is, and how many intents the code has had.
         """
         # A write first: what is read next is then no older than it, in every database.
-        self._run.count(
+        self._run.execute(
             f"UPDATE lingyang_ledger_request SET writes=writes+1 WHERE {THIS} AND task_unique_code=?",
             [*self._this, code],
         )
         for some in chunks(keys):
-            self._run.count(
+            self._run.execute(
                 f"DELETE FROM lingyang_ledger_recipient WHERE {THIS} AND state=? AND recipient IN ({marks(some)})",
                 [*self._this, NOT_EXECUTED, *some],
             )
@@ -155,9 +160,9 @@ class RequestRows:
             f"SELECT worker, owner, intents FROM lingyang_ledger_request WHERE {THIS} AND task_unique_code=?",
             [*self._this, code],
         )
-        worker, owner, number = before[0] if before else (self._worker, None, 0)
-        if owner == self._owner:
-            self._run.count(
+        task_instance, token, number = before[0] if before else (self._task_instance, None, 0)
+        if token == self._fencing_token:
+            self._run.execute(
                 f"DELETE FROM lingyang_ledger_recipient WHERE {THIS} AND state=? AND task_unique_code=?",
                 [*self._this, IN_DOUBT, code],
             )
@@ -166,8 +171,8 @@ class RequestRows:
             [*self._this, code],
         )
         if not left:
-            self._run.count(
+            self._run.execute(
                 f"DELETE FROM lingyang_ledger_request WHERE {THIS} AND task_unique_code=?",
                 [*self._this, code],
             )
-        return (worker if owner == self._owner else self._worker), number
+        return (task_instance if token == self._fencing_token else self._task_instance), number

@@ -11,6 +11,8 @@ from airflow_provider_lingyang.errors import LedgerError, LedgerRefusedError
 from airflow_provider_lingyang.identity import digest
 from airflow_provider_lingyang.storage.database import Database, UniqueViolationError
 
+# A `worker` is a task instance, an `owner` the fencing token of a process, and `knows_past` tells whether the task
+# instance's history is known: the columns keep the names under which earlier versions read and write them.
 TABLES = {
     "lingyang_ledger_worker": """
         worker VARCHAR(32) NOT NULL,
@@ -69,15 +71,15 @@ _ENFORCES_KEYS: set[str] = set()
 """Connections of which this process knows that."""
 THIS = "campaign=? AND generation=?"
 SAME_REQUEST = (
-    "person.campaign=sent.campaign AND person.generation=sent.generation AND "
-    "person.task_unique_code=sent.task_unique_code"
+    "recipient.campaign=request.campaign AND recipient.generation=request.generation AND "
+    "recipient.task_unique_code=request.task_unique_code"
 )
 
 
 def check_keys(database: Database, conn_id: str) -> None:
     """Find out, once in a process, whether the database refuses a key that is there already.
 
-    :raises LedgerRefusedError: it takes keys and does not enforce them: two workers could have one recipient.
+    :raises LedgerRefusedError: it takes keys and does not enforce them: two tasks could have one recipient.
     """
     if conn_id in _ENFORCES_KEYS:
         return
@@ -92,7 +94,7 @@ def check_keys(database: Database, conn_id: str) -> None:
         raise LedgerRefusedError(
             f"the ledger's database (connection {conn_id!r}) took one primary key twice: it does not "
             "enforce keys (Snowflake, Redshift and BigQuery do not), or its tables lost theirs, so it cannot "
-            "decide between two workers. Keep the ledger in PostgreSQL, MySQL, MariaDB or another database "
+            "decide between two tasks. Keep the ledger in PostgreSQL, MySQL, MariaDB or another database "
             "that does"
         )
     _ENFORCES_KEYS.add(conn_id)
@@ -111,9 +113,9 @@ def create_tables(database: Database, conn_id: str, options: str) -> None:
             continue
         try:
             with database.transaction() as run:
-                run.count(f"CREATE TABLE {table} ({columns}){options}", [])
+                run.execute(f"CREATE TABLE {table} ({columns}){options}", [])
         except LedgerError as error:
-            # Two workers may create it at the same time.
+            # Two processes may create it at the same time.
             if not database.has(table):
                 raise LedgerError(f"the ledger's table {table} cannot be read or created: {error}") from error
 
@@ -131,25 +133,25 @@ def _check_columns(conn_id: str, table: str, columns: str, found: Sequence[str])
         )
 
 
-def accepted_people(handle: Mapping[str, Any], placeholder: str, *, of_worker: bool) -> tuple[str, list[Any]]:
+def accepted_recipients(
+    handle: Mapping[str, Any], placeholder: str, *, of_task_instance: bool
+) -> tuple[str, list[Any]]:
     """Return the query, with its parameters, for ``biz_id`` and ``task_id`` of a campaign's accepted recipients.
 
     :param handle: see :attr:`~airflow_provider_lingyang.ledger.sql.SqlLedger.handle`.
     :param placeholder: the database driver's mark for a parameter.
-    :param of_worker: only recipients of the handle's worker, such as one instance of a mapped task.
+    :param of_task_instance: only recipients of the handle's task instance, such as one of a mapped task.
     """
     sql = (
-        "SELECT person.biz_id, person.task_id FROM lingyang_ledger_recipient person WHERE person.campaign=? AND "
-        "person.generation=? AND person.state=?"
+        "SELECT recipient.biz_id, recipient.task_id FROM lingyang_ledger_recipient recipient "
+        "WHERE recipient.campaign=? AND recipient.generation=? AND recipient.state=?"
     )
     parameters = [
         digest(handle["campaign_key"], handle["plan_id"]),
         handle["generation"],
         ACCEPTED,
     ]
-    if of_worker:
-        sql += (
-            f" AND EXISTS (SELECT 1 FROM lingyang_ledger_request sent WHERE {SAME_REQUEST} AND sent.worker=?)"
-        )
+    if of_task_instance:
+        sql += f" AND EXISTS (SELECT 1 FROM lingyang_ledger_request request WHERE {SAME_REQUEST} AND request.worker=?)"
         parameters.append(handle["worker"])
     return sql.replace("?", placeholder), parameters

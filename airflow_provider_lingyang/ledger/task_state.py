@@ -203,7 +203,7 @@ class TaskStateLedger(Ledger):
         self._number, self._unsure, self._open, self._numbers = 0, 0, {}, {}
         if opening.settled:
             # Before the header: a look-up with the new settings proves nothing about what the old ones sent.
-            latest = {request.task_unique_code: request for request in self.past()}
+            latest = {request.task_unique_code: request for request in self.history()}
             doubts = [request for request in latest.values() if request.in_doubt]
             if self.others_may_run:
                 wait(WRITTEN_WITHIN + max(each.open_for for each in doubts))
@@ -218,7 +218,7 @@ class TaskStateLedger(Ledger):
         return opening
 
     @override
-    def past(self) -> Iterator[RecordedRequest]:
+    def history(self) -> Iterator[RecordedRequest]:
         number = 1
         for segment in self._stored(self._opened["generation"]):
             number += 1
@@ -288,7 +288,7 @@ class TaskStateLedger(Ledger):
         """Find out what the store holds where that is not known: before the first write, and after one that failed."""
         if not self._number:
             # Never over what an earlier try has written.
-            for _ in self.past():
+            for _ in self.history():
                 pass
         if not self._unsure:
             return
@@ -346,7 +346,7 @@ class TaskStateLedger(Ledger):
 
     @override
     def finish(self) -> None:
-        finished = [self._attempt.worker, self._attempt.max_tries]
+        finished = [self._attempt.task_instance_key, self._attempt.max_tries]
         self._set(self._campaign, {**self._opened, "finished": finished})
         if self._tombstone is not None:
             self._tombstone.finish()

@@ -3,7 +3,7 @@
 From Airflow 3.4 on, Clear discards a task's own state, and the ledger with it, unless *Keep task state and resume* is
 ticked. The state of an asset survives. Keys there::
 
-    lingyang/begun/WORKER    of one task instance: its run, since when and with what it may have sent, when it finished
+    lingyang/begun/KEY       of one task instance: its run, since when and with what it may have sent, when it finished
     lingyang/begun           task instances that finished, and when: their notes are deleted 30 days later
 
 The note is written before the first intent. Where there is one, something may have been sent. Where there is none,
@@ -61,7 +61,7 @@ class Tombstone:
         self._stores = stores
         self._attempt = attempt
         self._now = now
-        self._key = _key(attempt.worker)
+        self._key = _key(attempt.task_instance_key)
 
     @classmethod
     def of(cls, context: Context, attempt: Attempt) -> Self | None:
@@ -108,11 +108,11 @@ class Tombstone:
                 store.set(self._key, self._note(note["since"], now.isoformat(), note.get("settings")))
                 # Of two campaigns that finish at the same moment one may lose its entry. Its note then stays.
                 finished = dict(store.get(_FINISHED) or {})
-                for worker, at in list(finished.items()):
+                for task_instance, at in list(finished.items()):
                     if now - datetime.fromtimestamp(at, UTC) > KEPT:
-                        _delete(store, worker, now)
-                        del finished[worker]
-                store.set(_FINISHED, finished | {self._attempt.worker: int(now.timestamp())})
+                        _delete(store, task_instance, now)
+                        del finished[task_instance]
+                store.set(_FINISHED, finished | {self._attempt.task_instance_key: int(now.timestamp())})
 
     def _note(self, since: str, finished: str | None, settings: str | None) -> dict[str, str | None]:
         attempt = self._attempt
@@ -120,15 +120,15 @@ class Tombstone:
         return {**names, "since": since, "finished": finished, "settings": settings}
 
 
-def _key(worker: str) -> str:
-    return f"{_FINISHED}/{worker}"
+def _key(task_instance: str) -> str:
+    return f"{_FINISHED}/{task_instance}"
 
 
-def _delete(store: AssetStateStore, worker: str, now: datetime) -> None:
+def _delete(store: AssetStateStore, task_instance: str, now: datetime) -> None:
     """Delete a note, unless its task instance has begun again, or finished again later."""
-    note = store.get(_key(worker))
+    note = store.get(_key(task_instance))
     if note and note["finished"] and now - datetime.fromisoformat(note["finished"]) > KEPT:
-        store.delete(_key(worker))
+        store.delete(_key(task_instance))
 
 
 @contextmanager

@@ -117,6 +117,6 @@ def lost_ledger(conn_id: str | None, ledger: Ledger, attempt: Attempt, campaign_
         cause=cause,
         next_time=next_time,
         # What was sent before a deferral of this very try is not what the word was about.
-        settled_by_next_try=ledger.was_refused and not attempt.resumed,
+        settled_by_next_try=ledger.found_lost_before and not attempt.resumed,
         begun_at=ledger.begun_at,
     )

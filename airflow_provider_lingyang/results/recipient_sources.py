@@ -19,7 +19,7 @@ from pydantic import Strict, StringConstraints, TypeAdapter, ValidationError
 from airflow_provider_lingyang.config.arguments import ArgumentError, is_listing
 from airflow_provider_lingyang.gateway.field_types import Text
 from airflow_provider_lingyang.identity import recipient_hash
-from airflow_provider_lingyang.ledger.sql_tables import accepted_people
+from airflow_provider_lingyang.ledger.sql_tables import accepted_recipients
 from airflow_provider_lingyang.results.recipient_store import PAGE, RecipientStore
 from airflow_provider_lingyang.storage.query import QueryError, sql_hook, stream_rows
 
@@ -131,7 +131,7 @@ def _sources(manifest: Mapping[str, Any], read_xcom: ReadXCom) -> Iterator[tuple
         return
     ledger, query = manifest.get("ledger"), read_xcom(where, "biz_ids_query")
     if ledger is not None:
-        yield "this task's part of the ledger", _of_ledger(ledger, of_worker=True)
+        yield "this task's part of the ledger", _of_ledger(ledger, of_task_instance=True)
         yield "the ledger", _of_ledger(ledger)
     if query is None:
         return
@@ -145,14 +145,14 @@ def _sources(manifest: Mapping[str, Any], read_xcom: ReadXCom) -> Iterator[tuple
 
 
 def _of_ledger(
-    ledger: Mapping[str, Any], *, of_worker: bool = False, among: Sequence[str] | None = None
+    ledger: Mapping[str, Any], *, of_task_instance: bool = False, among: Sequence[str] | None = None
 ) -> _Recipients:
     conn_id = ledger["ledger_conn_id"]
     placeholder = sql_hook(conn_id).placeholder
-    sql, parameters = accepted_people(ledger, placeholder, of_worker=of_worker)
+    sql, parameters = accepted_recipients(ledger, placeholder, of_task_instance=of_task_instance)
     if among is not None:
         # By the table's key: biz_id has no index, and its comparison may ignore case.
-        sql += f" AND person.recipient IN ({','.join([placeholder] * len(among))})"
+        sql += f" AND recipient.recipient IN ({','.join([placeholder] * len(among))})"
         parameters += [recipient_hash(biz_id).hex() for biz_id in among]
     with stream_rows(conn_id, sql, parameters) as (_, rows):
         yield from ((str(biz_id), platform_task_id) for biz_id, platform_task_id in rows)

@@ -290,7 +290,7 @@ class ResultsTable:
         )
         try:
             with self._database.transaction() as run:
-                run.count(sql, [])
+                run.execute(sql, [])
         except UnreachableError:
             raise
         except LedgerError as error:

@@ -48,7 +48,7 @@ class Transaction:
         self._cursor = cursor
         self._placeholder = placeholder
 
-    def count(self, sql: str, parameters: Sequence[Any]) -> int:
+    def execute(self, sql: str, parameters: Sequence[Any]) -> int:
         """Return how many rows a statement touched."""
         self._cursor.execute(sql.replace("?", self._placeholder), tuple(parameters))
         return int(self._cursor.rowcount)
@@ -76,7 +76,7 @@ class Transaction:
             return
         for some in chunks(rows, max(1, min(_ROWS, _PARAMETERS // len(rows[0])))):
             values = ",".join(f"({marks(row)})" for row in some)
-            self.count(f"INSERT INTO {table} ({columns}) VALUES {values}", list(chain.from_iterable(some)))
+            self.execute(f"INSERT INTO {table} ({columns}) VALUES {values}", list(chain.from_iterable(some)))
 
 
 class Database:

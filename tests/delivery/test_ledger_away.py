@@ -433,7 +433,7 @@ class Flaky(Ledger):
     def open(self, *args: Any, **how: Any) -> int:
         return int(self._call(7))
 
-    def past(self) -> Any:
+    def history(self) -> Any:
         yield RecordedRequest("one", None, "", 0.0)
         yield self._call(RecordedRequest("two", None, "", 0.0))
 
@@ -449,7 +449,7 @@ class Flaky(Ledger):
     [
         (lambda ledger: ledger.claim(), True),
         (lambda ledger: ledger.open(None), 7),
-        (lambda ledger: {each.task_unique_code for each in ledger.past()}, {"one", "two"}),
+        (lambda ledger: {each.task_unique_code for each in ledger.history()}, {"one", "two"}),
         (lambda ledger: ledger.take_over(["code"]), None),
         (lambda ledger: ledger.finish(), None),
     ],

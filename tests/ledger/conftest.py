@@ -59,7 +59,7 @@ class Ledgers:
         ledger = self.new(**changes)
         ledger.claim()
         ledger.open(header or self.header(plan_id=plan_id, app_secret=app_secret), resubmit=resubmit)
-        list(ledger.past())
+        list(ledger.history())
         return ledger
 
     def next_try(self, **changes: Any) -> Any:
@@ -77,7 +77,7 @@ class Ledgers:
     def states(self, ledger: Ledger, biz_ids: Iterable[str]) -> str:
         """One letter each: accepted, rejected, not executed, in doubt or - for unknown; read as the spool reads it."""
         found: dict[bytes, str] = {}
-        for request in ledger.past():
+        for request in ledger.history():
             found |= dict.fromkeys(request.accepted, "a") | dict.fromkeys(request.rejected, "r")
             found |= dict.fromkeys(request.not_executed, "n") | {
                 recipient_hash(biz_id): "d" for biz_id in request.in_doubt
@@ -90,7 +90,7 @@ class Ledgers:
 
 
 class Store:
-    """Airflow's task state store in small: JSON in, JSON out, and fenced when it is told so."""
+    """Airflow's task state store in small: JSON in, JSON out, and fenced on demand."""
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}

@@ -14,15 +14,15 @@ from tests.ledger.conftest import no_wait
 
 
 def test_a_request_comes_back_as_it_was_written(ledgers: Any) -> None:
-    people = [f"客户-{n}" for n in (3, 1, 2)]
+    biz_ids = [f"客户-{n}" for n in (3, 1, 2)]
     first = ledgers.start()
-    first.write([], [ledgers.intent("code", people, written_at=1700000000.123456)])
-    (request,) = ledgers.next_try().past()
+    first.write([], [ledgers.intent("code", biz_ids, written_at=1700000000.123456)])
+    (request,) = ledgers.next_try().history()
     assert request.task_unique_code == "code"
     assert request.batch_num == "7"
     assert request.struct_digest == "codecode"
     assert request.written_at == 1700000000.123456
-    assert list(request.in_doubt) == people
+    assert list(request.in_doubt) == biz_ids
     assert request.is_own
     assert not (request.accepted or request.rejected or request.not_executed)
 
@@ -30,17 +30,17 @@ def test_a_request_comes_back_as_it_was_written(ledgers: Any) -> None:
 def test_a_request_without_batch_num_has_none_later_either(ledgers: Any) -> None:
     first = ledgers.start()
     first.write([], [replace(ledgers.intent("code", ["a"]), batch_num=None)])
-    assert [request.batch_num for request in ledgers.next_try().past()] == [None]
+    assert [request.batch_num for request in ledgers.next_try().history()] == [None]
 
 
 def test_ids_that_look_alike_are_different_recipients(ledgers: Any) -> None:
-    people = ["a1", "A1", "a1 ", " a1", "á1", "ａ1", "客户", "客戶", "😀", "😁", "'; --", "?%s"]
-    ledgers.start().write([], [ledgers.intent("code", people)])
+    biz_ids = ["a1", "A1", "a1 ", " a1", "á1", "ａ1", "客户", "客戶", "😀", "😁", "'; --", "?%s"]
+    ledgers.start().write([], [ledgers.intent("code", biz_ids)])
     second = ledgers.next_try()
-    assert [list(request.in_doubt) for request in second.past()] == [people]
+    assert [list(request.in_doubt) for request in second.history()] == [biz_ids]
     second.take_over(["code"])
     second.write([Outcome("code", {"A1": None}, ["客戶"], ["a1 "], [])], [])
-    assert ledgers.states(second, people) == "dandddd" + "rdddd"
+    assert ledgers.states(second, biz_ids) == "dandddd" + "rdddd"
 
 
 def test_outcomes_settle_a_request_part_by_part(ledgers: Any) -> None:
@@ -49,7 +49,7 @@ def test_outcomes_settle_a_request_part_by_part(ledgers: Any) -> None:
     first.write([Outcome("code", {"a": 9223372036854775807}, ["b"], ["c"], ["d", "e"])], [])
     second = ledgers.next_try()
     assert ledgers.states(second, "abcde") == "arndd"
-    (request,) = list(second.past())[-1:]
+    (request,) = list(second.history())[-1:]
     assert (request.batch_num, request.struct_digest, request.written_at) == ("7", "codecode", 1.5)
     assert list(request.in_doubt) == ["d", "e"]
     second.take_over(["code"])
@@ -71,22 +71,22 @@ def test_a_renewed_intent_is_as_old_as_it_was(ledgers: Any) -> None:
     intent = ledgers.intent("code", "ab", written_at=1)
     ledger.write([], [intent])
     ledger.renew([intent])
-    (request,) = ledgers.next_try().past()
+    (request,) = ledgers.next_try().history()
     assert request.written_at == 1
     assert list(request.in_doubt) == ["a", "b"]
 
 
 @pytest.mark.parametrize("code", ["code", "other"])
-def test_whoever_was_not_executed_may_be_sent_to_again(ledgers: Any, code: str) -> None:
+def test_recipients_not_executed_may_be_sent_to_again(ledgers: Any, code: str) -> None:
     ledgers.start().write([], [ledgers.intent("code", "abc")])
     second = ledgers.next_try()
     second.take_over(["code"])
     second.write([Outcome("code", {}, (), ["a", "b", "c"])], [])
-    people = "abc" if code == "code" else "cb"
-    second.write([], [ledgers.intent(code, people, again=True)])
-    assert ledgers.states(second, people) == "d" * len(people)
-    second.write([Outcome(code, dict.fromkeys(people))], [])
-    assert ledgers.states(ledgers.next_try(), people) == "a" * len(people)
+    biz_ids = "abc" if code == "code" else "cb"
+    second.write([], [ledgers.intent(code, biz_ids, again=True)])
+    assert ledgers.states(second, biz_ids) == "d" * len(biz_ids)
+    second.write([Outcome(code, dict.fromkeys(biz_ids))], [])
+    assert ledgers.states(ledgers.next_try(), biz_ids) == "a" * len(biz_ids)
 
 
 def test_a_request_in_doubt_may_be_sent_again_under_its_code(ledgers: Any) -> None:
@@ -128,17 +128,18 @@ def test_taking_back_an_intent_that_was_never_written_hinders_no_other_outcome(l
 
 @pytest.mark.parametrize("size", [99, 100, 101, 1500])
 def test_a_request_may_be_large(ledgers: Any, size: int) -> None:
-    people = [f"order-{n}" for n in range(size)]
+    biz_ids = [f"order-{n}" for n in range(size)]
     ledger = ledgers.start()
-    ledger.write([], [ledgers.intent("code", people)])
+    ledger.write([], [ledgers.intent("code", biz_ids)])
     ledger.write(
-        [Outcome("code", {biz_id: n for n, biz_id in enumerate(people[2:])}, people[:1], (), people[1:2])], []
+        [Outcome("code", {biz_id: n for n, biz_id in enumerate(biz_ids[2:])}, biz_ids[:1], (), biz_ids[1:2])],
+        [],
     )
-    assert ledgers.states(ledgers.next_try(), people) == "rd" + "a" * (size - 2)
+    assert ledgers.states(ledgers.next_try(), biz_ids) == "rd" + "a" * (size - 2)
 
 
 @pytest.mark.parametrize("changes", [{"try_number": 2}, {"resumed": True}])
-def test_a_try_with_a_past_that_nobody_knows_stays_one_until_it_is_known(
+def test_a_try_with_an_unknown_history_stays_one_until_it_is_known(
     ledgers: Any, changes: dict[str, Any]
 ) -> None:
     assert not ledgers.new(**changes).claim()
@@ -167,7 +168,7 @@ def test_a_campaign_is_not_continued_by_another_app(ledgers: Any, changes: dict[
     assert second.open(ledgers.header()).generation == 1
 
 
-def test_a_secret_with_a_typo_that_reached_nobody_can_be_corrected(ledgers: Any) -> None:
+def test_a_secret_with_a_typo_that_reached_no_recipient_can_be_corrected(ledgers: Any) -> None:
     first = ledgers.start(app_secret="typo")
     first.write([], [ledgers.intent("code", "ab")])
     first.write([Outcome("code", {}, not_executed="ab")], [])
@@ -191,11 +192,11 @@ def test_two_plans_are_two_campaigns(ledgers: Any) -> None:
         pytest.param(True, 1, True, 2, id="a Clear of a finished one"),
         pytest.param(True, 1, False, 1, id="a Clear that reuses"),
         pytest.param(True, 0, True, 1, id="a retry of a finished one"),
-        pytest.param(True, None, True, 1, id="nobody knows whether it was cleared"),
+        pytest.param(True, None, True, 1, id="whether it was cleared is unknown"),
         pytest.param(False, 1, True, 1, id="a Clear of an unfinished one"),
     ],
 )
-def test_everybody_is_sent_to_again_only_after_a_clear_of_a_finished_submission(
+def test_all_recipients_are_sent_to_again_only_after_a_clear_of_a_finished_submission(
     ledgers: Any, finished: bool, max_tries: int | None, resubmit: bool, generation: int
 ) -> None:
     first = ledgers.start()
@@ -226,7 +227,7 @@ def test_recipients_are_known_by_keys_that_are_no_biz_ids(ledgers: Any) -> None:
     ledger = ledgers.start()
     ledger.write([], [ledgers.intent("code", "ab")])
     ledger.write([Outcome("code", {"a": 1}, ["b"])], [])
-    request = list(ledgers.next_try().past())[-1]
+    request = list(ledgers.next_try().history())[-1]
     assert (request.accepted, request.rejected) == ([recipient_hash("a")], [recipient_hash("b")])
 
 
@@ -255,11 +256,11 @@ def test_a_ledger_that_remembers_nothing_keeps_facts_for_its_try() -> None:
 
 
 def numbers(ledger: Any) -> dict[str, int]:
-    return {request.task_unique_code: request.number for request in ledger.past()}
+    return {request.task_unique_code: request.number for request in ledger.history()}
 
 
-def not_executed(ledger: Any, code: str, people: str) -> None:
-    ledger.write([Outcome(code, {}, (), list(people))], [])
+def not_executed(ledger: Any, code: str, biz_ids: str) -> None:
+    ledger.write([Outcome(code, {}, (), list(biz_ids))], [])
 
 
 def test_intents_of_a_code_are_counted_over_tries(ledgers: Any) -> None:
@@ -327,7 +328,7 @@ def test_for_how_long_a_request_may_be_under_way_is_kept(ledgers: Any) -> None:
     first = ledgers.start()
     first.write([], [replace(ledgers.intent("code", "abc"), open_for=70.5), ledgers.intent("other", "d")])
     first.write([Outcome("code", {"a": 1}, (), (), ["b", "c"])], [])
-    kept = {request.task_unique_code: request.open_for for request in ledgers.next_try().past()}
+    kept = {request.task_unique_code: request.open_for for request in ledgers.next_try().history()}
     assert kept == {"code": 70.5, "other": OPEN_FOR}
 
 
@@ -389,7 +390,7 @@ def test_whether_an_earlier_process_may_still_run_is_known(ledgers: Any, before:
         second = ledgers.start(try_number=3)
     may_run = before != "it ended"
     assert second.others_may_run is may_run
-    assert [request.others_may_send for request in second.past()] == [may_run]
+    assert [request.others_may_send for request in second.history()] == [may_run]
     waited: list[float] = []
     other = ledgers.header(host="https://other.test")
     if may_run:
@@ -412,14 +413,14 @@ def test_whether_an_earlier_process_may_still_run_is_known(ledgers: Any, before:
 def test_what_no_process_can_send_any_more_is_known(ledgers: Any, end: str) -> None:
     ledgers.start().write([], [ledgers.intent("code", "ab"), ledgers.intent("other", "c")])
     second = ledgers.next_try()
-    assert [request.others_may_send for request in second.past()] == [True, True]
+    assert [request.others_may_send for request in second.history()] == [True, True]
     second.take_over(["code", "other"])
     if end != "no end":
         second.end_others(["code", "other"], ["code"] if end.endswith("word") else [])
     assert second.number("code") == 1 + end.endswith("word")
     second.release()
     third = ledgers.start(try_number=3)
-    latest = {request.task_unique_code: request for request in third.past()}
+    latest = {request.task_unique_code: request for request in third.history()}
     assert [request.others_may_send for request in latest.values()] == [end == "no end"] * 2
     assert third.others_may_run is (end == "no end")
     assert latest["code"].settle_key == ("code#2" if end.endswith("word") else "code")

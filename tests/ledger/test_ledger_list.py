@@ -90,7 +90,7 @@ def test_every_generation_of_a_campaign_is_listed(database: Any, capsys: Any) ->
     ]
 
 
-def test_people_read_the_same_as_lines(campaigns: Any, capsys: Any) -> None:
+def test_lines_hold_the_same_as_json(campaigns: Any, capsys: Any) -> None:
     assert main(["list", "--conn-id", "ledger", "--campaign-key", "春季"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith('campaign_key "春季"  plan_id 1  generation 1  opened 20')
@@ -141,13 +141,13 @@ def test_a_campaign_that_is_not_there_is_an_error(campaigns: Any, capsys: Any, a
     assert f"knows no campaign with campaign_key {args[1]!r}" in said
 
 
-def test_a_database_without_tables_says_that_nobody_has_used_it(database: Any, capsys: Any) -> None:
+def test_a_database_without_tables_says_that_no_campaign_has_used_it(database: Any, capsys: Any) -> None:
     code, said = fails(capsys, "--conn-id", "ledger")
     assert code == 1
     assert "no campaign has used this database yet" in said
 
 
-def test_a_database_that_nobody_answers_for_is_an_error(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_does_not_answer_is_an_error(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(
         "AIRFLOW_CONN_LEDGER", json.dumps({"conn_type": "sqlite", "host": "/nowhere/ledger.db"})
     )

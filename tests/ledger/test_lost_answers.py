@@ -44,7 +44,7 @@ class Commits:
 def answer_lost(ledgers: Any, ledger: Any, store: Any, *, stays: bool) -> Iterator[None]:
     """Let the next writes fail, although they are there when ``stays``."""
     if isinstance(ledgers, SqlLedgers):
-        list(ledger.past())
+        list(ledger.history())
         ledger._database._connection = Commits(ledger._database._connection, ledgers, stays=stays)
         yield
         return

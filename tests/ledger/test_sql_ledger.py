@@ -1,4 +1,4 @@
-"""What a database adds: several workers in one campaign, and everything that can be wrong with a database."""
+"""What a database adds: several task instances in one campaign, and everything that can be wrong with a database."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def at_once(actions: list[Callable[[], Any]]) -> list[Any]:
     return results
 
 
-def test_many_first_workers_make_the_tables_and_the_campaign_together(
+def test_many_first_task_instances_make_the_tables_and_the_campaign_together(
     database: Any, monkeypatch: Any
 ) -> None:
     # A connection of SQLite belongs to the thread that made it.
@@ -66,7 +66,7 @@ def test_many_first_workers_make_the_tables_and_the_campaign_together(
     assert len(database.sql("SELECT * FROM lingyang_ledger_recipient WHERE state = 'accepted'")) == 120
 
 
-def test_two_processes_of_one_worker_leave_one_owner(database: Any) -> None:
+def test_two_processes_of_one_task_instance_leave_one_owner(database: Any) -> None:
     database.start()
     ledgers = [database.new() for _ in range(2)]
 
@@ -87,7 +87,7 @@ def test_two_processes_of_one_worker_leave_one_owner(database: Any) -> None:
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_a_recipient_whom_another_worker_has_is_refused_with_the_whole_write(
+def test_a_recipient_of_another_task_instance_is_refused_with_the_whole_write(
     database: Any, again: bool
 ) -> None:
     first, second = database.start(map_index=0), database.start(map_index=1)
@@ -100,7 +100,7 @@ def test_a_recipient_whom_another_worker_has_is_refused_with_the_whole_write(
         )
     assert "b1" not in str(caught.value)
     assert database.states(second, ["a1", "b1", "c1", "d1", "e1"]) == "ddd--"
-    assert {request.task_unique_code: request.is_own for request in second.past()} == {
+    assert {request.task_unique_code: request.is_own for request in second.history()} == {
         "first": False,
         "second": True,
     }
@@ -109,7 +109,7 @@ def test_a_recipient_whom_another_worker_has_is_refused_with_the_whole_write(
     assert database.states(second, ["c1", "d1"]) == "ad"
 
 
-def test_of_two_workers_that_want_one_recipient_at_once_one_gets_it(database: Any) -> None:
+def test_of_two_task_instances_that_want_one_recipient_at_once_one_gets_it(database: Any) -> None:
     def work(number: int) -> None:
         ledger = database.start(map_index=number)
         try:
@@ -124,7 +124,7 @@ def test_of_two_workers_that_want_one_recipient_at_once_one_gets_it(database: An
     assert len(database.sql("SELECT * FROM lingyang_ledger_recipient")) == 2
 
 
-def test_a_replaced_process_can_write_nothing_but_whom_the_gateway_accepted(database: Any) -> None:
+def test_a_replaced_process_can_write_accepted_recipients_only(database: Any) -> None:
     first = database.start()
     first.write([], [database.intent("code", "ab")])
     database.start()
@@ -140,24 +140,24 @@ def test_a_replaced_process_can_write_nothing_but_whom_the_gateway_accepted(data
             action()
     last = database.next_try()
     assert database.states(last, "abc") == "aa-"
-    assert [request.written_at for request in last.past()] == [1.5]
+    assert [request.written_at for request in last.history()] == [1.5]
 
 
-def test_a_request_that_was_taken_over_is_out_of_its_first_workers_hands(database: Any) -> None:
+def test_a_request_that_was_taken_over_is_no_longer_its_first_owners(database: Any) -> None:
     first, second = database.start(map_index=0), database.start(map_index=1)
-    first.write([], [database.intent("code", "ab"), database.intent("is_own", "c")])
+    first.write([], [database.intent("code", "ab"), database.intent("own", "c")])
     second.take_over(["code"])
     for action in (
         lambda: first.write([Outcome("code", {}, ["a"], (), ["b"])], [database.intent("next", "x")]),
         lambda: first.write([], [database.intent("code", "ab", again=True)]),
-        lambda: first.renew([database.intent("is_own", "c", written_at=99), database.intent("code", "ab")]),
+        lambda: first.renew([database.intent("own", "c", written_at=99), database.intent("code", "ab")]),
     ):
         with pytest.raises(LedgerFencedError):
             action()
-    # Nobody that another worker answers for is freed; what is its own, it may settle.
-    first.write([Outcome("code", {}, (), ["a", "b"]), Outcome("is_own", {"c": 3})], [])
+    # No recipient of another owner's request is freed; its own it may settle.
+    first.write([Outcome("code", {}, (), ["a", "b"]), Outcome("own", {"c": 3})], [])
     assert database.states(second, "abcx") == "dda-"
-    assert [request.written_at for request in second.past()] == [1.5, 1.5]
+    assert [request.written_at for request in second.history()] == [1.5, 1.5]
     second.write([Outcome("code", {}, (), ["a"], ["b"])], [])
     second.write([], [database.intent("next", "a", again=True)])
     assert database.states(second, "abc") == "dda"
@@ -166,12 +166,12 @@ def test_a_request_that_was_taken_over_is_out_of_its_first_workers_hands(databas
 @pytest.mark.parametrize(
     "meanwhile", ["in doubt", "freed", "sent again", "in another request", "not executed again"]
 )
-def test_whom_the_gateway_accepted_stays_so_although_the_request_was_taken_over(
+def test_an_accepted_recipient_stays_so_although_the_request_was_taken_over(
     database: Any, meanwhile: str
 ) -> None:
     first, second = database.start(map_index=0), database.start(map_index=1)
-    first.write([], [database.intent("code", "ab"), database.intent("is_own", "c")])
-    list(second.past())
+    first.write([], [database.intent("code", "ab"), database.intent("own", "c")])
+    list(second.history())
     second.take_over(["code"])
     other = "code" if meanwhile == "sent again" else "other"
     if meanwhile != "in doubt":
@@ -182,11 +182,11 @@ def test_whom_the_gateway_accepted_stays_so_although_the_request_was_taken_over(
         second.write([Outcome(other, {}, (), ["a", "b"])], [])
     with pytest.raises(LedgerFencedError, match="taken over by another task"):
         first.write(
-            [Outcome("code", {"a": 1}, ["b"]), Outcome("is_own", {"c": 3})],
+            [Outcome("code", {"a": 1}, ["b"]), Outcome("own", {"c": 3})],
             [database.intent("x", "x")],
         )
     assert database.states(second, "acx") == "aa-"
-    # Neither a word nor an outcome frees who was accepted, and who is accepted is in no request to come.
+    # Neither a word nor an outcome frees an accepted recipient, and no request to come holds it.
     second.write([Outcome(other, {}, (), ["a"])], [])
     with pytest.raises(LedgerFencedError):
         second.write([], [database.intent("last", "a", again=True)])
@@ -196,20 +196,20 @@ def test_whom_the_gateway_accepted_stays_so_although_the_request_was_taken_over(
 def test_only_the_intent_that_was_read_is_taken_over(database: Any) -> None:
     first, second, third = (database.start(map_index=number) for number in range(3))
     first.write([], [database.intent("code", "ab")])
-    assert [[each.number for each in ledger.past()] for ledger in (second, third)] == [[1], [1]]
+    assert [[each.number for each in ledger.history()] for ledger in (second, third)] == [[1], [1]]
     second.take_over(["code"])
     second.write([Outcome("code", {}, (), ["a", "b"])], [])
     second.write([], [database.intent("code", "ab", again=True)])
     with pytest.raises(LedgerFencedError, match="sent again by another task"):
         third.take_over(["code"])
-    assert [each.number for each in third.past()] == [2]
+    assert [each.number for each in third.history()] == [2]
     third.take_over(["code"])
     third.take_over(["code"])
 
 
 def finish(ledger: Any) -> None:
-    ledger.write([], [SqlLedgers.intent("is_own", ["m"])])
-    ledger.write([Outcome("is_own", {"m": 1})], [])
+    ledger.write([], [SqlLedgers.intent("own", ["m"])])
+    ledger.write([Outcome("own", {"m": 1})], [])
     ledger.finish()
 
 
@@ -217,7 +217,7 @@ def test_a_campaign_that_others_share_is_not_started_anew(database: Any) -> None
     other, own = database.start(run_id="other"), database.start()
     other.write([], [database.intent("code", "ab")])
     finish(own)
-    # Also where the other one's request in doubt was taken over, and sent again by who knows its code.
+    # Also where the other one's request in doubt was taken over, and sent again under its code.
     for _ in range(3):
         own = database.new(try_number=2, max_tries=5)
         own.claim()
@@ -227,13 +227,15 @@ def test_a_campaign_that_others_share_is_not_started_anew(database: Any) -> None
         own.take_over(["code"])
         own.write([], [database.intent("code", "ab", again=True)])
         own.finish()
-    assert {request.task_unique_code: request.is_own for request in own.past()} == {
+    assert {request.task_unique_code: request.is_own for request in own.history()} == {
         "code": False,
-        "is_own": True,
+        "own": True,
     }
 
 
-def test_a_worker_without_requests_does_not_begin_with_a_generation_that_was_replaced(database: Any) -> None:
+def test_a_task_instance_without_requests_does_not_begin_with_a_generation_that_was_replaced(
+    database: Any,
+) -> None:
     other, own = database.start(run_id="other"), database.start()
     finish(own)
     assert database.start(try_number=2, max_tries=5, resubmit=True).handle["generation"] == 2
@@ -244,7 +246,7 @@ def test_a_worker_without_requests_does_not_begin_with_a_generation_that_was_rep
     assert database.states(other, "abm") == "dd-"
 
 
-def test_either_a_worker_begins_with_a_generation_or_another_one_ends_it(database: Any) -> None:
+def test_either_a_task_instance_begins_with_a_generation_or_another_one_ends_it(database: Any) -> None:
     def alone(ledger: Any, action: Callable[[], Any]) -> Any:
         # A connection of SQLite belongs to the thread that made it.
         try:
@@ -272,7 +274,7 @@ def test_either_a_worker_begins_with_a_generation_or_another_one_ends_it(databas
         )
 
 
-def test_who_was_accepted_meanwhile_is_not_freed_by_who_takes_over_too_late(database: Any) -> None:
+def test_a_recipient_accepted_meanwhile_is_not_freed_by_a_late_take_over(database: Any) -> None:
     first, second = database.start(map_index=0), database.start(map_index=1)
     first.write([], [database.intent("code", "ab")])
     assert database.states(second, "ab") == "dd"
@@ -286,7 +288,7 @@ def test_who_was_accepted_meanwhile_is_not_freed_by_who_takes_over_too_late(data
     assert database.states(second, "ab") == "ar"
 
 
-def test_another_worker_does_not_start_everybody_again(database: Any) -> None:
+def test_another_task_instance_does_not_start_all_recipients_again(database: Any) -> None:
     database.start(map_index=0).finish()
     other = database.new(map_index=1, max_tries=1)
     other.claim()
@@ -298,20 +300,20 @@ def test_campaigns_with_keys_of_their_own_do_not_meet(database: Any) -> None:
     first.write([], [database.intent("code", "ab")])
     second.write([], [database.intent("code", "ab")])
     where = {"ledger_conn_id": "ledger", "campaign_key": "one", "plan_id": 1, "generation": 1}
-    assert first.handle == where | {"worker": digest("one", first._attempt.worker)}
+    assert first.handle == where | {"worker": digest("one", first._attempt.task_instance_key)}
     first.write([Outcome("code", {"a": 1, "b": 2})], [])
     assert database.states(second, "ab") == "dd"
 
 
-def test_task_ids_are_kept_where_they_were_told(database: Any) -> None:
-    people = [f"order-{n}" for n in range(250)]
+def test_task_ids_are_kept_where_the_answer_has_them(database: Any) -> None:
+    biz_ids = [f"order-{n}" for n in range(250)]
     ledger = database.start()
-    ledger.write([], [database.intent("code", people)])
+    ledger.write([], [database.intent("code", biz_ids)])
     ledger.write(
-        [Outcome("code", {biz_id: 10**18 + n if n else None for n, biz_id in enumerate(people)})], []
+        [Outcome("code", {biz_id: 10**18 + n if n else None for n, biz_id in enumerate(biz_ids)})], []
     )
     kept = dict(database.sql("SELECT biz_id, task_id FROM lingyang_ledger_recipient"))
-    assert kept == {biz_id: str(10**18 + n) if n else None for n, biz_id in enumerate(people)}
+    assert kept == {biz_id: str(10**18 + n) if n else None for n, biz_id in enumerate(biz_ids)}
 
 
 @pytest.mark.parametrize("number", [2**63, 10**25, -(2**63) - 1])
@@ -365,7 +367,7 @@ def test_a_connection_that_was_cut_while_it_was_idle_is_replaced(database: Any, 
     ledger = database.start()
     database.interrupt()()
     monkeypatch.setattr("airflow_provider_lingyang.storage.database._IDLE", -1.0)
-    assert list(ledger.past()) == []
+    assert list(ledger.history()) == []
     ledger.write([], [database.intent("code", "ab")])
 
 
@@ -390,7 +392,7 @@ def test_a_transaction_that_gave_way_to_another_one_is_run_again(
     deadlock = Exception(1213, "Deadlock found") if told_by == "number" else Exception("40P01")
     if told_by != "number":
         setattr(deadlock, told_by, "40P01")
-    calls, failing, count = 0, {3}, Transaction.count
+    calls, failing, count = 0, {3}, Transaction.execute
 
     def fail_in_the_middle(run: Transaction, *args: Any) -> int:
         nonlocal calls
@@ -399,7 +401,7 @@ def test_a_transaction_that_gave_way_to_another_one_is_run_again(
             raise deadlock
         return count(run, *args)
 
-    monkeypatch.setattr(Transaction, "count", fail_in_the_middle)
+    monkeypatch.setattr(Transaction, "execute", fail_in_the_middle)
     ledger.write([], [database.intent("code", "ab")])
     assert database.states(ledger, "ab") == "dd"
     # It is not tried for ever.
@@ -446,7 +448,7 @@ def test_a_database_that_changes_ids_is_found_out(database: Any) -> None:
     assert database.states(ledger, ["客户1", "客户2"]) == "ad"
     database.sql("UPDATE lingyang_ledger_recipient SET biz_id = '??'")
     with pytest.raises(LedgerRefusedError, match="does not give a biz_id back"):
-        list(ledger.past())
+        list(ledger.history())
 
 
 def test_the_tables_hold_what_they_were_given_and_nothing_secret(database: Any) -> None:
@@ -457,14 +459,14 @@ def test_the_tables_hold_what_they_were_given_and_nothing_secret(database: Any) 
     texts = {value for value in database.everything() if isinstance(value, str)}
     given = {"campaign", "https://gateway.test", "app", "code", "codecode", "7", "order-1", "order-2", "5"}
     given |= {"accepted", "rejected"} | {recipient_hash(biz_id).hex() for biz_id in ("order-1", "order-2")}
-    # The rest are digests: of the worker, its owner, the campaign and the App secret.
+    # The rest are digests: of the task instance, its fencing token, the campaign and the App secret.
     rest = texts - given
     assert given <= texts
     assert all(len(text) == 32 and set(text) <= set("0123456789abcdef") for text in rest)
     assert len(rest) == 5
 
 
-def test_two_workers_note_facts_of_one_campaign(database: Any) -> None:
+def test_two_task_instances_note_facts_of_one_campaign(database: Any) -> None:
     def note(number: int) -> None:
         ledger = database.start(map_index=number)
         ledger.set_fact(f"fact-{number}", number)
@@ -493,7 +495,7 @@ def test_a_table_of_an_earlier_version_is_named_with_what_to_add(database: Any) 
     database.start()
 
 
-def test_who_sends_with_the_settings_before_is_ended_when_they_change(database: Any) -> None:
+def test_processes_with_the_settings_before_are_ended_when_they_change(database: Any) -> None:
     sends, idle, own = (database.start(map_index=number) for number in range(3))
     sends.write([], [database.intent("code", "ab")])
     own = database.new(map_index=2)
@@ -512,7 +514,7 @@ def test_who_sends_with_the_settings_before_is_ended_when_they_change(database: 
         sends.write([], [database.intent("next", "c")])
     with pytest.raises(LedgerFencedError, match="another host, App key or secret meanwhile"):
         idle.write([], [database.intent("next", "c")])
-    # Which has come with the new ones already goes on.
+    # A task that came with the new ones already goes on.
     other = database.new(map_index=3)
     other.claim()
     other.open(database.header(host="https://other.test"))
@@ -540,7 +542,7 @@ def test_other_tasks_may_end_what_they_had_begun_before_the_settings_change(data
     words = {"one#2", "two#2", "own"}
     assert own.open(other, not_executed=words, wait=waited.append).generation == 1
     assert database.states(own, "otx") == "nnn"
-    # What changes nothing, and what nobody else has begun, is not waited for.
+    # What changes nothing, and what no other has begun, is not waited for.
     again = database.new(map_index=1)
     again.claim()
     again.open(database.header(host="https://other.test"), not_executed=words, wait=waited.append)
@@ -579,12 +581,12 @@ def test_settings_change_only_by_what_is_there_once_all_others_have_ended(
 def test_what_another_process_sent_again_for_this_task_is_waited_for(database: Any) -> None:
     own, other = database.start(map_index=0), database.start(map_index=1)
     own.write([], [database.intent("code", "ab")])
-    list(other.past())
+    list(other.history())
     other.take_over(["code"])
     other.write([Outcome("code", {}, not_executed=["a", "b"])], [])
     other.write([], [replace(database.intent("code", "ab", again=True), open_for=50.0)])
     own = database.next_try(map_index=0)
-    (request,) = own.past()
+    (request,) = own.history()
     assert (request.is_own, request.others_may_send, request.settle_key) == (True, True, "code#2")
     waited: list[float] = []
     with pytest.raises(LedgerRefusedError, match="so find out again"):
@@ -605,7 +607,7 @@ def test_no_process_goes_on_with_the_settings_before(database: Any, how: str) ->
             late[0].write([Outcome("two", {}, not_executed=["c"])], [])
 
     if how == "its requests were taken over":
-        list(taker.past())
+        list(taker.history())
         taker.take_over(["code"])
     own = database.new(map_index=2)
     own.claim()
@@ -621,7 +623,7 @@ def test_no_process_goes_on_with_the_settings_before(database: Any, how: str) ->
         (late[0] if late else sends).write([], [database.intent("three", "d")])
 
 
-def test_a_ledger_that_was_emptied_under_a_try_knows_nobody(database: Any) -> None:
+def test_a_ledger_that_was_emptied_under_a_try_knows_no_recipient(database: Any) -> None:
     ledger = database.start()
     ledger.write([], [database.intent("code", "ab")])
     for table in TABLES:
@@ -632,7 +634,7 @@ def test_a_ledger_that_was_emptied_under_a_try_knows_nobody(database: Any) -> No
     assert caught.value.unwritten == [outcome]
 
 
-def test_a_replaced_process_still_writes_whom_the_gateway_accepted_and_nothing_else(database: Any) -> None:
+def test_a_replaced_process_writes_accepted_recipients_and_returns_the_rest(database: Any) -> None:
     first = database.start()
     first.write([], [database.intent("code", "abc")])
     second = database.next_try()
@@ -644,14 +646,17 @@ def test_a_replaced_process_still_writes_whom_the_gateway_accepted_and_nothing_e
 
 def test_whether_an_earlier_process_found_the_ledger_lost_is_known(database: Any) -> None:
     tries = [database.new(try_number=number) for number in (2, 3, 4)]
-    assert [(ledger.claim(), ledger.was_refused) for ledger in tries[:2]] == [(False, False), (False, True)]
+    assert [(ledger.claim(), ledger.found_lost_before) for ledger in tries[:2]] == [
+        (False, False),
+        (False, True),
+    ]
     tries[1].mark_history_known()
-    assert (tries[2].claim(), tries[2].was_refused) == (True, False)
+    assert (tries[2].claim(), tries[2].found_lost_before) == (True, False)
 
 
 def test_a_claim_that_is_repeated_is_no_earlier_process(database: Any) -> None:
     ledger = database.new(try_number=2)
     for _ in range(2):  # as after a commit whose answer was lost
-        assert (ledger.claim(), ledger.was_refused) == (False, False)
+        assert (ledger.claim(), ledger.found_lost_before) == (False, False)
     third = database.new(try_number=3)
-    assert (third.claim(), third.was_refused) == (False, True)
+    assert (third.claim(), third.found_lost_before) == (False, True)

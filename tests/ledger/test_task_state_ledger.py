@@ -24,7 +24,7 @@ def ledgers(task_state_ledgers: Any) -> Any:
     return task_state_ledgers
 
 
-def people(request: int, size: int = 100) -> list[str]:
+def biz_ids_of(request: int, size: int = 100) -> list[str]:
     return [f"order-{request:05}-{n:03}" for n in range(size)]
 
 
@@ -33,24 +33,25 @@ def test_a_large_campaign_needs_few_keys(ledgers: Any, store: Any) -> None:
     ledger = ledgers.start()
     for start in range(0, requests, in_flight):
         answered = [
-            Outcome(f"{n:036}", dict.fromkeys(people(n), 1)) for n in range(max(0, start - in_flight), start)
+            Outcome(f"{n:036}", dict.fromkeys(biz_ids_of(n), 1))
+            for n in range(max(0, start - in_flight), start)
         ]
         ledger.write(
-            answered, [ledgers.intent(f"{n:036}", people(n)) for n in range(start, start + in_flight)]
+            answered, [ledgers.intent(f"{n:036}", biz_ids_of(n)) for n in range(start, start + in_flight)]
         )
     rest = range(requests - in_flight, requests)
-    ledger.write([Outcome(f"{n:036}", dict.fromkeys(people(n), 1)) for n in rest], [])
+    ledger.write([Outcome(f"{n:036}", dict.fromkeys(biz_ids_of(n), 1)) for n in rest], [])
     # 360 to 420 per million recipients.
     assert 72 <= len(store.segments()) <= 84
     assert store.largest <= 60_500
-    assert ledgers.states(ledgers.next_try(), people(0) + people(999) + people(1999)) == "a" * 300
+    assert ledgers.states(ledgers.next_try(), biz_ids_of(0) + biz_ids_of(999) + biz_ids_of(1999)) == "a" * 300
 
 
 def test_what_becomes_of_a_large_request_takes_its_place(ledgers: Any, store: Any) -> None:
     ledger = ledgers.start()
     for number in range(3):
-        ledger.write([], [ledgers.intent(f"code-{number}", people(number, 2000))])
-        ledger.write([Outcome(f"code-{number}", dict.fromkeys(people(number, 2000), 1))], [])
+        ledger.write([], [ledgers.intent(f"code-{number}", biz_ids_of(number, 2000))])
+        ledger.write([Outcome(f"code-{number}", dict.fromkeys(biz_ids_of(number, 2000), 1))], [])
     assert len(store.segments()) == 3
 
 
@@ -59,8 +60,10 @@ def test_a_window_of_small_requests_is_one_write(ledgers: Any, store: Any) -> No
     before = store.sets
     windows = range(0, 800, in_flight)
     for start in windows:
-        answered = [Outcome(f"{n:036}", dict.fromkeys(people(n, size), 1)) for n in range(start - 8, start)]
-        intents = [ledgers.intent(f"{n:036}", people(n, size)) for n in range(start, start + in_flight)]
+        answered = [
+            Outcome(f"{n:036}", dict.fromkeys(biz_ids_of(n, size), 1)) for n in range(start - 8, start)
+        ]
+        intents = [ledgers.intent(f"{n:036}", biz_ids_of(n, size)) for n in range(start, start + in_flight)]
         ledger.write(answered[: start and in_flight], intents)
     assert len(store.segments()) > 5
     assert store.sets - before == len(windows)
@@ -68,16 +71,16 @@ def test_a_window_of_small_requests_is_one_write(ledgers: Any, store: Any) -> No
 
 def test_segments_that_are_full_stay_and_a_later_one_outranks(ledgers: Any, store: Any) -> None:
     ledger = ledgers.start()
-    ledger.write([], [ledgers.intent("first", people(0))])
+    ledger.write([], [ledgers.intent("first", biz_ids_of(0))])
     number = 0
     while len(store.segments()) < 3:
         number += 1
-        ledger.write([], [ledgers.intent(f"code-{number}", people(number))])
+        ledger.write([], [ledgers.intent(f"code-{number}", biz_ids_of(number))])
     earliest = store.values[store.segments()[0]]
-    ledger.write([Outcome("first", dict.fromkeys(people(0), 1))], [])
+    ledger.write([Outcome("first", dict.fromkeys(biz_ids_of(0), 1))], [])
     assert store.values[store.segments()[0]] == earliest
     assert "first" in json.loads(json.loads(store.values[store.segments()[-1]]))
-    assert ledgers.states(ledgers.next_try(), people(0) + people(1)) == "a" * 100 + "d" * 100
+    assert ledgers.states(ledgers.next_try(), biz_ids_of(0) + biz_ids_of(1)) == "a" * 100 + "d" * 100
 
 
 def test_a_later_try_appends_and_never_rewrites_what_an_earlier_one_wrote(ledgers: Any, store: Any) -> None:
@@ -109,7 +112,7 @@ def test_another_generation_has_segments_of_its_own(ledgers: Any, store: Any) ->
     assert store.segments() == ["lingyang/1/1/w000001", "lingyang/1/2/w000001"]
 
 
-@pytest.mark.parametrize("biz_ids", [people(0, 4000), [str(n) for n in range(5000)], ["客户" * 300] * 40])
+@pytest.mark.parametrize("biz_ids", [biz_ids_of(0, 4000), [str(n) for n in range(5000)], ["客户" * 300] * 40])
 def test_a_request_that_cannot_fit_is_refused_before_it_leaves(
     ledgers: Any, store: Any, biz_ids: list[str]
 ) -> None:
@@ -138,18 +141,20 @@ def test_a_write_that_fails_in_the_middle_invents_no_outcome(
     ledgers: Any, store: Any, fail_after: int
 ) -> None:
     ledger = ledgers.start()
-    ledger.write([], [ledgers.intent(f"code-{n}", people(n)) for n in range(60)])
-    everybody = [biz_id for n in range(60) for biz_id in people(n)]
-    assert ledgers.states(ledger, everybody) == "d" * 6000
+    ledger.write([], [ledgers.intent(f"code-{n}", biz_ids_of(n)) for n in range(60)])
+    recipients = [biz_id for n in range(60) for biz_id in biz_ids_of(n)]
+    assert ledgers.states(ledger, recipients) == "d" * 6000
     store.fail_after = fail_after
-    outcomes = [Outcome(f"code-{n}", dict.fromkeys(people(n), 1)) for n in range(60)]
-    new = [ledgers.intent(f"new-{n}", people(100 + n)) for n in range(60)]
+    outcomes = [Outcome(f"code-{n}", dict.fromkeys(biz_ids_of(n), 1)) for n in range(60)]
+    new = [ledgers.intent(f"new-{n}", biz_ids_of(100 + n)) for n in range(60)]
     with pytest.raises(LedgerError, match="task state store cannot be written"):
         ledger.write(outcomes, new)
     store.fail_after = None
     later = ledgers.next_try()
-    assert set(ledgers.states(later, everybody)) <= set("ad")
-    assert set(ledgers.states(later, [biz_id for n in range(60) for biz_id in people(100 + n)])) <= set("-d")
+    assert set(ledgers.states(later, recipients)) <= set("ad")
+    assert set(ledgers.states(later, [biz_id for n in range(60) for biz_id in biz_ids_of(100 + n)])) <= set(
+        "-d"
+    )
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -179,8 +184,8 @@ def test_small_segments_keep_what_whole_ones_would(
                 doubtful[code] = ids["d"]
         intents = []
         for _ in range(chance.randint(0, 3)):
-            # Who was not executed is in another request now, beside new people.
-            biz_ids = free[:2] + people(next(numbers), 4)
+            # Who was not executed is in another request now, beside new recipients.
+            biz_ids = free[:2] + biz_ids_of(next(numbers), 4)
             free = free[2:]
             intents.append(ledgers.intent(code := f"{chance.random()}", biz_ids))
             doubtful[code] = biz_ids
@@ -229,7 +234,7 @@ def test_a_store_that_cannot_be_read_is_an_error_of_the_ledger(
     ledger = ledgers.start()
     monkeypatch.setattr(store, "get", lambda key: 1 / 0)
     with pytest.raises(LedgerError, match=r"cannot be read \(ZeroDivisionError\)"):
-        list(ledger.past())
+        list(ledger.history())
 
 
 def test_a_store_that_was_emptied_is_noticed(ledgers: Any, store: Any) -> None:

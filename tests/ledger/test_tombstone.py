@@ -232,7 +232,7 @@ def test_a_ledger_that_was_discarded_tells_since_when_it_had_begun(
 
 
 @pytest.mark.parametrize("lost", ["nothing", "everything before the first intent"])
-def test_without_a_note_nothing_is_told(marked: Any, store: Store, lost: str) -> None:
+def test_without_a_note_nothing_is_found(marked: Any, store: Store, lost: str) -> None:
     ledger = marked.start()
     if lost == "nothing":
         ledger.write([], [marked.intent("code", "ab")])

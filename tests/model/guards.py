@@ -72,7 +72,7 @@ def _fence_of_the_database() -> None:
     from airflow_provider_lingyang.ledger.sql import SqlLedger
     from airflow_provider_lingyang.ledger.sql_requests import RequestRows
 
-    SqlLedger._check_owner = lambda self, run: None  # type: ignore[method-assign]
+    SqlLedger._check_fence = lambda self, run: None  # type: ignore[method-assign]
     RequestRows.owns = lambda self, code: True  # type: ignore[method-assign]
 
 
@@ -89,7 +89,7 @@ def _one_row_a_recipient() -> None:
     def replacing(self: Any, table: str, columns: str, rows: Any) -> None:
         for row in rows:
             marks = ",".join("?" * len(row))
-            self.count(f"INSERT OR REPLACE INTO {table} ({columns}) VALUES ({marks})", row)
+            self.execute(f"INSERT OR REPLACE INTO {table} ({columns}) VALUES ({marks})", row)
 
     Transaction.insert = replacing  # type: ignore[method-assign]
     sql.check_keys = lambda *_: None  # type: ignore[assignment]

@@ -236,7 +236,7 @@ def of(task_group: Any, *, map_index: int | None = -1, **context: Any) -> Attemp
 )
 def test_outside_loops_a_task_instance_is_who_it_was(attempt: Attempt, worker: str) -> None:
     assert not attempt.in_loop
-    assert attempt.worker == worker
+    assert attempt.task_instance_key == worker
 
 
 ITERATION = SimpleNamespace(index=2)
@@ -256,14 +256,14 @@ ITERATION = SimpleNamespace(index=2)
 )
 def test_in_a_loop_iterations_are_told_apart(attempt: Attempt) -> None:
     assert attempt.in_loop
-    assert attempt.worker != PLAIN
+    assert attempt.task_instance_key != PLAIN
 
 
 def test_a_task_instance_of_a_loop_is_its_node_index_and_map_index_and_not_its_region() -> None:
     def worker(node: str = "body", index: int = 0, region: UUID = REGION, map_index: int = -1) -> str:
         loop = group(node, ROOT, gate_task_id="until")
         where = {"region_id": region, "region_index": index if map_index < 0 else map_index}
-        return of(loop, map_index=map_index, loop=SimpleNamespace(index=index), **where).worker
+        return of(loop, map_index=map_index, loop=SimpleNamespace(index=index), **where).task_instance_key
 
     assert worker() == worker(region=OTHER_REGION)
     others = [worker(), worker(node="other"), worker(index=1), worker(map_index=0), worker(map_index=1)]
