@@ -14,12 +14,15 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Self
 
+from airflow_provider_lingyang.errors import LedgerRefusedError
 from airflow_provider_lingyang.identity import IDENTITY_VERSION, digest, settle_key
 
 INTENT_LIFE = 30.0
 """Seconds. An older intent is written again before its request leaves: that fails for a try that was replaced."""
 OPEN_FOR = 120.0
 """Seconds assumed of an intent that does not say for how long its request may be under way."""
+_NUMBERS = "numbers"
+"""The fact that holds the numbers which intents to come do not get."""
 WRITTEN_WITHIN = 5.0
 """Seconds in which a process writes what it was answered last, when it is over with what it had begun."""
 
@@ -174,11 +177,15 @@ class Opening:
 
     :param changed: names of the settings under which an earlier try sent, and which are others now.
     :param settled: requests in doubt that a person has settled as not executed, so that the change may be.
+    :param identity_version: see :class:`Header`.
+    :param facts: what is noted about the generation.
     """
 
     generation: int
     changed: Sequence[str] = ()
-    settled: Sequence[str] = field(default=())
+    settled: Sequence[str] = ()
+    identity_version: int = IDENTITY_VERSION
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Ledger:
@@ -204,6 +211,10 @@ class Ledger:
 
     def __init__(self) -> None:
         self._facts: dict[str, Any] = {}
+        self._numbers: dict[str, int] = {}
+        """The latest number of each code that may have another intent, where it is known."""
+        self._skipped: dict[str, int] = {}
+        """The highest number of each code that no intent to come may get."""
 
     @property
     def handle(self) -> dict[str, Any] | None:
@@ -273,10 +284,12 @@ class Ledger:
 
     def number(self, task_unique_code: str) -> int:
         """Return the number of a code's latest intent that this try has read or written; 1 where it knows of none."""
-        return 1
+        return self._numbers.get(task_unique_code, 1)
 
     def skip_numbers(self, numbers: Mapping[str, int]) -> None:
         """Give later intents of codes higher numbers than these, in later tries too; raises as :meth:`write` does."""
+        if any(number > self._skipped.get(code, 0) for code, number in numbers.items()):
+            self._skipped = self._change_fact(_NUMBERS, lambda before: _highest(before or {}, numbers))
 
     def take_over(self, task_unique_codes: Sequence[str]) -> None:
         """Take requests in doubt over from the process that wrote them; raises as :meth:`write` does.
@@ -308,7 +321,24 @@ class Ledger:
 
         :param value: plain JSON, of a few hundred bytes at most; None removes it.
         """
-        self._facts = with_fact(self._facts, name, value)
+        self._change_fact(name, lambda before: value)
+
+    def _change_fact(self, name: str, change: Callable[[Any], Any]) -> Any:
+        """Replace a fact by what a function makes of it, and return that."""
+        value = change(self._facts.get(name))
+        facts = with_fact(self._facts, name, value)
+        self._write_facts(facts)
+        self._facts = facts
+        return value
+
+    def _write_facts(self, facts: dict[str, Any]) -> None:
+        """Write the facts of the open generation."""
+
+    def _begin_with(self, opening: Opening) -> None:
+        """Start from what the campaign's latest generation has noted."""
+        self.identity_version = opening.identity_version
+        self._facts = dict(opening.facts)
+        self._numbers, self._skipped = {}, dict(opening.facts.get(_NUMBERS, {}))
 
     def finish(self) -> None:
         """Note that all recipients of the audience are in a final state."""
@@ -325,7 +355,18 @@ def with_fact(facts: Mapping[str, Any], name: str, value: Any) -> dict[str, Any]
     return {key: known for key, known in {**facts, name: value}.items() if known is not None}
 
 
-def skipped(before: Mapping[str, int], numbers: Mapping[str, int]) -> dict[str, int] | None:
-    """Return the highest number of each code that no intent to come may get; None where that is nothing new."""
-    after = {**before} | {code: max(number, before.get(code, 0)) for code, number in numbers.items()}
-    return after if after != before else None
+def _highest(before: Mapping[str, int], numbers: Mapping[str, int]) -> dict[str, int]:
+    return {**before} | {code: max(number, before.get(code, 0)) for code, number in numbers.items()}
+
+
+def refuse_newer(found: int, known: int, what: str) -> None:
+    """Refuse a format that a newer version of this package has written.
+
+    :param what: what is written in it, and where.
+    :raises LedgerRefusedError: it is newer.
+    """
+    if found > known:
+        raise LedgerRefusedError(
+            f"{what} has format {found}, of a newer version of airflow-provider-lingyang; the version on this worker "
+            f"knows formats up to {known}, so nothing is sent: install the newer version on this worker"
+        )

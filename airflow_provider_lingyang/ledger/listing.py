@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_lingyang.identity import settle_key
-from airflow_provider_lingyang.ledger.sql_tables import STATES
+from airflow_provider_lingyang.ledger.migrations import check_version
+from airflow_provider_lingyang.ledger.sql_tables import STATES, THIS
 from airflow_provider_lingyang.storage.database import Database, chunks, marks
-
-_THIS = "campaign=? AND generation=?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +62,10 @@ class Listing:
     def has_tables(self) -> bool:
         """Whether any campaign has used this database.
 
+        :raises LedgerRefusedError: a newer version of this package has.
         :raises LedgerError: there is no connection to it.
         """
+        check_version(self._database)
         return self._database.has("lingyang_ledger_campaign")
 
     def campaigns(self, campaign_key: str | None = None, plan_id: int | None = None) -> list[ListedCampaign]:
@@ -99,7 +100,7 @@ class Listing:
         :raises LedgerError: the database cannot be read.
         """
         requests = self._rows(
-            f"SELECT task_unique_code, batch_num, written_at, intents FROM lingyang_ledger_request WHERE {_THIS} "
+            f"SELECT task_unique_code, batch_num, written_at, intents FROM lingyang_ledger_request WHERE {THIS} "
             "ORDER BY written_at, task_unique_code",
             *_this(campaign),
         )
@@ -115,7 +116,7 @@ class Listing:
         :raises LedgerError: the database cannot be read.
         """
         requests = self._rows(
-            f"SELECT task_unique_code FROM lingyang_ledger_request WHERE {_THIS} ORDER BY written_at, task_unique_code",
+            f"SELECT task_unique_code FROM lingyang_ledger_request WHERE {THIS} ORDER BY written_at, task_unique_code",
             *_this(campaign),
         )
         for some in chunks(requests):
@@ -126,7 +127,7 @@ class Listing:
 
     def _counts(self, campaign: str, generation: int) -> dict[str, int]:
         found = self._rows(
-            f"SELECT state, count(*) FROM lingyang_ledger_recipient WHERE {_THIS} GROUP BY state",
+            f"SELECT state, count(*) FROM lingyang_ledger_recipient WHERE {THIS} GROUP BY state",
             campaign,
             generation,
         )
@@ -136,7 +137,7 @@ class Listing:
         """Return the recipients of some requests that are in a state, in the requests' order."""
         found: dict[str, list[str]] = {}
         for code, biz_id in self._rows(
-            f"SELECT task_unique_code, biz_id FROM lingyang_ledger_recipient WHERE {_THIS} AND state=? "
+            f"SELECT task_unique_code, biz_id FROM lingyang_ledger_recipient WHERE {THIS} AND state=? "
             f"AND task_unique_code IN ({marks(codes)}) ORDER BY task_unique_code, place",
             *_this(campaign),
             state,

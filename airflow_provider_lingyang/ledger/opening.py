@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from airflow_provider_lingyang.errors import LedgerRefusedError
 from airflow_provider_lingyang.ledger.base import Attempt, Header, Opening
@@ -28,6 +29,20 @@ class Opened:
     has_reached_recipients: Callable[[], bool]
     in_doubt: Callable[[], list[str]]
     has_other_senders: Callable[[], bool] = lambda: False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def changed_settings(before: Header, now: Header) -> list[str]:
+    """Name the settings of which requests and derived ids are made, and that are others now."""
+    return [
+        name
+        for name, was, is_now in (
+            (f"host ({before.host}; now {now.host})", before.host, now.host),
+            ("App key", before.app_key, now.app_key),
+            ("App secret", before.key_fingerprint, now.key_fingerprint),
+        )
+        if was != is_now
+    ]
 
 
 def opening_of(
@@ -47,7 +62,7 @@ def opening_of(
         be sent again.
     """
     if found is None:
-        return Opening(1)
+        return Opening(1, identity_version=header.identity_version)
     # A retry after a crash between the end of a submission and the task's success finds it finished, too. Only Clear
     # raises max_tries: without that all recipients would be contacted twice.
     task_instance, max_tries = found.finished or (None, None)
@@ -64,30 +79,26 @@ def opening_of(
                 "this campaign_key have sent to recipients of their own: their next try would contact these again. "
                 "Clear with on_clear='reuse', or send to these recipients again under another campaign_key"
             )
-        return Opening(found.generation + 1)
-    before = found.header
-    changed = [
-        name
-        for name, was, now in (
-            (f"host ({before.host}; now {header.host})", before.host, header.host),
-            ("App key", before.app_key, header.app_key),
-            ("App secret", before.key_fingerprint, header.key_fingerprint),
-        )
-        if was != now
-    ]
+        return Opening(found.generation + 1, identity_version=header.identity_version)
+    opening = Opening(
+        found.generation,
+        changed_settings(found.header, header),
+        identity_version=found.header.identity_version,
+        facts=found.facts,
+    )
     # A secret with a typo, or a wrong host, reached no recipient: correcting it must not end the campaign.
-    if not changed:
-        return Opening(found.generation)
+    if not opening.changed:
+        return opening
     doubts = found.in_doubt()
     reached = found.has_reached_recipients()
     if not reached and set(doubts) <= set(not_executed):
-        return Opening(found.generation, changed, doubts)
+        return replace(opening, settled=doubts)
     words = json.dumps(dict.fromkeys(doubts[:_SHOWN], "not_executed"))
     more = f" and {len(doubts) - _SHOWN} more" if len(doubts) > _SHOWN else ""
     raise LedgerRefusedError(
-        f"the campaign was begun with another {' and '.join(changed)} than the connection has now: its requests "
-        "and derived ids would be others, and recipients would be contacted twice. Put the old one back until the "
-        "campaign is finished. "
+        f"the campaign was begun with another {' and '.join(opening.changed)} than the connection has now: its "
+        "requests and derived ids would be others, and recipients would be contacted twice. Put the old one back "
+        "until the campaign is finished. "
         + (
             ""
             if reached

@@ -1,49 +1,171 @@
-"""Intents and outcomes in the ledger's tables, within one transaction."""
+"""Requests and their recipients in the ledger's tables, within one transaction."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from typing import Any, NamedTuple
 
+from airflow_provider_lingyang.errors import LedgerRefusedError
 from airflow_provider_lingyang.identity import recipient_hash
-from airflow_provider_lingyang.ledger.base import Intent, Outcome
-from airflow_provider_lingyang.ledger.sql_tables import ACCEPTED, IN_DOUBT, NOT_EXECUTED, REJECTED, THIS
+from airflow_provider_lingyang.ledger.base import OPEN_FOR, Intent, Outcome, RecordedRequest
+from airflow_provider_lingyang.ledger.sql_tables import (
+    ACCEPTED,
+    IN_DOUBT,
+    NOT_EXECUTED,
+    REJECTED,
+    SAME_REQUEST,
+    THIS,
+)
 from airflow_provider_lingyang.storage.database import Transaction, chunks, marks
 
 
+class RequestRow(NamedTuple):
+    """A row of ``lingyang_ledger_request``: the columns that are read, by their names there."""
+
+    task_unique_code: str
+    batch_num: str | None
+    struct_digest: str
+    written_at: float
+    worker: str
+    owner: str
+    intents: int
+    open_for: float | None
+    only_sender: str | None
+
+    def others_may_send(self, task_instance: str, *, others_may_run: bool = False) -> bool:
+        """Return whether a process of another task instance may still send the request.
+
+        :param others_may_run: whether another process of this task instance may, too.
+        """
+        # A task instance that sends another one's request again does not become its worker.
+        only_sender = self.only_sender or (self.worker if self.intents == 1 else None)
+        return self.open_for != 0 and (others_may_run or only_sender != task_instance)
+
+
 class RequestRows:
-    """Writes the rows of requests and their recipients.
+    """Reads and writes the rows of one generation's requests.
 
     :param run: the transaction.
     :param this: the campaign and its generation.
     :param task_instance: the key of this one.
     :param fencing_token: of this process.
-    :param skipped: code → the highest number that no intent to come may get.
     """
 
     def __init__(
-        self,
-        run: Transaction,
-        this: tuple[str, int],
-        task_instance: str,
-        fencing_token: str,
-        skipped: Mapping[str, int],
+        self, run: Transaction, this: tuple[str, int], task_instance: str, fencing_token: str
     ) -> None:
         self._run = run
         self._this = this
         self._task_instance = task_instance
         self._fencing_token = fencing_token
-        self._skipped = skipped
+
+    def read(self, condition: str = "", *parameters: Any) -> list[RequestRow]:
+        """Return requests in the order in which they were written.
+
+        :param condition: what follows ``WHERE campaign=? AND generation=?``.
+        """
+        rows = self._run.rows(
+            f"SELECT {', '.join(RequestRow._fields)} FROM lingyang_ledger_request request WHERE {THIS} {condition} "
+            "ORDER BY written_at, task_unique_code",
+            [*self._this, *parameters],
+        )
+        return [RequestRow(*row) for row in rows]
+
+    def in_doubt(self) -> list[RequestRow]:
+        """Return requests with recipients in doubt."""
+        return self.read(
+            f"AND EXISTS (SELECT 1 FROM lingyang_ledger_recipient recipient WHERE {SAME_REQUEST} AND "
+            "recipient.state=?)",
+            IN_DOUBT,
+        )
+
+    def load(
+        self, rows: Sequence[RequestRow], database: str, *, others_may_run: bool
+    ) -> Iterator[RecordedRequest]:
+        """Yield requests with their recipients.
+
+        :param rows: as many as one statement takes.
+        :param database: its name, for errors.
+        """
+        states: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for code, state, recipient, biz_id in self._run.rows(
+            f"SELECT task_unique_code, state, recipient, biz_id FROM lingyang_ledger_recipient WHERE {THIS} "
+            f"AND task_unique_code IN ({marks(rows)}) ORDER BY task_unique_code, place",
+            [*self._this, *(row.task_unique_code for row in rows)],
+        ):
+            states.setdefault((code, state), []).append((recipient, biz_id))
+        for row in rows:
+            code = row.task_unique_code
+            accepted, rejected, not_executed = (
+                [bytes.fromhex(recipient) for recipient, _ in states.get((code, state), ())]
+                for state in (ACCEPTED, REJECTED, NOT_EXECUTED)
+            )
+            yield RecordedRequest(
+                task_unique_code=code,
+                batch_num=row.batch_num,
+                struct_digest=row.struct_digest,
+                written_at=row.written_at,
+                accepted=accepted,
+                rejected=rejected,
+                not_executed=not_executed,
+                in_doubt=[_unchanged(*pair, database) for pair in states.get((code, IN_DOUBT), ())],
+                is_own=row.worker == self._task_instance,
+                others_may_send=row.others_may_send(self._task_instance, others_may_run=others_may_run),
+                number=row.intents,
+                open_for=OPEN_FOR if row.open_for is None else row.open_for,
+            )
 
     def owns(self, code: str) -> bool:
         """Return whether a request is this process's, and keep it so until the transaction ends."""
+        return self._update(code, "writes=writes+1", [], "owner=?", self._fencing_token)
+
+    def take_over(self, code: str, number: int | None) -> bool:
+        """Make a request this process's; return whether it was there.
+
+        :param number: only this intent of its code; None: whichever.
+        """
+        # Not its worker, which sent it: its recipients stay that task instance's.
+        changes = "owner=?, writes=writes+1", [self._fencing_token]
+        return (
+            self._update(code, *changes)
+            if number is None
+            else self._update(code, *changes, "intents=?", number)
+        )
+
+    def end(self, code: str, number: int) -> bool:
+        """Note that no process can send one of this process's requests any more; return whether it is one.
+
+        :param number: of its intent from now on.
+        """
+        return self._update(code, "open_for=0, intents=?", [number], "owner=?", self._fencing_token)
+
+    def end_fenced(self, row: RequestRow) -> None:
+        """Note that an owner, which was fenced, can send a request no more; a word given before is about it no more."""
+        condition = "owner=? AND (open_for IS NULL OR open_for>0)"
+        self._update(row.task_unique_code, "open_for=0, intents=intents+1", [], condition, row.owner)
+
+    def _update(
+        self, code: str, changes: str, values: Sequence[Any], condition: str = "1=1", *only: Any
+    ) -> bool:
         return bool(
             self._run.execute(
-                f"UPDATE lingyang_ledger_request SET writes=writes+1 WHERE {THIS} AND task_unique_code=? AND owner=?",
-                [*self._this, code, self._fencing_token],
+                f"UPDATE lingyang_ledger_request SET {changes} WHERE {THIS} AND task_unique_code=? AND {condition}",
+                [*values, *self._this, code, *only],
             )
         )
+
+    def count_in_doubt(self, codes: Sequence[str]) -> dict[str, int]:
+        """Return how many recipients of this process's requests are in doubt; none of a request that is not there."""
+        rows: Iterable[Any] = self._run.rows(
+            "SELECT request.task_unique_code, count(*) FROM lingyang_ledger_request request "
+            f"JOIN lingyang_ledger_recipient recipient ON {SAME_REQUEST} "
+            "WHERE request.campaign=? AND request.generation=? AND request.owner=? AND recipient.state=? "
+            f"AND request.task_unique_code IN ({marks(codes)}) GROUP BY request.task_unique_code",
+            [*self._this, self._fencing_token, IN_DOUBT, *codes],
+        )
+        return dict(rows)
 
     def write_outcome(self, outcome: Outcome, *, has_token: bool) -> Outcome | None:
         """Write the outcome of a request; of one that was taken over, its accepted recipients and nothing else.
@@ -60,7 +182,7 @@ class RequestRows:
         of_code = f"WHERE {THIS} AND task_unique_code=? AND recipient IN "
         self._accept(outcome.accepted, of_code, [code])
         for state, biz_ids in ((REJECTED, outcome.rejected), (NOT_EXECUTED, outcome.not_executed)):
-            for some in chunks([recipient_hash(biz_id).hex() for biz_id in biz_ids]):
+            for some in chunks(_hashes(biz_ids)):
                 self._run.execute(
                     f"UPDATE lingyang_ledger_recipient SET state=? {of_code} ({marks(some)}) AND state=?",
                     [state, *self._this, code, *some, IN_DOUBT],
@@ -76,7 +198,7 @@ class RequestRows:
                 f"CASE recipient {'WHEN ? THEN ? ' * len(known)}ELSE task_id END" if known else "task_id"
             )
             self._run.execute(
-                # Whatever another task has made of them: who was accepted is never free again.
+                # Whatever another task has made of them: an accepted recipient is never free again.
                 f"UPDATE lingyang_ledger_recipient SET state=?, task_id={task_id} {where} ({marks(keys)})",
                 [ACCEPTED, *chain.from_iterable(known), *self._this, *found, *keys],
             )
@@ -84,9 +206,8 @@ class RequestRows:
     def _accept_anywhere(self, accepted: Mapping[str, int | None]) -> Mapping[str, int | None]:
         """Write accepted recipients, in whatever request they are by now; return those that are in none."""
         missing = dict(accepted)
-        for _ in range(
-            2
-        ):  # another task may have put a recipient into another request under the first attempt
+        # Another task may have put a recipient into another request under the first attempt.
+        for _ in range(2):
             if not missing:
                 break
             self._accept(missing, f"WHERE {THIS} AND recipient IN ", [])
@@ -100,14 +221,18 @@ class RequestRows:
                     missing.pop(keys[key], None)
         return missing
 
-    def write_intents(self, intents: Sequence[Intent]) -> dict[str, int]:
-        """Write intents; return the number of each that is not its code's first one."""
+    def write_intents(self, intents: Sequence[Intent], skipped: Mapping[str, int]) -> dict[str, int]:
+        """Write intents; return the number of each that is not its code's first one.
+
+        :param skipped: code → the highest number that no intent to come may get.
+        """
         requests, recipients, numbers = [], [], {}
+        first = self._task_instance, self._task_instance, 0
         for intent in intents:
             code = intent.task_unique_code
-            keys = [recipient_hash(biz_id).hex() for biz_id in intent.biz_ids]
-            task_instance, number = self._free(code, keys) if intent.again else (self._task_instance, 0)
-            number = max(number, self._skipped.get(code, 0)) + 1
+            keys = _hashes(intent.biz_ids)
+            worker, only_sender, before = self._free(code, keys) if intent.again else first
+            number = max(before, skipped.get(code, 0)) + 1
             if number > 1:
                 numbers[code] = number
             requests.append(
@@ -117,11 +242,13 @@ class RequestRows:
                     intent.batch_num,
                     intent.struct_digest,
                     intent.written_at,
-                    task_instance,
+                    worker,
                     self._fencing_token,
                     1,
                     number,
                     intent.open_for,
+                    # Intents that are skipped may have been written by any task instance.
+                    only_sender if number == before + 1 else None,
                 )
             )
             recipients += [
@@ -131,7 +258,7 @@ class RequestRows:
         self._run.insert(
             "lingyang_ledger_request",
             "campaign, generation, task_unique_code, batch_num, struct_digest, written_at, worker, owner, writes, "
-            "intents, open_for",
+            "intents, open_for, only_sender",
             requests,
         )
         self._run.insert(
@@ -141,27 +268,21 @@ class RequestRows:
         )
         return numbers
 
-    def _free(self, code: str, keys: Sequence[str]) -> tuple[str, int]:
+    def _free(self, code: str, keys: Sequence[str]) -> tuple[str, str | None, int]:
         """Make room for recipients that are sent again: none was executed, or the gateway knows the code.
 
-        :return: whose request it is, and how many intents the code has had.
+        :return: the worker and the only sender of its next intent, and how many intents the code has had.
         """
         # A write first: what is read next is then no older than it, in every database.
-        self._run.execute(
-            f"UPDATE lingyang_ledger_request SET writes=writes+1 WHERE {THIS} AND task_unique_code=?",
-            [*self._this, code],
-        )
+        self._update(code, "writes=writes+1", [])
         for some in chunks(keys):
             self._run.execute(
                 f"DELETE FROM lingyang_ledger_recipient WHERE {THIS} AND state=? AND recipient IN ({marks(some)})",
                 [*self._this, NOT_EXECUTED, *some],
             )
-        before = self._run.rows(
-            f"SELECT worker, owner, intents FROM lingyang_ledger_request WHERE {THIS} AND task_unique_code=?",
-            [*self._this, code],
-        )
-        task_instance, token, number = before[0] if before else (self._task_instance, None, 0)
-        if token == self._fencing_token:
+        before = self.read("AND task_unique_code=?", code)
+        is_owned = bool(before) and before[0].owner == self._fencing_token
+        if is_owned:
             self._run.execute(
                 f"DELETE FROM lingyang_ledger_recipient WHERE {THIS} AND state=? AND task_unique_code=?",
                 [*self._this, IN_DOUBT, code],
@@ -175,4 +296,24 @@ class RequestRows:
                 f"DELETE FROM lingyang_ledger_request WHERE {THIS} AND task_unique_code=?",
                 [*self._this, code],
             )
-        return (task_instance if token == self._fencing_token else self._task_instance), number
+        if not before:
+            return self._task_instance, self._task_instance, 0
+        (row,) = before
+        return (
+            row.worker if is_owned else self._task_instance,
+            None if row.others_may_send(self._task_instance) else self._task_instance,
+            row.intents,
+        )
+
+
+def _hashes(biz_ids: Iterable[str]) -> list[str]:
+    return [recipient_hash(biz_id).hex() for biz_id in biz_ids]
+
+
+def _unchanged(recipient: str, biz_id: str, database: str) -> str:
+    if recipient_hash(biz_id).hex() != recipient:
+        raise LedgerRefusedError(
+            f"{database} does not give a biz_id back as it was written (a character set without Chinese, or blanks cut "
+            "off), so the recipients in doubt are not known"
+        )
+    return biz_id

@@ -7,8 +7,7 @@ Keys, of at most 60 KB each::
     lingyang/PLAN/GENERATION/w000001 …    requests by task_unique_code; what stands later outranks what stands earlier
 
 A try appends segments of its own and rewrites only the last of them: outcomes join their intents there, so that a
-million recipients need some 360 keys. A segment is the text of a JSON object: Airflow, which hands a value on four
-times, would look at every part of an object each time. A try that was replaced is fenced by Airflow: its writes fail.
+million recipients need some 360 keys. A try that was replaced is fenced by Airflow: its writes fail.
 """
 
 from __future__ import annotations
@@ -17,25 +16,17 @@ import itertools
 import json
 import time
 import uuid
-from base64 import b64decode, b64encode
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from typing_extensions import override
 
-from airflow_provider_lingyang.errors import (
-    LedgerError,
-    LedgerFencedError,
-    LedgerRefusedError,
-    LedgerUnusableError,
-)
+from airflow_provider_lingyang.errors import LedgerError, LedgerFencedError, LedgerRefusedError
 from airflow_provider_lingyang.identity import digest, recipient_hash, settle_key
+from airflow_provider_lingyang.ledger import task_state_format as formats
 from airflow_provider_lingyang.ledger.base import (
     GIVEN_TOO_EARLY,
-    OPEN_FOR,
     WRITTEN_WITHIN,
     Attempt,
     Header,
@@ -44,24 +35,12 @@ from airflow_provider_lingyang.ledger.base import (
     Opening,
     Outcome,
     RecordedRequest,
-    skipped,
-    with_fact,
 )
 from airflow_provider_lingyang.ledger.opening import Opened, opening_of
 from airflow_provider_lingyang.ledger.tombstone import Tombstone
 
-_SEGMENT_BYTES = 60_000
 _REPEATED_BYTES = 10_000
 """What a segment may repeat of the one before it."""
-_KEY_BYTES = 16
-_KEY_BASE64 = 22
-"""A key's share of the text, rounded up."""
-_LISTS_BYTES = 60
-"""Names, quotes and padding of the lists of keys."""
-_MOST = 10**9
-"""More than the number of an intent can be."""
-_NUMBERS = "numbers"
-"""The fact that holds the numbers which intents to come do not get."""
 _ROOT = "lingyang"
 
 
@@ -94,56 +73,43 @@ class TaskStateLedger(Ledger):
     def __init__(
         self, store: TaskStateStore, attempt: Attempt, retention: Any, tombstone: Tombstone | None = None
     ) -> None:
+        super().__init__()
         self._store = store
         self._attempt = attempt
         self._retention = retention
         self._tombstone = tombstone
         self._is_marked = tombstone is None
-        self.begun_at: datetime | None = None
-        self.others_may_run = False
         self._begun_with: str | None = None
         """Stands for the settings with which earlier processes have sent, where this ledger has nothing of them."""
         self._mark: dict[str, Any] = {}
         """What this process has noted of itself; empty until it has claimed the campaign."""
         self._campaign = ""
-        self._settings = ""
-        self._opened: dict[str, Any] = {}
+        self._header: Header | None = None
+        self._generation = 1
         self._number = 0
         self._segment: dict[str, _Part] = {}
         self._changed: set[str] = set()
         """Entries of the segment that are not as the store has them."""
         self._unsure = 0
         """The last segment that a write which failed may have written; 0: what the store holds is known."""
-        self._open: dict[str, dict[str, Any]] = {}
+        self._open: dict[str, RecordedRequest] = {}
         """Requests with recipients in doubt: what is known of them must outlive their next state."""
-        self._numbers: dict[str, int] = {}
-        """How many intents there were of each code that may have another one: its recipients are not all final."""
 
     @override
     def claim(self) -> bool:
         mark = self._get(_ROOT)
-        with _ours(_ROOT):
-            knows = (
-                not self._attempt.has_history
-                if mark is None
-                else {True: True, False: False}[mark["knows_past"]]
-            )
-            self.others_may_run = self._attempt.has_history if mark is None else not mark.get("ended", False)
-        self._mark = {"knows_past": knows, "process": uuid.uuid4().hex}
+        with formats.ours(_ROOT):
+            if mark is None:
+                knows, self.others_may_run = not self._attempt.has_history, self._attempt.has_history
+            else:
+                formats.check_version(_ROOT, mark.get("version", 1))
+                knows = {True: True, False: False}[mark["knows_past"]]
+                self.others_may_run = not mark.get("ended", False)
+        self._mark = {"version": formats.VERSION, "knows_past": knows, "process": uuid.uuid4().hex}
         self._set(_ROOT, self._mark)
         if not knows and self._tombstone is not None:
             self.begun_at, self._begun_with = self._tombstone.found() or (None, None)
         return knows
-
-    def _requests(self, generation: int) -> Iterator[RecordedRequest]:
-        return (request for segment in self._stored(generation) for _, request in segment)
-
-    def _reached(self, generation: int) -> bool:
-        return any(request.accepted or request.rejected for request in self._requests(generation))
-
-    def _in_doubt(self, generation: int) -> list[str]:
-        latest = {request.task_unique_code: request for request in self._requests(generation)}
-        return [request.settle_key for request in latest.values() if request.in_doubt]
 
     @override
     def mark_history_known(self) -> None:
@@ -164,8 +130,7 @@ class TaskStateLedger(Ledger):
         not_executed: Collection[str] = frozenset(),
         wait: Callable[[float], None] = time.sleep,
     ) -> Opening:
-        settings = digest(*header.to_json().values())
-        if self._begun_with not in (None, settings):
+        if self._begun_with not in (None, _settings(header)):
             raise LedgerRefusedError(
                 "the task's own state has nothing of earlier tries, and they sent with another host, App key, App "
                 "secret or plan, or another version of this package, as the state of an outlet asset says: a look-up "
@@ -173,38 +138,16 @@ class TaskStateLedger(Ledger):
                 "an audience without those already reached"
             )
         self._campaign = f"{_ROOT}/{header.plan_id}"
-        stored = self._get(self._campaign)
-        found = None
-        if stored is not None:
-            with _ours(self._campaign):
-                finished = stored["finished"]
-                found = Opened(
-                    stored["generation"],
-                    Header(**stored["header"]),
-                    tuple(finished) if finished else None,
-                    lambda: self._reached(stored["generation"]),
-                    lambda: self._in_doubt(stored["generation"]),
-                )
-                facts = dict(stored.get("facts", {}))
-        opening = opening_of(found, header, self._attempt, resubmit=resubmit, not_executed=not_executed)
-        generation = opening.generation
-        if found is None or found.generation != generation:
-            facts = {}
-        else:
-            header = replace(header, identity_version=found.header.identity_version)
-        self.identity_version = header.identity_version
-        self._settings = digest(*header.to_json().values())
-        self._opened = {
-            "generation": generation,
-            "header": header.to_json(),
-            "finished": None,
-            "facts": facts,
-        }
-        self._number, self._unsure, self._open, self._numbers = 0, 0, {}, {}
+        opening = opening_of(
+            self._found(), header, self._attempt, resubmit=resubmit, not_executed=not_executed
+        )
+        self._generation = opening.generation
+        self._header = replace(header, identity_version=opening.identity_version)
+        self._begin_with(opening)
+        self._number, self._unsure, self._open = 0, 0, {}
         if opening.settled:
             # Before the header: a look-up with the new settings proves nothing about what the old ones sent.
-            latest = {request.task_unique_code: request for request in self.history()}
-            doubts = [request for request in latest.values() if request.in_doubt]
+            doubts = _in_doubt(self.history())
             if self.others_may_run:
                 wait(WRITTEN_WITHIN + max(each.open_for for each in doubts))
                 codes = [each.task_unique_code for each in doubts]
@@ -214,27 +157,54 @@ class TaskStateLedger(Ledger):
             self.write(
                 [Outcome(each.task_unique_code, {}, not_executed=each.in_doubt) for each in doubts], []
             )
-        self._set(self._campaign, self._opened)
+        self._set_campaign(self._facts)
         return opening
+
+    def _found(self) -> Opened | None:
+        if (stored := self._get(self._campaign)) is None:
+            return None
+        with formats.ours(self._campaign):
+            formats.check_version(self._campaign, stored.get("version", 1))
+            generation, finished = stored["generation"], stored["finished"]
+            return Opened(
+                generation,
+                Header(**stored["header"]),
+                tuple(finished) if finished else None,
+                lambda: any(each.accepted or each.rejected for each in self._stored(generation)),
+                lambda: [each.settle_key for each in _in_doubt(self._stored(generation))],
+                facts=dict(stored.get("facts", {})),
+            )
+
+    def _set_campaign(self, facts: dict[str, Any], finished: Sequence[Any] | None = None) -> None:
+        assert self._header is not None
+        value = {
+            "version": formats.VERSION,
+            "generation": self._generation,
+            "header": self._header.to_json(),
+            "finished": finished,
+            "facts": facts,
+        }
+        self._set(self._campaign, value)
 
     @override
     def history(self) -> Iterator[RecordedRequest]:
         number = 1
-        for segment in self._stored(self._opened["generation"]):
+        for segment in self._segments(self._generation):
             number += 1
-            for entry, request in segment:
-                self._remember(request.task_unique_code, entry)
+            for request in segment:
+                self._remember(request)
                 yield replace(request, others_may_send=self.others_may_run)
         self._number, self._segment, self._unsure = number, {}, 0
 
-    def _stored(self, generation: int) -> Iterator[list[tuple[dict[str, Any], RecordedRequest]]]:
+    def _segments(self, generation: int) -> Iterator[list[RecordedRequest]]:
         for number in itertools.count(1):
             key = self._key(generation, number)
             if (text := self._get(key)) is None:
                 return
-            with _ours(key):
-                segment = [(entry, _past_request(code, entry)) for code, entry in json.loads(text).items()]
-            yield segment
+            yield formats.read_segment(key, text)
+
+    def _stored(self, generation: int) -> Iterable[RecordedRequest]:
+        return itertools.chain.from_iterable(self._segments(generation))
 
     @override
     def write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
@@ -243,31 +213,23 @@ class TaskStateLedger(Ledger):
         self._read_back()
         # Before anything is changed: the outcomes can still be written without the intents.
         for intent in intents:
-            _check_size(intent)
-        if intents and not self._is_marked and self._tombstone is not None:
+            formats.check_size(intent)
+        if intents and not self._is_marked and self._tombstone is not None and self._header is not None:
             # Before the first intent: where it is missing, nothing may have been sent, or it could not be written.
-            self._tombstone.write(self._settings)
+            self._tombstone.write(_settings(self._header))
             self._is_marked = True
-        self._write(outcomes, [(intent, self._next_number(intent.task_unique_code)) for intent in intents])
+        self._write(outcomes, [formats.intended(intent, self._next_number(intent)) for intent in intents])
 
-    def _write(
-        self,
-        outcomes: Sequence[Outcome],
-        intents: Sequence[tuple[Intent, int]],
-        renumbered: Collection[str] = (),
-    ) -> None:
+    def _write(self, outcomes: Sequence[Outcome], requests: Sequence[RecordedRequest]) -> None:
         before = self._number, self._segment.copy(), self._open.copy(), self._numbers.copy()
         self._changed = set()
         try:
             for outcome in outcomes:
                 # Of a request whose intent was never written there is nothing to take back.
                 if outcome.task_unique_code in self._open or not _only_not_executed(outcome):
-                    self._put(outcome.task_unique_code, self._after(outcome))
-            for intent, number in intents:
-                self._put(intent.task_unique_code, _entry(intent, number))
-            for code in renumbered:
-                if code in self._open:
-                    self._put(code, {**self._open[code], "i": self.number(code) + 1})
+                    self._put(self._after(outcome))
+            for request in requests:
+                self._put(request)
             self._write_segment()
         except BaseException:
             # An outcome that is written again later must find what it was first added to.
@@ -278,10 +240,11 @@ class TaskStateLedger(Ledger):
     @override
     def holds(self, intents: Sequence[Intent]) -> set[str]:
         self._read_back()
+        there = {code: request.in_doubt for code, request in self._open.items()}
         return {
             intent.task_unique_code
             for intent in intents
-            if self._open.get(intent.task_unique_code, {}).get("d") == list(intent.biz_ids)
+            if there.get(intent.task_unique_code) == list(intent.biz_ids)
         }
 
     def _read_back(self) -> None:
@@ -292,36 +255,24 @@ class TaskStateLedger(Ledger):
                 pass
         if not self._unsure:
             return
-        generation = self._opened["generation"]
         for number in range(self._number, self._unsure + 1):
-            key = self._key(generation, number)
+            key = self._key(self._generation, number)
             if (text := self._get(key)) is None:
                 # That write may still arrive, so its key is used up: what is written from now on must outrank it.
-                self._set(key, "{}")
+                self._set(key, formats.segment([]))
                 continue
-            with _ours(key):
-                for code, entry in json.loads(text).items():
-                    self._remember(code, entry)
+            for request in formats.read_segment(key, text):
+                self._remember(request)
         self._number, self._segment, self._unsure = self._unsure + 1, {}, 0
 
     @override
     def renew(self, intents: Sequence[Intent]) -> None:
         self._read_back()
-        self._write([], [(intent, self.number(intent.task_unique_code)) for intent in intents])
+        self._write([], [formats.intended(each, self.number(each.task_unique_code)) for each in intents])
 
-    @override
-    def number(self, task_unique_code: str) -> int:
-        return self._numbers.get(task_unique_code, 1)
-
-    def _next_number(self, code: str) -> int:
-        skips: dict[str, int] = self.fact(_NUMBERS) or {}
-        return max(self._numbers.get(code, 0), skips.get(code, 0)) + 1
-
-    @override
-    def skip_numbers(self, numbers: Mapping[str, int]) -> None:
-        before = self.fact(_NUMBERS) or {}
-        if after := skipped(before, numbers):
-            self.set_fact(_NUMBERS, after)
+    def _next_number(self, intent: Intent) -> int:
+        code = intent.task_unique_code
+        return max(self._numbers.get(code, 0), self._skipped.get(code, 0)) + 1
 
     @override
     def take_over(self, task_unique_codes: Sequence[str]) -> None:
@@ -331,23 +282,17 @@ class TaskStateLedger(Ledger):
     def end_others(self, task_unique_codes: Collection[str], too_early: Collection[str] = ()) -> None:
         if too_early:
             self._read_back()
-            self._write([], [], renumbered=too_early)
+            doubts = [self._open[code] for code in too_early if code in self._open]
+            self._write([], [replace(each, number=each.number + 1) for each in doubts])
         self.others_may_run = False
 
     @override
-    def fact(self, name: str) -> Any:
-        return self._opened["facts"].get(name)
-
-    @override
-    def set_fact(self, name: str, value: Any) -> None:
-        opened = {**self._opened, "facts": with_fact(self._opened["facts"], name, value)}
-        self._set(self._campaign, opened)
-        self._opened = opened
+    def _write_facts(self, facts: dict[str, Any]) -> None:
+        self._set_campaign(facts)
 
     @override
     def finish(self) -> None:
-        finished = [self._attempt.task_instance_key, self._attempt.max_tries]
-        self._set(self._campaign, {**self._opened, "finished": finished})
+        self._set_campaign(self._facts, [self._attempt.task_instance_key, self._attempt.max_tries])
         if self._tombstone is not None:
             self._tombstone.finish()
 
@@ -357,46 +302,41 @@ class TaskStateLedger(Ledger):
         if self._mark and not self.others_may_run and self._get(_ROOT) == self._mark:
             self._set(_ROOT, {**self._mark, "ended": True})
 
-    @override
-    def close(self) -> None:
-        """Do nothing: no connection is held."""
-
     def _key(self, generation: int, number: int) -> str:
         return f"{self._campaign}/{generation}/w{number:06}"
 
     def _write_segment(self) -> None:
-        text = ",".join(part.text for part in self._segment.values())
-        self._set(self._key(self._opened["generation"], self._number), "{" + text + "}")
+        entries = [part.text for part in self._segment.values()]
+        self._set(self._key(self._generation, self._number), formats.segment(entries))
 
-    def _after(self, outcome: Outcome) -> dict[str, Any]:
-        before = self._open.get(outcome.task_unique_code, {})
-        after: dict[str, Any] = {name: before[name] for name in ("b", "i", "o", "s", "t") if name in before}
-        for name, biz_ids in (
-            ("a", outcome.accepted),
-            ("r", outcome.rejected),
-            ("n", outcome.not_executed),
-        ):
-            # Who was not executed earlier may be in another request by now, and must not come after it.
-            earlier = "" if name == "n" else before.get(name, "")
-            if keys := _unpack(earlier) + [recipient_hash(biz_id) for biz_id in biz_ids]:
-                after[name] = b64encode(b"".join(keys)).decode()
-        if outcome.in_doubt:
-            after["d"] = list(outcome.in_doubt)
-        else:
-            for name in ("o", "s", "t") if "n" in after else ("i", "o", "s", "t"):
-                after.pop(name, None)
-        return after
+    def _after(self, outcome: Outcome) -> RecordedRequest:
+        code = outcome.task_unique_code
+        before = self._open.get(code, formats.empty_request(code))
+        # What else is known of a request is needed while recipients are in doubt, and its number while any may be
+        # in another intent.
+        known = before if outcome.in_doubt else formats.empty_request(code)
+        return replace(
+            known,
+            number=before.number if outcome.in_doubt or outcome.not_executed else 1,
+            batch_num=before.batch_num,
+            accepted=[*before.accepted, *map(recipient_hash, outcome.accepted)],
+            rejected=[*before.rejected, *map(recipient_hash, outcome.rejected)],
+            # A recipient that was not executed earlier may be in another request by now, and must not come after it.
+            not_executed=[*map(recipient_hash, outcome.not_executed)],
+            in_doubt=list(outcome.in_doubt),
+        )
 
-    def _put(self, code: str, entry: dict[str, Any]) -> None:
-        text = json.dumps({code: entry})[1:-1]
-        new = _Part(text, _size(text))
-        # What an entry says of those who are free while others are in doubt is nowhere else.
-        partial = code in self._segment and "n" in self._open.get(code, {})
+    def _put(self, request: RecordedRequest) -> None:
+        code = request.task_unique_code
+        text = formats.encode(request)
+        new = _Part(text, formats.size(text))
+        # What an entry says of free recipients while others are in doubt is nowhere else.
+        partial = code in self._segment and code in self._open and bool(self._open[code].not_executed)
         others = _sum(part for each, part in self._segment.items() if each != code)
-        if partial or others + new.size > _SEGMENT_BYTES:
+        if partial or others + new.size > formats.SEGMENT_BYTES:
             changed = {each: part for each, part in self._segment.items() if each in self._changed}
             repeated = _sum(changed.values())
-            if partial or repeated > _REPEATED_BYTES or repeated + new.size > _SEGMENT_BYTES:
+            if partial or repeated > _REPEATED_BYTES or repeated + new.size > formats.SEGMENT_BYTES:
                 # The full segment stays as it is, with what was put into it since it was written last.
                 self._write_segment()
                 changed = {}
@@ -405,17 +345,16 @@ class TaskStateLedger(Ledger):
             self._segment, self._changed = changed, set(changed)
         self._segment[code] = new
         self._changed.add(code)
-        self._remember(code, entry)
+        self._remember(request)
 
-    def _remember(self, code: str, entry: dict[str, Any]) -> None:
-        if "d" in entry:
-            self._open[code] = entry
-        else:
-            self._open.pop(code, None)
-        if "d" in entry or "n" in entry:
-            self._numbers[code] = entry.get("i", 1)
-        else:
-            self._numbers.pop(code, None)
+    def _remember(self, request: RecordedRequest) -> None:
+        code = request.task_unique_code
+        self._open.pop(code, None)
+        self._numbers.pop(code, None)
+        if request.in_doubt:
+            self._open[code] = request
+        if request.in_doubt or request.not_executed:
+            self._numbers[code] = request.number
 
     def _get(self, key: str) -> Any:
         try:
@@ -445,70 +384,19 @@ def _is_replaced(error: Exception) -> bool:
     return isinstance(reason, dict) and reason.get("reason") == "not_found"
 
 
-@contextmanager
-def _ours(key: str) -> Iterator[None]:
-    try:
-        yield
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise LedgerRefusedError(
-            f"the task state store holds something under {key!r} that is no ledger's, so which recipients "
-            "earlier tries reached is not known. Find out who wrote it. To start over, send to the other recipients "
-            "in a new run"
-        ) from error
+def _settings(header: Header) -> str:
+    """Return what stands for the settings that requests and derived ids are made with."""
+    return digest(*header.to_json().values())
 
 
-def _entry(intent: Intent, number: int) -> dict[str, Any]:
-    batch = {} if intent.batch_num is None else {"b": intent.batch_num}
-    again = {} if number == 1 else {"i": number}
-    return {
-        **batch,
-        **again,
-        "o": intent.open_for,
-        "s": intent.struct_digest,
-        "t": intent.written_at,
-        "d": list(intent.biz_ids),
-    }
-
-
-def _check_size(intent: Intent) -> None:
-    """Refuse a request that does not fit: as an intent, or as an outcome of whatever kind."""
-    rest = _size(json.dumps({intent.task_unique_code: {**_entry(intent, _MOST), "d": []}}))
-    size = rest + _LISTS_BYTES + sum(max(_size(json.dumps(each)), _KEY_BASE64) for each in intent.biz_ids)
-    if size > _SEGMENT_BYTES:
-        raise LedgerUnusableError(
-            f"a request of {len(intent.biz_ids)} recipients does not fit into the task state store (60 KB a value): "
-            "set a smaller batch_size, or keep the ledger in a database with ledger_conn_id"
-        )
+def _in_doubt(requests: Iterable[RecordedRequest]) -> list[RecordedRequest]:
+    latest = {request.task_unique_code: request for request in requests}
+    return [request for request in latest.values() if request.in_doubt]
 
 
 def _only_not_executed(outcome: Outcome) -> bool:
     return not (outcome.accepted or outcome.rejected or outcome.in_doubt)
 
 
-def _size(text: str) -> int:
-    """Return how long a part of a value is in the store, which keeps JSON."""
-    return len(json.dumps(text))
-
-
 def _sum(parts: Iterable[_Part]) -> int:
     return sum(part.size for part in parts)
-
-
-def _past_request(code: str, entry: dict[str, Any]) -> RecordedRequest:
-    return RecordedRequest(
-        task_unique_code=code,
-        batch_num=entry.get("b"),
-        struct_digest=entry.get("s", ""),
-        written_at=entry.get("t", 0.0),
-        accepted=_unpack(entry.get("a", "")),
-        rejected=_unpack(entry.get("r", "")),
-        not_executed=_unpack(entry.get("n", "")),
-        in_doubt=entry.get("d", ()),
-        number=entry.get("i", 1),
-        open_for=entry.get("o", OPEN_FOR),
-    )
-
-
-def _unpack(text: str) -> list[bytes]:
-    raw = b64decode(text)
-    return [raw[start : start + _KEY_BYTES] for start in range(0, len(raw), _KEY_BYTES)]

@@ -103,7 +103,7 @@ class Database:
     ) -> None:
         self._hook = hook
         self._conn_id = conn_id
-        self._name = f"{what} (connection {conn_id!r})"
+        self.name = f"{what} (connection {conn_id!r})"
         self._collision = f"{collision} (connection {conn_id!r})"
         self._on_connect = on_connect
         self._connection: Any = None
@@ -131,7 +131,7 @@ class Database:
                         cursor.execute(sql)
         except Exception as error:
             self.close()
-            raise UnreachableError(f"{self._name} cannot be reached: {_kind(error)}") from error
+            raise UnreachableError(f"{self.name} cannot be reached: {_kind(error)}") from error
         try:
             with closing(self._connection.cursor()) as cursor:
                 yield Transaction(cursor, self._hook.placeholder)
@@ -148,7 +148,7 @@ class Database:
                 raise
             if any(parent.__name__ == "IntegrityError" for parent in type(error).__mro__):
                 raise UniqueViolationError(f"{self._collision}: {_kind(error)}") from error
-            raise _meaning(error)(f"{self._name} failed: {_kind(error)}") from error
+            raise _meaning(error)(f"{self.name} failed: {_kind(error)}") from error
 
     def has(self, table: str) -> bool:
         """Whether there is a table that can be read.

@@ -122,11 +122,12 @@ class SqlLedgers(Ledgers):
     def __init__(self, hook: Callable[[], Any], path: Path | None) -> None:
         super().__init__(lambda attempt, campaign_key: SqlLedger(hook(), "ledger", campaign_key, attempt))
         self._hook = hook
+        self.conn_type: str = hook().conn_type
         self.path = path
         self.drop_tables()
 
     def drop_tables(self) -> None:
-        for table in TABLES:
+        for table in (*TABLES, "schema"):
             self.sql(f"DROP TABLE IF EXISTS lingyang_ledger_{table}")
 
     def sql(self, statement: str) -> list[Any]:
@@ -151,7 +152,7 @@ class SqlLedgers(Ledgers):
                 path.write_bytes(content)
 
             return mend
-        if self._hook().conn_type == "postgres":
+        if self.conn_type == "postgres":
             self.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
         else:
             rows = (

@@ -15,8 +15,9 @@ import pytest
 
 from airflow_provider_lingyang.errors import LedgerError, LedgerFencedError, LedgerRefusedError
 from airflow_provider_lingyang.identity import digest, recipient_hash
-from airflow_provider_lingyang.ledger import sql_tables
+from airflow_provider_lingyang.ledger import migrations, sql_tables
 from airflow_provider_lingyang.ledger.base import WRITTEN_WITHIN, Opening, Outcome
+from airflow_provider_lingyang.ledger.migrations import MIGRATIONS
 from airflow_provider_lingyang.storage.database import Transaction
 from tests.ledger.conftest import TABLES, SqlLedgers, no_wait, unexpected_wait
 
@@ -331,7 +332,7 @@ def test_a_task_id_that_no_number_of_the_platform_can_be_does_not_lose_the_outco
 def test_a_database_that_does_not_enforce_keys_is_refused(make_sql: Any, monkeypatch: Any) -> None:
     database = make_sql("sqlite")
     # What Snowflake, Redshift and BigQuery make of a key.
-    for table, columns in sql_tables.TABLES.items():
+    for table, columns in MIGRATIONS[0].items():
         database.sql(f"CREATE TABLE {table} ({columns.split('PRIMARY KEY')[0].rstrip().rstrip(',')})")
     monkeypatch.setattr(sql_tables, "_ENFORCES_KEYS", set())
     for _ in range(2):
@@ -433,9 +434,11 @@ def test_an_error_of_the_database_quotes_no_values(database: Any) -> None:
 
 
 def test_a_table_that_cannot_be_made_is_named(database: Any, monkeypatch: Any) -> None:
-    monkeypatch.setitem(sql_tables.TABLES, "lingyang_ledger_request", "code VARCHAR(36) NONSENSE (")
+    monkeypatch.setattr(
+        migrations, "MIGRATIONS", [{"lingyang_ledger_request": "code VARCHAR(36) NONSENSE ("}]
+    )
     with pytest.raises(
-        LedgerError, match=r"table lingyang_ledger_request cannot be read or created: .*Error"
+        LedgerError, match=r"cannot be read, made or changed: .*Error.*CREATE TABLE lingyang_ledger_req"
     ):
         database.new().claim()
 
@@ -482,17 +485,6 @@ def test_a_replaced_process_notes_no_fact(database: Any) -> None:
     database.start()
     with pytest.raises(LedgerFencedError):
         first.set_fact("limit", 1)
-
-
-def test_a_table_of_an_earlier_version_is_named_with_what_to_add(database: Any) -> None:
-    database.start().close()
-    database.sql("ALTER TABLE lingyang_ledger_campaign DROP COLUMN facts")
-    with pytest.raises(LedgerRefusedError, match="lacks 1 column") as caught:
-        database.new().claim()
-    command = "ALTER TABLE lingyang_ledger_campaign ADD COLUMN facts TEXT"
-    assert f"{command}. Do not" in str(caught.value)
-    database.sql(command)
-    database.start()
 
 
 def test_processes_with_the_settings_before_are_ended_when_they_change(database: Any) -> None:
@@ -592,6 +584,56 @@ def test_what_another_process_sent_again_for_this_task_is_waited_for(database: A
     with pytest.raises(LedgerRefusedError, match="so find out again"):
         own.open(database.header(host="https://other.test"), not_executed={"code#2"}, wait=waited.append)
     assert waited == [50.0 + WRITTEN_WITHIN]
+
+
+def sent_again(database: Any, ledger: Any) -> Any:
+    """Send a request again that is this process's, and is in doubt; then end this process."""
+    ledger.write([Outcome("code", {}, not_executed=["a", "b"])], [])
+    ledger.write([], [database.intent("code", "ab", again=True)])
+    ledger.release()
+
+
+def others_may_send(ledger: Any) -> list[bool]:
+    return [request.others_may_send for request in ledger.history()]
+
+
+def test_what_this_task_alone_has_sent_again_waits_for_no_other(database: Any) -> None:
+    own = database.start(map_index=0)
+    own.write([], [database.intent("code", "ab")])
+    sent_again(database, own)
+    own = database.next_try(map_index=0)
+    assert others_may_send(own) == [False]
+    assert own.number("code") == 2
+    own.release()
+    # A word about it counts at once, also where the settings are to change.
+    own = database.new(map_index=0)
+    own.claim()
+    own.open(database.header(host="https://other.test"), not_executed={"code#2"}, wait=unexpected_wait)
+    assert database.states(own, "ab") == "nn"
+
+
+def test_what_another_task_may_still_send_is_waited_for_although_this_one_has_sent_it_again(
+    database: Any,
+) -> None:
+    own, other = database.start(map_index=0), database.start(map_index=1)
+    own.write([], [database.intent("code", "ab")])
+    list(other.history())
+    other.take_over(["code"])
+    sent_again(database, other)
+    for number in (2, 3):
+        own = database.next_try(map_index=0)
+        assert others_may_send(own) == [True]
+        assert own.number("code") == number
+        own.take_over(["code"])
+        # As where the gateway knows the code: at once.
+        own.write([], [database.intent("code", "ab", again=True)])
+        own.release()
+    own = database.next_try(map_index=0)
+    own.take_over(["code"])
+    own.end_others(["code"])
+    sent_again(database, own)
+    assert others_may_send(database.next_try(map_index=0)) == [False]
+    assert others_may_send(database.next_try(map_index=1)) == [True]
 
 
 @pytest.mark.parametrize("how", ["its requests were taken over", "it begins during the wait"])

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from airflow_provider_lingyang.errors import LedgerError, LedgerRefusedError
-from airflow_provider_lingyang.ledger import task_state
+from airflow_provider_lingyang.ledger import task_state, task_state_format
 from airflow_provider_lingyang.ledger.base import Attempt, Outcome
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
 from tests.versions import needs_task_state
@@ -162,7 +162,7 @@ def test_small_segments_keep_what_whole_ones_would(
     ledgers: Any, store: Any, monkeypatch: Any, seed: int
 ) -> None:
     chance = random.Random(seed)
-    monkeypatch.setattr(task_state, "_SEGMENT_BYTES", chance.choice([1200, 2500, 6000]))
+    monkeypatch.setattr(task_state_format, "SEGMENT_BYTES", chance.choice([1200, 2500, 6000]))
     monkeypatch.setattr(task_state, "_REPEATED_BYTES", chance.choice([0, 400, 2000]))
     ledger = ledgers.start()
     known: dict[str, str] = {}
@@ -198,7 +198,7 @@ def test_small_segments_keep_what_whole_ones_would(
             store.fail_after = None
         ledger.write(outcomes, intents)
         assert ledgers.states(ledgers.next_try(), known) == "".join(known.values())
-    assert store.largest <= task_state._SEGMENT_BYTES + 500
+    assert store.largest <= task_state_format.SEGMENT_BYTES + 500
 
 
 def test_what_could_not_be_written_can_be_written_again_by_the_same_try(ledgers: Any, store: Any) -> None:

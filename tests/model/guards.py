@@ -72,7 +72,7 @@ def _fence_of_the_database() -> None:
     from airflow_provider_lingyang.ledger.sql import SqlLedger
     from airflow_provider_lingyang.ledger.sql_requests import RequestRows
 
-    SqlLedger._check_fence = lambda self, run: None  # type: ignore[method-assign]
+    SqlLedger._has_token = lambda self, run: True  # type: ignore[method-assign]
     RequestRows.owns = lambda self, code: True  # type: ignore[method-assign]
 
 

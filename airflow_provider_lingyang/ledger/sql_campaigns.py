@@ -1,0 +1,149 @@
+"""Campaigns and their generations in the ledger's tables, within one transaction."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow_provider_lingyang.identity import settle_key
+from airflow_provider_lingyang.ledger.base import Header
+from airflow_provider_lingyang.ledger.opening import Opened
+from airflow_provider_lingyang.ledger.sql_tables import (
+    ACCEPTED,
+    IN_DOUBT,
+    NOT_EXECUTED,
+    REJECTED,
+    SAME_REQUEST,
+    THIS,
+)
+from airflow_provider_lingyang.storage.database import Transaction, chunks, marks
+
+
+class CampaignRows:
+    """Reads and writes the rows of one campaign.
+
+    :param run: the transaction.
+    :param campaign: stands for the campaign.
+    :param task_instance: the key of this one.
+    """
+
+    def __init__(self, run: Transaction, campaign: str, task_instance: str) -> None:
+        self._run = run
+        self._campaign = campaign
+        self._task_instance = task_instance
+
+    def hold(self) -> None:
+        """Let no other task instance begin with a generation, or end it, until the transaction ends."""
+        self._run.execute(
+            "UPDATE lingyang_ledger_campaign SET opened_at=opened_at WHERE campaign=?", [self._campaign]
+        )
+
+    def latest(self) -> Opened | None:
+        """Return the latest generation; it answers questions within the transaction only."""
+        rows = self._run.rows(
+            "SELECT generation, host, app_key, plan_id, key_fingerprint, identity_version, facts, finished_by, "
+            "finished_max_tries FROM lingyang_ledger_campaign WHERE campaign=? ORDER BY generation",
+            [self._campaign],
+        )
+        if not rows:
+            return None
+        generation, host, app_key, plan_id, fingerprint, identity_version, facts, *finished = rows[-1]
+        return Opened(
+            generation,
+            Header(host, app_key, plan_id, fingerprint, identity_version or 1),
+            (finished[0], finished[1]) if finished[0] else None,
+            lambda: self._has_reached_recipients(generation),
+            lambda: self._in_doubt(generation),
+            lambda: self._has_other_senders(generation),
+            _facts(facts),
+        )
+
+    def _has_reached_recipients(self, generation: int) -> bool:
+        return self._has("lingyang_ledger_recipient", generation, "state IN (?, ?)", ACCEPTED, REJECTED)
+
+    def _has_other_senders(self, generation: int) -> bool:
+        return self._has("lingyang_ledger_request", generation, "worker<>?", self._task_instance)
+
+    def _has(self, table: str, generation: int, condition: str, *parameters: Any) -> bool:
+        ((count,),) = self._run.rows(
+            f"SELECT count(*) FROM {table} WHERE {THIS} AND {condition}",
+            [self._campaign, generation, *parameters],
+        )
+        return bool(count)
+
+    def _in_doubt(self, generation: int) -> list[str]:
+        rows = self._run.rows(
+            f"SELECT task_unique_code, intents FROM lingyang_ledger_request request WHERE {THIS} AND EXISTS "
+            f"(SELECT 1 FROM lingyang_ledger_recipient recipient WHERE {SAME_REQUEST} AND recipient.state=?) "
+            "ORDER BY written_at, task_unique_code",
+            [self._campaign, generation, IN_DOUBT],
+        )
+        return [settle_key(code, number) for code, number in rows]
+
+    def begin(self, generation: int, campaign_key: str, header: Header) -> None:
+        """Insert a generation."""
+        self._run.insert(
+            "lingyang_ledger_campaign",
+            "campaign, generation, campaign_key, plan_id, host, app_key, key_fingerprint, identity_version, opened_at",
+            [
+                (
+                    self._campaign,
+                    generation,
+                    campaign_key,
+                    header.plan_id,
+                    header.host,
+                    header.app_key,
+                    header.key_fingerprint,
+                    header.identity_version,
+                    time.time(),
+                )
+            ],
+        )
+
+    def go_on(self, generation: int, header: Header, settled: Sequence[str]) -> None:
+        """Go on with a generation, under settings that may be others.
+
+        :param settled: :func:`settle_key` of requests in doubt that were not executed.
+        """
+        for some in chunks([key.partition("#")[0] for key in settled]):
+            self._run.execute(
+                f"UPDATE lingyang_ledger_recipient SET state=? WHERE {THIS} AND state=? AND "
+                f"task_unique_code IN ({marks(some)})",
+                [NOT_EXECUTED, self._campaign, generation, IN_DOUBT, *some],
+            )
+        self._set(
+            generation,
+            finished_by=None,
+            finished_max_tries=None,
+            host=header.host,
+            app_key=header.app_key,
+            key_fingerprint=header.key_fingerprint,
+        )
+
+    def finish(self, generation: int, finished_by: str, max_tries: int | None) -> None:
+        """Note which task instance finished a generation."""
+        self._set(generation, finished_by=finished_by, finished_max_tries=max_tries)
+
+    def facts(self, generation: int) -> dict[str, Any]:
+        """Return what is noted about a generation."""
+        ((text,),) = self._run.rows(
+            f"SELECT facts FROM lingyang_ledger_campaign WHERE {THIS}", [self._campaign, generation]
+        )
+        return _facts(text)
+
+    def set_facts(self, generation: int, facts: Mapping[str, Any]) -> None:
+        """Replace what is noted about a generation."""
+        self._set(generation, facts=json.dumps(facts))
+
+    def _set(self, generation: int, **values: Any) -> None:
+        columns = ", ".join(f"{name}=?" for name in values)
+        self._run.execute(
+            f"UPDATE lingyang_ledger_campaign SET {columns} WHERE {THIS}",
+            [*values.values(), self._campaign, generation],
+        )
+
+
+def _facts(text: str | None) -> dict[str, Any]:
+    return dict(json.loads(text)) if text else {}
