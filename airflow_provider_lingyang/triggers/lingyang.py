@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 COMPLETE, TIMEOUT, FAILED, BROKEN = "complete", "timeout", "failed", "broken"
 """Statuses of an event: enough recipients are finished; the deadline has passed; a retry cannot help; a retry may."""
+_ARGUMENTS_VERSION = 2
+"""Of the trigger's arguments. The first version's do not say which they are."""
+_SAME_VERSION = "worker and triggerer must have the same version of airflow-provider-lingyang"
 _GROWTH, _MAX_GROWTH, _JITTER = 1.5, 4.0, 0.1
 """Of the interval between polls: factor while nothing changes, its limit, and the random share added or taken."""
 
@@ -44,6 +47,9 @@ class LingyangResultTrigger(BaseTrigger):
     :param max_wait: seconds between polls at most; None: four times ``poke_interval``.
     :param started: epoch seconds at which the wait began.
     :param deadline: epoch seconds at which it ends.
+    :param version: of the format of these arguments. A newer one is refused by :meth:`run`: what is raised here has no
+        sentence for the task, and any error but TypeError would end the triggerer.
+    :param newer: arguments that a newer version knows.
     """
 
     def __init__(
@@ -55,6 +61,8 @@ class LingyangResultTrigger(BaseTrigger):
         max_wait: float | None,
         started: float,
         deadline: float,
+        version: int = 1,
+        **newer: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # untyped in Airflow
         self.request = request
@@ -63,6 +71,7 @@ class LingyangResultTrigger(BaseTrigger):
         self.max_wait = max_wait
         self.started = started
         self.deadline = deadline
+        self._is_newer = version > _ARGUMENTS_VERSION or bool(newer)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments, from which the triggerer makes it again."""
@@ -75,11 +84,16 @@ class LingyangResultTrigger(BaseTrigger):
                 "max_wait": self.max_wait,
                 "started": self.started,
                 "deadline": self.deadline,
+                "version": _ARGUMENTS_VERSION,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the wait ends, and yield one event."""
+        if self._is_newer:
+            reason = f"a newer version has deferred the wait than the triggerer has: {_SAME_VERSION}"
+            yield TriggerEvent(self._event(BROKEN, None, reason))  # type: ignore[no-untyped-call]  # untyped in Airflow
+            return
         executor = ThreadPoolExecutor(1, thread_name_prefix="lingyang-wait")
 
         async def offload(function: Any, *arguments: Any) -> Any:
@@ -191,7 +205,7 @@ def read_event(event: Any) -> Ending:
     except (AssertionError, TypeError, ValidationError):
         raise ValueError(
             "the wait's trigger ended with an event that this version of the package does not understand "
-            f"(a {type(event).__name__}): are worker and triggerer of the same version? Clear the task to wait again"
+            f"(a {type(event).__name__}): {_SAME_VERSION}. Clear the task to wait again"
         ) from None
 
 

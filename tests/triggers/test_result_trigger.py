@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -230,6 +232,56 @@ def test_poll_interval_grows_while_nothing_changes(max_wait: float | None, expec
         intervals.append(one._interval(intervals[-1], changed=False))
     assert intervals == expected
     assert one._interval(intervals[-1], changed=True) == 10
+
+
+# --- versions of its arguments and its event ---------------------------------------------------------------------
+
+FORMATS = Path(__file__).parents[1] / "ledger" / "formats"
+UNVERSIONED: dict[str, Any] = json.loads(FORMATS.joinpath("trigger_unversioned.json").read_text())
+SAME_VERSION = "worker and triggerer must have the same version of airflow-provider-lingyang"
+
+
+def inflated(arguments: dict[str, Any]) -> LingyangResultTrigger:
+    """The trigger of a wait, made as the triggerer makes it."""
+    one = pkgutil.resolve_name(UNVERSIONED["classpath"])(**arguments)
+    assert isinstance(one, LingyangResultTrigger)
+    return one
+
+
+def test_wait_that_the_version_before_deferred_goes_on(sandbox: SandboxProcess, run: Any) -> None:
+    submit(run, 1, 2)
+    now = time.time()
+    one = inflated(UNVERSIONED["arguments"] | {"poke_interval": 0.02, "started": now, "deadline": now + 20})
+    assert one.serialize()[1]["version"] == 2
+    assert asyncio.run(event_of(one))["status"] == "complete"
+
+
+def test_event_of_the_version_before_is_understood(sandbox: SandboxProcess, run: Any) -> None:
+    submit(run, 1, 2)
+    event = UNVERSIONED["event"] | {"started": time.time(), "deadline": time.time() + 60}
+    value = sensor(biz_ids=["B1", "B2"], required_slots=["a"]).execute_complete(run.context("wait"), event)
+    assert value["counts"]["finished"] == 2
+
+
+def test_its_own_arguments_are_accepted_by_the_same_version() -> None:
+    one = trigger()
+    again = inflated(json.loads(json.dumps(one.serialize()[1])))
+    assert again.serialize() == one.serialize()
+
+
+@pytest.mark.parametrize("newer", [{"version": 3}, {"version": 3, "page": 7}])
+def test_arguments_of_a_newer_version_end_the_wait_with_a_sentence(newer: dict[str, Any], run: Any) -> None:
+    arguments = trigger().serialize()[1] | newer
+    event = asyncio.run(event_of(inflated(arguments)))
+    assert event["status"] == "broken"
+    with pytest.raises(PollError, match=SAME_VERSION) as caught:
+        sensor(biz_ids=["B1"]).execute_complete(run.context("wait"), event)
+    assert caught.value.retryable
+
+
+def test_event_of_a_newer_version_is_refused_with_a_sentence() -> None:
+    with pytest.raises(ValueError, match=SAME_VERSION):
+        read_event(UNVERSIONED["event"] | {"version": 2})
 
 
 # --- its arguments -----------------------------------------------------------------------------------------------
