@@ -25,7 +25,8 @@ from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest,
 from airflow_provider_lingyang.gateway.parameters import parameter_texts
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
-from airflow_provider_lingyang.lookup.client import fetch_results, look_up
+from airflow_provider_lingyang.lookup import calls
+from airflow_provider_lingyang.lookup.client import drive
 from airflow_provider_lingyang.lookup.query import ResultQuery, TaskResult
 from airflow_provider_lingyang.lookup.result import LookupAnswer
 
@@ -208,7 +209,8 @@ class LingyangHook(BaseHook):
         :raises LingyangConfigError: no look-up is described.
         :raises LingyangError: the typed reason.
         """
-        return fetch_results(self.get_conn(), self._described_query(biz_ids, result_query), biz_ids)
+        query, client = self._described_query(biz_ids, result_query), self.get_conn()
+        return drive(client, calls.fetch(query, biz_ids, client.clock))
 
     def look_up(
         self, biz_ids: Sequence[str], *, result_query: ResultQuery | Mapping[str, Any] | None = None
@@ -220,7 +222,8 @@ class LingyangHook(BaseHook):
         :raises LingyangConfigError: no look-up is described.
         :raises LingyangError: the typed reason.
         """
-        return look_up(self.get_conn(), self._described_query(biz_ids, result_query), biz_ids)
+        query, client = self._described_query(biz_ids, result_query), self.get_conn()
+        return drive(client, calls.prove(query, biz_ids, client.clock))
 
     def _described_query(
         self, biz_ids: Sequence[str], result_query: ResultQuery | Mapping[str, Any] | None

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from airflow_provider_lingyang.delivery.lost_ledger import LostLedger
     from airflow_provider_lingyang.hooks.lingyang import LingyangHook
     from airflow_provider_lingyang.ledger.base import Ledger
-    from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +35,13 @@ log = logging.getLogger(__name__)
 class SubmissionTry:
     """One try of a submission.
 
-    :param task: with its arguments rendered.
+    :param task: a ``LingyangSubmitBatchOperator`` with its arguments rendered; its module imports this one.
     :param resumed: whether the try goes on after a deferral.
     """
 
     def __init__(
         self,
-        task: LingyangSubmitBatchOperator,
+        task: Any,
         context: Context,
         cancellation: Cancellation,
         *,

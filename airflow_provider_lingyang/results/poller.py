@@ -16,7 +16,8 @@ from airflow_provider_lingyang.gateway.answer_values import plain_text
 from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient, tls_context
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError, Replay
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
-from airflow_provider_lingyang.lookup.client import fetch_results_async
+from airflow_provider_lingyang.lookup import calls
+from airflow_provider_lingyang.lookup.client import drive_async
 from airflow_provider_lingyang.lookup.query import ResultQuery, TaskResult, parse_statuses
 from airflow_provider_lingyang.results.completion import UNKNOWN, WAITING, CompletionCriteria, WaitProgress
 from airflow_provider_lingyang.results.lookup import GatewayPoll, Offload, PollOutcome, poll_table
@@ -264,9 +265,8 @@ class ResultsPoller:
             # Several results may come for one recipient. The id of the accepted task picks one of them.
             task_ids = {biz_id: task_id for _, biz_id, task_id in recipients if task_id is not None}
             biz_ids = [biz_id for _, biz_id, _ in recipients]
-            return await fetch_results_async(
-                client, query, biz_ids, task_ids=task_ids if query.task_id_field else None
-            )
+            known_tasks = task_ids if query.task_id_field else None
+            return await drive_async(client, calls.fetch(query, biz_ids, client.clock, known_tasks))
 
         poll = GatewayPoll(
             store=self.store,

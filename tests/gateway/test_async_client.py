@@ -15,10 +15,10 @@ from airflow_provider_lingyang.gateway.errors import AnswerLostError, ServiceErr
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
 from airflow_provider_lingyang.gateway.transport_errors import IDLE_LIMIT
 from airflow_provider_lingyang.lookup import calls
-from airflow_provider_lingyang.lookup.client import fetch_results_async
 from airflow_provider_lingyang.lookup.query import ResultQuery
 from airflow_provider_lingyang.sandbox import LOOKUP
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
+from tests.gateway.conftest import fetch_results_async
 
 QUERY = ResultQuery.parse(RESULT_QUERY, where="here")
 

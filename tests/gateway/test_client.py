@@ -26,11 +26,10 @@ from airflow_provider_lingyang.gateway.errors import (
 )
 from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest
 from airflow_provider_lingyang.gateway.signing import SIGN_METHODS
-from airflow_provider_lingyang.lookup.client import fetch_results
 from airflow_provider_lingyang.lookup.query import ResultQuery
 from airflow_provider_lingyang.sandbox import LOOKUP
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
-from tests.gateway.conftest import Connect, MakeBatch, Time
+from tests.gateway.conftest import Connect, MakeBatch, Time, fetch_results
 
 QUERY = ResultQuery.parse(RESULT_QUERY, where="sandbox")
 
