@@ -159,4 +159,4 @@ def test_mine(lingyang_sandbox):
 
 
 def test_our_own_tests_use_it(sandbox: SandboxProcess) -> None:
-    assert json.loads(os.environ["AIRFLOW_CONN_LINGYANG_DEFAULT"]) == sandbox.connection(timeout=5)
+    assert json.loads(os.environ["AIRFLOW_CONN_LINGYANG_DEFAULT"]) == sandbox.connection(timeout=15)

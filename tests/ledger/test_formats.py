@@ -180,6 +180,7 @@ def test_tables_of_a_newer_version_are_not_listed(newer: SqlLedgers, capsys: Any
     assert "has format 99" in capsys.readouterr().err
 
 
+@pytest.mark.proof
 def test_an_account_that_may_not_change_tables_is_told_what_is_missing(
     make_sql: Callable[[str], SqlLedgers], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -693,7 +693,7 @@ def test_a_try_that_cannot_read_what_earlier_ones_did_says_so(
         raise LedgerError("the ledger is away")
 
     ledger = SqlLedger if campaign.store is None else TaskStateLedger
-    monkeypatch.setattr(ledger, "past", unreadable)
+    monkeypatch.setattr(ledger, "history", unreadable)
     message = campaign.next_try("fails" if len(audience) == 5 else "stops", audience=audience)
     assert NOT_COUNTED in message
     assert "nothing was sent:" not in message
