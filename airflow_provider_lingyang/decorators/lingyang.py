@@ -81,7 +81,7 @@ def _hide(rendered: Any, raw: Any, *, mapped: bool) -> Any:
     return rendered if shown else Hidden(rendered)
 
 
-def _found(argument: Any) -> Any:
+def _value_of(argument: Any) -> Any:
     return argument.value if isinstance(argument, Hidden) else argument
 
 
@@ -188,10 +188,10 @@ class LingyangSubmitBatchDecoratedOperator(DecoratedOperator, LingyangSubmitBatc
         """Call the function and yield its rows, one in memory at a time."""
         name = getattr(self.python_callable, "__name__", "the function")
         with _errors_without_values(name):
-            args = [_found(argument) for argument in self.op_args]
+            args = [_value_of(argument) for argument in self.op_args]
             of_context = determine_kwargs(self.python_callable, args, self._context)
             # Not merged into the context, which the task itself still needs.
-            kwargs = {**of_context, **{key: _found(value) for key, value in self.op_kwargs.items()}}
+            kwargs = {**of_context, **{key: _value_of(value) for key, value in self.op_kwargs.items()}}
             returned = self.python_callable(*args, **kwargs)
         check_no_frame(f"what {name} returned", returned)
         if not is_listing(returned):

@@ -53,7 +53,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
     :param use_book_info: the account book that pays: ``use_platform``, ``book_code``, ``book_owner_id``.
         Default None: not sent. Templated.
 
-    *Who*: one source
+    *Recipients*: one source
 
     :param audience: rows as a list of mappings, an XComArg of one (``other_task.output``), or a lazy
         sequence. What came by XCom was stored by the upstream task; prefer ``sql`` for personal data.
@@ -154,7 +154,8 @@ class LingyangSubmitBatchOperator(BaseOperator):
         campaign_key: str | None = None,
         channel: Channel | None = None,
         use_book_info: Mapping[str, Any] | None = None,
-        # who
+        # recipients
+        # Any: the output of another task stands for the rows in the DAG file.
         audience: Any = None,
         sql: str | None = None,
         sql_conn_id: str | None = None,

@@ -93,6 +93,7 @@ class ResultsTask(BaseOperator):
     def __init__(
         self,
         *,
+        # Any: the output of another task stands for the value in the DAG file.
         campaign: Any = None,
         biz_ids: Any = None,
         ids_sql: str | None = None,
