@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from airflow_provider_lingyang.delivery.manifest import UnknownRequest
+from airflow_provider_lingyang.delivery.request_state import RequestEvent, RequestState, transition
 from airflow_provider_lingyang.delivery.requests import BatchRequest
-from airflow_provider_lingyang.gateway.errors import LingyangError
+from airflow_provider_lingyang.gateway.errors import ReceiverLimitedError
 from airflow_provider_lingyang.ledger.base import Intent
 
 
@@ -34,16 +35,16 @@ class RetriedRequest:
 class Dispatch:
     """A request from its intent to its outcome.
 
+    :param state: of the recipients that have no outcome yet.
     :param settled_at: see :class:`RetriedRequest`; 0 where no other process has sent it.
     """
 
     request: BatchRequest
     intent: Intent
+    state: RequestState = RequestState.PENDING
     settled_at: float = 0.0
     fresh_until: float = 0.0
     attempts: int = 0
-    is_sent: bool = False
-    """Whether a byte of the last attempt may have been written."""
     dispatched_at: float = 0.0
     """When the last attempt was handed to a sender thread: no byte of it was written before."""
     ended_at: float = 0.0
@@ -51,10 +52,8 @@ class Dispatch:
     booked: UnknownRequest | None = None
     unknown: Sequence[str] = ()
     why: str = ""
-    ambiguous: bool = False
-    """Whether an attempt may have been executed: then no later refusal proves anything."""
-    limited: LingyangError | None = None
-    """The refusal for a limit of one receiver, where the others' fate is to be looked up."""
+    limited: ReceiverLimitedError | None = None
+    """The last refusal for a limit of one receiver."""
 
     @classmethod
     def of(
@@ -79,20 +78,33 @@ class Dispatch:
         return cls(
             request,
             intent,
+            RequestState.IN_DOUBT if before else RequestState.PENDING,
             settled_at=before.settled_at if before else 0.0,
             booked=before.doubt if before else None,
             unknown=request.biz_ids,
-            ambiguous=before is not None,
         )
+
+    def apply(self, event: RequestEvent) -> RequestState:
+        """Change the state, and return it.
+
+        :raises IllegalTransition: the event cannot happen in this state.
+        """
+        self.state = transition(self.state, event)
+        return self.state
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a byte of an attempt may have been written whose answer is not recorded."""
+        return self.state in (RequestState.DISPATCHED, RequestState.RETRIED)
 
     @property
     def doubt(self) -> UnknownRequest:
-        """As it is booked, from before it leaves."""
+        """As it is booked, from before it is sent."""
         assert self.booked is not None
         return self.booked
 
     @property
-    def limit(self) -> LingyangError:
+    def limit(self) -> ReceiverLimitedError:
         """The refusal for a limit of one receiver that it got."""
         assert self.limited is not None
         return self.limited

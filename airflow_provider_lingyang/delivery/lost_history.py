@@ -10,8 +10,8 @@ from airflow_provider_lingyang.delivery.lost_ledger import LostLedger
 from airflow_provider_lingyang.delivery.manifest import Manifest, UnknownRequest
 from airflow_provider_lingyang.delivery.policy import Policy
 from airflow_provider_lingyang.delivery.reconciler import Reconciler, UnresolvedRequest, resolve
+from airflow_provider_lingyang.delivery.request_state import RequestEvent, RequestState, transition
 from airflow_provider_lingyang.delivery.requests import RequestBuilder
-from airflow_provider_lingyang.delivery.send_queue import State
 from airflow_provider_lingyang.errors import LedgerRefusedError, SubmissionStopped
 from airflow_provider_lingyang.identity import LOST_LEDGER, digest
 from airflow_provider_lingyang.ledger.base import WAITS_FOR_OTHERS, WRITTEN_WITHIN, Intent, Ledger, Outcome
@@ -56,7 +56,7 @@ class LostHistory:
         :raises SubmissionStopped: the task was asked to stop.
         :raises LedgerError: the ledger cannot be written.
         """
-        doubt = self._manifest.doubt(LOST_LEDGER, None, self._queue.count_in_state(State.PENDING))
+        doubt = self._manifest.doubt(LOST_LEDGER, None, self._queue.count_in_state(RequestState.PENDING))
         doubt.reason = "the ledger knows nothing of earlier tries"
         others_until = claimed_at + self._policy.open_for + WRITTEN_WITHIN
         # Its key is shown once nothing can make a word about it false any more.
@@ -131,5 +131,6 @@ class LostHistory:
                     self._ledger.write(
                         [Outcome(code, {biz_id: resolution.executed[biz_id] for biz_id in found})], []
                     )
-                self._queue.set_state(resolution.executed, State.ACCEPTED)
+                accepted = transition(RequestState.IN_DOUBT, RequestEvent.EXECUTED)
+                self._queue.set_state(resolution.executed, accepted)
                 doubt.tasks -= len(resolution.executed)

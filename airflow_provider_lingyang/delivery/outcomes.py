@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from airflow_provider_lingyang.delivery.dispatch import Dispatch
 from airflow_provider_lingyang.delivery.ledger_writer import LedgerWriter
 from airflow_provider_lingyang.delivery.manifest import BatchTally, Manifest
 from airflow_provider_lingyang.delivery.receiver_limit import ReceiverLimit
+from airflow_provider_lingyang.delivery.request_state import RequestEvent, RequestState, transition
 from airflow_provider_lingyang.errors import SubmissionStopped
 from airflow_provider_lingyang.gateway.errors import (
     CallRefusedError,
@@ -42,19 +44,23 @@ class OutcomeRecorder:
         self,
         batch: BatchTally,
         dispatch: Dispatch,
-        *,
-        accepted: dict[str, int | None] | None = None,
-        rejected: Iterable[str] = (),
-        not_executed: Iterable[str] = (),
-        in_doubt: Iterable[str] = (),
+        evidence: Mapping[RequestEvent, Iterable[str]],
+        task_ids: Mapping[str, int | None] = MappingProxyType({}),
     ) -> None:
-        """Record the outcome of all recipients of a request that were in doubt."""
+        """Record the outcome of all recipients of a request that have none.
+
+        :param evidence: what became known of which recipients.
+        :param task_ids: of those executed, where they are known.
+        """
+        found: dict[RequestState, list[str]] = {}
+        for event, biz_ids in evidence.items():
+            found.setdefault(transition(dispatch.state, event), []).extend(biz_ids)
         outcome = Outcome(
             dispatch.request.task_unique_code,
-            accepted or {},
-            tuple(rejected),
-            tuple(not_executed),
-            tuple(in_doubt),
+            {biz_id: task_ids.get(biz_id) for biz_id in found.get(RequestState.ACCEPTED, ())},
+            tuple(found.get(RequestState.REJECTED, ())),
+            tuple(found.get(RequestState.PENDING, ())),
+            tuple(found.get(RequestState.IN_DOUBT, ())),
         )
         self._manifest.settle(
             dispatch.doubt,
@@ -64,18 +70,21 @@ class OutcomeRecorder:
             in_doubt=len(outcome.in_doubt),
         )
         dispatch.unknown = outcome.in_doubt
+        if outcome.in_doubt:
+            dispatch.state = RequestState.IN_DOUBT
         self._writer.add(outcome)
         for refused in self._limit.accepted(dispatch) if outcome.accepted else ():
             self.record_rejected(batch, refused, refused.limit)
 
     def record_rejected(self, batch: BatchTally, dispatch: Dispatch, error: LingyangError) -> None:
         """Record that all recipients of a request were rejected."""
-        self.record(batch, dispatch, rejected=dispatch.request.biz_ids)
+        self.record(batch, dispatch, {RequestEvent.REFUSED: dispatch.request.biz_ids})
         self._manifest.add_reason("rejected", reason(error), len(dispatch.request.biz_ids))
 
     def record_not_executed(self, batch: BatchTally, dispatch: Dispatch, error: LingyangError) -> None:
         """Record that no recipient of a request was contacted, and that this try does not retry it."""
-        self.record(batch, dispatch, not_executed=dispatch.request.biz_ids)
+        dispatch.apply(RequestEvent.NOT_EXECUTED)
+        self.record(batch, dispatch, {RequestEvent.RELEASED: dispatch.request.biz_ids})
         self._manifest.add_reason("not_sent", reason(error), len(dispatch.request.biz_ids))
 
     def record_receipt(self, batch: BatchTally, dispatch: Dispatch, receipt: SubmitReceipt) -> str | None:
@@ -84,7 +93,7 @@ class OutcomeRecorder:
         :return: why the recipients without an echo are in doubt; None: none is.
         """
         request, echoed = dispatch.request, receipt.task_ids
-        accepted = {biz_id: echoed[biz_id] for biz_id in request.biz_ids if biz_id in echoed}
+        accepted = [biz_id for biz_id in request.biz_ids if biz_id in echoed]
         missing = [biz_id for biz_id in request.biz_ids if biz_id not in echoed]
         strangers = receipt.count_unmatched(set(request.biz_ids))
         # Each echo is an execution; those that name no recipient of the request may be the missing ones.
@@ -100,12 +109,14 @@ class OutcomeRecorder:
             why = "the answer echoes tasks that match no recipient of the request"
         elif missing and not accepted:
             why = "the answer says success and echoes no task"
-        elif missing and dispatch.ambiguous:
+        elif missing and dispatch.state is RequestState.RETRIED:
             why = "an earlier attempt may have been executed, and the answer to a later one does not echo all tasks"
         if why is not None:
-            self.record(batch, dispatch, accepted=accepted, in_doubt=missing)
+            evidence = {RequestEvent.EXECUTED: accepted, RequestEvent.UNANSWERED: missing}
+            self.record(batch, dispatch, evidence, echoed)
             return why
-        self.record(batch, dispatch, accepted=accepted, rejected=missing)
+        evidence = {RequestEvent.EXECUTED: accepted, RequestEvent.REFUSED: missing}
+        self.record(batch, dispatch, evidence, echoed)
         if missing:
             log.warning(
                 "%s: %d tasks were not echoed, so not accepted (request_id %s)",
@@ -119,7 +130,7 @@ class OutcomeRecorder:
     def release(self, dispatches: Iterable[Dispatch]) -> None:
         """Record that requests with an intent were not sent."""
         for dispatch in dispatches:
-            if not dispatch.ambiguous:
+            if dispatch.apply(RequestEvent.RELEASED) is RequestState.PENDING:
                 self._writer.add(
                     Outcome(dispatch.request.task_unique_code, {}, not_executed=dispatch.request.biz_ids)
                 )

@@ -14,8 +14,9 @@ from airflow_provider_lingyang.delivery.lost_ledger import LostLedger
 from airflow_provider_lingyang.delivery.manifest import Manifest, UnknownRequest
 from airflow_provider_lingyang.delivery.policy import Policy
 from airflow_provider_lingyang.delivery.reconciler import Reconciler, Resolution, UnresolvedRequest, resolve
+from airflow_provider_lingyang.delivery.request_state import RequestEvent, RequestState, transition
 from airflow_provider_lingyang.delivery.requests import RequestBuilder
-from airflow_provider_lingyang.delivery.send_queue import History, SendQueue, State
+from airflow_provider_lingyang.delivery.send_queue import History, SendQueue
 from airflow_provider_lingyang.errors import SubmissionStopped
 from airflow_provider_lingyang.identity import LOST_LEDGER, recipient_hash
 from airflow_provider_lingyang.ledger.base import (
@@ -56,7 +57,7 @@ def load_history(queue: SendQueue, ledger: Ledger, manifest: Manifest) -> tuple[
 
 def count_history(queue: SendQueue, manifest: Manifest) -> None:
     """Count the recipients that earlier tries reached, or whose requests were refused."""
-    manifest.add_history(queue.ids_in_state(State.ACCEPTED), queue.ids_in_state(State.REJECTED))
+    manifest.add_history(queue.ids_in_state(RequestState.ACCEPTED), queue.ids_in_state(RequestState.REJECTED))
 
 
 def _here(queue: SendQueue, group: int, request: RecordedRequest) -> int:
@@ -141,7 +142,8 @@ class Recovery:
         for doubt, group, request in left:
             if self._may_be_retried(group, request):
                 log.info("%s is sent again: the gateway executes it only once", request.task_unique_code)
-                self._queue.set_state(request.in_doubt, State.PENDING)
+                # For the queue, which gives their request again; the request itself stays in doubt.
+                self._queue.set_state(request.in_doubt, RequestState.PENDING)
                 retried[request.task_unique_code] = RetriedRequest(
                     doubt,
                     request.written_at,
@@ -281,8 +283,9 @@ class Recovery:
                 doubt.tasks = _here(self._queue, group, request)
             else:
                 self._manifest.doubts.remove(doubt)
-            self._queue.set_state(resolution.executed, State.ACCEPTED)
-            self._queue.set_state(resolution.not_executed, State.PENDING)
+            in_doubt = RequestState.IN_DOUBT
+            self._queue.set_state(resolution.executed, transition(in_doubt, RequestEvent.EXECUTED))
+            self._queue.set_state(resolution.not_executed, transition(in_doubt, RequestEvent.ABSENT))
         return left
 
     def _let_others_end(

@@ -7,22 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 
 from airflow_provider_lingyang.audience.store import AudienceStore, order_key
+from airflow_provider_lingyang.delivery.request_state import RequestState
 from airflow_provider_lingyang.identity import recipient_hash
 from airflow_provider_lingyang.ledger.base import RecordedRequest
 
-
-class State(IntEnum):
-    """What earlier tries left a recipient in."""
-
-    PENDING = 0
-    ACCEPTED = 1
-    REJECTED = 2
-    IN_DOUBT = 3
-    LEFT_OUT = 4
-    """Not they, but another row of the same contact."""
+_LEFT_OUT = -1
+"""State of a recipient whose contact an earlier try has reached under another ``biz_id``."""
 
 
 @dataclass(slots=True)
@@ -67,17 +59,17 @@ class SendQueue:
             self.last_group += 1
             doubtful = [recipient_hash(biz_id) for biz_id in request.in_doubt]
             for state, keys in (
-                (State.ACCEPTED, request.accepted),
-                (State.REJECTED, request.rejected),
-                (State.IN_DOUBT, doubtful),
-                (State.PENDING, request.not_executed),
+                (RequestState.ACCEPTED, request.accepted),
+                (RequestState.REJECTED, request.rejected),
+                (RequestState.IN_DOUBT, doubtful),
+                (RequestState.PENDING, request.not_executed),
             ):
                 self.audience.write_many(
                     # What was accepted stays so, whatever else is said of it.
                     "INSERT INTO history VALUES (?, ?, ?, ?, ?) "
                     "ON CONFLICT (key) DO UPDATE SET state = excluded.state, "
                     "group_no = excluded.group_no, position = excluded.position, is_own = excluded.is_own "
-                    f"WHERE state <> {State.ACCEPTED:d}",
+                    f"WHERE state <> {RequestState.ACCEPTED:d}",
                     [
                         (key, state, self.last_group, position, request.is_own)
                         for position, key in enumerate(keys)
@@ -96,15 +88,15 @@ class SendQueue:
             "is_own = history.is_own FROM history WHERE history.key = recipient.key"
         )
         history.left_out = self.audience.write(
-            f"UPDATE recipient SET state = {State.LEFT_OUT:d} WHERE state = {State.PENDING:d} AND contact IN "
+            f"UPDATE recipient SET state = {_LEFT_OUT} WHERE state = {RequestState.PENDING:d} AND contact IN "
             "(SELECT dropped.contact FROM dropped JOIN history ON history.key = dropped.key "
-            f"WHERE history.state <> {State.PENDING:d})"
+            f"WHERE history.state <> {RequestState.PENDING:d})"
         )
         (known,) = self.audience.one(
-            f"SELECT count(*) FROM history WHERE is_own AND state <> {State.PENDING:d}"
+            f"SELECT count(*) FROM history WHERE is_own AND state <> {RequestState.PENDING:d}"
         )
         (seen,) = self.audience.one(
-            f"SELECT count(*) FROM recipient WHERE is_own AND state NOT IN ({State.PENDING:d}, {State.LEFT_OUT:d})"
+            f"SELECT count(*) FROM recipient WHERE is_own AND state NOT IN ({RequestState.PENDING:d}, {_LEFT_OUT})"
         )
         history.vanished = known - seen
         history.in_doubt = list(open_requests.values())
@@ -119,7 +111,7 @@ class SendQueue:
             )
         )
 
-    def set_state(self, biz_ids: Iterable[str], state: State) -> int:
+    def set_state(self, biz_ids: Iterable[str], state: RequestState) -> int:
         """Change the state of recipients, and return how many of them are in the audience."""
         return self.audience.write_many(
             "UPDATE recipient SET state = ? WHERE biz_id = ?", [(state, biz_id) for biz_id in biz_ids]
@@ -129,16 +121,16 @@ class SendQueue:
         """Free recipients whose request was not executed, to be sent together again."""
         self.last_group += 1
         self.audience.write_many(
-            f"UPDATE recipient SET state = {State.PENDING:d}, group_no = ?, position = ? WHERE biz_id = ?",
+            f"UPDATE recipient SET state = {RequestState.PENDING:d}, group_no = ?, position = ? WHERE biz_id = ?",
             [(self.last_group, position, biz_id) for position, biz_id in enumerate(biz_ids)],
         )
 
-    def count_in_state(self, state: State) -> int:
+    def count_in_state(self, state: RequestState) -> int:
         """Return how many of the audience earlier tries left in a state."""
         (count,) = self.audience.one(f"SELECT count(*) FROM recipient WHERE state = {state:d}")
         return int(count)
 
-    def ids_in_state(self, state: State) -> Iterator[str]:
+    def ids_in_state(self, state: RequestState) -> Iterator[str]:
         """Yield the recipients of the audience that earlier tries left in a state."""
         rows = self.audience.execute(
             f"SELECT biz_id FROM recipient WHERE state = {state:d} ORDER BY order_key, row"
@@ -151,7 +143,7 @@ class SendQueue:
         """Return (batch_num, recipients still to be sent to) in the order of sending."""
         return list(
             self.audience.execute(
-                f"SELECT max(batch_num), count(*) FROM recipient WHERE state = {State.PENDING:d} "
+                f"SELECT max(batch_num), count(*) FROM recipient WHERE state = {RequestState.PENDING:d} "
                 "GROUP BY order_key ORDER BY order_key"
             )
         )
@@ -159,7 +151,8 @@ class SendQueue:
     def first_ids(self, batch_num: str | None, count: int) -> list[str]:
         """Return the first of a batch's recipients."""
         found = self.audience.execute(
-            f"SELECT biz_id FROM recipient WHERE order_key = ? AND state = {State.PENDING:d} ORDER BY row LIMIT ?",
+            f"SELECT biz_id FROM recipient WHERE order_key = ? AND state = {RequestState.PENDING:d} "
+            "ORDER BY row LIMIT ?",
             (order_key(batch_num), count),
         )
         return [biz_id for (biz_id,) in found]
@@ -167,7 +160,7 @@ class SendQueue:
     def pending_ids(self, count: int) -> Iterator[list[str]]:
         """Yield the recipients that no earlier try left in a final state or in doubt, ``count`` at a time."""
         found = self.audience.execute(
-            f"SELECT biz_id FROM recipient WHERE state = {State.PENDING:d} ORDER BY order_key, row"
+            f"SELECT biz_id FROM recipient WHERE state = {RequestState.PENDING:d} ORDER BY order_key, row"
         )
         while rows := found.fetchmany(count):
             yield [biz_id for (biz_id,) in rows]
@@ -175,14 +168,15 @@ class SendQueue:
     def late(self, furthest: str) -> int:
         """Return how many are still to be sent to although a later batch has left."""
         (count,) = self.audience.one(
-            f"SELECT count(*) FROM recipient WHERE state = {State.PENDING:d} AND order_key < ?", (furthest,)
+            f"SELECT count(*) FROM recipient WHERE state = {RequestState.PENDING:d} AND order_key < ?",
+            (furthest,),
         )
         return int(count)
 
     def new_recipients(self, batch_num: str | None) -> Iterator[tuple[str, str]]:
         """Yield (biz_id, JSON of the task) of one batch's recipients who were in no request, in the reading's order."""
         found = self.audience.execute(
-            f"SELECT biz_id, task FROM recipient WHERE order_key = ? AND state = {State.PENDING:d} "
+            f"SELECT biz_id, task FROM recipient WHERE order_key = ? AND state = {RequestState.PENDING:d} "
             "AND group_no IS NULL ORDER BY row",
             (order_key(batch_num),),
         )
@@ -198,7 +192,7 @@ class SendQueue:
         return list(
             self.audience.execute(
                 "SELECT group_no, biz_id, task FROM recipient WHERE group_no > ? AND order_key = ? "
-                f"AND state = {State.PENDING:d} ORDER BY group_no, position",
+                f"AND state = {RequestState.PENDING:d} ORDER BY group_no, position",
                 (after, order_key(batch_num)),
             )
         )

@@ -44,6 +44,8 @@ class Wire:
         self.outcomes = outcomes
 
     def submit_struct(self, struct: str, *, before_send: Any) -> SubmitReceipt:
+        if self.outcomes and isinstance(self.outcomes[0], NotDispatched):
+            raise self.outcomes.pop(0)
         before_send()
         return self.answer(struct)
 

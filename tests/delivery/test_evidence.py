@@ -11,7 +11,8 @@ from airflow_provider_lingyang.audience.parser import Recipient
 from airflow_provider_lingyang.audience.store import AudienceStore
 from airflow_provider_lingyang.delivery.dispatch import NotDispatched, RetriedRequest
 from airflow_provider_lingyang.delivery.reconciler import Resolution, UnresolvedRequest
-from airflow_provider_lingyang.delivery.send_queue import SendQueue, State
+from airflow_provider_lingyang.delivery.request_state import RequestState
+from airflow_provider_lingyang.delivery.send_queue import SendQueue
 from airflow_provider_lingyang.errors import SubmissionStopped
 from airflow_provider_lingyang.gateway import errors
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt
@@ -156,5 +157,5 @@ def test_a_recipient_who_was_accepted_stays_so_whatever_the_ledger_says_later(
             RecordedRequest(f"code{n}", "1", "", 0.0, **each) for n, each in enumerate(requests)
         )
         assert queue.batches() == []
-        assert list(queue.ids_in_state(State.ACCEPTED)) == ["a"]
+        assert list(queue.ids_in_state(RequestState.ACCEPTED)) == ["a"]
         assert history.vanished == 0

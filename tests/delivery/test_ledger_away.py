@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_lingyang.audience.store import AudienceStore
 from airflow_provider_lingyang.cancellation import GRACE_PERIOD, Cancellation
-from airflow_provider_lingyang.delivery.dispatch import RetriedRequest
+from airflow_provider_lingyang.delivery.dispatch import NotDispatched, RetriedRequest
 from airflow_provider_lingyang.delivery.dispatcher import Dispatcher
 from airflow_provider_lingyang.delivery.manifest import BatchTally, Manifest
 from airflow_provider_lingyang.delivery.policy import Policy
@@ -144,11 +144,12 @@ class Sending:
 
     def submit_struct(self, struct: str, *, before_send: Any) -> SubmitReceipt:
         self.connect()
-        before_send()
         number = len(self.sent)
+        answer = self.answers.get(number)
+        if not isinstance(answer, NotDispatched):
+            before_send()
         self.sent.append(struct)
         self.away_when_sent.append(self.ledger.failed)
-        answer = self.answers.get(number)
         if callable(answer):
             answer = answer()
         if isinstance(answer, BaseException):

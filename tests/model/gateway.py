@@ -74,7 +74,7 @@ class Reply:
 
 @dataclass
 class Gateway:
-    """Executes requests, and is_durable that it did.
+    """Executes requests, and remembers that it did.
 
     :param dedupes: a ``task_unique_code`` is executed once.
     :param away: whether nothing that is submitted is ever executed: a wrong host.

@@ -57,15 +57,15 @@ def _lookup_settle() -> None:
 
 
 def _ambiguous_is_in_doubt() -> None:
-    from airflow_provider_lingyang.delivery import dispatcher as submission
+    from airflow_provider_lingyang.delivery import answers
 
-    submission.provably_not_executed = lambda error: True
+    answers.provably_not_executed = lambda error: True
 
 
 def _ambiguity_stays() -> None:
-    from airflow_provider_lingyang.delivery.dispatch import Dispatch
+    from airflow_provider_lingyang.delivery.request_state import TRANSITIONS, RequestState
 
-    Dispatch.ambiguous = property(lambda self: False, lambda self, value: None)  # type: ignore[assignment]
+    TRANSITIONS[RequestState.RETRIED] = TRANSITIONS[RequestState.DISPATCHED]
 
 
 def _fence_of_the_database() -> None:
@@ -247,12 +247,11 @@ def _found_outweighs_a_word() -> None:
 
 
 def _limit_is_looked_up() -> None:
-    from airflow_provider_lingyang.delivery.dispatcher import Dispatcher
+    from airflow_provider_lingyang.delivery.answers import AnswerHandler
 
-    def again(self: Any, batch: Any, dispatch: Any, error: Any) -> None:
-        self._requeue(batch, dispatch)
-
-    Dispatcher._book_receiver_limit = again  # type: ignore[method-assign]
+    AnswerHandler._handle_receiver_limit = (  # type: ignore[method-assign]
+        lambda self, batch, dispatch, error: self._send_again(batch, dispatch)
+    )
 
 
 _OTHER_RUN = ("the other run begins*",)

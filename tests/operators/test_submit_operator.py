@@ -399,12 +399,12 @@ def test_a_gateway_that_is_not_there_leaves_everybody_unsent(
 def test_an_unforeseen_error_keeps_the_account_and_its_text_to_itself(
     sandbox: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from airflow_provider_lingyang.delivery.dispatcher import Dispatcher
+    from airflow_provider_lingyang.delivery.answers import AnswerHandler
 
     def fail(*_: object) -> None:
         raise RuntimeError("CAN" + "ARY")
 
-    monkeypatch.setattr(Dispatcher, "_record_result", fail)
+    monkeypatch.setattr(AnswerHandler, "handle", fail)
     with caplog.at_level(logging.DEBUG):
         message = run.fails(submit(audience=STOPPED))
     assert "unforeseen RuntimeError" in message
