@@ -41,9 +41,10 @@ class Cancellation:
         requested_at = self._requested_at()
         return requested_at is not None and self._monotonic() - requested_at >= GRACE_PERIOD
 
-    def sleep(self, seconds: float) -> None:
-        """Wait until the seconds have passed or the task shall stop."""
+    def sleep(self, seconds: float) -> bool:
+        """Wait until the seconds have passed; return False where the task shall stop."""
         self._wait(seconds, self.requested)
+        return not self.requested()
 
     def sleep_until(self, moment: float, why: str) -> bool:
         """Wait until a moment, in monotonic seconds; return False where the task shall stop.

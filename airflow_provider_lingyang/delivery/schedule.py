@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -89,7 +88,7 @@ class SendWindow:
 class SendSchedule:
     """Rate limit, throttle bans, send window and deadline of one campaign.
 
-    :param max_requests_per_second: rate limit; None: as fast as requests are answered.
+    :param limiter: shared with look-ups. Default None: as fast as requests are answered.
     :param window: hours of the day; None: any.
     :param until: deadline, after which nothing is sent; None: no deadline.
     :param clock: returns the present moment, aware.
@@ -98,16 +97,15 @@ class SendSchedule:
     def __init__(
         self,
         *,
-        max_requests_per_second: float | None = None,
+        limiter: RateLimiter | None = None,
         window: SendWindow | None = None,
         until: datetime | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(CHINA),
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._window = window
         self._until = until
         self._clock = clock
-        self._limiter = RateLimiter(max_requests_per_second, monotonic=monotonic)
+        self._limiter = limiter or RateLimiter()
 
     def is_open(self) -> bool:
         """Whether a request that :meth:`delay` has let pass may still be sent. Thread-safe."""

@@ -25,7 +25,7 @@ from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
-from airflow_provider_lingyang.gateway.transport_errors import SECOND_ANSWER, two_answers
+from airflow_provider_lingyang.gateway.transport_errors import SECOND_ANSWER, two_answers, wait_cut_short
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class Call(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Wait before going on.
+    """Wait before going on; takes False back where the wait was cut short.
 
     :param seconds: 0: only let other callers go on.
     """
@@ -186,12 +186,16 @@ def attempts(
 
 
 def _turn(limiter: RateLimiter | None) -> Generator[Sleep, Any, None]:
-    """Wait until the rate limit lets the next request pass."""
+    """Wait until the rate limit lets the next request pass.
+
+    :raises NotSentError: the wait was cut short.
+    """
     if limiter is not None:
         yield Sleep(0.0)
         # Ask again after each wait: another call may have gone first.
         while (wait := limiter.acquire()) > 0:
-            yield Sleep(wait)
+            if (yield Sleep(wait)) is False:
+                raise wait_cut_short()
 
 
 def _attempt(

@@ -23,6 +23,7 @@ from airflow_provider_lingyang.gateway.http_answer import AnswerBody
 from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, SUBMIT_PARAM, InitiativeBatchTaskRequest
 from airflow_provider_lingyang.gateway.protocol import Answer
 from airflow_provider_lingyang.gateway.proxies import proxy_of
+from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt, read_receipt
 from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
@@ -48,7 +49,8 @@ class GatewayClient:
     :param settings: URL, credentials, timeout and number of attempts.
     :param clock: returns the present moment (aware); goes into the signed timestamp.
     :param monotonic: seconds that only grow.
-    :param sleep: waits a number of seconds.
+    :param limiter: shared with other callers. Default None: no rate limit, and each call waits for itself only.
+    :param sleep: waits a number of seconds; returns False where the wait was cut short.
     :param rng: source of jitter.
     """
 
@@ -56,13 +58,15 @@ class GatewayClient:
         self,
         settings: GatewaySettings,
         *,
+        limiter: RateLimiter | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
         rng: random.Random | None = None,
     ) -> None:
         self.settings = settings
         self.clock = clock
+        self._limiter = limiter
         self._monotonic = monotonic
         self._sleep = sleep
         self._retry = RetryPolicy(settings.max_attempts, rng or random.Random())
@@ -117,14 +121,22 @@ class GatewayClient:
         :return: the value of the answer.
         :raises LingyangError: the typed reason, after the last attempt.
         """
-        steps = attempts(call, self.settings, self._retry, clock=self.clock, monotonic=self._monotonic)
+        steps = attempts(
+            call,
+            self.settings,
+            self._retry,
+            clock=self.clock,
+            monotonic=self._monotonic,
+            limiter=self._limiter,
+        )
         try:
             step = next(steps)
             while True:
-                value: T | None = None
+                value: object = None
                 try:
                     if isinstance(step, Sleep):
-                        self._sleep(step.seconds)
+                        if step.seconds:
+                            value = self._sleep(step.seconds)
                     else:
                         value = self._send(step)
                 except LingyangError as error:

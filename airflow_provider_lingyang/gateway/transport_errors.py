@@ -56,6 +56,14 @@ def no_ca_bundle() -> NotSentError:
     )
 
 
+def wait_cut_short() -> NotSentError:
+    """Return the error for a call that was to wait for the rate limit, and may not."""
+    return NotSentError(
+        "the task was asked to stop while the call waited for the rate limit; nothing was sent",
+        replay=Replay.NEVER,
+    )
+
+
 def not_in_time(timeout: float) -> AnswerLostError:
     """Return the error for an answer that did not come."""
     return AnswerLostError(

@@ -23,6 +23,7 @@ from airflow_provider_lingyang.gateway.errors import LingyangConfigError, Lingya
 from airflow_provider_lingyang.gateway.fast_path import request_json
 from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest, explain
 from airflow_provider_lingyang.gateway.parameters import parameter_texts
+from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
 from airflow_provider_lingyang.lookup import calls
@@ -49,7 +50,8 @@ class LingyangHook(BaseHook):
 
     :param lingyang_conn_id: the Airflow connection: host = full gateway URL, login = App key, password =
         App secret, extra as the README lists. Default ``lingyang_default``.
-    :param sleep: waits a number of seconds before a request is repeated.
+    :param sleep: waits a number of seconds before a request is sent or repeated; returns False where the wait was cut
+        short.
     """
 
     conn_name_attr = "lingyang_conn_id"
@@ -61,7 +63,7 @@ class LingyangHook(BaseHook):
         self,
         lingyang_conn_id: str = default_conn_name,
         *,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -69,6 +71,7 @@ class LingyangHook(BaseHook):
         self._sleep = sleep
         self._connection: Connection | None = None
         self._client: GatewayClient | None = None
+        self._limiter: RateLimiter | None = None
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -98,6 +101,13 @@ class LingyangHook(BaseHook):
     def max_requests_per_second(self) -> float | None:
         """The connection's rate limit; None: as fast as requests are answered."""
         return self._read("max_requests_per_second").max_requests_per_second
+
+    @property
+    def limiter(self) -> RateLimiter:
+        """The rate limit that all calls of this hook share, the same at each call."""
+        if self._limiter is None:
+            self._limiter = RateLimiter(self.max_requests_per_second)
+        return self._limiter
 
     @property
     def lookup_settle(self) -> float:
@@ -140,7 +150,7 @@ class LingyangHook(BaseHook):
         return None if template is None else template.format(plan_id=plan_id)
 
     def new_client(self, *, max_attempts: int | None = None) -> GatewayClient:
-        """Return one more client, for a thread of its own.
+        """Return one more client, for a thread of its own. Its caller takes the :attr:`limiter` for it.
 
         :param max_attempts: attempts of one request at most. Default None: as the connection says.
         """
@@ -155,7 +165,7 @@ class LingyangHook(BaseHook):
         :raises LingyangConfigError: the Airflow connection is missing or cannot be right.
         """
         if self._client is None:
-            self._client = GatewayClient(self.settings, sleep=self._sleep)
+            self._client = GatewayClient(self.settings, limiter=self.limiter, sleep=self._sleep)
         return self._client
 
     async def aget_conn(self) -> AsyncGatewayClient:

@@ -166,7 +166,7 @@ class SubmissionTry:
         )
         self._link(hook)
         schedule = SendSchedule(
-            max_requests_per_second=hook.max_requests_per_second,
+            limiter=hook.limiter,
             window=SendWindow.parse(self.task.send_window),
             until=arguments.parse_deadline(self.task.send_until),
         )

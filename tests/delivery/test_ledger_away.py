@@ -29,6 +29,7 @@ from airflow_provider_lingyang.errors import (
     SubmissionStopped,
 )
 from airflow_provider_lingyang.gateway import errors
+from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt
 from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.ledger.base import Intent, Ledger, Outcome, RecordedRequest
@@ -173,7 +174,7 @@ class Sending:
                 queue=SendQueue(audience),
                 manifest=self.manifest,
                 progress=Progress(self.manifest, 2 * count, monotonic=self.time),
-                schedule=SendSchedule(monotonic=self.time),
+                schedule=SendSchedule(limiter=RateLimiter(monotonic=self.time)),
                 retry=RetryPolicy(self.policy.max_attempts, random.Random(1)),
                 policy=self.policy,
                 cancellation=stop,

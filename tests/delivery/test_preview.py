@@ -15,6 +15,7 @@ from airflow_provider_lingyang.delivery.preview import SHOWN, SendPreview
 from airflow_provider_lingyang.delivery.schedule import SendSchedule, SendWindow
 from airflow_provider_lingyang.delivery.send_queue import SendQueue
 from airflow_provider_lingyang.gateway.dates import CHINA
+from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 
 EVENING = datetime(2026, 1, 31, 20, 29, tzinfo=CHINA)
 
@@ -33,14 +34,15 @@ def fill(audience: AudienceStore, sizes: dict[str | None, int], prefix: str = "A
             audience.add(Recipient(row, f"{prefix}{row}", False, batch_num, f"contact{row}", "{}"))
 
 
-def schedule(**how: Any) -> SendSchedule:
-    return SendSchedule(clock=lambda: EVENING, monotonic=lambda: 0.0, **how)
+def schedule(rate: float | None = None, **how: Any) -> SendSchedule:
+    limiter = RateLimiter(rate, monotonic=lambda: 0.0)
+    return SendSchedule(limiter=limiter, clock=lambda: EVENING, **how)
 
 
 def test_the_plan_is_a_table_in_the_order_of_sending(audience: AudienceStore) -> None:
     fill(audience, {"10": 2, "2": 1205, "1": 50})
     window = SendWindow.parse("09:00-20:30")
-    plan = SendPreview.of(SendQueue(audience), 100, schedule(max_requests_per_second=0.1, window=window))
+    plan = SendPreview.of(SendQueue(audience), 100, schedule(rate=0.1, window=window))
     assert str(plan).splitlines() == [
         "The plan: 1257 tasks in 15 requests. At the connection's max_requests_per_second that takes at least 2 min; "
         "begun now, it ends at 2026-02-01 09:01 (Asia/Shanghai) at the earliest",
@@ -78,7 +80,7 @@ def test_without_a_pace_nobody_can_say_how_long_it_takes(audience: AudienceStore
 
 def test_a_plan_of_thousands_of_batches_and_long_ids_stays_readable(audience: AudienceStore) -> None:
     fill(audience, {str(number): 3 for number in range(1, 3001)}, prefix="x" * 60)
-    plan = SendPreview.of(SendQueue(audience), 2, schedule(max_requests_per_second=1))
+    plan = SendPreview.of(SendQueue(audience), 2, schedule(rate=1))
     lines = str(plan).splitlines()
     assert len(lines) == SHOWN + 3
     assert (
@@ -102,8 +104,6 @@ def test_an_id_with_the_end_of_a_line_in_it_makes_no_line_of_its_own(audience: A
 def test_a_plan_that_does_not_end_before_send_until_says_so(audience: AudienceStore) -> None:
     fill(audience, {"1": 10})
     until = EVENING.replace(hour=20, minute=30)
-    assert not SendPreview.of(
-        SendQueue(audience), 1, schedule(max_requests_per_second=1, until=until)
-    ).too_late
-    assert SendPreview.of(SendQueue(audience), 1, schedule(max_requests_per_second=0.1, until=until)).too_late
+    assert not SendPreview.of(SendQueue(audience), 1, schedule(rate=1, until=until)).too_late
+    assert SendPreview.of(SendQueue(audience), 1, schedule(rate=0.1, until=until)).too_late
     assert not SendPreview.of(SendQueue(audience), 1, schedule(until=until)).too_late

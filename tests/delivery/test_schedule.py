@@ -14,6 +14,7 @@ from airflow_provider_lingyang.delivery.schedule import (
     SendWindow,
 )
 from airflow_provider_lingyang.gateway.dates import CHINA
+from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 
 
 class Clock:
@@ -33,7 +34,7 @@ class Clock:
 
 def test_pace_spreads_requests_and_does_not_catch_up_in_a_burst() -> None:
     clock = Clock()
-    schedule = SendSchedule(max_requests_per_second=4, clock=clock, monotonic=clock.monotonic)
+    schedule = SendSchedule(limiter=RateLimiter(4, monotonic=clock.monotonic), clock=clock)
     assert schedule.delay() <= 0
     schedule.record_dispatch()
     assert schedule.delay() == 0.25
@@ -45,7 +46,7 @@ def test_pace_spreads_requests_and_does_not_catch_up_in_a_burst() -> None:
 
 def test_a_hold_is_waited_out_once_by_everybody() -> None:
     clock = Clock()
-    schedule = SendSchedule(clock=clock, monotonic=clock.monotonic)
+    schedule = SendSchedule(limiter=RateLimiter(monotonic=clock.monotonic), clock=clock)
     schedule.pause(7)
     schedule.pause(3)
     assert schedule.delay() == 7
@@ -57,7 +58,7 @@ def test_what_has_passed_may_still_leave_while_nothing_else_is_against_it() -> N
     clock = Clock("2026-01-31 20:29:50")
     window, until = SendWindow.parse("09:00-20:30"), parse_deadline("2026-02-01 09:00:10")
     schedule = SendSchedule(
-        max_requests_per_second=1, window=window, until=until, clock=clock, monotonic=clock.monotonic
+        limiter=RateLimiter(1, monotonic=clock.monotonic), window=window, until=until, clock=clock
     )
     schedule.record_dispatch()
     assert schedule.is_open()
@@ -102,7 +103,7 @@ def test_a_window_is_open_from_its_first_minute_to_before_its_last(
 
 def test_a_closed_window_is_waited_for_when_it_opens_soon_and_put_off_otherwise() -> None:
     clock = Clock("2026-01-31 08:59:30")
-    schedule = SendSchedule(window=SendWindow.parse("09:00-20:30"), clock=clock, monotonic=clock.monotonic)
+    schedule = SendSchedule(window=SendWindow.parse("09:00-20:30"), clock=clock)
     assert schedule.delay() == 30
     clock.passes(-3600)
     with pytest.raises(
@@ -115,9 +116,7 @@ def test_a_closed_window_is_waited_for_when_it_opens_soon_and_put_off_otherwise(
 def test_nothing_leaves_after_send_until_nor_waits_for_a_window_that_opens_after_it() -> None:
     clock = Clock("2026-01-31 20:00:00")
     until = parse_deadline("2026-01-31 20:31:00")
-    schedule = SendSchedule(
-        window=SendWindow.parse("09:00-20:30"), until=until, clock=clock, monotonic=clock.monotonic
-    )
+    schedule = SendSchedule(window=SendWindow.parse("09:00-20:30"), until=until, clock=clock)
     assert schedule.delay() <= 0
     clock.passes(1800)
     with pytest.raises(DeadlinePassed, match="2026-01-31 20:31:00"):
@@ -189,7 +188,7 @@ def test_a_forecast_needs_a_pace_and_ends_with_the_calendar() -> None:
     window = SendWindow.parse("09:00-09:01")
     clock = Clock()
     assert SendSchedule(window=window, clock=clock).ends(10) is None
-    assert SendSchedule(window=window, clock=clock, max_requests_per_second=2).ends(
-        10
-    ) == clock() + timedelta(hours=21, seconds=5)
-    assert SendSchedule(window=window, clock=clock, max_requests_per_second=1 / 3600).ends(10**9) is None
+    assert SendSchedule(window=window, clock=clock, limiter=RateLimiter(2)).ends(10) == clock() + timedelta(
+        hours=21, seconds=5
+    )
+    assert SendSchedule(window=window, clock=clock, limiter=RateLimiter(1 / 3600)).ends(10**9) is None

@@ -14,17 +14,20 @@ from typing import Any
 import pytest
 import requests
 
+from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.errors import (
     AnswerLostError,
     AnswerUnreadableError,
     CallRefusedError,
     LingyangError,
+    NotSentError,
     Replay,
     RequestRefusedError,
     ServiceError,
     ThrottledError,
 )
 from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest
+from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.signing import SIGN_METHODS
 from airflow_provider_lingyang.lookup.query import ResultQuery
 from airflow_provider_lingyang.sandbox import LOOKUP
@@ -107,6 +110,43 @@ def test_any_method_can_be_called(gateway_sandbox: SandboxProcess, connect: Conn
         "time",
         "request_id",
     }
+
+
+def test_calls_wait_for_the_rate_limit_that_they_share(
+    gateway_sandbox: SandboxProcess, connect: Connect, make_batch: MakeBatch, time_machine: Time
+) -> None:
+    limiter = RateLimiter(0.1, monotonic=lambda: time_machine.seconds)
+    begun = time_machine.seconds
+    settings = connect(gateway_sandbox.url).settings
+    clients = [GatewayClient(settings, limiter=limiter, sleep=time_machine.sleep) for _ in range(2)]
+    with clients[0] as one, clients[1] as other:
+        task_ids = one.submit_batch(make_batch(1)).task_ids
+        assert time_machine.seconds == begun
+        assert list(fetch_results(other, QUERY, list(task_ids))) == list(task_ids)
+        one.call("taobao.time.get", {})
+    assert time_machine.seconds == begun + 20
+
+
+def test_a_wait_for_the_rate_limit_that_is_cut_short_ends_the_call(
+    gateway_sandbox: SandboxProcess, connect: Connect
+) -> None:
+    limiter = RateLimiter()
+    limiter.pause(1000)
+    waits: list[float] = []
+
+    def cut_short(seconds: float) -> bool:
+        waits.append(seconds)
+        return False
+
+    settings = connect(gateway_sandbox.url).settings
+    with (
+        GatewayClient(settings, limiter=limiter, sleep=cut_short) as client,
+        pytest.raises(NotSentError, match="asked to stop while the call waited") as raised,
+    ):
+        client.call("taobao.time.get", {}, idempotent=True)
+    assert raised.value.replay is Replay.NEVER
+    assert len(waits) == 1
+    assert gateway_sandbox.record()["requests"] == []
 
 
 @pytest.mark.parametrize("may_be_sent", [False, True])
