@@ -67,7 +67,7 @@ class CampaignSpec:
 
 
 def parse_book(value: Mapping[str, Any] | None) -> UseBookInfo | None:
-    """Return who pays.
+    """Return the payer of the plan.
 
     :raises AudienceError: a field is missing, unknown or wrong.
     """
@@ -245,7 +245,7 @@ class Campaign:
     def show_plan(self, audience: AudienceStore, schedule: SendSchedule, look_up: str | None = None) -> None:
         """Log what would be sent, and book all recipients as not sent.
 
-        :param gate: would hold requests back.
+        :param schedule: would hold requests back.
         :param look_up: what the look-up can prove, in words; None: none is described.
         """
         plan = SendPreview.of(SendQueue(audience), self._spec.batch_size, schedule)
@@ -280,7 +280,7 @@ class Campaign:
         :param look_up: asks for results by ``biz_id``; None: no look-up is configured.
         :param dated: whether its results tell when they were created.
         :param created_at_zone: where a time of creation without a zone is meant; None: the author does not say.
-        :param gate: holds requests back.
+        :param schedule: holds requests back.
         :param cancellation: whether the task was asked to stop: then no further request leaves.
         :param settle: what the author knows of requests in doubt, as
             :func:`~airflow_provider_lingyang.config.arguments.parse_settle` returns it.
@@ -315,7 +315,7 @@ class Campaign:
             with _waiting_for_others(recovery), Progress(manifest, total, monotonic=monotonic) as progress:
                 submission = Dispatcher(
                     sender_pool=sender_pool,
-                    # It waits for the ledger itself: meanwhile it hears what is under way.
+                    # It waits for the ledger itself, and reads the answers of what is under way meanwhile.
                     ledger=impatient(self._ledger),
                     queue=queue,
                     manifest=manifest,

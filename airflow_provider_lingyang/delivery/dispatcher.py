@@ -47,7 +47,7 @@ class Dispatcher:
     written, and intents run at most twice ``max_in_flight`` ahead: that many are in doubt after a kill. The main thread
     decides whether a request is sent; the sender thread asks again when it has a connection, which may take long.
 
-    :param queue: knows who was not executed and has to be sent to again.
+    :param queue: gets back the recipients that were not executed, to be sent again.
     :param manifest: where every outcome is booked, before anything else happens.
     :param progress: tells the log how far it is.
     :param reconciler: settles doubts; None: no look-up is configured.
@@ -120,14 +120,14 @@ class Dispatcher:
         self._progress.batch_done(batch)
         if self._policy.on_rejected == "fail" and batch.rejected:
             raise SubmissionStopped(
-                f"{batch.name}: {batch.rejected} people were rejected, and on_rejected='fail'",
+                f"{batch.name}: {batch.rejected} recipients were rejected, and on_rejected='fail'",
                 final=True,
             )
 
     def finish(self) -> None:
         """End the campaign, once all its requests are sent.
 
-        :raises SubmissionStopped: recipients are left who were refused for a limit that may be their own.
+        :raises SubmissionStopped: recipients are left whose refusal, for a limit, may be their own.
         """
         self._recorder.check_limits()
 

@@ -89,9 +89,9 @@ class LostHistory:
     def _look_up(
         self, claimed_at: float, lost: LostLedger, doubt: UnknownRequest, *, is_settled: bool
     ) -> None:
-        """Look every recipient up, and write down who was executed.
+        """Look every recipient up, and write the executed ones down.
 
-        :param is_settled: a person says that earlier tries sent nothing: who is not found is free.
+        :param is_settled: a person says that earlier tries sent nothing: a recipient that is not found is free.
         :raises LedgerRefusedError: of some recipients nothing tells.
         """
         if self._queue.audience.derived() and not is_settled:

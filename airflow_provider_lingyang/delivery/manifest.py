@@ -119,7 +119,7 @@ class Manifest:
         return self.accepted + self.already_accepted <= self.ids_limit
 
     def add_history(self, accepted: Iterable[str], rejected: Iterable[str]) -> None:
-        """Book what earlier tries did for people of this audience.
+        """Book what earlier tries did for recipients of this audience.
 
         :param accepted: all ids of those accepted.
         :param rejected: all ids of those rejected.

@@ -12,7 +12,7 @@ from airflow_provider_lingyang.delivery.send_queue import SendQueue
 
 
 class OpenRequests:
-    """Who has which request: it waits to be sent, is with a sender thread, or is to be looked up.
+    """Open requests by what they wait for: to be sent, for a sender thread, or to be looked up.
 
     :param manifest: a request is in doubt there from before it is sent.
     :param queue: gets recipients back that were not executed.

@@ -24,7 +24,7 @@ class Progress:
     """Logs the progress of sending; a context manager, so that the last lines are logged however it ends.
 
     :param manifest: where every outcome is booked; only read.
-    :param total: how many people are to be sent to.
+    :param total: number of recipients to be sent to.
     :param monotonic: returns seconds.
     """
 
@@ -94,7 +94,7 @@ class Progress:
         )
 
     def _pace(self, now: float, *, to_go: bool = True) -> tuple[int, str]:
-        """Note how far it is; return how many people were sent to, and the end of a line: how fast that goes."""
+        """Note how far it is; return the number of recipients sent to, and the end of a line: how fast that goes."""
         batches = self._manifest.batches
         requests = sum(batch.requests for batch in batches)
         # A batch_num that is done has no recipient left to send to: without an answer a recipient is in doubt.

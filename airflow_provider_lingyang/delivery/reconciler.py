@@ -47,7 +47,7 @@ class Resolution:
 
     :param executed: ``biz_id`` → platform task id, where the result has one.
     :param unknown: still in doubt.
-    :param found: of these, who have a result that may be this campaign's: no word outweighs it.
+    :param found: those of them that have a result that may be this campaign's: no word outweighs it.
     """
 
     executed: dict[str, int | None] = field(default_factory=dict)
@@ -136,7 +136,9 @@ class Reconciler:
                 if biz_id in resolution.unknown:
                     self._judge(question, resolution, alone, asked_at)
         if answer.why and any(resolution.unknown for resolution in resolutions):
-            log.warning("an answer of the look-up does not prove who was not contacted: %s", answer.why)
+            log.warning(
+                "an answer of the look-up does not prove which recipients were not contacted: %s", answer.why
+            )
 
     def _answer(self, biz_ids: Sequence[str]) -> LookupAnswer | None:
         try:

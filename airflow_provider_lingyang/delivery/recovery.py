@@ -47,7 +47,7 @@ def load_history(queue: SendQueue, ledger: Ledger, manifest: Manifest) -> tuple[
     doubtful: list[_InDoubt] = []
     for group, request in past.in_doubt:
         here = _here(queue, group, request)
-        # Another task's request in doubt matters only if it holds people of this audience.
+        # Another task's request in doubt matters only if it holds recipients of this audience.
         if request.is_own or queue.group(group):
             doubt = manifest.doubt(request.task_unique_code, request.batch_num, here)
             doubt.reason = "in doubt since an earlier try"

@@ -102,7 +102,7 @@ class RequestBuilder:
         )
 
     def new(self, batch_num: str | None) -> Iterator[BatchRequest]:
-        """Yield the requests for a batch's recipients who were in none yet."""
+        """Yield the requests for a batch's recipients that were in none yet."""
         recipients = iter(self.queue.new_recipients(batch_num))
         while chunk := list(itertools.islice(recipients, self.batch_size)):
             yield self.build(batch_num, chunk)

@@ -1,4 +1,4 @@
-"""Who is still to be sent to, in the order of sending, after what earlier tries did.
+"""The recipients still to be sent to, in the order of sending, after what earlier tries did.
 
 It lies beside the audience in the same private file, so that deciding needs no memory.
 """
@@ -22,7 +22,7 @@ class History:
     """What earlier tries left.
 
     :param in_doubt: requests with recipients in doubt, and the number of their group.
-    :param vanished: recipients of this task's earlier tries who are not in the audience any more.
+    :param vanished: recipients of this task's earlier tries that are not in the audience any more.
     :param left_out: recipients whose contact an earlier try has reached under another ``biz_id``.
     :param furthest: orders like ``batch_num``: the last that any request carried.
     """
@@ -47,9 +47,9 @@ class SendQueue:
         self.last_group = 0
 
     def load_history(self, requests: Iterable[RecordedRequest]) -> History:
-        """Take what earlier tries did: who was accepted, rejected or is in doubt is not sent to.
+        """Take what earlier tries did: recipients accepted, rejected or in doubt are not sent to.
 
-        :param requests: of one that comes twice the later state counts, but for who was accepted.
+        :param requests: of one that comes twice the later state counts, but for accepted recipients.
         :raises SpoolError: the disk is full.
         """
         history = History()
@@ -174,7 +174,7 @@ class SendQueue:
         return int(count)
 
     def new_recipients(self, batch_num: str | None) -> Iterator[tuple[str, str]]:
-        """Yield (biz_id, JSON of the task) of one batch's recipients who were in no request, in the reading's order."""
+        """Yield (biz_id, JSON of the task) of one batch's recipients that were in no request, in order."""
         found = self.audience.execute(
             f"SELECT biz_id, task FROM recipient WHERE order_key = ? AND state = {RequestState.PENDING:d} "
             "AND group_no IS NULL ORDER BY row",
