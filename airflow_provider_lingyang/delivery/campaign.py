@@ -335,8 +335,10 @@ class Campaign:
                         after: int | None, batch_num: str | None = batch_num
                     ) -> Iterable[BatchRequest]:
                         if after is not None:
-                            return builder.again(batch_num, after=after)
-                        return itertools.chain(builder.again(batch_num), builder.new(batch_num))
+                            return builder.retry_requests(batch_num, after=after)
+                        return itertools.chain(
+                            builder.retry_requests(batch_num), builder.fresh_requests(batch_num)
+                        )
 
                     submission.send_batch(BatchTally(batch_num, count), requests)
                 submission.finish()

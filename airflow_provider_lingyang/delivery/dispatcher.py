@@ -278,7 +278,7 @@ class Dispatcher:
             try:
                 self._wait = self._schedule.delay()
             except DeadlinePassed as error:
-                self._manifest.rest = "send_until has passed"
+                self._manifest.not_sent_reason = "send_until has passed"
                 requests.end(SubmissionStopped(f"the rest was not sent: {error}", final=True))
                 return
             except DeferSending as error:

@@ -64,7 +64,7 @@ class Manifest:
     rejected: int = 0
     late: int = 0
     vanished: int = 0
-    rest: str = "not attempted"
+    not_sent_reason: str = "not attempted"
     """Why recipients without a reason of their own were not sent."""
     settle_key: Callable[[str], str] = str
     """Gives what stands in ``settle`` for a request in doubt."""
@@ -101,13 +101,13 @@ class Manifest:
     @property
     def biz_ids(self) -> list[str] | None:
         """The accepted ids, or None when there are more than may travel by XCom."""
-        return list(self._accepted_ids) if self._few else None
+        return list(self._accepted_ids) if self._ids_fit_xcom else None
 
     @property
     def task_ids(self) -> list[int | None] | None:
         """The platform's tasks of :attr:`biz_ids`, in the same order; None where none is known."""
         known = any(task_id is not None for task_id in self._accepted_ids.values())
-        return list(self._accepted_ids.values()) if self._few and known else None
+        return list(self._accepted_ids.values()) if self._ids_fit_xcom and known else None
 
     @property
     def rejected_ids(self) -> list[str] | None:
@@ -115,7 +115,7 @@ class Manifest:
         return self._rejected_ids if self.rejected <= self.ids_limit else None
 
     @property
-    def _few(self) -> bool:
+    def _ids_fit_xcom(self) -> bool:
         return self.accepted + self.already_accepted <= self.ids_limit
 
     def add_history(self, accepted: Iterable[str], rejected: Iterable[str]) -> None:
@@ -192,13 +192,13 @@ class Manifest:
         for doubt in self.doubts:
             found.setdefault("in_doubt", Counter())[doubt.reason] += doubt.tasks
         explained = sum(found.get("not_sent", Counter()).values())
-        if (rest := self.not_sent - explained) > 0:
+        if (unexplained := self.not_sent - explained) > 0:
             why = (
-                self.rest
+                self.not_sent_reason
                 if self.history_counted
-                else f"{self.rest} by this try; earlier ones are not counted"
+                else f"{self.not_sent_reason} by this try; earlier ones are not counted"
             )
-            found.setdefault("not_sent", Counter())[why] += rest
+            found.setdefault("not_sent", Counter())[why] += unexplained
         return {state: dict(reasons) for state, reasons in found.items()}
 
     def counts(self) -> dict[str, int]:

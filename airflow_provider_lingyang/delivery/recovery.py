@@ -41,18 +41,18 @@ def load_history(queue: SendQueue, ledger: Ledger, manifest: Manifest) -> tuple[
 
     :raises LedgerError: the ledger cannot be read.
     """
-    past = queue.load_history(ledger.history())
-    manifest.vanished = past.vanished
-    manifest.add_reason("not_sent", "their contact was reached under another biz_id", past.left_out)
+    history = queue.load_history(ledger.history())
+    manifest.vanished = history.vanished
+    manifest.add_reason("not_sent", "their contact was reached under another biz_id", history.left_out)
     doubtful: list[_InDoubt] = []
-    for group, request in past.in_doubt:
-        here = _here(queue, group, request)
+    for group, request in history.in_doubt:
+        in_audience = _count_in_audience(queue, group, request)
         # Another task's request in doubt matters only if it holds recipients of this audience.
         if request.is_own or queue.group(group):
-            doubt = manifest.doubt(request.task_unique_code, request.batch_num, here)
+            doubt = manifest.doubt(request.task_unique_code, request.batch_num, in_audience)
             doubt.reason = "in doubt since an earlier try"
             doubtful.append((doubt, group, request))
-    return past, doubtful
+    return history, doubtful
 
 
 def count_history(queue: SendQueue, manifest: Manifest) -> None:
@@ -60,7 +60,7 @@ def count_history(queue: SendQueue, manifest: Manifest) -> None:
     manifest.add_history(queue.ids_in_state(RequestState.ACCEPTED), queue.ids_in_state(RequestState.REJECTED))
 
 
-def _here(queue: SendQueue, group: int, request: RecordedRequest) -> int:
+def _count_in_audience(queue: SendQueue, group: int, request: RecordedRequest) -> int:
     """Return how many of those in doubt are in today's audience."""
     in_doubt = set(request.in_doubt)
     return sum(biz_id in in_doubt for _, biz_id, _ in queue.group(group))
@@ -113,12 +113,12 @@ class Recovery:
         :raises LedgerError: the ledger cannot be read or written.
         """
         # Booked before anything else may fail: a recipient in doubt is never counted as not sent.
-        past, doubtful = load_history(self._queue, self._ledger, self._manifest)
+        history, doubtful = load_history(self._queue, self._ledger, self._manifest)
         stale: list[str] = []
         left: list[_InDoubt] = []
         taken_over_at = 0.0
         try:
-            stale = self._stale(settle, [request for _, request in past.in_doubt], lost)
+            stale = self._stale(settle, [request for _, request in history.in_doubt], lost)
             if lost is not None:
                 LostHistory(
                     self._builder,
@@ -149,7 +149,7 @@ class Recovery:
                     request.written_at,
                     taken_over_at + request.open_for + self._policy.lookup_settle,
                 )
-        self._manifest.late = self._queue.late(past.furthest)
+        self._manifest.late = self._queue.late(history.furthest)
         if len(retried) < len(left) and self._policy.on_in_doubt == "stop":
             why = ""
             if self._cancellation.requested():
@@ -280,7 +280,7 @@ class Recovery:
             if resolution.unknown:
                 request = replace(request, in_doubt=resolution.unknown)
                 left.append((doubt, group, request))
-                doubt.tasks = _here(self._queue, group, request)
+                doubt.tasks = _count_in_audience(self._queue, group, request)
             else:
                 self._manifest.doubts.remove(doubt)
             in_doubt = RequestState.IN_DOUBT

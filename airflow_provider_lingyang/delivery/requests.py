@@ -101,13 +101,13 @@ class RequestBuilder:
             again,
         )
 
-    def new(self, batch_num: str | None) -> Iterator[BatchRequest]:
+    def fresh_requests(self, batch_num: str | None) -> Iterator[BatchRequest]:
         """Yield the requests for a batch's recipients that were in none yet."""
         recipients = iter(self.queue.new_recipients(batch_num))
         while chunk := list(itertools.islice(recipients, self.batch_size)):
             yield self.build(batch_num, chunk)
 
-    def again(self, batch_num: str | None, *, after: int = 0) -> Iterator[BatchRequest]:
+    def retry_requests(self, batch_num: str | None, *, after: int = 0) -> Iterator[BatchRequest]:
         """Yield the requests for a batch's recipients whose request was not executed, grouped as they were.
 
         :param after: only groups with a higher number.
