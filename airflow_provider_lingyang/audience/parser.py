@@ -51,10 +51,10 @@ class Recipient:
     """One row that can be sent.
 
     :param row: number of the row in the reading, from 1.
-    :param biz_id: who it is, within the campaign.
+    :param biz_id: identifies the recipient within the campaign.
     :param derived: whether the ``biz_id`` was made from the contact.
     :param batch_num: as the row has it, or None.
-    :param contact: what is dialled, texted or mailed, in its canonical form; what makes two rows one person.
+    :param contact: what is dialled, texted or mailed, in its canonical form: equal in rows of one recipient.
     :param task: the JSON of the task.
     """
 

@@ -1,7 +1,7 @@
 """One private, ordered, counted reading of the audience.
 
 An SQLite file, readable by its owner only and unlinked at once: gone after any crash. It is kept in the order of
-sending while rows come in, so that giving them back sorts nothing.
+sending while rows come in, so that reading them sorts nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Invalid:
 
     :param rows: how many.
     :param problems: (field, reason) → the first rows that have it, and how many do; at most :data:`SHOWN`.
-    :param more: problems that found no room in it.
+    :param more: whether there are more problems than it names.
     """
 
     rows: int = 0
@@ -76,7 +76,7 @@ def _rows(named: list[int], count: int) -> str:
 
 
 class AudienceStore:
-    """Takes recipients in any order and keeps them in the order of sending.
+    """Keeps recipients in the order of sending, whatever the order of the rows.
 
     :param folder: where the file lies; empty: the system's folder for temporary files.
     :raises SpoolError: it cannot be made.
@@ -89,7 +89,7 @@ class AudienceStore:
         self._indexed = False
 
     def close(self) -> None:
-        """Give the file's space back."""
+        """Close the file, which frees its space."""
         self._db.close()
 
     def __enter__(self) -> AudienceStore:
@@ -99,7 +99,7 @@ class AudienceStore:
         self.close()
 
     def add(self, recipient: Recipient) -> None:
-        """Take one recipient.
+        """Add one recipient.
 
         :raises SpoolError: the disk is full.
         """
@@ -110,7 +110,7 @@ class AudienceStore:
                 order_key(batch_num),
                 batch_num,
                 recipient.biz_id,
-                # Here and not by a function in SQL: SQLite swallows what a signal raises in one.
+                # Not by a function in SQL: SQLite swallows what a signal handler raises in one.
                 recipient_hash(recipient.biz_id),
                 recipient.derived,
                 recipient.contact,
@@ -164,8 +164,8 @@ class AudienceStore:
             for later, first, biz_id, derived in rows
         ]
 
-    def drop_without_when_others_have(self, column: str) -> tuple[int, list[int]]:
-        """Take out the rows that lack what others of the reading have.
+    def drop_incomplete(self, column: str) -> tuple[int, list[int]]:
+        """Drop the rows that lack what other rows have.
 
         :param column: ``batch_num`` (no row has one, or every row has), or ``biz_id`` (likewise: a derived
             one counts as none).

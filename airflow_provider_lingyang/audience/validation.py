@@ -1,4 +1,4 @@
-"""The audience, read once, as a whole: validated, checked for repetitions, counted. Nothing leaves before."""
+"""The audience, read once, as a whole: validated, checked for repetitions, counted. Nothing is sent before."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Validation:
     :param audience: rows read.
     :param invalid: rows that cannot be sent.
     :param repeated_contacts: valid rows left out because an earlier one has their contact.
-    :param telling_ids: valid rows whose ``biz_id`` holds their phone number or email address.
+    :param contacts_in_ids: valid rows whose ``biz_id`` holds their phone number or email address.
     """
 
     store: AudienceStore
     audience: int = 0
     invalid: Invalid = field(default_factory=Invalid)
     repeated_contacts: int = 0
-    telling_ids: int = 0
+    contacts_in_ids: int = 0
 
     def read(
         self, rows: Iterable[Recipient | list[Problem]], stopped: Callable[[], bool] = lambda: False
@@ -47,11 +47,11 @@ class Validation:
             self.audience += 1
             if isinstance(row, Recipient):
                 self.store.add(row)
-                self.telling_ids += _tells(row)
+                self.contacts_in_ids += _shows_contact(row)
             else:
                 self.invalid.add(row)
         for column in ("batch_num", "biz_id"):
-            count, first = self.store.drop_without_when_others_have(column)
+            count, first = self.store.drop_incomplete(column)
             self.invalid.add_rows(count, first, column, "is missing, while other rows have one")
 
     def check(self, *, on_invalid: str, on_duplicate_contact: str, max_recipients: int | None) -> None:
@@ -67,11 +67,11 @@ class Validation:
             if on_invalid == "fail":
                 raise AudienceError(f"{text}. Correct them, or set on_invalid='skip' to send the others")
             log.warning("%s; on_invalid='skip' leaves them out", text)
-        if self.telling_ids:
+        if self.contacts_in_ids:
             log.warning(
                 "%d row(s) have their phone number or email address in the biz_id, and biz_ids appear in logs, XCom "
                 "and the ledger: select another biz_id, or none: it is a keyed hash then",
-                self.telling_ids,
+                self.contacts_in_ids,
             )
         if spellings := self.store.batch_nums_of_equal_number():
             raise AudienceError(
@@ -105,10 +105,10 @@ class Validation:
         shown = ", ".join(map(str, first)) + (", …" if count > SHOWN else "")
         text = f"{count} row(s) repeat an earlier row's contact (row {shown})"
         if on_duplicate_contact == "fail":
-            raise AudienceError(f"{text}: such a person would be contacted more than once")
-        log.warning("%s: such a person is contacted more than once", text)
+            raise AudienceError(f"{text}: such a recipient would be contacted more than once")
+        log.warning("%s: such a recipient is contacted more than once", text)
 
 
-def _tells(recipient: Recipient) -> bool:
+def _shows_contact(recipient: Recipient) -> bool:
     kind, _, value = recipient.contact.partition(" ")
     return not recipient.derived and kind in ("phone_number", "email") and value in recipient.biz_id.lower()

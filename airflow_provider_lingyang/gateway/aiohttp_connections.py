@@ -12,8 +12,8 @@ from urllib3.util.wait import wait_for_read
 from airflow_provider_lingyang.gateway import transport_errors as transport
 from airflow_provider_lingyang.gateway.http_answer import HeadCheck
 
-_GLANCE = 0.01
-_ANSWERED: WeakSet[Any] = WeakSet()
+_POLL_INTERVAL = 0.01
+_USED: WeakSet[Any] = WeakSet()
 """Connections that a request was sent on."""
 
 
@@ -29,7 +29,7 @@ class Connector(aiohttp.TCPConnector):
             connection = await super().connect(req, traces, timeout)
             protocol = connection.protocol
             assert protocol is not None
-            if protocol not in _ANSWERED:
+            if protocol not in _USED:
                 if not protocol.should_close:
                     return connection
                 connection.close()
@@ -57,8 +57,8 @@ class Response(aiohttp.ClientResponse):
         :raises AnswerUnreadableError: it breaks the limits of ``http_answer.py``.
         """
         protocol, heads = connection.protocol, HeadCheck()
-        self.reused = protocol in _ANSWERED
-        _ANSWERED.add(protocol)
+        self.reused = protocol in _USED
+        _USED.add(protocol)
         read = protocol.read
 
         async def checked() -> Any:
@@ -73,19 +73,19 @@ class Response(aiohttp.ClientResponse):
             del protocol.read
 
     def _response_eof(self) -> None:
-        """Do not give the connection back yet."""
+        """Keep the connection until ``close`` or ``release``."""
 
-    async def is_followed(self, patience: float) -> bool:
+    async def is_followed(self, wait: float) -> bool:
         """Return whether another answer comes after this one.
 
-        :param patience: seconds to wait for that, unless the gateway closes the connection before; 0: look only.
+        :param wait: seconds to wait for that, unless the gateway closes the connection before; 0: look only.
         """
         protocol = self.connection and self.connection.protocol
         if protocol is None:
             return False
         loop = asyncio.get_running_loop()
-        until = loop.time() + patience
+        deadline = loop.time() + wait
         # No event announces bytes between answers.
-        while not len(protocol) and protocol.is_connected() and loop.time() < until:  # noqa: ASYNC110
-            await asyncio.sleep(_GLANCE)
+        while not len(protocol) and protocol.is_connected() and loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_INTERVAL)
         return len(protocol) > 0

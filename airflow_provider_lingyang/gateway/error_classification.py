@@ -69,7 +69,7 @@ _REFUSALS = ("isv.invalid-*", "isv.missing-*", "isv.permission-*", "isv.*-not-ex
 
 
 def is_fault_code(word: str) -> bool:
-    """Whether a code says that the work may have been done, as an answer with ``success=false`` may carry it.
+    """Whether a code says that the work may have been done, as an answer with ``success=false`` may hold it.
 
     :param word: a code or sub_code, also without its family (``SYSTEM_ERROR``, ``ServiceUnavailable``), or an HTTP
         status.

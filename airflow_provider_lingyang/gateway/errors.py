@@ -1,4 +1,4 @@
-"""The errors of the wire. Each carries facts, so that callers never read message text.
+"""The errors of the wire. Each has its facts as attributes: no caller reads message text.
 
 ::
 
@@ -6,15 +6,15 @@
     ├── LingyangConfigError     a setting or argument is wrong; nothing was sent
     ├── RequestInvalidError     a request breaks the API page's rules; nothing was sent
     ├── TransportError          no answer
-    │   ├── NotSentError            the request never left
-    │   └── AnswerLostError         it may have left; what became of it is unknown
-    ├── AnswerUnreadableError   something came back that is not an answer of the gateway
-    └── GatewayError            the gateway said no
+    │   ├── NotSentError            nothing was sent
+    │   └── AnswerLostError         it may have been sent; its outcome is unknown
+    ├── AnswerUnreadableError   the answer is not one of the gateway; the outcome is unknown
+    └── GatewayError            the gateway refused
         ├── ThrottledError          called too often; not executed
         │   └── ReceiverLimitedError    a limit of one receiver, or of the account
         ├── CallRefusedError        the call itself: signature, session, permission, arguments …
         ├── RequestRefusedError     this request: isv.* or success=false
-        └── ServiceError            the gateway or its backend is in trouble
+        └── ServiceError            the gateway or its backend failed
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Replay(enum.Enum):
     """Whether the same request may be sent again at once."""
 
     SAFE = "safe"
-    """Provably not executed: it may."""
+    """Provably not executed: send it again."""
     AMBIGUOUS = "ambiguous"
-    """It may have been executed: a write must not."""
+    """It may have been executed: do not send a write again."""
     NEVER = "never"
-    """Sending the same again cannot help: something has to be changed first."""
+    """To send the same again is of no use: something has to be changed first."""
 
 
 class LingyangError(Exception):
@@ -112,7 +112,7 @@ class NotSentError(TransportError):
 
 
 class AnswerLostError(TransportError):
-    """The connection broke or timed out after the request may have gone out."""
+    """The connection broke or timed out after the request may have been sent."""
 
     default_replay = Replay.AMBIGUOUS
 
@@ -128,7 +128,7 @@ class GatewayError(LingyangError):
 
 
 class ThrottledError(GatewayError):
-    """Called too often. Not executed; ``retry_after`` says when to come back, where known."""
+    """Called too often. Not executed; ``retry_after`` is the wait, where known."""
 
     default_replay = Replay.SAFE
 
@@ -151,6 +151,6 @@ class RequestRefusedError(GatewayError):
 
 
 class ServiceError(GatewayError):
-    """The gateway or the backend behind it is in trouble."""
+    """The gateway, or the backend behind it, failed."""
 
     default_replay = Replay.AMBIGUOUS

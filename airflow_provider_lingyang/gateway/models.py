@@ -1,8 +1,8 @@
 """The API page's structs as pydantic models, with the API's own names and nesting.
 
 Source: API ``alibaba.lingyang.utouch.submit.initiative.batch.task``; its Java sample decides the nesting.
-Values are taken kindly (a number for a String, a dict for a String that holds JSON, a datetime for a Date)
-and written exactly as the page says. Personal fields never show in a ``repr``.
+Lenient with input (a number for a String, a dict for a String that holds JSON, a datetime for a Date), exact in
+requests. Personal fields never show in a ``repr``.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class _Struct(BaseModel):
 
 
 class InitiativeTaskRequest(_Struct):
-    """One person to be called, texted or mailed (the Java sample's ``obj4``).
+    """One recipient to be called, texted or mailed (the Java sample's ``obj4``).
 
     ``input_params``, ``output_params`` and ``book_charge_biz_info`` take a dict or the text of a JSON
     object; ``plan_execute_start_time`` takes a datetime (a naive one is China's time) or text.

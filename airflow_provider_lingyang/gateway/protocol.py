@@ -233,10 +233,10 @@ def _payload(document: Any) -> Mapping[str, Any] | None:
 
 def _clock_skew(date: str | None, now: datetime | None) -> float | None:
     try:
-        there = parsedate_to_datetime(date or "")
+        gateway_time = parsedate_to_datetime(date or "")
     except (TypeError, ValueError):
         return None
-    return None if now is None or there.tzinfo is None else (now - there).total_seconds()
+    return None if now is None or gateway_time.tzinfo is None else (now - gateway_time).total_seconds()
 
 
 def _unreadable(status: int, content_type: str, body: bytes) -> AnswerUnreadableError:

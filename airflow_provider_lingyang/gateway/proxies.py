@@ -1,4 +1,4 @@
-"""Which proxy of the environment leads to the gateway: the same for both clients. Pure but for the environment."""
+"""Which proxy of the environment leads to the gateway: the same for both clients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def proxy_of(url: str) -> str | None:
     as ``10.0.0.0/8``, or ``*``); a name in small letters wins.
 
     :raises LingyangConfigError: it cannot be used. SOCKS cannot: its libraries make connections of their own, which do
-        not say whether a request has left.
+        not say whether a request was sent.
     """
     proxies = getproxies_environment()
     parts = urlsplit(url)

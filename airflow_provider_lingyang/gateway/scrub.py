@@ -47,8 +47,8 @@ _CONTACT = re.compile(
     rf"(?<![0-9A-Za-z])(?:\+?(?:00)?86{_MARK}?)?\(?1{_MARK}?[3-9]{_MARK}?[0-9]\)?(?:{_MARK}{{0,2}}[0-9]){{8}}(?![0-9A-Za-z])"
     r"|[^\s@<>()\[\]:,;\"'!?、。]{1,64}@[^\s@<>()\[\]:,;\"'!?、。]{1,255}"
 )
-"""A mobile number of China, or a mailbox: of a person outside of the request, and all the less for a log."""
-_ANYONE = "contact"
+"""A mobile number of China, or a mailbox: it may be of a recipient outside of the request."""
+_OTHER_CONTACT = "contact"
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -74,7 +74,7 @@ class Scrubber:
         pieces: list[str] = []
         done = 0
         views = _views(text)
-        others = ((start, end, _ANYONE) for view in views for start, end in view.contacts())
+        others = ((start, end, _OTHER_CONTACT) for view in views for start, end in view.contacts())
         for start, end, name in _merged([*self._found(views), *others]):
             pieces += text[done:start], f"<{name}>"
             done = end
@@ -175,12 +175,12 @@ def _plain(text: str) -> str:
 def _merged(spans: Iterable[tuple[int, int, str]]) -> Iterator[tuple[int, int, str]]:
     """Join spans that overlap, so that no end of a value is left over.
 
-    The earliest, longest one gives the name, and any field of the request before a contact of anyone.
+    The earliest, longest one gives the name, and a field of the request goes before any other contact.
     """
     current: tuple[int, int, str] | None = None
     for start, end, name in sorted(spans, key=lambda span: (span[0], -span[1])):
         if current is not None and start < current[1]:
-            first = name if current[2] == _ANYONE else current[2]
+            first = name if current[2] == _OTHER_CONTACT else current[2]
             current = (current[0], max(current[1], end), first)
             continue
         if current is not None:
@@ -230,7 +230,7 @@ class _View:
         return view.respelled(_ANY, str.casefold)
 
     def contacts(self) -> Iterator[tuple[int, int]]:
-        """Yield where it holds a contact, of a recipient or of anyone else."""
+        """Yield where it holds a contact, of the request or not."""
         for found in _CONTACT.finditer(self.text):
             yield self.starts[found.start()], self.ends[found.end() - 1]
 

@@ -37,14 +37,14 @@ def sign(params: Mapping[str, str], secret: str, sign_method: str) -> str:
     :raises LingyangConfigError: for another ``sign_method``.
     """
     text = string_to_sign(params).encode()
-    key = secret.encode()
+    app_secret = secret.encode()
     match sign_method:
         case "hmac-sha256":
-            return hmac.new(key, text, hashlib.sha256).hexdigest().upper()
+            return hmac.digest(app_secret, text, "sha256").hex().upper()
         case "hmac":
-            return hmac.new(key, text, hashlib.md5).hexdigest().upper()
+            return hmac.digest(app_secret, text, "md5").hex().upper()
         case "md5":
-            return hashlib.md5(key + text + key, usedforsecurity=False).hexdigest().upper()
+            return hashlib.md5(app_secret + text + app_secret, usedforsecurity=False).hexdigest().upper()
         case _:
             raise LingyangConfigError(
                 f"unknown sign_method {sign_method!r}: use one of {', '.join(SIGN_METHODS)}"

@@ -78,7 +78,7 @@ def broken(error: BaseException) -> AnswerLostError:
 
 
 def two_answers() -> AnswerUnreadableError:
-    """Return the error for two answers to one request: neither can be believed."""
+    """Return the error for two answers to one request: none of them counts."""
     return AnswerUnreadableError("the gateway answered more than once", hint=LOOK_UP)
 
 

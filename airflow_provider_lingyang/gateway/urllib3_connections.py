@@ -2,7 +2,7 @@
 
 One request per connection. On a kept one, a second answer to request A that comes after request B is sent is read as
 B's, and no check before the send can see it: B, executed, would be booked throttled and sent again. A's own second
-answer is nothing that a client can wait for: a documented refusal that is alone in its answer is the platform's word.
+answer cannot be waited for: a documented refusal that is alone in its answer counts.
 Price (``benchmarks/connections.py``): two round trips for each request over TLS; ``max_in_flight`` hides them.
 """
 
@@ -31,9 +31,9 @@ from airflow_provider_lingyang.gateway.transport_errors import chain, reason_of
 before_send_hook: ContextVar[Callable[[], None] | None] = ContextVar("before_send_hook", default=None)
 """Called last before a request is sent on a new connection; its error comes out, and nothing was sent."""
 _CERTIFICATE = (ssl.SSLCertVerificationError, CertificateError)
-_NOTHING_YET = (BlockingIOError, ssl.SSLWantReadError)
-_LONGEST = 3600.0
-_AT_ONCE = 0.001
+_NO_BYTES_YET = (BlockingIOError, ssl.SSLWantReadError)
+_MAX_TIMEOUT = 3600.0
+_MIN_TIMEOUT = 0.001
 
 
 class NotConnectedError(Exception):
@@ -53,7 +53,7 @@ class NotConnectedError(Exception):
 
 
 @contextmanager
-def _dialing(connection: HTTPConnection) -> Iterator[None]:
+def _raising_not_connected(connection: HTTPConnection) -> Iterator[None]:
     try:
         yield
     except (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError, CertificateError) as error:
@@ -62,33 +62,33 @@ def _dialing(connection: HTTPConnection) -> Iterator[None]:
         raise NotConnectedError(error, proxied=connection.proxy is not None) from None
 
 
-class _UntilReader(io.RawIOBase):
-    """Reads a socket until a moment: the socket's own time-out starts anew with every byte."""
+class _DeadlineReader(io.RawIOBase):
+    """Reads a socket until a deadline: the socket's own timeout starts anew with every byte."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, seconds: float) -> None:
         self._raw = raw
         self._sock = sock
         self._seconds = seconds
-        self.until = time.monotonic() + seconds
-        self.left: int | None = None
+        self.deadline = time.monotonic() + seconds
+        self.bytes_left: int | None = None
         """Bytes that may be read; None: any number."""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        left = self.until - time.monotonic()
+        left = self.deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
-        if self.left is not None and self.left <= 0:
+        if self.bytes_left is not None and self.bytes_left <= 0:
             raise unreadable(f"its head is longer than {MAX_HEAD_BYTES} bytes")
         self._sock.settimeout(left)
         try:
             count = self._raw.readinto(buffer)
         finally:
             self._sock.settimeout(self._seconds)
-        if self.left is not None:
-            self.left -= count or 0
+        if self.bytes_left is not None:
+            self.bytes_left -= count or 0
         return count
 
     def close(self) -> None:
@@ -97,14 +97,14 @@ class _UntilReader(io.RawIOBase):
 
 
 class Response(http.client.HTTPResponse):
-    """The answer to one request, complete within the socket's time-out, interim answers and all.
+    """The answer to one request, complete within the socket's timeout, with its interim answers.
 
     Its stream stays open after its end, for :meth:`is_followed`; ``close`` it.
     """
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self._source = _UntilReader(self.fp.detach(), sock, sock.gettimeout() or _LONGEST)
+        self._source = _DeadlineReader(self.fp.detach(), sock, sock.gettimeout() or _MAX_TIMEOUT)
         self._stream: io.BufferedReader[Any] = io.BufferedReader(self._source)
         self.fp = self._stream
         self._heads: HeadCheck | None = None
@@ -115,7 +115,7 @@ class Response(http.client.HTTPResponse):
         :raises AnswerUnreadableError: it is not one of HTTP, or breaks the limits of ``http_answer.py``.
         """
         self._heads = HeadCheck()
-        self._source.left = MAX_HEAD_BYTES
+        self._source.bytes_left = MAX_HEAD_BYTES
         try:
             super().begin()
         except http.client.RemoteDisconnected:
@@ -123,7 +123,7 @@ class Response(http.client.HTTPResponse):
         except http.client.HTTPException as error:
             # Its text may repeat the answer.
             raise unreadable(f"not HTTP, or beyond its limits: {type(error).__name__}") from None
-        self._source.left = None
+        self._source.bytes_left = None
         self._heads.is_final(self.status, self.reason, _lines(self.headers))
 
     def _read_status(self) -> tuple[str, int, str]:
@@ -144,12 +144,12 @@ class Response(http.client.HTTPResponse):
             raise http.client.IncompleteRead(b"", self.length)
         return piece
 
-    def is_followed(self, patience: float) -> bool:
+    def is_followed(self, wait: float) -> bool:
         """Return whether more than this answer comes on its connection.
 
-        :param patience: seconds to wait for that, unless the gateway closes the connection before; 0: look only.
+        :param wait: seconds to wait for that, unless the gateway closes the connection before; 0: look only.
         """
-        self._source.until = time.monotonic() + max(patience, _AT_ONCE)
+        self._source.deadline = time.monotonic() + max(wait, _MIN_TIMEOUT)
         try:
             return bool(self._stream.read1(1))
         except (OSError, ValueError):
@@ -179,10 +179,10 @@ def _lines(headers: http.client.HTTPMessage) -> list[tuple[bytes, bytes]]:
 
 class _HTTPConnection(HTTPConnection):
     response_class = Response
-    _held: list[bytes] | None = None
+    _buffered: list[bytes] | None = None
 
     def connect(self) -> None:
-        with _dialing(self):
+        with _raising_not_connected(self):
             super().connect()
 
     def request(self, *args: Any, **kwargs: Any) -> None:
@@ -190,36 +190,36 @@ class _HTTPConnection(HTTPConnection):
 
         :raises NotConnectedError: the gateway sent bytes, or closed, before the request; nothing was sent.
         """
-        held = self._held = []
+        pieces = self._buffered = []
         try:
             super().request(*args, **kwargs)
         finally:
-            self._held = None
+            self._buffered = None
         if self.sock is None:
             self.connect()
-        if _has_spoken(self.sock):
+        if _has_unsolicited_bytes(self.sock):
             self.close()
-            raise NotConnectedError(_SpokenError(), proxied=self.proxy is not None)
-        self.send(b"".join(held))
+            raise NotConnectedError(_UnsolicitedBytesError(), proxied=self.proxy is not None)
+        self.send(b"".join(pieces))
 
     def send(self, data: Any) -> None:
-        if self._held is None:
+        if self._buffered is None:
             if self.sock is None:
                 self.connect()
             if (check := before_send_hook.get()) is not None:
                 check()
             super().send(data)
         else:
-            self._held.append(data)
+            self._buffered.append(data)
 
 
-class _SpokenError(OSError):
+class _UnsolicitedBytesError(OSError):
     def __init__(self) -> None:
         super().__init__(0, "it answered before it was asked")
 
 
-def _has_spoken(sock: Any) -> bool:
-    """Return whether bytes, or the end, wait on a connection before anything was asked on it.
+def _has_unsolicited_bytes(sock: Any) -> bool:
+    """Return whether bytes, or the end, wait on a connection before a request was sent on it.
 
     Read rather than polled: records of TLS itself (tickets of TLS 1.3) are no answer, and are skipped.
     """
@@ -227,7 +227,7 @@ def _has_spoken(sock: Any) -> bool:
     sock.settimeout(0)
     try:
         sock.recv(1)
-    except _NOTHING_YET:
+    except _NO_BYTES_YET:
         return False
     except OSError:
         return True
@@ -240,18 +240,18 @@ class _HTTPSConnection(_HTTPConnection, HTTPSConnection):
     def connect(self) -> None:
         # A proxy that is spoken to in TLS takes its bundle from here.
         if self.ssl_context is None and (self.proxy is None or self.proxy.scheme == "http"):
-            with _dialing(self):
-                self.ssl_context = _trusting(self.ca_certs, self.ca_cert_dir, _changed(self.ca_certs))
+            with _raising_not_connected(self):
+                self.ssl_context = _tls_context(self.ca_certs, self.ca_cert_dir, _modified_at(self.ca_certs))
             self.ca_certs = self.ca_cert_dir = None
         super().connect()
 
 
-def _changed(path: str | None) -> int:
+def _modified_at(path: str | None) -> int:
     return os.stat(path).st_mtime_ns if path else 0  # noqa: PTH116  # a variable's text, as it is
 
 
 @lru_cache(4)
-def _trusting(bundle: str | None, folder: str | None, _changed: int) -> ssl.SSLContext:
+def _tls_context(bundle: str | None, folder: str | None, _modified_at: int) -> ssl.SSLContext:
     """Return the TLS context of a bundle. Cached: to read a bundle takes as long as several handshakes."""
     context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
     if bundle or folder:

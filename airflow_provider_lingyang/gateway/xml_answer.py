@@ -51,7 +51,7 @@ class _Builder:
         self._open.append({})
         # Those of a namespace are about the document, not about the answer.
         self._attributes.append(
-            {name: said for name, said in attrs.items() if name != "list" and not name.startswith("{")}
+            {name: value for name, value in attrs.items() if name != "list" and not name.startswith("{")}
         )
         self._text.clear()
 
@@ -63,9 +63,9 @@ class _Builder:
         text = "".join(self._text).strip()
         value: Any = None if children else text or None
         if attributes and text and not children:
-            # A text that is more than a text: which of them counts, nothing says.
+            # Whether the text or the attributes count is undocumented.
             raise ValueError("attributes of a text")
-        if any(children.get(name, said) != said for name, said in attributes.items()):
+        if any(children.get(name, value) != value for name, value in attributes.items()):
             raise DuplicateKeyError
         if children or attributes:
             value = attributes | children
