@@ -13,7 +13,6 @@ from airflow_provider_lingyang.gateway.error_codes import (
     CODES,
     CONTRADICTION,
     DOUBTFUL,
-    FAULT,
     FINER,
     LOOK_UP,
     QUOTA,
@@ -61,7 +60,7 @@ def _doubtful(sub_code: str) -> Rule | None:
         return None
     if spelled == "isv.":
         return BACKEND
-    return _first(DOUBTFUL, spelled) or _first(_RUN_TOGETHER, spelled.replace("-", ""))
+    return _first(DOUBTFUL, spelled)
 
 
 _REFUSALS = ("isv.invalid-*", "isv.missing-*", "isv.permission-*", "isv.*-not-exist*")
@@ -101,8 +100,6 @@ _FAULT_TEXT = re.compile(
     "|稍后|请勿重复|重复(?:提交|请求|操作|发送|任务|外呼|执行)|已存在|已提交|处理中|进行中|部分成功"
     "|(?<![不未没])成功|(?<!un)(?<!not )success|processing|in progress|pending"
 )
-
-_RUN_TOGETHER = (("isv.internalerror*", FAULT), ("isv.servererror*", FAULT))
 
 
 def _first(table: Sequence[tuple[str, Rule]], sub_code: str) -> Rule | None:

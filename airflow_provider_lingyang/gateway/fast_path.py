@@ -149,7 +149,8 @@ def request_json(request: Mapping[str, Any], *, allow_international: bool = Fals
         return InitiativeBatchTaskRequest.model_validate(dict(request), context=context).to_json()
     # Of the models in there, to_json leaves None out itself.
     fields["task_list"] = [
-        _without_none(task) if isinstance(task, dict) else task for task in fields["task_list"]
+        _without_none(task) if isinstance(task, dict) and None in task.values() else task
+        for task in fields["task_list"]
     ]
     return to_json(fields, exclude_none=True).decode()
 

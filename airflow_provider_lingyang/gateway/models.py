@@ -49,6 +49,10 @@ def _private() -> Any:
 class _Struct(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, frozen=True)
 
+    def to_json(self) -> str:
+        """Return the struct as the gateway wants it: compact, without nulls, non-ASCII raw."""
+        return self.model_dump_json(exclude_none=True)
+
 
 class InitiativeTaskRequest(_Struct):
     """One recipient to be called, texted or mailed (the Java sample's ``obj4``).
@@ -74,10 +78,6 @@ class InitiativeTaskRequest(_Struct):
     book_user_id: OptionalNumber = _private()
     plan_execute_start_time: OptionalDate = None
 
-    def to_json(self) -> str:
-        """Return the struct as the gateway wants it: compact, without nulls, non-ASCII raw."""
-        return self.model_dump_json(exclude_none=True)
-
 
 class UseBookInfo(_Struct):
     """The account book that pays (the Java sample's ``obj5``)."""
@@ -85,10 +85,6 @@ class UseBookInfo(_Struct):
     use_platform: Text
     book_code: Text
     book_owner_id: Number
-
-    def to_json(self) -> str:
-        """Return the struct as the gateway wants it."""
-        return self.model_dump_json()
 
 
 class InitiativeBatchTaskRequest(_Struct):
@@ -99,10 +95,6 @@ class InitiativeBatchTaskRequest(_Struct):
     task_list: Annotated[list[InitiativeTaskRequest], Field(min_length=1)]
     plan_id: Number
     use_book_info: UseBookInfo | None = None
-
-    def to_json(self) -> str:
-        """Return the struct as the gateway wants it: compact, without nulls, non-ASCII raw."""
-        return self.model_dump_json(exclude_none=True)
 
 
 def _date_or_text(value: Any) -> Any:
