@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError, to_json
 from airflow_provider_lingyang.audience.columns import PLAIN_NAME, Layout, layout_of
 from airflow_provider_lingyang.audience.contact import canonical, derived_id, identity_of
 from airflow_provider_lingyang.config.arguments import CHANNELS
+from airflow_provider_lingyang.config.submit_arguments import Channel
 from airflow_provider_lingyang.gateway.fast_path import validate_task
 from airflow_provider_lingyang.gateway.field_types import (
     dump_json,
@@ -90,7 +91,7 @@ class RowParser:
         task_defaults: Mapping[str, Any],
         input_params_columns: Mapping[str, str],
         output_slots: Sequence[str],
-        channel: str | None,
+        channel: Channel | None,
         campaign: str,
         app_secret: str,
         identity_version: int = IDENTITY_VERSION,

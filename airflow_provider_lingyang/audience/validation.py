@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from airflow_provider_lingyang.audience.parser import Problem, Recipient
 from airflow_provider_lingyang.audience.store import SHOWN, AudienceError, AudienceStore, Invalid
+from airflow_provider_lingyang.config.submit_arguments import OnDuplicateContact, OnInvalid
 from airflow_provider_lingyang.errors import SubmissionStopped
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,9 @@ class Validation:
             count, first = self.store.drop_incomplete(column)
             self.invalid.add_rows(count, first, column, "is missing, while other rows have one")
 
-    def check(self, *, on_invalid: str, on_duplicate_contact: str, max_recipients: int | None) -> None:
+    def check(
+        self, *, on_invalid: OnInvalid, on_duplicate_contact: OnDuplicateContact, max_recipients: int | None
+    ) -> None:
         """Decide whether this audience may be sent.
 
         :param on_invalid: ``fail`` or ``skip``.
@@ -91,7 +94,7 @@ class Validation:
                 "check the query, or raise the limit"
             )
 
-    def _check_contacts(self, on_duplicate_contact: str) -> None:
+    def _check_contacts(self, on_duplicate_contact: OnDuplicateContact) -> None:
         if on_duplicate_contact == "keep_first":
             self.repeated_contacts = self.store.drop_repeated_contacts()
             if self.repeated_contacts:

@@ -18,6 +18,7 @@ from airflow_provider_lingyang.audience.parser import Problem, Recipient, RowPar
 from airflow_provider_lingyang.audience.store import AudienceError, AudienceStore
 from airflow_provider_lingyang.audience.validation import Validation
 from airflow_provider_lingyang.cancellation import Cancellation
+from airflow_provider_lingyang.config.submit_arguments import Channel, OnDuplicateContact, OnInvalid
 from airflow_provider_lingyang.delivery.dispatcher import Dispatcher
 from airflow_provider_lingyang.delivery.lost_ledger import LostLedger
 from airflow_provider_lingyang.delivery.manifest import BatchTally, Manifest
@@ -52,7 +53,7 @@ class CampaignSpec:
     """What is to be done, after rendering. The names are the operator's; see there."""
 
     plan_id: int
-    channel: str | None
+    channel: Channel | None
     use_book_info: UseBookInfo | None
     columns: Mapping[str, str]
     task_defaults: Mapping[str, Any]
@@ -60,8 +61,8 @@ class CampaignSpec:
     output_slots: Sequence[str]
     batch_size: int
     max_recipients: int | None
-    on_invalid: str
-    on_duplicate_contact: str
+    on_invalid: OnInvalid
+    on_duplicate_contact: OnDuplicateContact
     plan_variables_as_text: bool = False
     international_numbers: bool = False
 
