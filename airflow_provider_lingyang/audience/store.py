@@ -200,8 +200,8 @@ class AudienceStore:
     def derived(self) -> bool:
         """Whether the ids were made from the contacts, so that no query can give them."""
         self._flush()
-        (some,) = self.one("SELECT EXISTS (SELECT 1 FROM recipient WHERE derived)")
-        return bool(some)
+        (exists,) = self.one("SELECT EXISTS (SELECT 1 FROM recipient WHERE derived)")
+        return bool(exists)
 
     def index(self) -> None:
         """Index the recipients: once all are there, because keeping a large index up takes longer.

@@ -94,10 +94,10 @@ def _domestic(digits: str, *, explicit: bool) -> str:
 
     :param explicit: the country's code was before it, so a landline may lack its trunk 0.
     """
-    rest = digits[2:] if digits.startswith("86") else ""
-    if _MOBILE.fullmatch(rest) or (len(rest) >= 10 and _landline(rest)):
+    national = digits[2:] if digits.startswith("86") else ""
+    if _MOBILE.fullmatch(national) or (len(national) >= 10 and _landline(national)):
         # No number inside China is that long and begins so.
-        digits, explicit = rest, True
+        digits, explicit = national, True
     if digits.startswith("0") and _MOBILE.fullmatch(digits[1:]):
         # Dialled so from another city; no area code begins with 013 to 019.
         digits = digits[1:]

@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any
 
+from airflow_provider_lingyang.gateway.answer_names import Sign, sign_of
 from airflow_provider_lingyang.gateway.answer_values import plain_text
 from airflow_provider_lingyang.gateway.dates import date_text
 from airflow_provider_lingyang.gateway.error_classification import gateway_error
@@ -40,7 +41,6 @@ _MAX_BRACKETS = 250_000
 """Objects and lists in one answer: each takes 50 bytes and more of memory, and no answer needs half as many."""
 _FLAT = frozenset(("isv", "isp", "system"))
 """Types of the newer gateway's errors (jaq-doc.alibaba.com articleId=119481)."""
-_FLAGS = frozenset(("success", "issuccess", "succeed", "resultok", "resultsuccess"))
 CONTRADICTION = "the answer contradicts itself"
 
 
@@ -186,7 +186,7 @@ def _refuse_error(
     request_id = plain_text(error.get("request_id"))
     # Old gateways repeat the request's arguments in their errors.
     within = [value for name, value in error.items() if name != "args"]
-    flagged = any(names_success(name) for node in (document, error) for name in node)
+    flagged = any(sign_of(name) is Sign.FLAG for node in (document, error) for name in node)
     if kind is None and (plain_text(error.get("type")) or "").strip().lower() in ("isp", "system"):
         # The newer gateway's type says which side is at fault, also where it wraps its error.
         kind = plain_text(error.get("type"))
@@ -203,11 +203,6 @@ def _refuse_error(
         status=status,
         kind=kind,
     )
-
-
-def names_success(name: str) -> bool:
-    """Whether a field is one of the platform's flags, in any of its spellings."""
-    return name.lower().replace("_", "") in _FLAGS
 
 
 def _contradiction(what: str, request_id: str | None, scrub: Scrubber) -> AnswerUnreadableError:

@@ -20,7 +20,7 @@ from airflow_provider_lingyang.gateway.error_classification import (
 from airflow_provider_lingyang.gateway.error_codes import LOOK_UP
 from airflow_provider_lingyang.gateway.errors import AnswerUnreadableError, GatewayError, RequestRefusedError
 from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, InitiativeTaskResponse
-from airflow_provider_lingyang.gateway.protocol import CONTRADICTION, Answer, names_success
+from airflow_provider_lingyang.gateway.protocol import CONTRADICTION, Answer
 
 
 class _EchoedTask(TypedDict, total=False):
@@ -134,9 +134,9 @@ def _refusal(
     known: GatewayError | None = None
     may_be_executed = False
     for name, text in _texts(members):
-        if names_success(name) and text.lower() not in ("false", "0"):
-            return _contradicts(answer, "success=false, and a flag that says otherwise")
         sign = sign_of(name)
+        if sign is Sign.FLAG and text.lower() not in ("false", "0"):
+            return _contradicts(answer, "success=false, and a flag that says otherwise")
         if _says_executed(name, sign, text):
             may_be_executed = True
         elif known is None and sign in (Sign.CODE, Sign.ERROR):

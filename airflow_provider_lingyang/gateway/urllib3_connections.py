@@ -168,7 +168,7 @@ class Response(http.client.HTTPResponse):
 
 
 def _lines(headers: http.client.HTTPMessage) -> list[tuple[bytes, bytes]]:
-    if isinstance(rest := headers.get_payload(), str) and rest:
+    if isinstance(text := headers.get_payload(), str) and text:
         # From a line on that is no header, the library takes all others for a text.
         raise unreadable("a header that is none")
     return [
