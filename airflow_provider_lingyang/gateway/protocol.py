@@ -73,7 +73,7 @@ def signed_form(settings: GatewaySettings, method: str, params: Mapping[str, str
 
 def signature_of(form: bytes) -> str:
     """Return the signature that a form of :func:`signed_form` ends with."""
-    return form.rpartition(b"&sign=")[2].decode()
+    return form[form.rindex(b"&sign=") + len(b"&sign=") :].decode()
 
 
 class Answer:
