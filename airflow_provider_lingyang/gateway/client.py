@@ -28,12 +28,7 @@ from airflow_provider_lingyang.gateway.receipt import SubmitReceipt, read_receip
 from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
 from airflow_provider_lingyang.gateway.transport_errors import CONNECT_TIMEOUT
-from airflow_provider_lingyang.gateway.urllib3_connections import (
-    POOLS,
-    NotConnectedError,
-    Response,
-    before_send_hook,
-)
+from airflow_provider_lingyang.gateway.urllib3_connections import POOLS, Response, before_send_hook
 
 T = TypeVar("T")
 
@@ -170,8 +165,6 @@ class GatewayClient:
                 while piece := stream.read_piece(_CHUNK):
                     body.feed(piece)
                 decoded = body.finish()
-            except NotConnectedError as error:
-                raise _not_connected(error, min(CONNECT_TIMEOUT, timeout)) from None
             except _BROKEN as error:
                 # from None: the original carries the whole request, and Airflow prints what it is chained to.
                 raise _transport_error(error, timeout) from None
@@ -218,15 +211,6 @@ class _Adapter(HTTPAdapter):
         manager = super().proxy_manager_for(proxy, **kwargs)
         manager.pool_classes_by_scheme = POOLS
         return manager
-
-
-def _not_connected(error: NotConnectedError, timeout: float) -> LingyangError:
-    return transport.not_connected(
-        error.reason,
-        peer=error.peer,
-        certificate=error.certificate,
-        within=timeout if error.timed_out else None,
-    )
 
 
 def _transport_error(error: Exception, timeout: float) -> LingyangError:

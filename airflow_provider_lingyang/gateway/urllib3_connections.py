@@ -18,15 +18,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssl_ import create_urllib3_context
 from urllib3.util.ssl_match_hostname import CertificateError
 
+from airflow_provider_lingyang.gateway.errors import NotSentError
 from airflow_provider_lingyang.gateway.http_answer import MAX_HEAD_BYTES, HeadCheck, unreadable
-from airflow_provider_lingyang.gateway.transport_errors import chain, reason_of
+from airflow_provider_lingyang.gateway.transport_errors import chain, not_connected, reason_of
 
 before_send_hook: ContextVar[Callable[[], None] | None] = ContextVar("before_send_hook", default=None)
 """Called last before a request is sent on a new connection; its error comes out, and nothing was sent."""
@@ -36,20 +37,16 @@ _MAX_TIMEOUT = 3600.0
 _MIN_TIMEOUT = 0.001
 
 
-class NotConnectedError(Exception):
-    """The connection was not made (name, network, proxy, TLS), so nothing was sent.
-
-    :param cause: the original error.
-    :param proxied: a proxy stands between.
-    """
-
-    def __init__(self, cause: BaseException, *, proxied: bool) -> None:
-        self.reason = reason_of(cause)
-        super().__init__(self.reason)
-        self.peer = "the gateway (through the proxy)" if proxied else "the gateway"
-        causes = chain(cause)
-        self.certificate = any(isinstance(item, _CERTIFICATE) for item in causes)
-        self.timed_out = any(isinstance(item, TimeoutError) for item in causes)
+def _not_connected(error: BaseException, connection: HTTPConnection) -> NotSentError:
+    """Return the error for a connection that was not made (name, network, proxy, TLS), so nothing was sent."""
+    causes = chain(error)
+    timed_out = any(isinstance(item, TimeoutError) for item in causes)
+    return not_connected(
+        reason_of(error),
+        peer="the gateway" if connection.proxy is None else "the gateway (through the proxy)",
+        certificate=any(isinstance(item, _CERTIFICATE) for item in causes),
+        within=cast("float", connection.timeout) if timed_out else None,
+    )
 
 
 @contextmanager
@@ -59,7 +56,7 @@ def _raising_not_connected(connection: HTTPConnection) -> Iterator[None]:
     except (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError, CertificateError) as error:
         # Into an error that urllib3 does not know, so that it arrives as it is. Nothing else is caught: Airflow
         # raises from a signal handler, anywhere.
-        raise NotConnectedError(error, proxied=connection.proxy is not None) from None
+        raise _not_connected(error, connection) from None
 
 
 class _DeadlineReader(io.RawIOBase):
@@ -188,7 +185,7 @@ class _HTTPConnection(HTTPConnection):
     def request(self, *args: Any, **kwargs: Any) -> None:
         """Send a request, head and body in one write: after each, a thread waits for its turn to run.
 
-        :raises NotConnectedError: the gateway sent bytes, or closed, before the request; nothing was sent.
+        :raises NotSentError: the gateway sent bytes, or closed, before the request; nothing was sent.
         """
         pieces = self._buffered = []
         try:
@@ -199,7 +196,7 @@ class _HTTPConnection(HTTPConnection):
             self.connect()
         if _has_unsolicited_bytes(self.sock):
             self.close()
-            raise NotConnectedError(_UnsolicitedBytesError(), proxied=self.proxy is not None)
+            raise _not_connected(_UnsolicitedBytesError(), self)
         self.send(b"".join(pieces))
 
     def send(self, data: Any) -> None:

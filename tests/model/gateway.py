@@ -15,7 +15,8 @@ import requests
 from requests.structures import CaseInsensitiveDict
 
 from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, SUBMIT_PARAM
-from airflow_provider_lingyang.gateway.urllib3_connections import NotConnectedError, before_send_hook
+from airflow_provider_lingyang.gateway.transport_errors import not_connected
+from airflow_provider_lingyang.gateway.urllib3_connections import before_send_hook
 from tests.model.simulated_time import EPOCH, Process
 
 TIMEOUT = 8.0
@@ -197,7 +198,7 @@ class Transport:
         if reply.body is None:
             scheduler.wait(scheduler.now + reply.lasts)
             if not reply.connected:
-                raise NotConnectedError(ConnectionRefusedError(111, "Connection refused"), proxied=False)
+                raise not_connected("Connection refused")
             if reply.broken:
                 raise requests.ConnectionError(ConnectionResetError(104, "Connection reset by peer"))
             raise requests.ReadTimeout("Read timed out.")
