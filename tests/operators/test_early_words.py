@@ -50,7 +50,7 @@ def begin(gateway: SandboxProcess, clock: SkippingClock) -> Begin:
 
         def take_turns() -> None:
             if threading.current_thread() is thread:
-                other_waits.wait()
+                assert other_waits.wait(120)
             elif threading.current_thread() is threading.main_thread():
                 other_waits.set()
                 thread.join()
