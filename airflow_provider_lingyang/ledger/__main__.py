@@ -94,13 +94,13 @@ def _facts(listing: Listing, campaign: ListedCampaign, options: argparse.Namespa
                 "task_unique_code": request.task_unique_code,
                 "batch_num": request.batch_num,
                 "written_at": _time(request.written_at),
-                "biz_ids": list(request.biz_ids),
+                "biz_ids": request.biz_ids,
             }
             | ({} if request.settle_key == request.task_unique_code else {"settle": request.settle_key})
             for request in listing.in_doubt(campaign)
         ]
     if options.biz_ids:
-        facts["accepted"] = list(listing.accepted(campaign))
+        facts["accepted"] = listing.accepted(campaign)
     return facts
 
 

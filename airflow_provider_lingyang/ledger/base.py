@@ -25,7 +25,8 @@ _NUMBERS = "numbers"
 """The fact that holds the numbers which intents to come do not get."""
 WRITTEN_WITHIN = 5.0
 """Seconds in which a process writes what it was answered last, when it is over with what it had begun."""
-
+_Facts = dict[str, Any]
+FactsChange = Callable[[_Facts], _Facts]
 
 WAITS_FOR_OTHERS = "another process may still send what it had begun"
 GIVEN_TOO_EARLY = (
@@ -213,8 +214,6 @@ class Ledger:
         self._facts: dict[str, Any] = {}
         self._numbers: dict[str, int] = {}
         """The latest number of each code that may have another intent, where it is known."""
-        self._skipped: dict[str, int] = {}
-        """The highest number of each code that no intent to come may get."""
 
     @property
     def handle(self) -> dict[str, Any] | None:
@@ -289,7 +288,13 @@ class Ledger:
     def skip_numbers(self, numbers: Mapping[str, int]) -> None:
         """Give later intents of codes higher numbers than these, in later tries too; raises as :meth:`write` does."""
         if any(number > self._skipped.get(code, 0) for code, number in numbers.items()):
-            self._skipped = self._change_fact(_NUMBERS, lambda before: _highest(before or {}, numbers))
+            self._change_facts(lambda facts: {**facts, _NUMBERS: _highest(facts.get(_NUMBERS, {}), numbers)})
+
+    @property
+    def _skipped(self) -> Mapping[str, int]:
+        """The highest number of each code that no intent to come may get."""
+        numbers: Mapping[str, int] = self._facts.get(_NUMBERS, {})
+        return numbers
 
     def take_over(self, task_unique_codes: Sequence[str]) -> None:
         """Take requests in doubt over from the process that wrote them; raises as :meth:`write` does.
@@ -319,26 +324,19 @@ class Ledger:
     def set_fact(self, name: str, value: Any) -> None:
         """Note something small about the open generation, for this try and later ones; raises as :meth:`write` does.
 
-        :param value: plain JSON, of a few hundred bytes at most; None removes it.
+        :param value: plain JSON, of a few hundred bytes at most.
         """
-        self._change_fact(name, lambda before: value)
+        self._change_facts(lambda facts: {**facts, name: value})
 
-    def _change_fact(self, name: str, change: Callable[[Any], Any]) -> Any:
-        """Replace a fact by what a function makes of it, and return that."""
-        value = change(self._facts.get(name))
-        facts = with_fact(self._facts, name, value)
-        self._write_facts(facts)
-        self._facts = facts
-        return value
-
-    def _write_facts(self, facts: dict[str, Any]) -> None:
-        """Write the facts of the open generation."""
+    def _change_facts(self, change: FactsChange) -> None:
+        """Replace what is noted about the open generation; raises as :meth:`write` does."""
+        self._facts = change(self._facts)
 
     def _begin_with(self, opening: Opening) -> None:
         """Start from what the campaign's latest generation has noted."""
         self.identity_version = opening.identity_version
         self._facts = dict(opening.facts)
-        self._numbers, self._skipped = {}, dict(opening.facts.get(_NUMBERS, {}))
+        self._numbers = {}
 
     def finish(self) -> None:
         """Note that all recipients of the audience are in a final state."""
@@ -348,11 +346,6 @@ class Ledger:
 
     def close(self) -> None:
         """Give its connection back."""
-
-
-def with_fact(facts: Mapping[str, Any], name: str, value: Any) -> dict[str, Any]:
-    """Return facts with one of them set, or removed by None."""
-    return {key: known for key, known in {**facts, name: value}.items() if known is not None}
 
 
 def _highest(before: Mapping[str, int], numbers: Mapping[str, int]) -> dict[str, int]:

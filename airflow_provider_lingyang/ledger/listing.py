@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from airflow_provider_lingyang.identity import settle_key
 from airflow_provider_lingyang.ledger.migrations import check_version
-from airflow_provider_lingyang.ledger.sql_tables import STATES, THIS
-from airflow_provider_lingyang.storage.database import Database, chunks, marks
+from airflow_provider_lingyang.ledger.sql_tables import ACCEPTED, IN_DOUBT, SAME_REQUEST, STATES, THIS
+from airflow_provider_lingyang.storage.database import Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Listing:
         :raises LedgerError: there is no connection to it.
         """
         check_version(self._database)
-        return self._database.has("lingyang_ledger_campaign")
+        return bool(self._database.columns("lingyang_ledger_campaign"))
 
     def campaigns(self, campaign_key: str | None = None, plan_id: int | None = None) -> list[ListedCampaign]:
         """Return campaigns in the order in which they were opened.
@@ -94,36 +95,23 @@ class Listing:
             if campaign_key in (None, key) and plan_id in (None, plan)
         ]
 
-    def in_doubt(self, campaign: ListedCampaign) -> Iterator[ListedDoubt]:
-        """Yield a campaign's requests in doubt, oldest first.
+    def in_doubt(self, campaign: ListedCampaign) -> list[ListedDoubt]:
+        """Return a campaign's requests in doubt, oldest first.
 
         :raises LedgerError: the database cannot be read.
         """
-        requests = self._rows(
-            f"SELECT task_unique_code, batch_num, written_at, intents FROM lingyang_ledger_request WHERE {THIS} "
-            "ORDER BY written_at, task_unique_code",
-            *_this(campaign),
-        )
-        for some in chunks(requests):
-            left = self._biz_ids(campaign, "in_doubt", [code for code, *_ in some])
-            for code, batch_num, written_at, number in some:
-                if biz_ids := left.get(code):
-                    yield ListedDoubt(code, batch_num, written_at, biz_ids, settle_key(code, number))
+        found = groupby(self._recipients(campaign, IN_DOUBT), lambda row: row[:4])
+        return [
+            ListedDoubt(code, batch_num, written_at, [row[4] for row in rows], settle_key(code, number))
+            for (code, batch_num, written_at, number), rows in found
+        ]
 
-    def accepted(self, campaign: ListedCampaign) -> Iterator[str]:
-        """Yield the ``biz_id`` of all accepted recipients.
+    def accepted(self, campaign: ListedCampaign) -> list[str]:
+        """Return the ``biz_id`` of all accepted recipients.
 
         :raises LedgerError: the database cannot be read.
         """
-        requests = self._rows(
-            f"SELECT task_unique_code FROM lingyang_ledger_request WHERE {THIS} ORDER BY written_at, task_unique_code",
-            *_this(campaign),
-        )
-        for some in chunks(requests):
-            codes = [code for (code,) in some]
-            found = self._biz_ids(campaign, "accepted", codes)
-            for code in codes:
-                yield from found.get(code, ())
+        return [row[4] for row in self._recipients(campaign, ACCEPTED)]
 
     def _counts(self, campaign: str, generation: int) -> dict[str, int]:
         found = self._rows(
@@ -133,23 +121,18 @@ class Listing:
         )
         return dict.fromkeys(STATES, 0) | {state: int(count) for state, count in found}
 
-    def _biz_ids(self, campaign: ListedCampaign, state: str, codes: Sequence[str]) -> dict[str, list[str]]:
-        """Return the recipients of some requests that are in a state, in the requests' order."""
-        found: dict[str, list[str]] = {}
-        for code, biz_id in self._rows(
-            f"SELECT task_unique_code, biz_id FROM lingyang_ledger_recipient WHERE {THIS} AND state=? "
-            f"AND task_unique_code IN ({marks(codes)}) ORDER BY task_unique_code, place",
-            *_this(campaign),
+    def _recipients(self, campaign: ListedCampaign, state: str) -> list[Sequence[Any]]:
+        """Return the requests of a campaign, each once for each recipient in a state, oldest first."""
+        return self._rows(
+            "SELECT request.task_unique_code, request.batch_num, request.written_at, request.intents, recipient.biz_id "
+            f"FROM lingyang_ledger_request request JOIN lingyang_ledger_recipient recipient ON {SAME_REQUEST} "
+            "WHERE request.campaign=? AND request.generation=? AND recipient.state=? "
+            "ORDER BY request.written_at, request.task_unique_code, recipient.place",
+            campaign.campaign,
+            campaign.generation,
             state,
-            *codes,
-        ):
-            found.setdefault(code, []).append(biz_id)
-        return found
+        )
 
     def _rows(self, sql: str, *parameters: Any) -> list[Sequence[Any]]:
         with self._database.transaction() as run:
             return run.rows(sql, parameters)
-
-
-def _this(campaign: ListedCampaign) -> tuple[str, int]:
-    return campaign.campaign, campaign.generation

@@ -89,7 +89,7 @@ def migrate(database: Database, conn_type: str | None) -> None:
     :raises LedgerRefusedError: a newer version of this package has changed them.
     :raises LedgerError: they cannot be read, made or changed.
     """
-    version = _version(database) if database.has(_SCHEMA) else 0
+    version = _version(database) if database.columns(_SCHEMA) else 0
     if version < len(MIGRATIONS):
         _run(database, version, _MYSQL_OPTIONS if conn_type == "mysql" else "")
         # Not as before: it may have been there without being readable for a moment.
@@ -102,7 +102,7 @@ def check_version(database: Database) -> None:
 
     :raises LedgerRefusedError: it has.
     """
-    if database.has(_SCHEMA):
+    if database.columns(_SCHEMA):
         refuse_newer(_version(database), len(MIGRATIONS), database.name)
 
 

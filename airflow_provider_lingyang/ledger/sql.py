@@ -23,16 +23,16 @@ from airflow_provider_lingyang.ledger.base import (
     OPEN_FOR,
     WRITTEN_WITHIN,
     Attempt,
+    FactsChange,
     Header,
     Intent,
     Ledger,
     Opening,
     Outcome,
     RecordedRequest,
-    with_fact,
 )
 from airflow_provider_lingyang.ledger.migrations import migrate
-from airflow_provider_lingyang.ledger.opening import changed_settings, opening_of
+from airflow_provider_lingyang.ledger.opening import opening_of
 from airflow_provider_lingyang.ledger.sql_campaigns import CampaignRows
 from airflow_provider_lingyang.ledger.sql_requests import RequestRow, RequestRows
 from airflow_provider_lingyang.ledger.sql_tables import THIS, check_keys
@@ -109,26 +109,19 @@ class SqlLedger(Ledger):
     def claim(self) -> bool:
         migrate(self._database, self._conn_type)
         check_keys(self._database, self._conn_id)
+        now = time.time()
         with self._database.transaction() as run:
             known = self._change_own_row(
-                run, "owner=?, writes=writes+1, claimed_at=?", self._fencing_token, time.time()
+                run, "owner=?, writes=writes+1, claimed_at=?", self._fencing_token, now
             )
             if not known:
                 # Noted before the commit, whose answer may be lost: the next attempt finds this very row.
                 self._is_first = True
+                known_history = int(not self._attempt.has_history)
                 run.insert(
                     "lingyang_ledger_worker",
                     "worker, campaign_key, owner, knows_past, writes, claimed_at",
-                    [
-                        (
-                            self._task_instance,
-                            self._campaign_key,
-                            self._fencing_token,
-                            int(not self._attempt.has_history),
-                            1,
-                            time.time(),
-                        )
-                    ],
+                    [(self._task_instance, self._campaign_key, self._fencing_token, known_history, 1, now)],
                 )
             ((knows, ended),) = run.rows(
                 "SELECT knows_past, ended FROM lingyang_ledger_worker WHERE worker=?", [self._task_instance]
@@ -244,7 +237,8 @@ class SqlLedger(Ledger):
     def _end_fenced(self, begun: Sequence[RequestRow]) -> None:
         with self._transaction() as run:
             for row in begun:
-                self._requests(run).end_fenced(row)
+                # A word that was given before is about the request no more.
+                self._requests(run).end(row.task_unique_code, row.intents + 1, row.owner)
 
     @override
     def history(self) -> Iterator[RecordedRequest]:
@@ -252,14 +246,15 @@ class SqlLedger(Ledger):
             rows = self._requests(run).read()
         for some in chunks(rows):
             with self._database.transaction() as run:
-                requests = self._requests(run).load(
-                    some, self._database.name, others_may_run=self.others_may_run
-                )
-                found = list(requests)
-            for request in found:
+                requests = self._load(run, some)
+            for request in requests:
                 if request.number > 1 or request.in_doubt:
                     self._numbers[request.task_unique_code] = request.number
                 yield request
+
+    def _load(self, run: Transaction, rows: Sequence[RequestRow]) -> list[RecordedRequest]:
+        found = self._requests(run).load(rows, self._database.name, others_may_run=self.others_may_run)
+        return list(found)
 
     @_repeated_after(SerializationFailureError)
     @override
@@ -269,7 +264,7 @@ class SqlLedger(Ledger):
         with self._database.transaction() as run:
             has_token = self._has_token(run)
             if has_token and intents:
-                self._check_campaign(run)
+                self._campaigns(run).check(self._this[1], self._header, is_first=not self._has_written)
             requests = self._requests(run)
             left = [requests.write_outcome(outcome, has_token=has_token) for outcome in outcomes]
             unwritten = [outcome for outcome in left if outcome is not None]
@@ -285,15 +280,16 @@ class SqlLedger(Ledger):
     @_repeated_after(SerializationFailureError)
     @override
     def holds(self, intents: Sequence[Intent]) -> set[str]:
-        there: dict[str, int] = {}
+        there: dict[str, Sequence[str]] = {}
         # Waits for a commit of this process that is still under way on a connection which broke.
         with self._transaction() as run:
             for some in chunks([intent.task_unique_code for intent in intents]):
-                there |= self._requests(run).count_in_doubt(some)
+                found = self._load(run, self._requests(run).owned(some))
+                there |= {request.task_unique_code: request.in_doubt for request in found}
         return {
             intent.task_unique_code
             for intent in intents
-            if there.get(intent.task_unique_code) == len(intent.biz_ids)
+            if there.get(intent.task_unique_code) == list(intent.biz_ids)
         }
 
     @_repeated_after(SerializationFailureError)
@@ -336,15 +332,14 @@ class SqlLedger(Ledger):
 
     @_repeated_after(SerializationFailureError)
     @override
-    def _change_fact(self, name: str, change: Callable[[Any], Any]) -> Any:
+    def _change_facts(self, change: FactsChange) -> None:
         with self._transaction() as run:
             campaigns = self._campaigns(run)
             # Other task instances note facts of their own in the same row.
             campaigns.hold()
-            facts = campaigns.facts(self._this[1])
-            value = change(facts.get(name))
-            campaigns.set_facts(self._this[1], with_fact(facts, name, value))
-        return value
+            facts = change(campaigns.facts(self._this[1]))
+            campaigns.set_facts(self._this[1], facts)
+        self._facts = facts
 
     @_repeated_after(SerializationFailureError)
     @override
@@ -364,7 +359,6 @@ class SqlLedger(Ledger):
 
     @override
     def close(self) -> None:
-        """Give the connection back."""
         self._database.close()
 
     def _campaigns(self, run: Transaction) -> CampaignRows:
@@ -399,25 +393,6 @@ class SqlLedger(Ledger):
             f"the ledger on connection {self._conn_id!r} was taken over by another try of this task, or emptied",
             unwritten,
         )
-
-    def _check_campaign(self, run: Transaction) -> None:
-        campaigns = self._campaigns(run)
-        if not self._has_written:
-            # Against a generation that begins at the same moment. Settings change behind this task instance's own row.
-            campaigns.hold()
-        found = campaigns.latest()
-        if found is None:
-            raise LedgerFencedError(f"the ledger on connection {self._conn_id!r} was emptied")
-        if found.generation != self._this[1]:
-            raise LedgerFencedError(
-                f"the campaign on connection {self._conn_id!r} was started anew meanwhile (on_clear='resubmit' of "
-                "another task)"
-            )
-        if self._header is not None and changed_settings(found.header, self._header):
-            raise LedgerFencedError(
-                f"the campaign on connection {self._conn_id!r} is sent with another host, App key or secret meanwhile, "
-                "by another task"
-            )
 
     def _taken_over(self, code: str, unwritten: Sequence[Outcome] | None = None) -> LedgerFencedError:
         return LedgerFencedError(

@@ -7,15 +7,16 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from airflow_provider_lingyang.errors import LedgerFencedError
 from airflow_provider_lingyang.identity import settle_key
 from airflow_provider_lingyang.ledger.base import Header
-from airflow_provider_lingyang.ledger.opening import Opened
+from airflow_provider_lingyang.ledger.opening import Opened, changed_settings
+from airflow_provider_lingyang.ledger.sql_requests import RequestRows
 from airflow_provider_lingyang.ledger.sql_tables import (
     ACCEPTED,
     IN_DOUBT,
     NOT_EXECUTED,
     REJECTED,
-    SAME_REQUEST,
     THIS,
 )
 from airflow_provider_lingyang.storage.database import Transaction, chunks, marks
@@ -54,53 +55,55 @@ class CampaignRows:
             generation,
             Header(host, app_key, plan_id, fingerprint, identity_version or 1),
             (finished[0], finished[1]) if finished[0] else None,
-            lambda: self._has_reached_recipients(generation),
+            lambda: self._has("recipient", generation, "state IN (?, ?)", ACCEPTED, REJECTED),
             lambda: self._in_doubt(generation),
-            lambda: self._has_other_senders(generation),
+            lambda: self._has("request", generation, "worker<>?", self._task_instance),
             _facts(facts),
         )
 
-    def _has_reached_recipients(self, generation: int) -> bool:
-        return self._has("lingyang_ledger_recipient", generation, "state IN (?, ?)", ACCEPTED, REJECTED)
+    def check(self, generation: int, header: Header | None, *, is_first: bool) -> None:
+        """Find out whether the campaign is still sent as this process has opened it.
 
-    def _has_other_senders(self, generation: int) -> bool:
-        return self._has("lingyang_ledger_request", generation, "worker<>?", self._task_instance)
+        :param is_first: whether this process has written no intent yet.
+        :raises LedgerFencedError: it is not.
+        """
+        if is_first:
+            # Against a generation that begins at the same moment. Settings change behind this task instance's own row.
+            self.hold()
+        found = self.latest()
+        if found is None:
+            raise LedgerFencedError("the ledger was emptied")
+        if found.generation != generation:
+            raise LedgerFencedError(
+                "the campaign was started anew meanwhile (on_clear='resubmit' of another task)"
+            )
+        if header is not None and changed_settings(found.header, header):
+            raise LedgerFencedError(
+                "the campaign is sent with another host, App key or secret meanwhile, by another task"
+            )
 
     def _has(self, table: str, generation: int, condition: str, *parameters: Any) -> bool:
         ((count,),) = self._run.rows(
-            f"SELECT count(*) FROM {table} WHERE {THIS} AND {condition}",
+            f"SELECT count(*) FROM lingyang_ledger_{table} WHERE {THIS} AND {condition}",
             [self._campaign, generation, *parameters],
         )
         return bool(count)
 
     def _in_doubt(self, generation: int) -> list[str]:
-        rows = self._run.rows(
-            f"SELECT task_unique_code, intents FROM lingyang_ledger_request request WHERE {THIS} AND EXISTS "
-            f"(SELECT 1 FROM lingyang_ledger_recipient recipient WHERE {SAME_REQUEST} AND recipient.state=?) "
-            "ORDER BY written_at, task_unique_code",
-            [self._campaign, generation, IN_DOUBT],
-        )
-        return [settle_key(code, number) for code, number in rows]
+        requests = RequestRows(self._run, (self._campaign, generation), self._task_instance)
+        return [settle_key(row.task_unique_code, row.intents) for row in requests.in_doubt()]
 
     def begin(self, generation: int, campaign_key: str, header: Header) -> None:
         """Insert a generation."""
-        self._run.insert(
-            "lingyang_ledger_campaign",
-            "campaign, generation, campaign_key, plan_id, host, app_key, key_fingerprint, identity_version, opened_at",
-            [
-                (
-                    self._campaign,
-                    generation,
-                    campaign_key,
-                    header.plan_id,
-                    header.host,
-                    header.app_key,
-                    header.key_fingerprint,
-                    header.identity_version,
-                    time.time(),
-                )
-            ],
-        )
+        values = {
+            "campaign": self._campaign,
+            "generation": generation,
+            "campaign_key": campaign_key,
+            "opened_at": time.time(),
+            # Its fields are columns.
+            **header.to_json(),
+        }
+        self._run.insert("lingyang_ledger_campaign", ", ".join(values), [[*values.values()]])
 
     def go_on(self, generation: int, header: Header, settled: Sequence[str]) -> None:
         """Go on with a generation, under settings that may be others.

@@ -50,11 +50,11 @@ class RequestRows:
     :param run: the transaction.
     :param this: the campaign and its generation.
     :param task_instance: the key of this one.
-    :param fencing_token: of this process.
+    :param fencing_token: of this process. Default "": it owns no request.
     """
 
     def __init__(
-        self, run: Transaction, this: tuple[str, int], task_instance: str, fencing_token: str
+        self, run: Transaction, this: tuple[str, int], task_instance: str, fencing_token: str = ""
     ) -> None:
         self._run = run
         self._this = this
@@ -72,6 +72,10 @@ class RequestRows:
             [*self._this, *parameters],
         )
         return [RequestRow(*row) for row in rows]
+
+    def owned(self, codes: Sequence[str]) -> list[RequestRow]:
+        """Return those of some requests that are this process's."""
+        return self.read(f"AND owner=? AND task_unique_code IN ({marks(codes)})", self._fencing_token, *codes)
 
     def in_doubt(self) -> list[RequestRow]:
         """Return requests with recipients in doubt."""
@@ -134,17 +138,14 @@ class RequestRows:
             else self._update(code, *changes, "intents=?", number)
         )
 
-    def end(self, code: str, number: int) -> bool:
-        """Note that no process can send one of this process's requests any more; return whether it is one.
+    def end(self, code: str, number: int, owner: str | None = None) -> bool:
+        """Note that no process can send a request any more; return whether it is still its owner's.
 
         :param number: of its intent from now on.
+        :param owner: Default None: this process.
         """
-        return self._update(code, "open_for=0, intents=?", [number], "owner=?", self._fencing_token)
-
-    def end_fenced(self, row: RequestRow) -> None:
-        """Note that an owner, which was fenced, can send a request no more; a word given before is about it no more."""
-        condition = "owner=? AND (open_for IS NULL OR open_for>0)"
-        self._update(row.task_unique_code, "open_for=0, intents=intents+1", [], condition, row.owner)
+        owner = self._fencing_token if owner is None else owner
+        return self._update(code, "open_for=0, intents=?", [number], "owner=?", owner)
 
     def _update(
         self, code: str, changes: str, values: Sequence[Any], condition: str = "1=1", *only: Any
@@ -155,17 +156,6 @@ class RequestRows:
                 [*values, *self._this, code, *only],
             )
         )
-
-    def count_in_doubt(self, codes: Sequence[str]) -> dict[str, int]:
-        """Return how many recipients of this process's requests are in doubt; none of a request that is not there."""
-        rows: Iterable[Any] = self._run.rows(
-            "SELECT request.task_unique_code, count(*) FROM lingyang_ledger_request request "
-            f"JOIN lingyang_ledger_recipient recipient ON {SAME_REQUEST} "
-            "WHERE request.campaign=? AND request.generation=? AND request.owner=? AND recipient.state=? "
-            f"AND request.task_unique_code IN ({marks(codes)}) GROUP BY request.task_unique_code",
-            [*self._this, self._fencing_token, IN_DOUBT, *codes],
-        )
-        return dict(rows)
 
     def write_outcome(self, outcome: Outcome, *, has_token: bool) -> Outcome | None:
         """Write the outcome of a request; of one that was taken over, its accepted recipients and nothing else.
@@ -287,15 +277,13 @@ class RequestRows:
                 f"DELETE FROM lingyang_ledger_recipient WHERE {THIS} AND state=? AND task_unique_code=?",
                 [*self._this, IN_DOUBT, code],
             )
-        left = self._run.rows(
-            f"SELECT recipient FROM lingyang_ledger_recipient WHERE {THIS} AND task_unique_code=?",
-            [*self._this, code],
+        of_code = f"{THIS} AND task_unique_code=?"
+        self._run.execute(
+            # Else the next intent is refused: recipients of this one are accepted, or in doubt with another process.
+            f"DELETE FROM lingyang_ledger_request WHERE {of_code} AND NOT EXISTS "
+            f"(SELECT 1 FROM lingyang_ledger_recipient WHERE {of_code})",
+            [*self._this, code, *self._this, code],
         )
-        if not left:
-            self._run.execute(
-                f"DELETE FROM lingyang_ledger_request WHERE {THIS} AND task_unique_code=?",
-                [*self._this, code],
-            )
         if not before:
             return self._task_instance, self._task_instance, 0
         (row,) = before

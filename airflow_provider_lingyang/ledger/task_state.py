@@ -29,6 +29,7 @@ from airflow_provider_lingyang.ledger.base import (
     GIVEN_TOO_EARLY,
     WRITTEN_WITHIN,
     Attempt,
+    FactsChange,
     Header,
     Intent,
     Ledger,
@@ -225,8 +226,9 @@ class TaskStateLedger(Ledger):
         self._changed = set()
         try:
             for outcome in outcomes:
+                known = outcome.accepted or outcome.rejected or outcome.in_doubt
                 # Of a request whose intent was never written there is nothing to take back.
-                if outcome.task_unique_code in self._open or not _only_not_executed(outcome):
+                if known or outcome.task_unique_code in self._open:
                     self._put(self._after(outcome))
             for request in requests:
                 self._put(request)
@@ -287,8 +289,10 @@ class TaskStateLedger(Ledger):
         self.others_may_run = False
 
     @override
-    def _write_facts(self, facts: dict[str, Any]) -> None:
+    def _change_facts(self, change: FactsChange) -> None:
+        facts = change(self._facts)
         self._set_campaign(facts)
+        self._facts = facts
 
     @override
     def finish(self) -> None:
@@ -332,10 +336,10 @@ class TaskStateLedger(Ledger):
         new = _Part(text, formats.size(text))
         # What an entry says of free recipients while others are in doubt is nowhere else.
         partial = code in self._segment and code in self._open and bool(self._open[code].not_executed)
-        others = _sum(part for each, part in self._segment.items() if each != code)
+        others = sum(part.size for each, part in self._segment.items() if each != code)
         if partial or others + new.size > formats.SEGMENT_BYTES:
             changed = {each: part for each, part in self._segment.items() if each in self._changed}
-            repeated = _sum(changed.values())
+            repeated = sum(part.size for part in changed.values())
             if partial or repeated > _REPEATED_BYTES or repeated + new.size > formats.SEGMENT_BYTES:
                 # The full segment stays as it is, with what was put into it since it was written last.
                 self._write_segment()
@@ -392,11 +396,3 @@ def _settings(header: Header) -> str:
 def _in_doubt(requests: Iterable[RecordedRequest]) -> list[RecordedRequest]:
     latest = {request.task_unique_code: request for request in requests}
     return [request for request in latest.values() if request.in_doubt]
-
-
-def _only_not_executed(outcome: Outcome) -> bool:
-    return not (outcome.accepted or outcome.rejected or outcome.in_doubt)
-
-
-def _sum(parts: Iterable[_Part]) -> int:
-    return sum(part.size for part in parts)

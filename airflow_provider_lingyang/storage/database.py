@@ -150,13 +150,6 @@ class Database:
                 raise UniqueViolationError(f"{self._collision}: {_kind(error)}") from error
             raise _meaning(error)(f"{self.name} failed: {_kind(error)}") from error
 
-    def has(self, table: str) -> bool:
-        """Whether there is a table that can be read.
-
-        :raises UnreachableError: there is no connection.
-        """
-        return bool(self.columns(table))
-
     def columns(self, table: str) -> list[str]:
         """Return the names of a table's columns; none where there is no such table that can be read.
 

@@ -124,8 +124,8 @@ def test_first_processes_after_an_upgrade_change_the_tables_together(previous: S
 
 
 def test_a_process_of_version_1_may_run_beside(previous: SqlLedgers) -> None:
-    previous.next_try(campaign_key="open", map_index=1)
-    # What version 1 does when it sends o1 again, to whom it knows as not executed.
+    previous.next_try(campaign_key="open", map_index=1).release()
+    # What version 1 writes when it sends a request of this task instance again.
     previous.sql(
         "UPDATE lingyang_ledger_recipient SET task_unique_code='o5', state='in_doubt', place=7 WHERE biz_id='N1'"
     )
@@ -133,7 +133,7 @@ def test_a_process_of_version_1_may_run_beside(previous: SqlLedgers) -> None:
         "INSERT INTO lingyang_ledger_request (campaign, generation, task_unique_code, batch_num, struct_digest, "
         "written_at, worker, owner, writes, intents, open_for) SELECT campaign, generation, 'o5', batch_num, "
         "struct_digest, written_at, worker, owner, writes, 2, open_for FROM lingyang_ledger_request "
-        "WHERE task_unique_code='o1'"
+        "WHERE task_unique_code='p1'"
     )
     ledger = previous.next_try(campaign_key="open", map_index=1)
     (request,) = (each for each in ledger.history() if each.task_unique_code == "o5")

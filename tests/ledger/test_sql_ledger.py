@@ -617,6 +617,7 @@ def test_what_another_task_may_still_send_is_waited_for_although_this_one_has_se
 ) -> None:
     own, other = database.start(map_index=0), database.start(map_index=1)
     own.write([], [database.intent("code", "ab")])
+    own.release()
     list(other.history())
     other.take_over(["code"])
     sent_again(database, other)
@@ -634,6 +635,25 @@ def test_what_another_task_may_still_send_is_waited_for_although_this_one_has_se
     sent_again(database, own)
     assert others_may_send(database.next_try(map_index=0)) == [False]
     assert others_may_send(database.next_try(map_index=1)) == [True]
+
+
+def test_a_request_that_was_taken_over_is_not_ended_by_its_first_owner(database: Any) -> None:
+    first, second = database.start(map_index=0), database.start(map_index=1)
+    first.write([], [database.intent("code", "ab")])
+    list(second.history())
+    second.take_over(["code"])
+    first.end_others(["code"], ["code"])
+    third = database.start(map_index=2)
+    assert [(each.others_may_send, each.number) for each in third.history()] == [(True, 1)]
+
+
+def test_intents_that_are_skipped_may_have_been_another_task_s(database: Any) -> None:
+    own = database.start()
+    own.skip_numbers({"code": 1})
+    own.write([], [database.intent("code", "ab"), database.intent("first", "c")])
+    own.release()
+    requests = {request.task_unique_code: request for request in database.next_try().history()}
+    assert {code: each.others_may_send for code, each in requests.items()} == {"code": True, "first": False}
 
 
 @pytest.mark.parametrize("how", ["its requests were taken over", "it begins during the wait"])
