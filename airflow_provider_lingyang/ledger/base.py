@@ -21,12 +21,11 @@ INTENT_LIFE = 30.0
 """Seconds. An older intent is written again before its request leaves: that fails for a try that was replaced."""
 OPEN_FOR = 120.0
 """Seconds assumed of an intent that does not say for how long its request may be under way."""
-_NUMBERS = "numbers"
-"""The fact that holds the numbers which intents to come do not get."""
 WRITTEN_WITHIN = 5.0
 """Seconds in which a process writes what it was answered last, when it is over with what it had begun."""
-_Facts = dict[str, Any]
-FactsChange = Callable[[_Facts], _Facts]
+_NUMBERS = "numbers"
+"""The fact that holds the numbers which intents to come do not get."""
+FactsChange = Callable[[dict[str, Any]], dict[str, Any]]
 
 WAITS_FOR_OTHERS = "another process may still send what it had begun"
 GIVEN_TOO_EARLY = (

@@ -246,15 +246,11 @@ class SqlLedger(Ledger):
             rows = self._requests(run).read()
         for some in chunks(rows):
             with self._database.transaction() as run:
-                requests = self._load(run, some)
+                requests = self._requests(run).load(some, others_may_run=self.others_may_run)
             for request in requests:
                 if request.number > 1 or request.in_doubt:
                     self._numbers[request.task_unique_code] = request.number
                 yield request
-
-    def _load(self, run: Transaction, rows: Sequence[RequestRow]) -> list[RecordedRequest]:
-        found = self._requests(run).load(rows, self._database.name, others_may_run=self.others_may_run)
-        return list(found)
 
     @_repeated_after(SerializationFailureError)
     @override
@@ -284,8 +280,9 @@ class SqlLedger(Ledger):
         # Waits for a commit of this process that is still under way on a connection which broke.
         with self._transaction() as run:
             for some in chunks([intent.task_unique_code for intent in intents]):
-                found = self._load(run, self._requests(run).owned(some))
-                there |= {request.task_unique_code: request.in_doubt for request in found}
+                requests = self._requests(run)
+                for request in requests.load(requests.owned(some), others_may_run=self.others_may_run):
+                    there[request.task_unique_code] = request.in_doubt
         return {
             intent.task_unique_code
             for intent in intents

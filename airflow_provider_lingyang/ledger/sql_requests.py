@@ -85,41 +85,36 @@ class RequestRows:
             IN_DOUBT,
         )
 
-    def load(
-        self, rows: Sequence[RequestRow], database: str, *, others_may_run: bool
-    ) -> Iterator[RecordedRequest]:
-        """Yield requests with their recipients.
+    def load(self, rows: Sequence[RequestRow], *, others_may_run: bool) -> Iterator[RecordedRequest]:
+        """Read the recipients of requests; return an iterator that may be used after the transaction.
 
         :param rows: as many as one statement takes.
-        :param database: its name, for errors.
         """
-        states: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        states: dict[str, dict[str, list[tuple[str, str]]]] = {}
         for code, state, recipient, biz_id in self._run.rows(
             f"SELECT task_unique_code, state, recipient, biz_id FROM lingyang_ledger_recipient WHERE {THIS} "
             f"AND task_unique_code IN ({marks(rows)}) ORDER BY task_unique_code, place",
             [*self._this, *(row.task_unique_code for row in rows)],
         ):
-            states.setdefault((code, state), []).append((recipient, biz_id))
-        for row in rows:
-            code = row.task_unique_code
-            accepted, rejected, not_executed = (
-                [bytes.fromhex(recipient) for recipient, _ in states.get((code, state), ())]
-                for state in (ACCEPTED, REJECTED, NOT_EXECUTED)
-            )
-            yield RecordedRequest(
-                task_unique_code=code,
+            states.setdefault(code, {}).setdefault(state, []).append((recipient, biz_id))
+        return (
+            RecordedRequest(
+                task_unique_code=row.task_unique_code,
                 batch_num=row.batch_num,
                 struct_digest=row.struct_digest,
                 written_at=row.written_at,
-                accepted=accepted,
-                rejected=rejected,
-                not_executed=not_executed,
-                in_doubt=[_unchanged(*pair, database) for pair in states.get((code, IN_DOUBT), ())],
+                accepted=_recipients(found.get(ACCEPTED, ())),
+                rejected=_recipients(found.get(REJECTED, ())),
+                not_executed=_recipients(found.get(NOT_EXECUTED, ())),
+                in_doubt=[_unchanged(*pair) for pair in found.get(IN_DOUBT, ())],
                 is_own=row.worker == self._task_instance,
                 others_may_send=row.others_may_send(self._task_instance, others_may_run=others_may_run),
                 number=row.intents,
                 open_for=OPEN_FOR if row.open_for is None else row.open_for,
             )
+            for row in rows
+            for found in [states.get(row.task_unique_code, {})]
+        )
 
     def owns(self, code: str) -> bool:
         """Return whether a request is this process's, and keep it so until the transaction ends."""
@@ -298,10 +293,14 @@ def _hashes(biz_ids: Iterable[str]) -> list[str]:
     return [recipient_hash(biz_id).hex() for biz_id in biz_ids]
 
 
-def _unchanged(recipient: str, biz_id: str, database: str) -> str:
+def _recipients(pairs: Sequence[tuple[str, str]]) -> list[bytes]:
+    return [bytes.fromhex(recipient) for recipient, _ in pairs]
+
+
+def _unchanged(recipient: str, biz_id: str) -> str:
     if recipient_hash(biz_id).hex() != recipient:
         raise LedgerRefusedError(
-            f"{database} does not give a biz_id back as it was written (a character set without Chinese, or blanks cut "
-            "off), so the recipients in doubt are not known"
+            "the ledger's database does not give a biz_id back as it was written (a character set without Chinese, or "
+            "blanks cut off), so the recipients in doubt are not known"
         )
     return biz_id
