@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
@@ -17,8 +17,6 @@ from pydantic import ValidationError
 from airflow_provider_lingyang.config.connection import CONN_TYPE, EXTRA_FIELDS, LingyangConnection
 from airflow_provider_lingyang.config.connection_form import field_behaviour, widgets
 from airflow_provider_lingyang.gateway.client import GatewayClient
-from airflow_provider_lingyang.gateway.dates import parse_date
-from airflow_provider_lingyang.gateway.error_codes import LOOK_UP
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError, RequestInvalidError
 from airflow_provider_lingyang.gateway.fast_path import request_json
 from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest, explain
@@ -26,6 +24,7 @@ from airflow_provider_lingyang.gateway.parameters import parameter_texts
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
+from airflow_provider_lingyang.hooks.connection_check import sentence_of, skew_seconds
 from airflow_provider_lingyang.lookup import calls
 from airflow_provider_lingyang.lookup.client import drive
 from airflow_provider_lingyang.lookup.query import ResultQuery, TaskResult
@@ -37,10 +36,6 @@ if TYPE_CHECKING:
     from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient
 
 _TEST_TIMEOUT = 10.0
-_CLOCK_GRAIN = timedelta(seconds=2)
-_ACCEPTED_SKEW = timedelta(minutes=11)
-"""Beyond 10 minutes the gateway refuses a call."""
-_ROUND_BRACKETS = str.maketrans("[]", "()")
 
 
 class LingyangHook(BaseHook):
@@ -291,10 +286,10 @@ class LingyangHook(BaseHook):
             with GatewayClient(settings) as client:
                 asked = datetime.now(UTC)
                 answer = client.call("taobao.time.get", {})
-                skew = _skew_seconds(answer.payload.get("time"), asked, datetime.now(UTC))
+                skew = skew_seconds(answer.payload.get("time"), asked, datetime.now(UTC))
         except LingyangError as error:
             # Airflow's form tests its fields as a connection with a name of its own.
-            return False, _sentence(error).removeprefix(f"connection {self.lingyang_conn_id!r}: ")
+            return False, sentence_of(error).removeprefix(f"connection {self.lingyang_conn_id!r}: ")
         if skew is None:
             return False, (
                 "What answered is not the gateway: its answer holds no time. Check that the connection's host is the "
@@ -364,38 +359,3 @@ def _client_settings(conn: Connection) -> GatewaySettings:
         )
     except LingyangConfigError as error:
         raise LingyangConfigError(f"connection {conn.conn_id!r}: {error}") from None
-
-
-def _skew_seconds(reported: Any, asked: datetime, answered: datetime) -> float | None:
-    """Return by how much this machine's clock is ahead; 0 when the difference is no more than the call explains.
-
-    :return: None: no gateway that accepted the call's timestamp reports such a time.
-    """
-    try:
-        gateway = parse_date(reported) if isinstance(reported, str) else None
-    except ValueError:
-        gateway = None
-    if gateway is None or not asked - _ACCEPTED_SKEW <= gateway <= answered + _ACCEPTED_SKEW:
-        return None
-    # The gateway reports whole seconds.
-    if asked - _CLOCK_GRAIN <= gateway <= answered + _CLOCK_GRAIN:
-        return 0.0
-    return (answered - gateway).total_seconds()
-
-
-def _sentence(error: LingyangError) -> str:
-    """Return an error without the texts of the answer, which may hold anything."""
-    facts = [
-        f"{name} {value}"
-        for name, value in (
-            ("code", error.code),
-            ("sub_code", error.sub_code),
-            ("request_id", error.request_id),
-        )
-        if value
-    ]
-    # `airflow connections test` takes square brackets for markup, and hides their content.
-    text = error.message.translate(_ROUND_BRACKETS) + (f" ({', '.join(facts)})" if facts else "")
-    # "It may have been executed" is no hint for a call that contacts no recipient.
-    hint = (error.hint or "").replace(LOOK_UP, "").strip().rstrip(".")
-    return (f"{text}. {hint}" if hint else text).translate(_ROUND_BRACKETS)

@@ -295,7 +295,7 @@ class ResultsTable:
             raise
         except LedgerError as error:
             # Two tasks may create it at the same time.
-            if not self._database.has(self._table):
+            if not self._database.columns(self._table):
                 raise TableWrongError(
                     f"table {self._table} can be neither read nor created: {error}. Create it yourself, with the "
                     f"columns {', '.join(self._all_columns)} and the key ({_KEY})"
