@@ -114,6 +114,7 @@ class OnALoop:
 
 Connect = Callable[..., GatewayClient]
 """Makes a client; where a module runs on both, the other one behaves like it."""
+ConnectOnLoop = Callable[..., OnALoop]
 MakeBatch = Callable[..., InitiativeBatchTaskRequest]
 
 BOTH_CLIENTS = ("test_transport", "test_tls_and_proxies", "test_http_answer", "test_proxies")

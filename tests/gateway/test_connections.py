@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from airflow_provider_lingyang.gateway.errors import (
 )
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
 from airflow_provider_lingyang.lookup.query import ResultQuery
-from tests.gateway.conftest import Connect, MakeBatch, OnALoop, Serve, Time
+from tests.gateway.conftest import Connect, ConnectOnLoop, MakeBatch, OnALoop, RawServer, Serve, Step, Time
 from tests.gateway.test_tls_and_proxies import certificate, https, tls
 from tests.gateway.test_transport import LOST, chunked, closes, half_then, reply, resets, says
 
@@ -56,7 +57,7 @@ INTERIM = {
 def test_an_interim_answer_is_not_the_answer(
     serve: Serve, connect: Connect, make_batch: MakeBatch, interim: bytes, apart: bool
 ) -> None:
-    server: Any = None
+    server: RawServer
 
     def answer(connection: socket.socket) -> bool:
         number = len(server.requests)
@@ -94,7 +95,7 @@ def test_a_second_answer_never_decides_the_next_request(
     serve: Serve, connect: Connect, make_batch: MakeBatch, late: bytes, when: str
 ) -> None:
     first: list[socket.socket] = []
-    server: Any = None
+    server: RawServer
 
     def once_more() -> None:
         try:
@@ -130,7 +131,7 @@ def test_a_second_answer_never_decides_the_next_request(
 def test_a_refusal_counts_only_where_nothing_follows_it(
     serve: Serve, connect: Connect, make_batch: MakeBatch, refusal: bytes, rest: bytes, apart: bool
 ) -> None:
-    server: Any = None
+    server: RawServer
 
     def answers(connection: socket.socket) -> bool:
         connection.sendall(refusal if apart else refusal + rest)
@@ -219,7 +220,7 @@ def test_tls_tickets_are_no_answer(
 
 @pytest.mark.parametrize("step", [row[1] for row in LOST], ids=[row[0] for row in LOST])
 def test_a_request_left_in_doubt_closes_its_connection(
-    serve: Serve, connect: Connect, make_batch: MakeBatch, step: Any
+    serve: Serve, connect: Connect, make_batch: MakeBatch, step: Step
 ) -> None:
     def answers(connection: socket.socket) -> bool:
         return bool(step(connection)) or True  # this side never closes
@@ -255,7 +256,7 @@ def results(*biz_ids: str, value: str = "yes") -> bytes:
 
 
 @pytest.fixture
-def looks(time_machine: Time) -> Any:
+def looks(time_machine: Time) -> Iterator[ConnectOnLoop]:
     made: list[OnALoop] = []
 
     def make(url: str, **settings: Any) -> OnALoop:
@@ -270,7 +271,7 @@ def looks(time_machine: Time) -> Any:
 
 @pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
 def test_look_ups_keep_a_connection_while_its_answers_are_clean(
-    serve: Serve, looks: Any, monkeypatch: pytest.MonkeyPatch, pem: Path, secure: bool
+    serve: Serve, looks: ConnectOnLoop, monkeypatch: pytest.MonkeyPatch, pem: Path, secure: bool
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(pem))
     steps = [says(results(f"id-{number}")) for number in range(4)]
@@ -301,7 +302,7 @@ UNCLEAN = {
 
 @pytest.mark.parametrize("answer", list(UNCLEAN.values()), ids=list(UNCLEAN))
 def test_after_an_answer_that_is_not_clean_a_look_up_s_connection_is_closed(
-    serve: Serve, looks: Any, answer: bytes
+    serve: Serve, looks: ConnectOnLoop, answer: bytes
 ) -> None:
     closing = b"X-Length" in answer
     server = serve(says(answer, keep=not closing), says(results("id-1")))
@@ -329,9 +330,9 @@ LATE_RESULTS = {
 @pytest.mark.parametrize("late", list(LATE_RESULTS.values()), ids=list(LATE_RESULTS))
 @pytest.mark.parametrize("when", ["with the first", "before the next request", "after it"])
 def test_a_second_answer_to_a_look_up_is_never_the_next_one_s(
-    serve: Serve, looks: Any, late: bytes, when: str
+    serve: Serve, looks: ConnectOnLoop, late: bytes, when: str
 ) -> None:
-    server: Any = None
+    server: RawServer
 
     def answers(connection: socket.socket) -> bool:
         connection.sendall(results("id-1") + (late if when == "with the first" else b""))
@@ -361,7 +362,7 @@ def test_a_second_answer_to_a_look_up_is_never_the_next_one_s(
 
 
 def test_a_throttle_on_a_kept_connection_is_waited_out_and_not_asked_again_at_once(
-    serve: Serve, looks: Any
+    serve: Serve, looks: ConnectOnLoop
 ) -> None:
     server = serve(says(results("id-1")), says(THROTTLED))
     client = looks(server.url, max_attempts=1)
@@ -372,7 +373,9 @@ def test_a_throttle_on_a_kept_connection_is_waited_out_and_not_asked_again_at_on
 
 
 @pytest.mark.parametrize("end", [resets, closes, half_then(resets), half_then(closes)])
-def test_a_call_that_is_no_look_up_never_uses_a_kept_connection(serve: Serve, looks: Any, end: Any) -> None:
+def test_a_call_that_is_no_look_up_never_uses_a_kept_connection(
+    serve: Serve, looks: ConnectOnLoop, end: Any
+) -> None:
     server = serve(says(results("id-1")), says(reply()), says(results("id-1")), end)
     client = looks(server.url, max_attempts=1)
     client.fetch_results(QUERY, ["id-1"])

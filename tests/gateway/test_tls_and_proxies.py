@@ -7,7 +7,7 @@ import ipaddress
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from airflow_provider_lingyang.gateway.errors import (
     NotSentError,
     Replay,
 )
-from tests.gateway.conftest import Connect, Serve, Time
+from tests.gateway.conftest import Connect, RawServer, Serve, Time
 
 BODY = b'{"a_response":{"request_id":"r1"}}'
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
@@ -78,7 +78,7 @@ def tls(path: Path) -> Callable[[socket.socket], socket.socket]:
     return lambda connection: context.wrap_socket(connection, server_side=True)
 
 
-def https(server: Any) -> str:
+def https(server: RawServer) -> str:
     return f"https://127.0.0.1:{server.port}/router/rest"
 
 
@@ -199,7 +199,7 @@ def test_tls_answers_have_the_same_deadline(
     serve: Serve, connect: Connect, certificates: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates["good"]))
-    server: Any = None
+    server: RawServer
 
     def trickles(connection: socket.socket) -> bool:
         for byte in OK * 100:
@@ -305,8 +305,11 @@ class Proxy:
             return
 
 
+StartProxy = Callable[..., Proxy]
+
+
 @pytest.fixture
-def start_proxy() -> Any:
+def start_proxy() -> Iterator[StartProxy]:
     started: list[Proxy] = []
 
     def start(*args: Any) -> Proxy:
@@ -323,7 +326,7 @@ def test_https_goes_through_the_environment_s_proxy(
     connect: Connect,
     certificates: dict[str, Path],
     monkeypatch: pytest.MonkeyPatch,
-    start_proxy: Any,
+    start_proxy: StartProxy,
 ) -> None:
     proxy = start_proxy()
     monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("http://", "http://me:proxy-password@"))
@@ -346,7 +349,7 @@ def test_no_proxy_is_honoured(
     connect: Connect,
     certificates: dict[str, Path],
     monkeypatch: pytest.MonkeyPatch,
-    start_proxy: Any,
+    start_proxy: StartProxy,
 ) -> None:
     proxy = start_proxy()
     monkeypatch.setenv("HTTPS_PROXY", proxy.url)
@@ -361,7 +364,7 @@ def test_a_certificate_is_verified_through_a_proxy_too(
     connect: Connect,
     certificates: dict[str, Path],
     monkeypatch: pytest.MonkeyPatch,
-    start_proxy: Any,
+    start_proxy: StartProxy,
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", start_proxy().url)
     server = serve(says_ok, wrap=tls(certificates["good"]))
@@ -372,7 +375,7 @@ def test_a_certificate_is_verified_through_a_proxy_too(
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
 def test_plain_http_to_this_machine_never_goes_through_a_proxy(
-    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, start_proxy: Any, name: str
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, start_proxy: StartProxy, name: str
 ) -> None:
     proxy = start_proxy()
     monkeypatch.setenv(name, proxy.url)
@@ -386,7 +389,7 @@ def test_plain_http_to_this_machine_never_goes_through_a_proxy(
     "status", ["407 Proxy Authentication Required", "403 canary", "502 Bad Gateway", "302 Found"]
 )
 def test_a_refused_tunnel_is_safe(
-    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, start_proxy: Any, status: str
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, start_proxy: StartProxy, status: str
 ) -> None:
     proxy = start_proxy(status)
     monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("http://", "http://me:proxy-password@"))
@@ -400,7 +403,7 @@ def test_a_refused_tunnel_is_safe(
 
 
 def test_a_proxy_that_is_not_there_is_safe(
-    connect: Connect, monkeypatch: pytest.MonkeyPatch, start_proxy: Any
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, start_proxy: StartProxy
 ) -> None:
     proxy = start_proxy()
     monkeypatch.setenv("HTTPS_PROXY", proxy.url)

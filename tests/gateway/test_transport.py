@@ -21,7 +21,7 @@ from airflow_provider_lingyang.gateway.errors import (
     NotSentError,
     Replay,
 )
-from tests.gateway.conftest import Connect, Serve, Time
+from tests.gateway.conftest import Connect, RawServer, Serve, Step, Time
 
 OK = b'{"a_response":{"time":"2024-03-12 14:00:00","request_id":"r1"}}'
 
@@ -297,7 +297,7 @@ LOST: list[tuple[str, Any]] = [
 
 @pytest.mark.parametrize("step", [row[1] for row in LOST], ids=[row[0] for row in LOST])
 def test_whatever_is_lost_after_the_request_went_out_is_ambiguous_and_sent_once(
-    serve: Serve, connect: Connect, step: Any
+    serve: Serve, connect: Connect, step: Step
 ) -> None:
     server = serve(step)
     with pytest.raises((AnswerLostError, AnswerUnreadableError)) as caught:
@@ -311,7 +311,7 @@ def test_whatever_is_lost_after_the_request_went_out_is_ambiguous_and_sent_once(
 
 @pytest.mark.parametrize("step", [resets, closes, half_then(resets), says(b"garbage", keep=False)])
 def test_what_is_lost_is_asked_again_when_that_does_no_harm(
-    serve: Serve, connect: Connect, step: Any
+    serve: Serve, connect: Connect, step: Step
 ) -> None:
     server = serve(step, step, says(reply()))
     assert connect(server.url).call("a.method", {}, idempotent=True).request_id == "r1"
@@ -347,7 +347,7 @@ def test_an_answer_that_trickles_ends_at_the_deadline(
     fast = {"status line": 3, "headers": 30}.get(
         name, answer.find(b"\r\n\r\n") + 5 if name != "interim answers" else 5
     )
-    server: Any = None
+    server: RawServer
 
     def step(connection: socket.socket) -> bool:
         connection.sendall(answer[:fast])
@@ -359,7 +359,7 @@ def test_an_answer_that_trickles_ends_at_the_deadline(
 
 
 def test_an_answer_that_never_comes_ends_at_the_deadline(serve: Serve, connect: Connect) -> None:
-    server: Any = None
+    server: RawServer
 
     def step(_: socket.socket) -> bool:
         server.stopping.wait()
@@ -375,7 +375,7 @@ def test_an_answer_that_never_comes_ends_at_the_deadline(serve: Serve, connect: 
 def test_an_answer_that_starts_and_then_stops_ends_at_the_same_deadline(
     serve: Serve, connect: Connect
 ) -> None:
-    server: Any = None
+    server: RawServer
 
     def step(connection: socket.socket) -> bool:
         server.stopping.wait(0.8)
@@ -393,7 +393,7 @@ def test_an_answer_that_starts_and_then_stops_ends_at_the_same_deadline(
 def test_a_slow_but_complete_answer_is_read_and_the_next_call_has_its_full_time(
     serve: Serve, connect: Connect
 ) -> None:
-    server: Any = None
+    server: RawServer
 
     def step(connection: socket.socket) -> bool:
         server.stopping.wait(0.4)
