@@ -49,7 +49,7 @@ def widgets() -> dict[str, Any]:
     from wtforms import BooleanField, IntegerField, PasswordField, StringField
     from wtforms.validators import Optional, ValidationError, any_of
 
-    class JsonWidget(BS3TextAreaFieldWidget):  # type: ignore[misc]
+    class JsonWidget(BS3TextAreaFieldWidget):  # type: ignore[misc]  # the base has no types
         """Shows what the extra holds as JSON. Airflow would show, and save, what Python's ``str`` makes of it."""
 
         def __call__(self, field: Any, **kwargs: Any) -> Any:
@@ -57,7 +57,7 @@ def widgets() -> dict[str, Any]:
                 field.data = json.dumps(field.data, indent=2, ensure_ascii=False)
             return super().__call__(field, **kwargs)
 
-    class SecretWidget(BS3PasswordFieldWidget):  # type: ignore[misc]
+    class SecretWidget(BS3PasswordFieldWidget):  # type: ignore[misc]  # the base has no types
         """Shows that there is a secret. Airflow would show nothing, and forget it when the form is saved."""
 
         def __call__(self, field: Any, **kwargs: Any) -> Any:
@@ -67,7 +67,7 @@ def widgets() -> dict[str, Any]:
             self.hide_value = False
             return super().__call__(field, **kwargs)
 
-    class ChoiceWidget(BS3TextFieldWidget):  # type: ignore[misc]
+    class ChoiceWidget(BS3TextFieldWidget):  # type: ignore[misc]  # the base has no types
         """A drop-down. Airflow takes no field that would bring its own."""
 
         def __init__(self, choices: list[str]) -> None:

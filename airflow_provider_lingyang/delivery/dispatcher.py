@@ -212,15 +212,15 @@ class Dispatcher:
 
     def _write_intents(self, source: Iterator[BatchRequest]) -> bool:
         """Write the intents of the next requests, and with them the outcomes that are known."""
-        requests, in_flight = self._requests, self._policy.max_in_flight
+        requests, at_most = self._requests, self._policy.max_in_flight
         if requests.ending is not None or self._writer.is_away:
             return False
         if requests.unwritten:
             return self._write_unwritten()
         if requests.in_doubt:
             return False
-        room = 2 * in_flight - len(requests.ready) - len(requests.dispatched)
-        if room < in_flight:
+        room = 2 * at_most - len(requests.ready) - len(requests.dispatched)
+        if room < at_most:
             # A write costs hardly more for many requests than for one: 25 ms and more in the task state store.
             return False
         now = self._clock()

@@ -80,7 +80,7 @@ FastDate = Annotated[str, PlainValidator(_start_time)]
 class FastTask(TypedDict, total=False):
     """An :class:`InitiativeTaskRequest` of plain values, as it is written."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=True)  # type: ignore[misc]
+    __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=True)  # type: ignore[misc]  # pydantic reads it from a TypedDict
 
     biz_id: FastText | None
     phone_number: FastPhone | None
@@ -103,7 +103,7 @@ class FastTask(TypedDict, total=False):
 class FastRequest(TypedDict, total=False):
     """An :class:`InitiativeBatchTaskRequest`; of its tasks, those of plain values are :class:`FastTask`."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=True)  # type: ignore[misc]
+    __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=True)  # type: ignore[misc]  # pydantic reads it from a TypedDict
 
     task_unique_code: Required[FastText]
     batch_num: FastText | None

@@ -26,13 +26,13 @@ from airflow_provider_lingyang.gateway.protocol import CONTRADICTION, Answer
 class _EchoedTask(TypedDict, total=False):
     """The part of an echoed task that matches it with its recipient."""
 
-    __pydantic_config__ = ConfigDict(coerce_numbers_to_str=True, hide_input_in_errors=True)  # type: ignore[misc]
+    __pydantic_config__ = ConfigDict(coerce_numbers_to_str=True, hide_input_in_errors=True)  # type: ignore[misc]  # pydantic reads it from a TypedDict
 
     biz_id: str | None
 
 
 class _AcceptedTask(TypedDict, total=False):
-    __pydantic_config__ = ConfigDict(hide_input_in_errors=True)  # type: ignore[misc]
+    __pydantic_config__ = ConfigDict(hide_input_in_errors=True)  # type: ignore[misc]  # pydantic reads it from a TypedDict
 
     task_id: int | None
     task_request: _EchoedTask | None

@@ -126,7 +126,7 @@ class Response(http.client.HTTPResponse):
     def _read_status(self) -> tuple[str, int, str]:
         # The library skips 100, but takes 102, 103 and the like for the final answer.
         while True:
-            version, status, reason = super()._read_status()  # type: ignore[misc]
+            version, status, reason = super()._read_status()  # type: ignore[misc]  # the stubs lack it
             if self._heads is None or not 100 <= status < 200:
                 return version, status, reason
             self._heads.is_final(status, reason, _lines(http.client.parse_headers(self.fp)))

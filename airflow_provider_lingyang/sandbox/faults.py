@@ -243,7 +243,7 @@ async def echo(
         changed = int(biz_id) if mode == "number" and digits else biz_id.swapcase()
         echoes[0] = {**echoes[0], "task_request": {**request, "biz_id": changed}}
     elif mode == "unknown_biz_id":
-        echoes[0] = {**echoes[0], "task_request": {**request, "biz_id": "nobody-by-that-id"}}
+        echoes[0] = {**echoes[0], "task_request": {**request, "biz_id": "unknown-biz-id"}}
     else:
         request = {name: value for name, value in request.items() if name != "biz_id"}
         echoes[0] = {**echoes[0], "task_request": request}

@@ -181,7 +181,7 @@ FAULTS: list[tuple[dict[str, Any], Check, int]] = [
     ({"kind": "partial", "first": 3}, echo_of("order-0", "order-1", "order-2"), 3),
     ({"kind": "partial", "first": 0}, accepted(0), 0),
     ({"kind": "partial", "every_kth": 3}, echo_of("order-2"), 1),
-    ({"kind": "echo", "mode": "unknown_biz_id"}, echo_of("nobody-by-that-id", *ORDERS[1:]), 4),
+    ({"kind": "echo", "mode": "unknown_biz_id"}, echo_of("unknown-biz-id", *ORDERS[1:]), 4),
     ({"kind": "echo", "mode": "twice"}, echo_of(*ORDERS, "order-0"), 4),
     ({"kind": "echo", "mode": "positions_shuffled"}, echo_of(*reversed(ORDERS)), 4),
     ({"kind": "echo", "mode": "missing_biz_id"}, echo_of(None, *ORDERS[1:]), 4),
