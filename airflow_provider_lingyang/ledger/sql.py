@@ -279,10 +279,11 @@ class SqlLedger(Ledger):
         there: dict[str, Sequence[str]] = {}
         # Waits for a commit of this process that is still under way on a connection which broke.
         with self._transaction() as run:
+            requests = self._requests(run)
             for some in chunks([intent.task_unique_code for intent in intents]):
-                requests = self._requests(run)
-                for request in requests.load(requests.owned(some), others_may_run=self.others_may_run):
-                    there[request.task_unique_code] = request.in_doubt
+                if owned := requests.owned(some):
+                    found = requests.load(owned, others_may_run=self.others_may_run)
+                    there |= {request.task_unique_code: request.in_doubt for request in found}
         return {
             intent.task_unique_code
             for intent in intents

@@ -88,7 +88,7 @@ class RequestRows:
     def load(self, rows: Sequence[RequestRow], *, others_may_run: bool) -> Iterator[RecordedRequest]:
         """Read the recipients of requests; return an iterator that may be used after the transaction.
 
-        :param rows: as many as one statement takes.
+        :param rows: as many as one statement takes, and not none.
         """
         states: dict[str, dict[str, list[tuple[str, str]]]] = {}
         for code, state, recipient, biz_id in self._run.rows(
