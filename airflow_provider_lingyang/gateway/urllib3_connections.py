@@ -197,14 +197,13 @@ class _HTTPConnection(HTTPConnection):
         if _has_unsolicited_bytes(self.sock):
             self.close()
             raise _not_connected(_UnsolicitedBytesError(), self)
+        # Not in send, which a proxy's CONNECT passes, too.
+        if (check := before_send_hook.get()) is not None:
+            check()
         self.send(b"".join(pieces))
 
     def send(self, data: Any) -> None:
         if self._buffered is None:
-            if self.sock is None:
-                self.connect()
-            if (check := before_send_hook.get()) is not None:
-                check()
             super().send(data)
         else:
             self._buffered.append(data)

@@ -344,6 +344,30 @@ def test_https_goes_through_the_environment_s_proxy(
     assert "proxy-authorization" not in "".join(server.heads).lower()
 
 
+@pytest.mark.requests_only
+def test_asks_once_whether_a_request_may_be_sent_through_a_proxy(
+    serve: Serve,
+    connect: Connect,
+    certificates: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    start_proxy: Any,
+) -> None:
+    """The proxy's CONNECT is no request: only once there is a tunnel may the request be sent, or not."""
+    proxy = start_proxy()
+    monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates["good"]))
+    server = serve(says_ok, wrap=tls(certificates["good"]))
+    asked: list[tuple[int, int]] = []
+
+    def check() -> None:
+        asked.append((len(proxy.heads), len(server.requests)))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        connect(https(server)).submit_struct("{}", before_send=check)
+    assert asked == [(1, 0)]
+
+
 def test_no_proxy_is_honoured(
     serve: Serve,
     connect: Connect,
