@@ -333,12 +333,14 @@ def test_a_second_answer_to_a_look_up_is_never_the_next_one_s(
     serve: Serve, looks: ConnectOnLoop, late: bytes, when: str
 ) -> None:
     server: RawServer
+    read, followed = threading.Event(), threading.Event()
 
     def answers(connection: socket.socket) -> bool:
         connection.sendall(results("id-1") + (late if when == "with the first" else b""))
         if when == "before the next request":
-            server.stopping.wait(0.02)
+            read.wait(600)
             connection.sendall(late)
+            followed.set()
         return True
 
     def slips(connection: socket.socket) -> bool:
@@ -354,7 +356,8 @@ def test_a_second_answer_to_a_look_up_is_never_the_next_one_s(
     except AnswerUnreadableError:
         assert when == "with the first"
     if when == "before the next request":
-        server.stopping.wait(0.05)
+        read.set()
+        assert followed.wait(600)
     found = client.fetch_results(QUERY, ["id-2"])
     assert set(found) == {"id-2"}
     assert "late" not in str(found["id-2"].output_params)

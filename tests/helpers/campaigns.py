@@ -20,21 +20,31 @@ LOST = {"kind": "reset_after"}
 NOT_DONE = {"kind": "reset_before"}
 
 
-def row(number: int, batch_num: str | None = None, **changes: Any) -> dict[str, Any]:
+def bare_row(number: int) -> dict[str, Any]:
+    """A recipient whose slots the campaign names."""
+    return {"biz_id": f"B{number}", "phone_number": f"1000000{number:04}", "input_params": {}}
+
+
+def row(number: int = 1, batch_num: str | None = None, **changes: Any) -> dict[str, Any]:
+    """A recipient with slots of its own, none."""
     batch = {} if batch_num is None else {"batch_num": batch_num}
-    base = {
-        "biz_id": f"B{number}",
-        "phone_number": f"1000000{number:04}",
-        "input_params": {},
-        "output_params": {},
-    }
-    return base | batch | changes
+    return bare_row(number) | {"output_params": {}} | batch | changes
 
 
 def recipients(*batches: int) -> list[dict[str, Any]]:
     """So many recipients in batch 1, 2 …"""
     numbers = [str(batch) for batch, count in enumerate(batches, 1) for _ in range(count)]
     return [row(number, batch_num) for number, batch_num in enumerate(numbers, 1)]
+
+
+def submitted(run: Run, count: int = 60, **changes: Any) -> dict[str, Any]:
+    """Submit a campaign of recipients B0, B1 … with task ``submit``, and return its manifest."""
+    arguments: dict[str, Any] = {"task_id": "submit", "plan_id": 1, "output_slots": ["a"]}
+    audience = [bare_row(number) for number in range(count)]
+    manifest: dict[str, Any] = run.execute(
+        LingyangSubmitBatchOperator(**(arguments | {"audience": audience} | changes))
+    )
+    return manifest
 
 
 def connect(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch, **extra: Any) -> None:

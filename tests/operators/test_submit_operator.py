@@ -16,6 +16,7 @@ from airflow_provider_lingyang.config.arguments import ArgumentError
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.conftest import FillDb, Run, rendered
+from tests.helpers.campaigns import row
 from tests.helpers.clock import SkippingClock
 
 COLUMNS = ["order_no", "mobile", "wave", "customer"]
@@ -33,20 +34,10 @@ def submit(**changes: Any) -> LingyangSubmitBatchOperator:
     return LingyangSubmitBatchOperator(**(arguments | changes))
 
 
-def people(count: int, waves: int = 3) -> list[tuple[Any, ...]]:
+def sql_rows(count: int, waves: int = 3) -> list[tuple[Any, ...]]:
     rows = [(f"O{n:04}", f"1000000{n:04}", str(n % waves + 1), f'客户{n} "😀" \\') for n in range(count)]
     random.Random(3).shuffle(rows)
     return rows
-
-
-def row(number: int = 1, **changes: Any) -> dict[str, Any]:
-    base = {
-        "biz_id": f"B{number}",
-        "phone_number": f"1000000{number:04}",
-        "input_params": {},
-        "output_params": {},
-    }
-    return base | changes
 
 
 def submits(sandbox: SandboxProcess) -> list[dict[str, Any]]:
@@ -61,7 +52,7 @@ def connect_without_lookup(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPa
 def test_a_campaign_from_sql_arrives_whole_once_and_in_order(
     sandbox: SandboxProcess, audience_db: FillDb, run: Any
 ) -> None:
-    audience_db(COLUMNS, people(130, waves=12))
+    audience_db(COLUMNS, sql_rows(130, waves=12))
     manifest = run.execute(
         submit(**SQL, batch_size=5, use_book_info={"use_platform": "P", "book_code": "B", "book_owner_id": 1})
     )
@@ -190,7 +181,7 @@ def test_bad_input_is_a_clear_error_and_nothing_is_sent(
 def test_an_unknown_column_of_a_query_is_named_and_nothing_is_sent(
     sandbox: SandboxProcess, audience_db: FillDb, run: Run, sql: str, columns: dict[str, str], expected: str
 ) -> None:
-    audience_db(COLUMNS, people(3))
+    audience_db(COLUMNS, sql_rows(3))
     assert expected in run.fails(submit(sql=sql, sql_conn_id="audience_db", columns=columns))
     assert sandbox.record()["requests"] == []
 
@@ -483,7 +474,7 @@ def test_more_ids_than_xcom_carries_are_handed_over_as_the_query(
     sandbox: SandboxProcess, audience_db: FillDb, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__LINGYANG__XCOM_IDS_LIMIT", "5")
-    audience_db(COLUMNS, people(6))
+    audience_db(COLUMNS, sql_rows(6))
     run.execute(submit(**SQL))
     assert run.xcom.get(("submit", "biz_ids")) is None
     assert run.xcom["submit", "biz_ids_query"]["column"] == "order_no"

@@ -13,31 +13,17 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
 )
 
-from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.results.poller import PollError
 from airflow_provider_lingyang.sandbox import LOOKUP
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 from tests.conftest import FillDb, Run
+from tests.helpers.campaigns import submitted
 
 NO_STATUS = {
     key: value
     for key, value in RESULT_QUERY.items()
     if key not in ("status_field", "done_values", "failed_values")
 }
-
-
-def submitted(run: Run, count: int = 60, **changes: Any) -> dict[str, Any]:
-    audience = [
-        {"biz_id": f"B{n}", "phone_number": f"1000000{n:04}", "input_params": {}} for n in range(count)
-    ]
-    arguments: dict[str, Any] = {
-        "task_id": "submit",
-        "plan_id": 1,
-        "audience": audience,
-        "output_slots": ["a"],
-    }
-    manifest: dict[str, Any] = run.execute(LingyangSubmitBatchOperator(**(arguments | changes)))
-    return manifest
 
 
 @pytest.fixture

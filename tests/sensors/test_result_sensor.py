@@ -15,31 +15,16 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_lingyang.config.arguments import ArgumentError
-from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
 from tests.conftest import FillDb, Run, rendered
+from tests.helpers.campaigns import bare_row, submitted
 
 NO_STATUS = {
     key: value
     for key, value in RESULT_QUERY.items()
     if key not in ("status_field", "done_values", "failed_values")
 }
-
-
-def rows(count: int) -> list[dict[str, Any]]:
-    return [{"biz_id": f"B{n}", "phone_number": f"1000000{n:04}", "input_params": {}} for n in range(count)]
-
-
-def submitted(run: Run, count: int = 60, **changes: Any) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
-        "task_id": "submit",
-        "plan_id": 1,
-        "audience": rows(count),
-        "output_slots": ["a"],
-    }
-    manifest: dict[str, Any] = run.execute(LingyangSubmitBatchOperator(**(arguments | changes)))
-    return manifest
 
 
 def wait(**changes: Any) -> LingyangResultSensor:
@@ -60,7 +45,7 @@ def test_waits_for_a_campaign(sandbox: SandboxProcess, run: Run) -> None:
 
 def test_ids_may_be_a_list_or_a_query(sandbox: SandboxProcess, run: Run, audience_db: FillDb) -> None:
     submitted(run)
-    ids = [row["biz_id"] for row in rows(60)]
+    ids = [f"B{number}" for number in range(60)]
     check(run.execute(wait(biz_ids=ids, required_slots=["a"])))
     audience_db(["id", "kind"], [(biz_id, 1) for biz_id in ids] + [("B99", 2), (None, 1)])
     query = {
@@ -75,7 +60,7 @@ def test_ids_beyond_the_xcom_limit_come_from_the_submit_query(
     sandbox: SandboxProcess, run: Run, audience_db: FillDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__LINGYANG__XCOM_IDS_LIMIT", "5")
-    audience_db(["id", "tel"], [(row["biz_id"], row["phone_number"]) for row in rows(60)])
+    audience_db(["id", "tel"], [(f"B{number}", f"1000000{number:04}") for number in range(60)])
     manifest = submitted(
         run,
         audience=None,
@@ -192,7 +177,7 @@ def test_campaign_without_accepted_recipients_fails(sandbox: SandboxProcess, run
 
 
 def test_ids_are_converted_as_by_the_operator(sandbox: SandboxProcess, run: Run) -> None:
-    audience = [row | {"biz_id": number} for number, row in enumerate(rows(60))]
+    audience = [bare_row(number) | {"biz_id": number} for number in range(60)]
     submitted(run, audience=audience)
     check(run.execute(wait(biz_ids=[Decimal(f"{number}.00") for number in range(60)], required_slots=["a"])))
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.transfers.lingyang_to_sql import LingyangToSqlOperator
 from tests.conftest import FillDb, Run
+from tests.helpers.campaigns import submitted
 from tests.versions import postgres_hook
 
 SQL = ["sqlite", "psycopg2", "psycopg3", "mariadb"]
@@ -97,18 +98,7 @@ def transfer() -> Callable[..., LingyangToSqlOperator]:
 @pytest.fixture
 def submit(run: Run) -> Callable[..., dict[str, Any]]:
     """Submits a campaign of ``count`` recipients, B0, B1 …, and returns its manifest."""
-
-    def submit(count: int = 60, **changes: Any) -> dict[str, Any]:
-        audience = [
-            {"biz_id": f"B{n}", "phone_number": f"1000000{n:04}", "input_params": {}} for n in range(count)
-        ]
-        arguments: dict[str, Any] = {"task_id": "submit", "plan_id": 7, "audience": audience}
-        manifest: dict[str, Any] = run.execute(
-            LingyangSubmitBatchOperator(**(arguments | {"output_slots": ["a", "b"]} | changes))
-        )
-        return manifest
-
-    return submit
+    return partial(submitted, run, plan_id=7, output_slots=["a", "b"])
 
 
 @pytest.fixture
