@@ -13,7 +13,10 @@ from tests.model import explore
 from tests.model.guards import GUARDS
 from tests.versions import AIRFLOW
 
-pytestmark = pytest.mark.skipif(AIRFLOW < (3, 3), reason="some safeguards are those of the task state store")
+pytestmark = [
+    pytest.mark.at_length,
+    pytest.mark.skipif(AIRFLOW < (3, 3), reason="some safeguards are those of the task state store"),
+]
 
 Found = dict[str, tuple[list[str], list[str]]]
 

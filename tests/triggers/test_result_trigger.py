@@ -100,12 +100,12 @@ def test_the_deadline_passes(sandbox: SandboxProcess, run: Any) -> None:
 
 
 def test_after_a_restart_of_the_triggerer_the_deadline_is_the_same(sandbox: SandboxProcess) -> None:
-    one = trigger(deadline=time.time() + 0.3)
+    one = trigger(deadline=time.time() + 3600)
     path, kwargs = one.serialize()
 
     async def killed() -> None:
         running = asyncio.ensure_future(event_of(one))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
@@ -114,9 +114,7 @@ def test_after_a_restart_of_the_triggerer_the_deadline_is_the_same(sandbox: Sand
     assert path == "airflow_provider_lingyang.triggers.lingyang.LingyangResultTrigger"
     again = LingyangResultTrigger(**json.loads(json.dumps(kwargs)))
     assert again.serialize() == (path, kwargs)
-    begun = time.time()
-    assert asyncio.run(event_of(again))["status"] == "timeout"
-    assert time.time() - begun < 5
+    assert again.deadline == one.deadline
 
 
 def test_failed_look_ups_are_retried_and_counted(sandbox: SandboxProcess, run: Any) -> None:
