@@ -14,7 +14,7 @@ import os
 import sqlite3
 import statistics
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import common
@@ -43,12 +43,12 @@ def main() -> int:
     # The tests' own Airflow: they forget what Airflow was told before they begin.
     sys.path.insert(0, str(ROOT))
     environment = dict(os.environ)
-    from tests.conftest import postgres_server
+    from tests.conftest import Postgres
     from tests.real.conftest import AirflowProcesses, own_database
 
     os.environ |= environment
     with ExitStack() as stack:
-        server = stack.enter_context(contextmanager(postgres_server.__wrapped__)())
+        server = stack.enter_context(Postgres()).connection
         sinks = {name: stack.enter_context(common.sink(DELAY)) for name in LEDGERS}
         env = {f"AIRFLOW_CONN_GATEWAY_{name.upper()}": common.connection(url) for name, url in sinks.items()}
         env["AIRFLOW_CONN_AUDIENCE"] = audience(requests * 20)

@@ -205,14 +205,15 @@ def databases(rows: int) -> Iterator[dict[str, str]]:
         db.commit()
     sys.path.insert(0, str(Path(__file__).parents[1]))
     environment = dict(os.environ)
-    from tests.conftest import postgres_server
+    from tests.conftest import Postgres
 
     # The tests forget what Airflow was told before they begin.
     os.environ |= environment
     import psycopg2
     from psycopg2.extras import execute_values
 
-    with contextmanager(postgres_server.__wrapped__)() as server:  # type: ignore[attr-defined]
+    with Postgres() as postgres:
+        server = postgres.connection
         with (
             closing(
                 psycopg2.connect(
