@@ -2,7 +2,7 @@
 
 To make it yours: copy the file into your DAGs folder, create the two connections (`lingyang_default` for
 the gateway, `audience_db` for your database), then change what is marked with "yours". Before the first real
-call, run it once with `validate_only=True` on the submit task: everything is checked, nobody is called.
+call, run it once with `validate_only=True` on the submit task: everything is checked, no recipient is called.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ AUDIENCE = """
 
 @task
 def print_answers(result: dict[str, Any]) -> None:
-    """Print what people answered; a real campaign writes it to a table."""
-    print("people:", ", ".join(f"{state} {count}" for state, count in result["counts"].items()))
+    """Print what recipients answered; a real campaign writes it to a table."""
+    print("recipients:", ", ".join(f"{state} {count}" for state, count in result["counts"].items()))
     for slot, values in result["slots"].items():
         print(f"{slot}:", ", ".join(f"{value} {count}" for value, count in values.items()))
 
@@ -70,7 +70,7 @@ with DAG(
         task_id="wait_for_answers",
         campaign=submit.output,
         complete_ratio=1.0,
-        poke_interval=2,  # Yours. Real people take hours: 300, and mode="reschedule", which frees the worker.
+        poke_interval=2,  # Yours. Real recipients take hours: 300, and mode="reschedule", which frees the worker.
         timeout=timedelta(hours=24),
     )
     print_answers(answers.output)

@@ -1,6 +1,6 @@
-"""Call people whom an upstream task gives, wave after wave, and wait for their answers without holding a worker.
+"""Call recipients that an upstream task gives, wave after wave, and wait for their answers without holding a worker.
 
-Airflow stores what travels between tasks, phone numbers included, and keeps it as long as the run. Where the people
+Airflow stores what travels between tasks, phone numbers included, and keeps it as long as the run. Where the recipients
 are in a database, select them in the submit task instead, as `campaign_from_sql` does.
 
 To make it yours: copy the file into your DAGs folder, create the connection `lingyang_default`, then change what is
@@ -19,7 +19,7 @@ from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
 
 
 @task(show_return_value_in_logs=False)
-def find_people() -> list[dict[str, Any]]:
+def find_recipients() -> list[dict[str, Any]]:
     """Return one dict per person. Yours: ask your own system; the names of the fields are the API's."""
     run_id = get_current_context()["run_id"]
     return [
@@ -46,7 +46,7 @@ with DAG(
         task_id="submit",
         plan_id=10001,  # Yours: the plan's number in the Lingyang console.
         channel="call",
-        audience=find_people(),
+        audience=find_recipients(),
         output_slots=["intention"],  # Yours: what the plan finds out.
         # Should a request be in doubt, the task's failure says what to put into this Variable before it is cleared.
         settle="{{ var.value.get('lingyang_settle_' ~ dag.dag_id, '') }}",
@@ -57,6 +57,6 @@ with DAG(
         task_id="wait_for_answers",
         campaign=submit.output,
         deferrable=True,  # Needs a running triggerer, and frees the worker for hours.
-        poke_interval=2,  # Yours. Real people take hours: 300.
+        poke_interval=2,  # Yours. Real recipients take hours: 300.
         timeout=timedelta(hours=24),
     )

@@ -31,7 +31,7 @@ AUDIENCE = """
 
 @task
 def cities(*, run_id: str | None = None) -> list[dict[str, Any]]:
-    """Return the arguments in which the instances differ. Yours: any argument of the operator, but no people."""
+    """Return the arguments in which the instances differ. Yours: any argument of the operator, but no recipients."""
     return [
         {"plan_id": plan_id, "parameters": {"city": city, "run_id": run_id}}
         for city, plan_id in PLANS.items()
@@ -75,7 +75,7 @@ with DAG(
     answers = LingyangResultSensor.partial(
         task_id="wait_for_answers",
         deferrable=True,  # Needs a running triggerer, and frees the workers for hours.
-        poke_interval=2,  # Yours. Real people take hours: 300.
+        poke_interval=2,  # Yours. Real recipients take hours: 300.
         timeout=timedelta(hours=24),
     ).expand(campaign=submit.output)
     report(answers.output)

@@ -1,4 +1,4 @@
-"""Text everybody of a table once, in working hours, however often this DAG is triggered.
+"""Text each recipient of a table once, in working hours, however often this DAG is triggered.
 
 The campaign has a key of its own and a ledger in a database, so it outlives the DAG run: a run that is triggered
 again, tomorrow or by mistake, sends to new rows only. A retry, or Clear, goes on where the last try ended.
@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 
-# Yours: one key for all runs that belong together; people are unique within it, and so are their biz_ids.
+# Yours: one key for all runs that belong together; recipients are unique within it, and so are their biz_ids.
 CAMPAIGN = "spring-sale-2026"
 AUDIENCE = """
     SELECT :campaign || '/' || order_no AS touch_id, wave, mobile, customer, gift, shop

@@ -57,6 +57,6 @@ with DAG(
         results_conn_id="results_db",
         results_parameters={"run_id": "{{ run_id }}"},
         deferrable=True,
-        poke_interval=2,  # Yours. Real people take hours: 300.
+        poke_interval=2,  # Yours. Real recipients take hours: 300.
         timeout=timedelta(hours=24),
     )

@@ -1,7 +1,7 @@
-"""Call people whom a Python function finds, wave after wave, and wait for their answers.
+"""Call recipients that a Python function finds, wave after wave, and wait for their answers.
 
 For audiences that no single query gives: an API, a file, a model. What the function yields goes from there to the
-gateway and is stored nowhere: not as XCom, not as a rendered field, not in a log. Where one query gives the people,
+gateway and is stored nowhere: not as XCom, not as a rendered field, not in a log. Where one query gives the recipients,
 `campaign_from_sql` needs no code.
 
 To make it yours: copy the file into your DAGs folder, create the connection `lingyang_default`, then change what is
@@ -65,7 +65,7 @@ def call_customers(segment: str, *, run_id: str | None = None) -> Iterator[dict[
 
 with DAG(
     dag_id="campaign_taskflow",
-    description="People whom a function finds → Lingyang → their answers",
+    description="Recipients that a function finds → Lingyang → their answers",
     schedule=None,
     catchup=False,  # Drops missed runs but the last one: with a schedule, give the submit task max_lateness, too.
     max_active_runs=1,
@@ -76,6 +76,6 @@ with DAG(
         task_id="wait_for_answers",
         # Arguments are templates, as those of any task; run_id comes from Airflow's context.
         campaign=call_customers("{{ params.segment }}"),
-        poke_interval=2,  # Yours. Real people take hours: 300, and mode="reschedule", which frees the worker.
+        poke_interval=2,  # Yours. Real recipients take hours: 300, and mode="reschedule", which frees the worker.
         timeout=timedelta(hours=24),
     )

@@ -3,9 +3,9 @@
 To make it yours: copy the file into your DAGs folder, create the connections (`lingyang_default` for the gateway,
 `audience_db` for your database, `warehouse` for the database of the answers, which may be the same one), then change
 what is marked with "yours". Before the first real call, run it once with `validate_only=True` on the submit task:
-everything is checked, nobody is called, and the other two tasks are skipped.
+everything is checked, no recipient is called, and the other two tasks are skipped.
 
-Clear `answers_to_warehouse` whenever you want to have the answers as they are by then: everybody keeps one row, and
+Clear `answers_to_warehouse` whenever you want to have the answers as they are by then: a recipient keeps one row, and
 columns that you added keep what they hold.
 """
 
@@ -61,7 +61,7 @@ with DAG(
         deferrable=True,  # Needs a running triggerer; without one: mode="reschedule".
         complete_ratio=0.95,
         on_incomplete="succeed",  # After the timeout the answers that there are go to the warehouse.
-        poke_interval=2,  # Yours. Real people take hours: 300.
+        poke_interval=2,  # Yours. Real recipients take hours: 300.
         timeout=timedelta(hours=24),
     )
     to_warehouse = LingyangToSqlOperator(

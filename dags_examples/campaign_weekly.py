@@ -26,8 +26,8 @@ AUDIENCE = """
 
 @task
 def report(result: dict[str, Any]) -> None:
-    """Print how far everybody was when the wait ended."""
-    print("people:", ", ".join(f"{state} {count}" for state, count in result["counts"].items()))
+    """Print how far the recipients were when the wait ended."""
+    print("recipients:", ", ".join(f"{state} {count}" for state, count in result["counts"].items()))
 
 
 with DAG(
@@ -57,7 +57,7 @@ with DAG(
         # Should a request be in doubt, the task's failure says what to put into this Variable before it is cleared.
         settle="{{ var.value.get('lingyang_settle_' ~ dag.dag_id, '') }}",
         max_lateness=timedelta(hours=6),  # Yours: unpaused on Saturday, the DAG skips Monday's run.
-        max_recipients=5000,  # Yours: a query gone wrong must not call everybody.
+        max_recipients=5000,  # Yours: a query gone wrong must not call the whole table.
         send_window="09:00-20:30",  # At Asia/Shanghai: a run that comes late waits for the morning.
         retries=3,
         retry_delay=timedelta(minutes=5),
@@ -68,7 +68,7 @@ with DAG(
         complete_ratio=0.95,  # Yours: nine in ten may be enough.
         on_incomplete="succeed",  # After a day the report is made of whoever has answered.
         deferrable=True,
-        poke_interval=2,  # Yours. Real people take hours: 300.
+        poke_interval=2,  # Yours. Real recipients take hours: 300.
         timeout=timedelta(hours=24),
     )
     report(answers.output)

@@ -17,7 +17,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
 
-# Both calls are one campaign in all but their people: what is said to the customers is what the colleagues heard.
+# Both calls are one campaign in all but their recipients: the customers hear what the colleagues heard.
 CAMPAIGN: dict[str, Any] = {
     "plan_id": 10001,  # Yours: the plan's number in the Lingyang console.
     "channel": "call",
@@ -70,7 +70,7 @@ with DAG(
     submit = LingyangSubmitBatchOperator(
         task_id="submit_to_customers",
         sql=PEOPLE.format(who="customers"),
-        max_recipients=5000,  # Yours: a query gone wrong must not call everybody.
+        max_recipients=5000,  # Yours: a query gone wrong must not call the whole table.
         **CAMPAIGN,
     )
     heard >> approve >> submit
@@ -78,6 +78,6 @@ with DAG(
         task_id="wait_for_customers",
         campaign=submit.output,
         deferrable=True,
-        poke_interval=2,  # Yours. Real people take hours: 300.
+        poke_interval=2,  # Yours. Real recipients take hours: 300.
         timeout=timedelta(hours=24),
     )
