@@ -65,7 +65,7 @@ def encode(request: RecordedRequest) -> str:
     entry = {
         key: _packed(value) if name in _HASHES else value
         for name, key in _FIELDS.items()
-        if (value := getattr(request, name)) and value != getattr(empty, name)
+        if (value := getattr(request, name)) != getattr(empty, name) and value not in ([], ())
     }
     return json.dumps({request.task_unique_code: entry})[1:-1]
 

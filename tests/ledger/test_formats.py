@@ -14,10 +14,11 @@ import pytest
 
 from airflow_provider_lingyang.errors import LedgerError, LedgerFencedError, LedgerRefusedError
 from airflow_provider_lingyang.ledger import __main__ as command
-from airflow_provider_lingyang.ledger.base import Outcome
+from airflow_provider_lingyang.ledger.base import Outcome, RecordedRequest
 from airflow_provider_lingyang.ledger.migrations import MIGRATIONS
 from airflow_provider_lingyang.ledger.sql_tables import accepted_recipients
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
+from airflow_provider_lingyang.ledger.task_state_format import encode, read_segment, segment
 from airflow_provider_lingyang.ledger.tombstone import Tombstone
 from tests.ledger.conftest import SqlLedgers, Store, attempt
 from tests.ledger.test_sql_ledger import at_once
@@ -289,3 +290,18 @@ def test_task_state_of_a_newer_version_is_refused(task_state_ledgers: Any, store
     with pytest.raises(LedgerRefusedError, match=f"under '{key}' has format 99, {NEWER}"):
         task_state_ledgers.next_try()
     assert key != "lingyang" or store.values == before
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"batch_num": "", "struct_digest": "x", "written_at": 1.5, "open_for": 0.0, "number": 7},
+        {"accepted": [b"a" * 16], "rejected": [b"b" * 16], "not_executed": [b"c" * 16], "in_doubt": ["d"]},
+    ],
+)
+def test_a_request_in_task_state_is_read_as_it_was_written(values: dict[str, Any]) -> None:
+    request = RecordedRequest(
+        **{"task_unique_code": "code", "batch_num": None, "struct_digest": "", "written_at": 0.0} | values
+    )
+    assert read_segment("key", segment([encode(request)])) == [request]

@@ -326,10 +326,13 @@ def test_numbers_that_were_skipped_are_given_to_no_later_intent(ledgers: Any, ag
 
 def test_for_how_long_a_request_may_be_under_way_is_kept(ledgers: Any) -> None:
     first = ledgers.start()
-    first.write([], [replace(ledgers.intent("code", "abc"), open_for=70.5), ledgers.intent("other", "d")])
+    ended = replace(ledgers.intent("ended", "e"), open_for=0.0)
+    first.write(
+        [], [replace(ledgers.intent("code", "abc"), open_for=70.5), ledgers.intent("other", "d"), ended]
+    )
     first.write([Outcome("code", {"a": 1}, (), (), ["b", "c"])], [])
     kept = {request.task_unique_code: request.open_for for request in ledgers.next_try().history()}
-    assert kept == {"code": 70.5, "other": OPEN_FOR}
+    assert kept == {"code": 70.5, "other": OPEN_FOR, "ended": 0.0}
 
 
 @pytest.mark.parametrize("changes", [{"host": "https://other.test"}, {"app_key": "x"}, {"app_secret": "x"}])
