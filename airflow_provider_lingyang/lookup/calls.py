@@ -120,7 +120,7 @@ def _page(
         return read_page(query, answer.payload, answer.scrub, answer.raw_request_id, answer.beside)
 
     def is_ours(page: Page) -> bool:
-        return bool(page.results) and all(result.biz_id in asked for result in page.results)
+        return bool(page.results) and asked.issuperset([result.biz_id for result in page.results])
 
     asked = frozenset(chunk)
     params = query.parameters(chunk, now(), number)

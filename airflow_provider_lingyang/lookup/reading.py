@@ -50,8 +50,8 @@ def read_page(
             TaskResult(
                 biz_id,
                 item.get(slots_field),
-                plain_text(item.get(status_field)) if status_field else None,
-                plain_text(item.get(task_id_field)) if task_id_field else None,
+                status if type(status := item.get(status_field)) is str else plain_text(status),
+                task_id if type(task_id := item.get(task_id_field)) is str else plain_text(task_id),
                 plain_text(item.get(created_at_field)) if created_at_field else None,
             )
         )
