@@ -17,6 +17,7 @@ PROOF = bool(os.environ.get("LINGYANG_PROOF"))
 S, E = RequestState, RequestEvent
 
 
+@pytest.mark.at_length
 def test_no_history_breaks_a_promise(summary: Callable[[str], None]) -> None:
     found, text = states.report(8 if PROOF else 6)
     summary(text)
