@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.helpers.scripts import printed_lines
 
 HERE = Path(__file__).parent
 SAFEGUARDS = ["write-ahead", "skip", "lookup_settle", "fencing", "fencing sql"]
 
 
 def run(tmp_path: Path, *arguments: str) -> dict[str, Any]:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_CONN")}
-    env |= {"AIRFLOW_HOME": str(tmp_path / "airflow"), "NO_PROXY": "127.0.0.1"}
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / "broken.py"), *arguments],
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        out, err = process.communicate(timeout=120)
-    finally:
-        # With whatever it forked or started and could not end.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, err[-3000:]
-    found: dict[str, Any] = json.loads(out.splitlines()[-1])
+    lines = printed_lines(HERE / "broken.py", *arguments, home=tmp_path / "airflow", timeout=120)
+    found: dict[str, Any] = json.loads(lines[-1])
     return found
 
 

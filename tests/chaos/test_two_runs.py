@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.helpers.scripts import printed_lines
 
 HERE = Path(__file__).parent
 SCHEDULES = 20
 
 
 def run(tmp_path: Path, server: dict[str, Any], seeds: str, *options: str) -> list[dict[str, Any]]:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_CONN")}
-    env |= {"AIRFLOW_HOME": str(tmp_path / "airflow"), "NO_PROXY": "127.0.0.1"}
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / "two_runs.py"), json.dumps(server), seeds, *options],
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+    lines = printed_lines(
+        HERE / "two_runs.py", json.dumps(server), seeds, *options, home=tmp_path / "airflow", timeout=900
     )
-    try:
-        out, err = process.communicate(timeout=900)
-    finally:
-        # With whatever it forked or started and could not end.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, err[-3000:]
-    return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 def twice(reports: list[dict[str, Any]]) -> dict[int, dict[str, int]]:
