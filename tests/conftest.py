@@ -35,6 +35,8 @@ from airflow_provider_lingyang.sandbox.process import SandboxProcess  # noqa: E4
 from tests.versions import AIRFLOW, AIRFLOW_PYTHON, AIRFLOWS_OWN_WARNINGS, XCOMS  # noqa: E402
 
 SUMMARY = pytest.StashKey[list[str]]()
+AirflowConnection = dict[str, object]
+"""The fields of one, as its JSON has them."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -131,9 +133,7 @@ def summary(pytestconfig: pytest.Config) -> Callable[[str], None]:
 
 
 @pytest.fixture
-def sandbox(
-    lingyang_sandbox: SandboxProcess, lingyang_connection: Callable[..., dict[str, Any]]
-) -> SandboxProcess:
+def sandbox(lingyang_sandbox: SandboxProcess, lingyang_connection: Callable[..., object]) -> SandboxProcess:
     """A gateway without a past, and the connection ``lingyang_default`` that leads to it: what users' tests have."""
     lingyang_connection(timeout=15)
     return lingyang_sandbox
@@ -143,7 +143,7 @@ class FillDb(Protocol):
     """Fills a table of a database."""
 
     def __call__(
-        self, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, table: str = "audience"
+        self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, table: str = "audience"
     ) -> None: ...
 
 
@@ -153,7 +153,7 @@ def audience_db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FillDb:
     path = tmp_path / "audience.db"
     monkeypatch.setenv("AIRFLOW_CONN_AUDIENCE_DB", json.dumps({"conn_type": "sqlite", "host": str(path)}))
 
-    def fill(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, table: str = "audience") -> None:
+    def fill(columns: Sequence[str], rows: Sequence[Sequence[object]], *, table: str = "audience") -> None:
         with sqlite3.connect(path) as db:
             db.execute(f"DROP TABLE IF EXISTS {table}")
             db.execute(f"CREATE TABLE {table} ({', '.join(columns)})")
@@ -405,7 +405,7 @@ def stoppable_postgres(request: pytest.FixtureRequest) -> Iterator[Postgres]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+def postgres_server(request: pytest.FixtureRequest) -> Iterator[AirflowConnection]:
     """A PostgreSQL server of its own, as an Airflow connection; stopped and gone afterwards."""
     only_in_proof(request)
     with Postgres() as server:
@@ -413,7 +413,7 @@ def postgres_server(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def mariadb_server(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+def mariadb_server(request: pytest.FixtureRequest) -> Iterator[AirflowConnection]:
     """A MariaDB server of its own with its bare defaults, as an Airflow connection; stopped and gone afterwards."""
     only_in_proof(request)
     # Debian puts the server where only root looks for programs.

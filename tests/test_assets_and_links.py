@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -56,8 +56,13 @@ with DAG("consumes", schedule=[ANSWERED], start_date=datetime(2026, 1, 1)):
 """
 
 
+class Ran(NamedTuple):
+    airflow_cli: AirflowCli
+    printed: list[str]
+
+
 @pytest.fixture
-def ran(sandbox: SandboxProcess, audience_db: FillDb, airflow_cli: AirflowCli) -> Any:
+def ran(sandbox: SandboxProcess, audience_db: FillDb, airflow_cli: AirflowCli) -> Ran:
     """A home in which the first DAG ran, to its end in failure, and then the second."""
     audience_db(["unused"], [])
     # So that there is something to wait for.
@@ -70,11 +75,11 @@ def ran(sandbox: SandboxProcess, audience_db: FillDb, airflow_cli: AirflowCli) -
         "AIRFLOW_CONN_UNLINKED": json.dumps(sandbox.connection()),
         "AIRFLOW_CONN_AUDIENCE_DB": os.environ["AIRFLOW_CONN_AUDIENCE_DB"],
     }
-    airflow_cli.printed = [airflow_cli("dags", "test", dag, **env).stdout for dag in ("produces", "consumes")]
-    return airflow_cli
+    printed = [airflow_cli("dags", "test", dag, **env).stdout for dag in ("produces", "consumes")]
+    return Ran(airflow_cli, printed)
 
 
-def rows(cli: Any, sql: str) -> list[tuple[Any, ...]]:
+def rows(cli: AirflowCli, sql: str) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(cli.home / "airflow.db")) as db:
         return db.execute(sql).fetchall()
 
@@ -83,10 +88,10 @@ def rows(cli: Any, sql: str) -> list[tuple[Any, ...]]:
     AIRFLOW < (3, 1),
     reason="`airflow dags test` makes no events in Airflow 2, and takes every asset for inactive in Airflow 3.0",
 )
-def test_events_of_assets_tell_the_counts_and_the_ui_gets_its_links(ran: Any) -> None:
+def test_events_of_assets_tell_the_counts_and_the_ui_gets_its_links(ran: Ran) -> None:
     printed = "\n".join(ran.printed)[-20_000:]
     told = rows(
-        ran,
+        ran.airflow_cli,
         "SELECT asset.uri, event.source_task_id, event.extra FROM asset_event AS event "
         "JOIN asset ON asset.id = event.asset_id ORDER BY event.id",
     )
@@ -102,16 +107,21 @@ def test_events_of_assets_tell_the_counts_and_the_ui_gets_its_links(ran: Any) ->
     assert key.startswith("produces/manual__")
     for task, (_, extra) in events.items():
         assert (extra["campaign_key"], extra["plan_id"]) == (key, 123), task
-        assert extra["counts"] == ran.xcom("produces", task, "return_value")["counts"]
+        assert extra["counts"] == ran.airflow_cli.xcom("produces", task, "return_value")["counts"]
     assert events["submit"][1]["counts"]["accepted"] == 3
     assert events["deferred"][1]["counts"]["finished"] == 3
     assert events["poked"][1]["complete"] is events["deferred"][1]["complete"] is True
     assert events["transfer"][1]["table"] == "answers"
 
     # A DAG that is scheduled on them reads them.
-    assert ran.xcom("consumes", "consume", "return_value") == [events["submit"][1], events["deferred"][1]]
+    assert ran.airflow_cli.xcom("consumes", "consume", "return_value") == [
+        events["submit"][1],
+        events["deferred"][1],
+    ]
 
-    links = rows(ran, f"SELECT task_id, value FROM {XCOMS} WHERE key = 'plan_url' AND dag_id = 'produces'")
+    links = rows(
+        ran.airflow_cli, f"SELECT task_id, value FROM {XCOMS} WHERE key = 'plan_url' AND dag_id = 'produces'"
+    )
     found = {task: json.loads(value) for task, value in links}
     url = "https://console.example/plans/123?tab=1"
     assert {task for task, link in found.items() if url in link} == {

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypedDict
 
 import airflow
 import jsonschema
@@ -60,8 +60,14 @@ def test_reading_the_metadata_imports_nothing_that_airflow_would_wait_for() -> N
     assert "airflow_provider_lingyang" in imported
 
 
+class FormField(TypedDict):
+    value: object
+    description: str | None
+    schema: dict[str, object]
+
+
 @pytest.fixture
-def fields_of_airflow_3_1(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
+def fields_of_airflow_3_1(monkeypatch: pytest.MonkeyPatch) -> dict[str, FormField]:
     """What Airflow 3.1 makes of the hook's widgets: it has no WTForms, and puts these classes into its place."""
     from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService as Meta
 
@@ -80,7 +86,7 @@ def fields_of_airflow_3_1(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str
 
 
 @mocked
-def test_both_ways_to_describe_the_form_say_the_same(fields_of_airflow_3_1: dict[str, Any]) -> None:
+def test_both_ways_to_describe_the_form_say_the_same(fields_of_airflow_3_1: dict[str, FormField]) -> None:
     assert list(fields_of_airflow_3_1) == list(CONNECTION_TYPE["conn-fields"]) == list(EXTRA_FIELDS)
     for name, new in CONNECTION_TYPE["conn-fields"].items():
         old = fields_of_airflow_3_1[name]

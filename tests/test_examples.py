@@ -83,7 +83,7 @@ def customers(audience_db: FillDb, count: int) -> None:
 
 
 def test_people_of_an_upstream_task_are_called_and_waited_for(
-    sandbox: SandboxProcess, airflow_cli: Any
+    sandbox: SandboxProcess, airflow_cli: AirflowCli
 ) -> None:
     copy(airflow_cli, "campaign_from_xcom")
     printed = tried(airflow_cli, sandbox, "campaign_from_xcom")
@@ -98,7 +98,7 @@ def test_people_of_an_upstream_task_are_called_and_waited_for(
 
 
 def test_people_whom_a_function_finds_are_called_and_waited_for_and_stored_nowhere(
-    sandbox: SandboxProcess, airflow_cli: Any
+    sandbox: SandboxProcess, airflow_cli: AirflowCli
 ) -> None:
     copy(airflow_cli, "campaign_taskflow")
     printed = tried(airflow_cli, sandbox, "campaign_taskflow")
@@ -115,7 +115,7 @@ def test_people_whom_a_function_finds_are_called_and_waited_for_and_stored_nowhe
 
 
 def test_each_city_has_a_plan_and_an_instance_of_its_own(
-    sandbox: SandboxProcess, airflow_cli: AirflowCli, audience_db: Any
+    sandbox: SandboxProcess, airflow_cli: AirflowCli, audience_db: FillDb
 ) -> None:
     copy(airflow_cli, "campaign_mapped")
     cities = ["杭州", "成都"]
@@ -134,7 +134,7 @@ def test_each_city_has_a_plan_and_an_instance_of_its_own(
 
 
 def test_a_weekly_campaign_calls_the_same_people_again_under_new_ids(
-    sandbox: SandboxProcess, airflow_cli: AirflowCli, audience_db: Any
+    sandbox: SandboxProcess, airflow_cli: AirflowCli, audience_db: FillDb
 ) -> None:
     copy(airflow_cli, "campaign_weekly")
     customers(audience_db, 6)
@@ -146,7 +146,7 @@ def test_a_weekly_campaign_calls_the_same_people_again_under_new_ids(
 
 
 def test_more_ids_than_xcom_carries_are_found_by_the_query(
-    sandbox: SandboxProcess, airflow_cli: AirflowCli, audience_db: Any
+    sandbox: SandboxProcess, airflow_cli: AirflowCli, audience_db: FillDb
 ) -> None:
     copy(airflow_cli, "campaign_weekly")
     customers(audience_db, 6)
@@ -187,7 +187,7 @@ def test_pushed_answers_are_waited_for_without_a_look_up(
 
 
 def test_a_campaign_with_a_key_of_its_own_repeats_nobody_when_it_is_triggered_again(
-    sandbox: SandboxProcess, airflow_cli: AirflowCli, audience_db: Any
+    sandbox: SandboxProcess, airflow_cli: AirflowCli, audience_db: FillDb
 ) -> None:
     copy(airflow_cli, "campaign_once")
     ledger = {"conn_type": "sqlite", "host": str(airflow_cli.home / "ledger.db")}
@@ -216,7 +216,7 @@ def test_a_campaign_with_a_key_of_its_own_repeats_nobody_when_it_is_triggered_ag
 
 
 def test_the_answers_of_a_campaign_are_in_the_warehouse_afterwards(
-    sandbox: SandboxProcess, airflow_cli: AirflowCli, audience_db: Any
+    sandbox: SandboxProcess, airflow_cli: AirflowCli, audience_db: FillDb
 ) -> None:
     copy(airflow_cli, "campaign_to_warehouse")
     warehouse = airflow_cli.home / "warehouse.db"

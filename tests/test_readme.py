@@ -6,9 +6,9 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.conftest import AirflowCli
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -18,7 +18,7 @@ def blocks(label: str) -> list[str]:
 
 
 def test_the_five_minutes_end_with_everybody_reached_and_answered_and_a_test_of_it(
-    sandbox: SandboxProcess, airflow_cli: Any
+    sandbox: SandboxProcess, airflow_cli: AirflowCli
 ) -> None:
     prepare, run = blocks("shell")
     (dag,), (test,) = blocks("dag"), blocks("test")

@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -16,7 +15,7 @@ from selenium.webdriver.chrome.service import Service
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.browser.page import SCREENSHOTS, Page
-from tests.conftest import missing
+from tests.conftest import AirflowConnection, missing
 from tests.real.conftest import AirflowProcesses, free_port, new_enough, pytest_runtest_makereport
 
 __all__ = [
@@ -42,7 +41,7 @@ def programs() -> tuple[str, str]:
 def airflow(
     programs: tuple[str, str],
     new_enough: None,
-    postgres_server: dict[str, Any],
+    postgres_server: AirflowConnection,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[AirflowProcesses]:
     """With the example DAG, its audience, and no connection to a gateway."""

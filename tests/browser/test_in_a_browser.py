@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 from selenium.webdriver.common.keys import Keys
@@ -13,6 +12,7 @@ from airflow_provider_lingyang.sandbox import APP_KEY, APP_SECRET, SESSION
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 from tests.browser.conftest import DAG, PEOPLE, WAVES
 from tests.browser.page import Page
+from tests.real.conftest import AirflowProcesses
 
 CONNECTION = "lingyang_default"
 DIALOG = "//*[@role='dialog']"
@@ -45,7 +45,7 @@ def press(page: Page, button: str, name: str = CONNECTION) -> None:
 
 
 @pytest.fixture(scope="module")
-def connection(page: Page, airflow: Any, gateway: SandboxProcess) -> str:
+def connection(page: Page, airflow: AirflowProcesses, gateway: SandboxProcess) -> str:
     """Made with the form."""
     new_connection(page, CONNECTION)
     page.see(f"{DIALOG}//label[contains(., 'Gateway URL')]")
@@ -113,7 +113,9 @@ def test_a_connection_made_with_the_form_works_and_says_so(
     assert [request["method"] for request in gateway.record()["requests"]] == ["taobao.time.get"]
 
 
-def test_what_was_saved_is_shown_again_but_no_secret(page: Page, connection: str, airflow: Any) -> None:
+def test_what_was_saved_is_shown_again_but_no_secret(
+    page: Page, connection: str, airflow: AirflowProcesses
+) -> None:
     page.open("/connections")
     press(page, "Edit Connection")
     page.see(f"{DIALOG}//label[contains(., 'App secret')]")
@@ -138,7 +140,7 @@ def test_what_was_saved_is_shown_again_but_no_secret(page: Page, connection: str
     page.see(f"{TOAST}[contains(., 'The gateway accepts the App key and the signature')]")
 
 
-def test_a_field_that_cannot_be_right_is_named_by_the_test(page: Page, airflow: Any) -> None:
+def test_a_field_that_cannot_be_right_is_named_by_the_test(page: Page, airflow: AirflowProcesses) -> None:
     extra = json.dumps({"timeout": 20, "lookup_settle": 5})
     body = {"connection_id": "cannot_be_right", "conn_type": "lingyang", "port": 0, "extra": extra}
     airflow.api(

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 
@@ -27,10 +27,19 @@ def module(name: str) -> Any:
     return found
 
 
+class Report(TypedDict):
+    """What a schedule's worker printed, as far as it is used here."""
+
+    seed: int
+    violations: list[str]
+    fired: dict[str, int]
+    hard: bool
+
+
 @pytest.fixture(scope="module")
 def chaos(
     tmp_path_factory: pytest.TempPathFactory, summary: Callable[[str], None]
-) -> tuple[list[dict[str, Any]], float]:
+) -> tuple[list[Report], float]:
     started = time.monotonic()
     run = module("run")
     reports = run.spread(0, SCHEDULES - 1, 4, tmp_path_factory.mktemp("chaos"))
@@ -39,13 +48,13 @@ def chaos(
     return reports, seconds
 
 
-def test_no_schedule_breaks_a_promise(chaos: tuple[list[dict[str, Any]], float]) -> None:
+def test_no_schedule_breaks_a_promise(chaos: tuple[list[Report], float]) -> None:
     reports, _ = chaos
     assert {report["seed"]: report["violations"] for report in reports if report["violations"]} == {}
     assert [report["seed"] for report in reports] == list(range(SCHEDULES))
 
 
-def test_every_fault_happens_often_enough_to_say_something(chaos: tuple[list[dict[str, Any]], float]) -> None:
+def test_every_fault_happens_often_enough_to_say_something(chaos: tuple[list[Report], float]) -> None:
     reports, _ = chaos
     fired: Counter[str] = Counter()
     for report in reports:

@@ -99,7 +99,9 @@ def send(
     return manifest
 
 
-def test_a_long_batch_tells_every_few_seconds_how_far_it_is_and_when_it_will_be_done(lines: Any) -> None:
+def test_a_long_batch_tells_every_few_seconds_how_far_it_is_and_when_it_will_be_done(
+    lines: Callable[[str], list[str]],
+) -> None:
     refused = errors.RequestRefusedError("refused")
     send([100], lambda answered: 1.0 * answered, lambda number: refused if number == 3 else None)
     told = lines("sent to")
@@ -115,7 +117,7 @@ def test_a_long_batch_tells_every_few_seconds_how_far_it_is_and_when_it_will_be_
     ]
 
 
-def test_the_pace_is_that_of_the_last_minute(lines: Any) -> None:
+def test_the_pace_is_that_of_the_last_minute(lines: Callable[[str], list[str]]) -> None:
     send([60], lambda answered: min(answered, 40) * 0.5 + max(0, answered - 40) * 20.0)
     found = [LINE.fullmatch(line) for line in lines("sent to")[:-1]]
     assert all(found)
@@ -124,7 +126,9 @@ def test_the_pace_is_that_of_the_last_minute(lines: Any) -> None:
     assert paces[-1] == 0.05
 
 
-def test_a_fast_campaign_tells_no_more_than_its_first_batches_and_one_line_a_second(lines: Any) -> None:
+def test_a_fast_campaign_tells_no_more_than_its_first_batches_and_one_line_a_second(
+    lines: Callable[[str], list[str]],
+) -> None:
     manifest = send([1] * 1000, lambda answered: 0.005 * answered)
     told = lines("batch_num")
     assert BATCH_LINES + 4 <= len(told) <= BATCH_LINES + 7
@@ -137,14 +141,16 @@ def test_a_fast_campaign_tells_no_more_than_its_first_batches_and_one_line_a_sec
     assert "1000 (" in told[-1]
 
 
-def test_a_batch_that_takes_its_time_has_a_line_of_its_own(lines: Any) -> None:
+def test_a_batch_that_takes_its_time_has_a_line_of_its_own(lines: Callable[[str], list[str]]) -> None:
     send([1] * (BATCH_LINES + 5) + [30], lambda answered: 0.1 * answered)
     assert lines("batch_num")[-1] == (
         f"batch_num {BATCH_LINES + 6}: tasks 60, requests 30, accepted 60, rejected 0; 10 requests per second"
     )
 
 
-def test_what_ends_the_sending_does_not_swallow_the_batches_before_it(lines: Any) -> None:
+def test_what_ends_the_sending_does_not_swallow_the_batches_before_it(
+    lines: Callable[[str], list[str]],
+) -> None:
     away = errors.NotSentError("away")
     with pytest.raises(SubmissionStopped):
         send(
@@ -157,7 +163,9 @@ def test_what_ends_the_sending_does_not_swallow_the_batches_before_it(lines: Any
     assert last.endswith(" requests per second"), "it is over: nothing is to go"
 
 
-def test_a_time_in_which_nothing_happens_is_not_told_again_and_again(lines: Any) -> None:
+def test_a_time_in_which_nothing_happens_is_not_told_again_and_again(
+    lines: Callable[[str], list[str]],
+) -> None:
     now = 0.0
     manifest = Manifest("key", [], {}, audience=4, batches=[BatchTally("1", 4, requests=1, accepted=2)])
     progress = Progress(manifest, 4, monotonic=lambda: now)

@@ -6,7 +6,6 @@ import logging
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,7 +31,7 @@ from airflow_provider_lingyang.gateway.signing import SIGN_METHODS
 from airflow_provider_lingyang.lookup.query import ResultQuery
 from airflow_provider_lingyang.sandbox import LOOKUP
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
-from tests.gateway.conftest import Connect, MakeBatch, Time, fetch_results
+from tests.gateway.conftest import Connect, MakeBatch, Serve, Time, fetch_results
 
 QUERY = ResultQuery.parse(RESULT_QUERY, where="sandbox")
 
@@ -374,7 +373,7 @@ def test_neither_errors_nor_logs_hold_what_was_sent(
         assert secret not in "".join(shown)
 
 
-def test_a_signature_that_is_quoted_back_is_not_shown(connect: Connect, serve: Callable[..., Any]) -> None:
+def test_a_signature_that_is_quoted_back_is_not_shown(connect: Connect, serve: Serve) -> None:
     def quotes(connection: Any) -> bool:
         signature = server.requests[-1][1]["sign"]
         body = f'{{"error_response":{{"code":25,"msg":"Invalid signature {signature}"}}}}'.encode()

@@ -350,7 +350,7 @@ def test_asks_once_whether_a_request_may_be_sent_through_a_proxy(
     connect: Connect,
     certificates: dict[str, Path],
     monkeypatch: pytest.MonkeyPatch,
-    start_proxy: Any,
+    start_proxy: StartProxy,
 ) -> None:
     """The proxy's CONNECT is no request: only once there is a tunnel may the request be sent, or not."""
     proxy = start_proxy()

@@ -7,7 +7,7 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -100,14 +100,14 @@ def test_what_does_not_work_is_told_apart(
     assert "[" not in sentence
 
 
-def answered(monkeypatch: pytest.MonkeyPatch, serve: Any, body: str) -> tuple[bool, str]:
+def answered(monkeypatch: pytest.MonkeyPatch, serve: Callable[[str], str], body: str) -> tuple[bool, str]:
     connection = {"conn_type": "lingyang", "host": serve(body), "login": "k", "password": "CANARY"}
     monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(connection))
     return LingyangHook().test_connection()
 
 
 @pytest.fixture
-def serve() -> Iterator[Any]:
+def serve() -> Iterator[Callable[[str], str]]:
     """Start a server that answers every call with a body, and give its address."""
     servers = []
 
@@ -152,7 +152,7 @@ def serve() -> Iterator[Any]:
     ids=str,
 )
 def test_an_answer_without_the_gateway_s_time_is_no_gateway(
-    monkeypatch: pytest.MonkeyPatch, serve: Any, payload: dict[str, Any]
+    monkeypatch: pytest.MonkeyPatch, serve: Callable[[str], str], payload: dict[str, Any]
 ) -> None:
     works, sentence = answered(monkeypatch, serve, json.dumps({"time_get_response": payload}))
     assert not works
@@ -160,7 +160,9 @@ def test_an_answer_without_the_gateway_s_time_is_no_gateway(
     assert "CANARY" not in sentence
 
 
-def test_the_sentences_hold_no_text_of_what_answered(monkeypatch: pytest.MonkeyPatch, serve: Any) -> None:
+def test_the_sentences_hold_no_text_of_what_answered(
+    monkeypatch: pytest.MonkeyPatch, serve: Callable[[str], str]
+) -> None:
     error = {
         "code": 11,
         "msg": "call [CANARY]",

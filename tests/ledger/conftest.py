@@ -214,7 +214,8 @@ def database(request: pytest.FixtureRequest, make_sql: Callable[[str], SqlLedger
 
 
 @pytest.fixture(params=[*SQL, "task_state"])
-def ledgers(request: pytest.FixtureRequest, make_sql: Callable[[str], SqlLedgers]) -> Any:
+def ledgers(request: pytest.FixtureRequest, make_sql: Callable[[str], SqlLedgers]) -> Ledgers:
     if request.param == "task_state":
-        return request.getfixturevalue("task_state_ledgers")
+        found: Ledgers = request.getfixturevalue("task_state_ledgers")
+        return found
     return make_sql(request.param)

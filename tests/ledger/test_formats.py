@@ -20,7 +20,7 @@ from airflow_provider_lingyang.ledger.sql_tables import accepted_recipients
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
 from airflow_provider_lingyang.ledger.task_state_format import encode, read_segment, segment
 from airflow_provider_lingyang.ledger.tombstone import Tombstone
-from tests.ledger.conftest import SqlLedgers, Store, attempt
+from tests.ledger.conftest import Ledgers, SqlLedgers, Store, attempt
 from tests.ledger.test_sql_ledger import at_once
 from tests.ledger.test_tombstone import AssetStore
 
@@ -176,7 +176,9 @@ def test_tables_of_a_newer_version_are_refused_before_anything_is_written(newer:
     assert newer.everything() == before
 
 
-def test_tables_of_a_newer_version_are_not_listed(newer: SqlLedgers, capsys: Any) -> None:
+def test_tables_of_a_newer_version_are_not_listed(
+    newer: SqlLedgers, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command.main(["list", "--conn-id", "ledger"]) == 1
     assert "has format 99" in capsys.readouterr().err
 
@@ -221,7 +223,7 @@ def test_an_account_that_may_not_change_tables_is_told_what_is_missing(
 
 
 @pytest.fixture
-def written() -> dict[str, dict[str, Any]]:
+def written() -> dict[str, dict[str, object]]:
     found: dict[str, dict[str, Any]] = json.loads(FORMATS.joinpath("task_state_unversioned.json").read_text())
     return found
 
@@ -233,7 +235,7 @@ def store_of(values: dict[str, Any]) -> Store:
 
 
 def test_unversioned_task_state_goes_on(
-    written: dict[str, Any], task_state_ledgers: Any, store: Store
+    written: dict[str, dict[str, object]], task_state_ledgers: Ledgers, store: Store
 ) -> None:
     store.values = store_of(written["task_state"]).values
     ledgers = task_state_ledgers
@@ -266,7 +268,7 @@ def test_unversioned_task_state_goes_on(
 
 
 def test_an_unversioned_note_outlives_unversioned_task_state(
-    written: dict[str, Any], task_state_ledgers: Any
+    written: dict[str, dict[str, object]], task_state_ledgers: Ledgers
 ) -> None:
     asset = AssetStore()
     asset.values = store_of(written["asset_state"]).values
@@ -280,7 +282,9 @@ def test_an_unversioned_note_outlives_unversioned_task_state(
 
 
 @pytest.mark.parametrize("key", ["lingyang", "lingyang/1", "lingyang/1/1/w000001"])
-def test_task_state_of_a_newer_version_is_refused(task_state_ledgers: Any, store: Store, key: str) -> None:
+def test_task_state_of_a_newer_version_is_refused(
+    task_state_ledgers: Ledgers, store: Store, key: str
+) -> None:
     task_state_ledgers.start().write([], [task_state_ledgers.intent("code", "ab")])
     value = store.get(key)
     store.values[key] = json.dumps(

@@ -10,10 +10,10 @@ import pytest
 from airflow_provider_lingyang.errors import LedgerRefusedError
 from airflow_provider_lingyang.identity import recipient_hash
 from airflow_provider_lingyang.ledger.base import OPEN_FOR, WRITTEN_WITHIN, Ledger, Outcome
-from tests.ledger.conftest import no_wait
+from tests.ledger.conftest import Ledgers, no_wait
 
 
-def test_a_request_comes_back_as_it_was_written(ledgers: Any) -> None:
+def test_a_request_comes_back_as_it_was_written(ledgers: Ledgers) -> None:
     biz_ids = [f"客户-{n}" for n in (3, 1, 2)]
     first = ledgers.start()
     first.write([], [ledgers.intent("code", biz_ids, written_at=1700000000.123456)])
@@ -27,13 +27,13 @@ def test_a_request_comes_back_as_it_was_written(ledgers: Any) -> None:
     assert not (request.accepted or request.rejected or request.not_executed)
 
 
-def test_a_request_without_batch_num_has_none_later_either(ledgers: Any) -> None:
+def test_a_request_without_batch_num_has_none_later_either(ledgers: Ledgers) -> None:
     first = ledgers.start()
     first.write([], [replace(ledgers.intent("code", ["a"]), batch_num=None)])
     assert [request.batch_num for request in ledgers.next_try().history()] == [None]
 
 
-def test_ids_that_look_alike_are_different_recipients(ledgers: Any) -> None:
+def test_ids_that_look_alike_are_different_recipients(ledgers: Ledgers) -> None:
     biz_ids = ["a1", "A1", "a1 ", " a1", "á1", "ａ1", "客户", "客戶", "😀", "😁", "'; --", "?%s"]
     ledgers.start().write([], [ledgers.intent("code", biz_ids)])
     second = ledgers.next_try()
@@ -43,7 +43,7 @@ def test_ids_that_look_alike_are_different_recipients(ledgers: Any) -> None:
     assert ledgers.states(second, biz_ids) == "dandddd" + "rdddd"
 
 
-def test_outcomes_settle_a_request_part_by_part(ledgers: Any) -> None:
+def test_outcomes_settle_a_request_part_by_part(ledgers: Ledgers) -> None:
     first = ledgers.start()
     first.write([], [ledgers.intent("code", "abcde")])
     first.write([Outcome("code", {"a": 9223372036854775807}, ["b"], ["c"], ["d", "e"])], [])
@@ -57,7 +57,7 @@ def test_outcomes_settle_a_request_part_by_part(ledgers: Any) -> None:
     assert ledgers.states(ledgers.next_try(), "abcde") == "arnra"
 
 
-def test_outcomes_and_the_next_intents_are_written_together(ledgers: Any) -> None:
+def test_outcomes_and_the_next_intents_are_written_together(ledgers: Ledgers) -> None:
     ledger = ledgers.start()
     ledger.write([], [ledgers.intent("one", "ab"), ledgers.intent("two", "cd")])
     ledger.write(
@@ -66,7 +66,7 @@ def test_outcomes_and_the_next_intents_are_written_together(ledgers: Any) -> Non
     assert ledgers.states(ledgers.next_try(), "abcdefg") == "aarrdd-"
 
 
-def test_a_renewed_intent_is_as_old_as_it_was(ledgers: Any) -> None:
+def test_a_renewed_intent_is_as_old_as_it_was(ledgers: Ledgers) -> None:
     ledger = ledgers.start()
     intent = ledgers.intent("code", "ab", written_at=1)
     ledger.write([], [intent])
@@ -77,7 +77,7 @@ def test_a_renewed_intent_is_as_old_as_it_was(ledgers: Any) -> None:
 
 
 @pytest.mark.parametrize("code", ["code", "other"])
-def test_recipients_not_executed_may_be_sent_to_again(ledgers: Any, code: str) -> None:
+def test_recipients_not_executed_may_be_sent_to_again(ledgers: Ledgers, code: str) -> None:
     ledgers.start().write([], [ledgers.intent("code", "abc")])
     second = ledgers.next_try()
     second.take_over(["code"])
@@ -89,7 +89,7 @@ def test_recipients_not_executed_may_be_sent_to_again(ledgers: Any, code: str) -
     assert ledgers.states(ledgers.next_try(), biz_ids) == "a" * len(biz_ids)
 
 
-def test_a_request_in_doubt_may_be_sent_again_under_its_code(ledgers: Any) -> None:
+def test_a_request_in_doubt_may_be_sent_again_under_its_code(ledgers: Ledgers) -> None:
     ledgers.start().write([], [ledgers.intent("code", "abc", written_at=1)])
     second = ledgers.next_try()
     second.take_over(["code"])
@@ -98,7 +98,9 @@ def test_a_request_in_doubt_may_be_sent_again_under_its_code(ledgers: Any) -> No
     assert ledgers.states(ledgers.next_try(), "abc") == "aaa"
 
 
-def test_who_was_sent_to_again_stays_accepted_when_the_first_request_is_settled_at_last(ledgers: Any) -> None:
+def test_who_was_sent_to_again_stays_accepted_when_the_first_request_is_settled_at_last(
+    ledgers: Ledgers,
+) -> None:
     first = ledgers.start()
     first.write([], [ledgers.intent("one", "ab")])
     first.write([Outcome("one", {}, (), ["a"], ["b"])], [])
@@ -110,7 +112,7 @@ def test_who_was_sent_to_again_stays_accepted_when_the_first_request_is_settled_
     assert ledgers.states(ledgers.next_try(), "ab") == "aa"
 
 
-def test_who_is_free_stays_free_when_the_rest_of_the_request_is_settled(ledgers: Any) -> None:
+def test_who_is_free_stays_free_when_the_rest_of_the_request_is_settled(ledgers: Ledgers) -> None:
     ledger = ledgers.start()
     ledger.write([], [ledgers.intent("code", "abc")])
     ledger.write([Outcome("code", {}, (), ["a"], ["b", "c"])], [])
@@ -119,7 +121,7 @@ def test_who_is_free_stays_free_when_the_rest_of_the_request_is_settled(ledgers:
     assert ledgers.states(ledgers.next_try(), "abc") == "nar"
 
 
-def test_taking_back_an_intent_that_was_never_written_hinders_no_other_outcome(ledgers: Any) -> None:
+def test_taking_back_an_intent_that_was_never_written_hinders_no_other_outcome(ledgers: Ledgers) -> None:
     ledger = ledgers.start()
     ledger.write([], [ledgers.intent("code", "ab")])
     ledger.write([Outcome("never", {}, (), ["c"]), Outcome("code", {"a": 1, "b": 2})], [])
@@ -127,7 +129,7 @@ def test_taking_back_an_intent_that_was_never_written_hinders_no_other_outcome(l
 
 
 @pytest.mark.parametrize("size", [99, 100, 101, 1500])
-def test_a_request_may_be_large(ledgers: Any, size: int) -> None:
+def test_a_request_may_be_large(ledgers: Ledgers, size: int) -> None:
     biz_ids = [f"order-{n}" for n in range(size)]
     ledger = ledgers.start()
     ledger.write([], [ledgers.intent("code", biz_ids)])
@@ -140,7 +142,7 @@ def test_a_request_may_be_large(ledgers: Any, size: int) -> None:
 
 @pytest.mark.parametrize("changes", [{"try_number": 2}, {"resumed": True}])
 def test_a_try_with_an_unknown_history_stays_one_until_it_is_known(
-    ledgers: Any, changes: dict[str, Any]
+    ledgers: Ledgers, changes: dict[str, Any]
 ) -> None:
     assert not ledgers.new(**changes).claim()
     ledger = ledgers.new(**changes)
@@ -158,7 +160,9 @@ def test_a_try_with_an_unknown_history_stays_one_until_it_is_known(
         ({"app_secret": "other"}, "App secret"),
     ],
 )
-def test_a_campaign_is_not_continued_by_another_app(ledgers: Any, changes: dict[str, str], name: str) -> None:
+def test_a_campaign_is_not_continued_by_another_app(
+    ledgers: Ledgers, changes: dict[str, str], name: str
+) -> None:
     first = ledgers.start()
     first.write([], [ledgers.intent("code", "ab")])
     second = ledgers.new(try_number=2)
@@ -168,7 +172,7 @@ def test_a_campaign_is_not_continued_by_another_app(ledgers: Any, changes: dict[
     assert second.open(ledgers.header()).generation == 1
 
 
-def test_a_secret_with_a_typo_that_reached_no_recipient_can_be_corrected(ledgers: Any) -> None:
+def test_a_secret_with_a_typo_that_reached_no_recipient_can_be_corrected(ledgers: Ledgers) -> None:
     first = ledgers.start(app_secret="typo")
     first.write([], [ledgers.intent("code", "ab")])
     first.write([Outcome("code", {}, not_executed="ab")], [])
@@ -180,7 +184,7 @@ def test_a_secret_with_a_typo_that_reached_no_recipient_can_be_corrected(ledgers
         third.open(ledgers.header(app_secret="typo"))
 
 
-def test_two_plans_are_two_campaigns(ledgers: Any) -> None:
+def test_two_plans_are_two_campaigns(ledgers: Ledgers) -> None:
     ledgers.start(plan_id=1).write([], [ledgers.intent("code", "ab")])
     assert ledgers.states(ledgers.next_try(plan_id=2), "ab") == "--"
     assert ledgers.states(ledgers.next_try(plan_id=1), "ab") == "dd"
@@ -197,7 +201,7 @@ def test_two_plans_are_two_campaigns(ledgers: Any) -> None:
     ],
 )
 def test_all_recipients_are_sent_to_again_only_after_a_clear_of_a_finished_submission(
-    ledgers: Any, finished: bool, max_tries: int | None, resubmit: bool, generation: int
+    ledgers: Ledgers, finished: bool, max_tries: int | None, resubmit: bool, generation: int
 ) -> None:
     first = ledgers.start()
     first.write([], [ledgers.intent("code", "ab")])
@@ -215,7 +219,7 @@ def test_all_recipients_are_sent_to_again_only_after_a_clear_of_a_finished_submi
         assert ledgers.states(third, "ab") == "dd"
 
 
-def test_a_submission_that_goes_on_is_not_finished_any_more(ledgers: Any) -> None:
+def test_a_submission_that_goes_on_is_not_finished_any_more(ledgers: Ledgers) -> None:
     ledgers.start().finish()
     ledgers.next_try()
     third = ledgers.new(try_number=3, max_tries=1)
@@ -223,7 +227,7 @@ def test_a_submission_that_goes_on_is_not_finished_any_more(ledgers: Any) -> Non
     assert third.open(ledgers.header(), resubmit=True).generation == 1
 
 
-def test_recipients_are_known_by_keys_that_are_no_biz_ids(ledgers: Any) -> None:
+def test_recipients_are_known_by_keys_that_are_no_biz_ids(ledgers: Ledgers) -> None:
     ledger = ledgers.start()
     ledger.write([], [ledgers.intent("code", "ab")])
     ledger.write([Outcome("code", {"a": 1}, ["b"])], [])
@@ -231,7 +235,7 @@ def test_recipients_are_known_by_keys_that_are_no_biz_ids(ledgers: Any) -> None:
     assert (request.accepted, request.rejected) == ([recipient_hash("a")], [recipient_hash("b")])
 
 
-def test_facts_are_kept_within_a_generation(ledgers: Any) -> None:
+def test_facts_are_kept_within_a_generation(ledgers: Ledgers) -> None:
     first = ledgers.start()
     assert first.fact("limit") is None
     first.set_fact("limit", {"began": 12.5})
@@ -263,7 +267,7 @@ def not_executed(ledger: Any, code: str, biz_ids: str) -> None:
     ledger.write([Outcome(code, {}, (), list(biz_ids))], [])
 
 
-def test_intents_of_a_code_are_counted_over_tries(ledgers: Any) -> None:
+def test_intents_of_a_code_are_counted_over_tries(ledgers: Ledgers) -> None:
     first = ledgers.start()
     first.write([], [ledgers.intent("code", "ab"), ledgers.intent("other", "c")])
     assert [first.number(code) for code in ("code", "other", "never")] == [1, 1, 1]
@@ -286,7 +290,7 @@ def test_intents_of_a_code_are_counted_over_tries(ledgers: Any) -> None:
     assert ledgers.states(ledgers.next_try(), "abc") == "dda"
 
 
-def test_intents_are_counted_although_their_recipients_went_to_other_requests(ledgers: Any) -> None:
+def test_intents_are_counted_although_their_recipients_went_to_other_requests(ledgers: Ledgers) -> None:
     first = ledgers.start()
     first.write([], [ledgers.intent("code", "ab")])
     not_executed(first, "code", "ab")
@@ -297,7 +301,7 @@ def test_intents_are_counted_although_their_recipients_went_to_other_requests(le
     assert ledgers.next_try().number("code") == 2
 
 
-def test_intents_are_counted_within_a_generation(ledgers: Any) -> None:
+def test_intents_are_counted_within_a_generation(ledgers: Ledgers) -> None:
     first = ledgers.start()
     for again in (False, True):
         first.write([], [ledgers.intent("code", "ab", again=again)])
@@ -310,7 +314,7 @@ def test_intents_are_counted_within_a_generation(ledgers: Any) -> None:
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_numbers_that_were_skipped_are_given_to_no_later_intent(ledgers: Any, again: bool) -> None:
+def test_numbers_that_were_skipped_are_given_to_no_later_intent(ledgers: Ledgers, again: bool) -> None:
     first = ledgers.start()
     if again:
         first.write([], [ledgers.intent("code", "ab")])
@@ -324,7 +328,7 @@ def test_numbers_that_were_skipped_are_given_to_no_later_intent(ledgers: Any, ag
     assert numbers(second)["fresh"] == 1
 
 
-def test_for_how_long_a_request_may_be_under_way_is_kept(ledgers: Any) -> None:
+def test_for_how_long_a_request_may_be_under_way_is_kept(ledgers: Ledgers) -> None:
     first = ledgers.start()
     ended = replace(ledgers.intent("ended", "e"), open_for=0.0)
     first.write(
@@ -351,7 +355,7 @@ def test_for_how_long_a_request_may_be_under_way_is_kept(ledgers: Any) -> None:
     ],
 )
 def test_a_campaign_that_reached_no_recipient_goes_on_with_other_settings(
-    ledgers: Any, changes: dict[str, str], outcome: Outcome | None, words: set[str], goes_on: bool
+    ledgers: Ledgers, changes: dict[str, str], outcome: Outcome | None, words: set[str], goes_on: bool
 ) -> None:
     first = ledgers.start()
     first.write([], [ledgers.intent("code", "ab")])
@@ -373,7 +377,7 @@ def test_a_campaign_that_reached_no_recipient_goes_on_with_other_settings(
     assert ledgers.states(ledgers.start(try_number=3, header=ledgers.header(**changes)), "ab") == "dd"
 
 
-def test_words_alone_settle_nothing_where_the_settings_are_the_same(ledgers: Any) -> None:
+def test_words_alone_settle_nothing_where_the_settings_are_the_same(ledgers: Ledgers) -> None:
     ledgers.start().write([], [ledgers.intent("code", "ab")])
     second = ledgers.new(try_number=2)
     second.claim()
@@ -382,7 +386,7 @@ def test_words_alone_settle_nothing_where_the_settings_are_the_same(ledgers: Any
 
 
 @pytest.mark.parametrize("before", ["it ended", "it did not end", "the one before it did not end"])
-def test_whether_an_earlier_process_may_still_run_is_known(ledgers: Any, before: str) -> None:
+def test_whether_an_earlier_process_may_still_run_is_known(ledgers: Ledgers, before: str) -> None:
     first = ledgers.start()
     first.write([], [ledgers.intent("code", "ab")])
     if before == "it ended":
@@ -413,7 +417,7 @@ def test_whether_an_earlier_process_may_still_run_is_known(ledgers: Any, before:
 
 
 @pytest.mark.parametrize("end", ["no end", "an end", "an end after a word"])
-def test_what_no_process_can_send_any_more_is_known(ledgers: Any, end: str) -> None:
+def test_what_no_process_can_send_any_more_is_known(ledgers: Ledgers, end: str) -> None:
     ledgers.start().write([], [ledgers.intent("code", "ab"), ledgers.intent("other", "c")])
     second = ledgers.next_try()
     assert [request.others_may_send for request in second.history()] == [True, True]
@@ -433,7 +437,7 @@ def test_what_no_process_can_send_any_more_is_known(ledgers: Any, end: str) -> N
     assert third.number("code") == 2 + end.endswith("word")
 
 
-def test_a_replaced_process_says_nothing_of_its_end(ledgers: Any) -> None:
+def test_a_replaced_process_says_nothing_of_its_end(ledgers: Ledgers) -> None:
     first = ledgers.start()
     second = ledgers.next_try()
     first.release()
@@ -441,7 +445,7 @@ def test_a_replaced_process_says_nothing_of_its_end(ledgers: Any) -> None:
     assert ledgers.start(try_number=3).others_may_run
 
 
-def test_a_process_that_never_claimed_says_nothing_of_its_end(ledgers: Any) -> None:
+def test_a_process_that_never_claimed_says_nothing_of_its_end(ledgers: Ledgers) -> None:
     ledgers.new(try_number=2).release()
     later = ledgers.new(try_number=3)
     assert not later.claim()

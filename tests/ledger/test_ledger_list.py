@@ -10,6 +10,8 @@ import pytest
 
 from airflow_provider_lingyang.ledger.__main__ import main
 from airflow_provider_lingyang.ledger.base import Outcome
+from tests.conftest import AirflowCli
+from tests.ledger.conftest import SqlLedgers
 
 COUNTS = {"accepted": 2, "rejected": 1, "not_executed": 0, "in_doubt": 3}
 
@@ -21,7 +23,7 @@ def process_context(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def campaigns(database: Any) -> Any:
+def campaigns(database: SqlLedgers) -> SqlLedgers:
     first = database.start(campaign_key="春季")
     first.write([], [database.intent("code-2", ["c", "d "], written_at=1700000060)])
     first.write([], [database.intent("code-1", ["客户1", "b", "x", "y"], written_at=1700000000)])
@@ -39,7 +41,9 @@ def show(capsys: Any, *args: str) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def test_all_campaigns_are_listed_with_their_counts(campaigns: Any, capsys: Any) -> None:
+def test_all_campaigns_are_listed_with_their_counts(
+    campaigns: SqlLedgers, capsys: pytest.CaptureFixture[str]
+) -> None:
     first, second = show(capsys)
     assert first.pop("opened").endswith("+08:00")
     assert first == {
@@ -53,7 +57,9 @@ def test_all_campaigns_are_listed_with_their_counts(campaigns: Any, capsys: Any)
     assert second["counts"] == {"accepted": 1, "rejected": 0, "not_executed": 1, "in_doubt": 0}
 
 
-def test_a_campaign_is_shown_with_its_requests_in_doubt(campaigns: Any, capsys: Any) -> None:
+def test_a_campaign_is_shown_with_its_requests_in_doubt(
+    campaigns: SqlLedgers, capsys: pytest.CaptureFixture[str]
+) -> None:
     (found,) = show(capsys, "--campaign-key", "春季")
     assert found["counts"] == COUNTS
     assert found["requests_in_doubt"] == [
@@ -73,11 +79,15 @@ def test_a_campaign_is_shown_with_its_requests_in_doubt(campaigns: Any, capsys: 
     assert "accepted" not in found
 
 
-def test_accepted_ids_are_shown_when_they_are_asked_for(campaigns: Any, capsys: Any) -> None:
+def test_accepted_ids_are_shown_when_they_are_asked_for(
+    campaigns: SqlLedgers, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert show(capsys, "--campaign-key", "春季", "--biz-ids")[0]["accepted"] == ["客户1", "y"]
 
 
-def test_every_generation_of_a_campaign_is_listed(database: Any, capsys: Any) -> None:
+def test_every_generation_of_a_campaign_is_listed(
+    database: SqlLedgers, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = database.start()
     first.write([], [database.intent("one", "a")])
     first.finish()
@@ -90,7 +100,7 @@ def test_every_generation_of_a_campaign_is_listed(database: Any, capsys: Any) ->
     ]
 
 
-def test_lines_hold_the_same_as_json(campaigns: Any, capsys: Any) -> None:
+def test_lines_hold_the_same_as_json(campaigns: SqlLedgers, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--conn-id", "ledger", "--campaign-key", "春季"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith('campaign_key "春季"  plan_id 1  generation 1  opened 20')
@@ -104,7 +114,9 @@ def test_lines_hold_the_same_as_json(campaigns: Any, capsys: Any) -> None:
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ['"春季"', '"autumn"']
 
 
-def test_a_request_in_doubt_is_named_with_the_number_of_its_intent(campaigns: Any, capsys: Any) -> None:
+def test_a_request_in_doubt_is_named_with_the_number_of_its_intent(
+    campaigns: SqlLedgers, capsys: pytest.CaptureFixture[str]
+) -> None:
     ledger = campaigns.start(campaign_key="third")
     for again in (False, True):
         ledger.write([Outcome("code-9", {}, (), ["x"])] if again else [], [])
@@ -116,7 +128,7 @@ def test_a_request_in_doubt_is_named_with_the_number_of_its_intent(campaigns: An
     assert "  in doubt: code-9#2  batch_num" in capsys.readouterr().out
 
 
-def test_listing_changes_nothing(campaigns: Any, capsys: Any) -> None:
+def test_listing_changes_nothing(campaigns: SqlLedgers, capsys: pytest.CaptureFixture[str]) -> None:
     before = campaigns.everything()
     show(capsys, "--plan-id", "1", "--biz-ids")
     assert campaigns.everything() == before
@@ -135,19 +147,25 @@ def fails(capsys: Any, *args: str) -> tuple[int, str]:
     "args",
     [["--campaign-key", "autum"], ["--campaign-key", "AUTUMN"], ["--campaign-key", "春季", "--plan-id", "5"]],
 )
-def test_a_campaign_that_is_not_there_is_an_error(campaigns: Any, capsys: Any, args: list[str]) -> None:
+def test_a_campaign_that_is_not_there_is_an_error(
+    campaigns: SqlLedgers, capsys: pytest.CaptureFixture[str], args: list[str]
+) -> None:
     code, said = fails(capsys, "--conn-id", "ledger", *args)
     assert code == 1
     assert f"knows no campaign with campaign_key {args[1]!r}" in said
 
 
-def test_a_database_without_tables_says_that_no_campaign_has_used_it(database: Any, capsys: Any) -> None:
+def test_a_database_without_tables_says_that_no_campaign_has_used_it(
+    database: SqlLedgers, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, said = fails(capsys, "--conn-id", "ledger")
     assert code == 1
     assert "no campaign has used this database yet" in said
 
 
-def test_a_database_that_does_not_answer_is_an_error(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_does_not_answer_is_an_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(
         "AIRFLOW_CONN_LEDGER", json.dumps({"conn_type": "sqlite", "host": "/nowhere/ledger.db"})
     )
@@ -157,13 +175,15 @@ def test_a_database_that_does_not_answer_is_an_error(capsys: Any, monkeypatch: p
 
 
 @pytest.mark.parametrize("args", [["--biz-ids"], ["--biz-ids", "--json"], ["--plan-id", "x"]])
-def test_arguments_that_cannot_be_right_are_refused(capsys: Any, args: list[str]) -> None:
+def test_arguments_that_cannot_be_right_are_refused(
+    capsys: pytest.CaptureFixture[str], args: list[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["list", "--conn-id", "ledger", *args])
     assert caught.value.code == 2
 
 
-def test_connections_are_found_wherever_airflow_keeps_them(airflow_cli: Any) -> None:
+def test_connections_are_found_wherever_airflow_keeps_them(airflow_cli: AirflowCli) -> None:
     from airflow_provider_lingyang.ledger.base import Attempt, Header, Intent
     from airflow_provider_lingyang.ledger.sql import SqlLedger
 

@@ -17,7 +17,7 @@ from airflow_provider_lingyang.errors import (
     LedgerUnusableError,
 )
 from airflow_provider_lingyang.ledger.base import Outcome
-from tests.ledger.conftest import SqlLedgers
+from tests.ledger.conftest import Ledgers, SqlLedgers, Store
 
 
 class Commits:
@@ -41,7 +41,7 @@ class Commits:
 
 
 @contextmanager
-def answer_lost(ledgers: Any, ledger: Any, store: Any, *, stays: bool) -> Iterator[None]:
+def answer_lost(ledgers: Ledgers, ledger: Any, store: Store, *, stays: bool) -> Iterator[None]:
     """Let the next writes fail, although they are there when ``stays``."""
     if isinstance(ledgers, SqlLedgers):
         list(ledger.history())
@@ -63,7 +63,7 @@ def answer_lost(ledgers: Any, ledger: Any, store: Any, *, stays: bool) -> Iterat
 @pytest.mark.parametrize("stays", [False, True])
 @pytest.mark.parametrize("again", [False, True])
 def test_says_which_intents_a_failed_write_has_left(
-    ledgers: Any, store: Any, stays: bool, again: bool
+    ledgers: Ledgers, store: Store, stays: bool, again: bool
 ) -> None:
     ledger = ledgers.start()
     if again:
@@ -84,7 +84,7 @@ def test_says_which_intents_a_failed_write_has_left(
 
 
 @pytest.mark.parametrize("stays", [False, True])
-def test_takes_an_abandoned_write_back(ledgers: Any, store: Any, stays: bool) -> None:
+def test_takes_an_abandoned_write_back(ledgers: Ledgers, store: Store, stays: bool) -> None:
     ledger = ledgers.start()
     ledger.write([], [ledgers.intent("first", "a")])
     with answer_lost(ledgers, ledger, store, stays=stays), pytest.raises(LedgerError):
@@ -93,7 +93,7 @@ def test_takes_an_abandoned_write_back(ledgers: Any, store: Any, stays: bool) ->
     assert ledgers.states(ledgers.next_try(), "abc") == ("ann" if stays else "a--")
 
 
-def test_an_intent_of_another_process_is_not_this_ones(ledgers: Any) -> None:
+def test_an_intent_of_another_process_is_not_this_ones(ledgers: Ledgers) -> None:
     first = ledgers.start()
     first.write([], [ledgers.intent("code", "ab")])
     second = ledgers.next_try()
@@ -105,7 +105,7 @@ def test_an_intent_of_another_process_is_not_this_ones(ledgers: Any) -> None:
     assert second.holds([ledgers.intent("code", "ab")]) == {"code"}
 
 
-def test_an_intent_with_other_recipients_or_outcomes_is_not_there(ledgers: Any) -> None:
+def test_an_intent_with_other_recipients_or_outcomes_is_not_there(ledgers: Ledgers) -> None:
     ledger = ledgers.start()
     ledger.write([], [ledgers.intent("code", "ab")])
     assert ledger.holds([ledgers.intent("code", "abc")]) == set()
@@ -113,7 +113,7 @@ def test_an_intent_with_other_recipients_or_outcomes_is_not_there(ledgers: Any) 
     assert ledger.holds([ledgers.intent("code", "ab")]) == set()
 
 
-def test_a_write_that_arrives_late_outranks_nothing(task_state_ledgers: Any, store: Any) -> None:
+def test_a_write_that_arrives_late_outranks_nothing(task_state_ledgers: Ledgers, store: Store) -> None:
     ledgers = task_state_ledgers
     ledger = ledgers.start()
     ledger.write([], [ledgers.intent("first", "a")])
@@ -147,7 +147,7 @@ def test_a_write_that_arrives_late_outranks_nothing(task_state_ledgers: Any, sto
     ],
 )
 def test_knows_a_replaced_try_by_the_api_servers_own_word(
-    task_state_ledgers: Any, store: Any, status: int | None, detail: Any, fenced: bool
+    task_state_ledgers: Ledgers, store: Store, status: int | None, detail: Any, fenced: bool
 ) -> None:
     class AirflowRuntimeError(Exception):
         error = SimpleNamespace(detail={"status_code": status, "message": "…", "detail": detail})
@@ -163,7 +163,7 @@ def test_knows_a_replaced_try_by_the_api_servers_own_word(
 
 
 @pytest.mark.parametrize("kind", ["table", "column"])
-def test_what_a_person_must_mend_is_told_apart(database: Any, kind: str) -> None:
+def test_what_a_person_must_mend_is_told_apart(database: SqlLedgers, kind: str) -> None:
     ledger = database.start()
     if kind == "table":
         database.sql("DROP TABLE lingyang_ledger_recipient")

@@ -49,7 +49,7 @@ def at_once(actions: list[Callable[[], Any]]) -> list[Any]:
 
 
 def test_many_first_task_instances_make_the_tables_and_the_campaign_together(
-    database: Any, monkeypatch: Any
+    database: SqlLedgers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A connection of SQLite belongs to the thread that made it.
     def work(number: int) -> int:
@@ -67,7 +67,7 @@ def test_many_first_task_instances_make_the_tables_and_the_campaign_together(
     assert len(database.sql("SELECT * FROM lingyang_ledger_recipient WHERE state = 'accepted'")) == 120
 
 
-def test_two_processes_of_one_task_instance_leave_one_owner(database: Any) -> None:
+def test_two_processes_of_one_task_instance_leave_one_owner(database: SqlLedgers) -> None:
     database.start()
     ledgers = [database.new() for _ in range(2)]
 
@@ -89,7 +89,7 @@ def test_two_processes_of_one_task_instance_leave_one_owner(database: Any) -> No
 
 @pytest.mark.parametrize("again", [False, True])
 def test_a_recipient_of_another_task_instance_is_refused_with_the_whole_write(
-    database: Any, again: bool
+    database: SqlLedgers, again: bool
 ) -> None:
     first, second = database.start(map_index=0), database.start(map_index=1)
     first.write([], [database.intent("first", ["a1", "b1"])])
@@ -110,7 +110,7 @@ def test_a_recipient_of_another_task_instance_is_refused_with_the_whole_write(
     assert database.states(second, ["c1", "d1"]) == "ad"
 
 
-def test_of_two_task_instances_that_want_one_recipient_at_once_one_gets_it(database: Any) -> None:
+def test_of_two_task_instances_that_want_one_recipient_at_once_one_gets_it(database: SqlLedgers) -> None:
     def work(number: int) -> None:
         ledger = database.start(map_index=number)
         try:
@@ -125,7 +125,7 @@ def test_of_two_task_instances_that_want_one_recipient_at_once_one_gets_it(datab
     assert len(database.sql("SELECT * FROM lingyang_ledger_recipient")) == 2
 
 
-def test_a_replaced_process_can_write_accepted_recipients_only(database: Any) -> None:
+def test_a_replaced_process_can_write_accepted_recipients_only(database: SqlLedgers) -> None:
     first = database.start()
     first.write([], [database.intent("code", "ab")])
     database.start()
@@ -144,7 +144,7 @@ def test_a_replaced_process_can_write_accepted_recipients_only(database: Any) ->
     assert [request.written_at for request in last.history()] == [1.5]
 
 
-def test_a_request_that_was_taken_over_is_no_longer_its_first_owners(database: Any) -> None:
+def test_a_request_that_was_taken_over_is_no_longer_its_first_owners(database: SqlLedgers) -> None:
     first, second = database.start(map_index=0), database.start(map_index=1)
     first.write([], [database.intent("code", "ab"), database.intent("own", "c")])
     second.take_over(["code"])
@@ -168,7 +168,7 @@ def test_a_request_that_was_taken_over_is_no_longer_its_first_owners(database: A
     "meanwhile", ["in doubt", "freed", "sent again", "in another request", "not executed again"]
 )
 def test_an_accepted_recipient_stays_so_although_the_request_was_taken_over(
-    database: Any, meanwhile: str
+    database: SqlLedgers, meanwhile: str
 ) -> None:
     first, second = database.start(map_index=0), database.start(map_index=1)
     first.write([], [database.intent("code", "ab"), database.intent("own", "c")])
@@ -194,7 +194,7 @@ def test_an_accepted_recipient_stays_so_although_the_request_was_taken_over(
     assert database.states(second, "acx") == "aa-"
 
 
-def test_only_the_intent_that_was_read_is_taken_over(database: Any) -> None:
+def test_only_the_intent_that_was_read_is_taken_over(database: SqlLedgers) -> None:
     first, second, third = (database.start(map_index=number) for number in range(3))
     first.write([], [database.intent("code", "ab")])
     assert [[each.number for each in ledger.history()] for ledger in (second, third)] == [[1], [1]]
@@ -214,7 +214,7 @@ def finish(ledger: Any) -> None:
     ledger.finish()
 
 
-def test_a_campaign_that_others_share_is_not_started_anew(database: Any) -> None:
+def test_a_campaign_that_others_share_is_not_started_anew(database: SqlLedgers) -> None:
     other, own = database.start(run_id="other"), database.start()
     other.write([], [database.intent("code", "ab")])
     finish(own)
@@ -235,7 +235,7 @@ def test_a_campaign_that_others_share_is_not_started_anew(database: Any) -> None
 
 
 def test_a_task_instance_without_requests_does_not_begin_with_a_generation_that_was_replaced(
-    database: Any,
+    database: SqlLedgers,
 ) -> None:
     other, own = database.start(run_id="other"), database.start()
     finish(own)
@@ -247,7 +247,7 @@ def test_a_task_instance_without_requests_does_not_begin_with_a_generation_that_
     assert database.states(other, "abm") == "dd-"
 
 
-def test_either_a_task_instance_begins_with_a_generation_or_another_one_ends_it(database: Any) -> None:
+def test_either_a_task_instance_begins_with_a_generation_or_another_one_ends_it(database: SqlLedgers) -> None:
     def alone(ledger: Any, action: Callable[[], Any]) -> Any:
         # A connection of SQLite belongs to the thread that made it.
         try:
@@ -275,7 +275,7 @@ def test_either_a_task_instance_begins_with_a_generation_or_another_one_ends_it(
         )
 
 
-def test_a_recipient_accepted_meanwhile_is_not_freed_by_a_late_take_over(database: Any) -> None:
+def test_a_recipient_accepted_meanwhile_is_not_freed_by_a_late_take_over(database: SqlLedgers) -> None:
     first, second = database.start(map_index=0), database.start(map_index=1)
     first.write([], [database.intent("code", "ab")])
     assert database.states(second, "ab") == "dd"
@@ -289,14 +289,14 @@ def test_a_recipient_accepted_meanwhile_is_not_freed_by_a_late_take_over(databas
     assert database.states(second, "ab") == "ar"
 
 
-def test_another_task_instance_does_not_start_all_recipients_again(database: Any) -> None:
+def test_another_task_instance_does_not_start_all_recipients_again(database: SqlLedgers) -> None:
     database.start(map_index=0).finish()
     other = database.new(map_index=1, max_tries=1)
     other.claim()
     assert other.open(database.header(), resubmit=True).generation == 1
 
 
-def test_campaigns_with_keys_of_their_own_do_not_meet(database: Any) -> None:
+def test_campaigns_with_keys_of_their_own_do_not_meet(database: SqlLedgers) -> None:
     first, second = database.start(campaign_key="one"), database.start(campaign_key="two")
     first.write([], [database.intent("code", "ab")])
     second.write([], [database.intent("code", "ab")])
@@ -306,7 +306,7 @@ def test_campaigns_with_keys_of_their_own_do_not_meet(database: Any) -> None:
     assert database.states(second, "ab") == "dd"
 
 
-def test_task_ids_are_kept_where_the_answer_has_them(database: Any) -> None:
+def test_task_ids_are_kept_where_the_answer_has_them(database: SqlLedgers) -> None:
     biz_ids = [f"order-{n}" for n in range(250)]
     ledger = database.start()
     ledger.write([], [database.intent("code", biz_ids)])
@@ -319,7 +319,7 @@ def test_task_ids_are_kept_where_the_answer_has_them(database: Any) -> None:
 
 @pytest.mark.parametrize("number", [2**63, 10**25, -(2**63) - 1])
 def test_a_task_id_that_no_number_of_the_platform_can_be_does_not_lose_the_outcome(
-    database: Any, number: int
+    database: SqlLedgers, number: int
 ) -> None:
     ledger = database.start()
     ledger.write([], [database.intent("code", "ab")])
@@ -329,7 +329,9 @@ def test_a_task_id_that_no_number_of_the_platform_can_be_does_not_lose_the_outco
     assert database.states(ledger, "ab") == "aa"
 
 
-def test_a_database_that_does_not_enforce_keys_is_refused(make_sql: Any, monkeypatch: Any) -> None:
+def test_a_database_that_does_not_enforce_keys_is_refused(
+    make_sql: Callable[[str], SqlLedgers], monkeypatch: pytest.MonkeyPatch
+) -> None:
     database = make_sql("sqlite")
     # What Snowflake, Redshift and BigQuery make of a key.
     for table, columns in MIGRATIONS[0].items():
@@ -341,7 +343,9 @@ def test_a_database_that_does_not_enforce_keys_is_refused(make_sql: Any, monkeyp
     assert database.everything() == []
 
 
-def test_whether_keys_are_enforced_is_asked_once_and_leaves_nothing(database: Any, monkeypatch: Any) -> None:
+def test_whether_keys_are_enforced_is_asked_once_and_leaves_nothing(
+    database: SqlLedgers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sql_tables, "_ENFORCES_KEYS", set())
     asked: list[str] = []
     insert = Transaction.insert
@@ -364,7 +368,9 @@ def test_whether_keys_are_enforced_is_asked_once_and_leaves_nothing(database: An
     assert database.sql("SELECT * FROM lingyang_ledger_recipient") == []
 
 
-def test_a_connection_that_was_cut_while_it_was_idle_is_replaced(database: Any, monkeypatch: Any) -> None:
+def test_a_connection_that_was_cut_while_it_was_idle_is_replaced(
+    database: SqlLedgers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ledger = database.start()
     database.interrupt()()
     monkeypatch.setattr("airflow_provider_lingyang.storage.database._IDLE", -1.0)
@@ -372,7 +378,7 @@ def test_a_connection_that_was_cut_while_it_was_idle_is_replaced(database: Any, 
     ledger.write([], [database.intent("code", "ab")])
 
 
-def test_a_broken_connection_is_an_error_of_the_ledger_and_is_replaced(database: Any) -> None:
+def test_a_broken_connection_is_an_error_of_the_ledger_and_is_replaced(database: SqlLedgers) -> None:
     ledger = database.start()
     ledger.write([], [database.intent("code", ["a1"])])
     mend = database.interrupt()
@@ -386,7 +392,7 @@ def test_a_broken_connection_is_an_error_of_the_ledger_and_is_replaced(database:
 
 @pytest.mark.parametrize("told_by", ["sqlstate", "pgcode", "number"])
 def test_a_transaction_that_gave_way_to_another_one_is_run_again(
-    make_sql: Callable[[str], Any], monkeypatch: Any, told_by: str
+    make_sql: Callable[[str], SqlLedgers], monkeypatch: pytest.MonkeyPatch, told_by: str
 ) -> None:
     database = make_sql("sqlite")
     ledger = database.start()
@@ -411,7 +417,9 @@ def test_a_transaction_that_gave_way_to_another_one_is_run_again(
         ledger.write([Outcome("code", {"a": 1, "b": 2})], [])
 
 
-def test_a_database_that_cannot_be_reached_is_an_error_of_the_ledger(database: Any, monkeypatch: Any) -> None:
+def test_a_database_that_cannot_be_reached_is_an_error_of_the_ledger(
+    database: SqlLedgers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     connection = json.loads(os.environ["AIRFLOW_CONN_LEDGER"])
     nowhere = {"host": "/nowhere/ledger.db"} if connection["conn_type"] == "sqlite" else {"port": free_port()}
     monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps(connection | nowhere))
@@ -419,7 +427,7 @@ def test_a_database_that_cannot_be_reached_is_an_error_of_the_ledger(database: A
         database.new().claim()
 
 
-def test_an_error_of_the_database_quotes_no_values(database: Any) -> None:
+def test_an_error_of_the_database_quotes_no_values(database: SqlLedgers) -> None:
     ledger = database.start()
     ledger.write([], [database.intent("code", ["secret-a"])])
     # SQLite takes texts as numbers, the others quote them.
@@ -433,7 +441,7 @@ def test_an_error_of_the_database_quotes_no_values(database: Any) -> None:
             assert "987654" not in str(caught.value)
 
 
-def test_a_table_that_cannot_be_made_is_named(database: Any, monkeypatch: Any) -> None:
+def test_a_table_that_cannot_be_made_is_named(database: SqlLedgers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         migrations, "MIGRATIONS", [{"lingyang_ledger_request": "code VARCHAR(36) NONSENSE ("}]
     )
@@ -443,7 +451,7 @@ def test_a_table_that_cannot_be_made_is_named(database: Any, monkeypatch: Any) -
         database.new().claim()
 
 
-def test_a_database_that_changes_ids_is_found_out(database: Any) -> None:
+def test_a_database_that_changes_ids_is_found_out(database: SqlLedgers) -> None:
     ledger = database.start()
     ledger.write([], [database.intent("code", ["客户1", "客户2"])])
     ledger.write([Outcome("code", {"客户1": 1}, (), (), ["客户2"])], [])
@@ -454,7 +462,7 @@ def test_a_database_that_changes_ids_is_found_out(database: Any) -> None:
         list(ledger.history())
 
 
-def test_the_tables_hold_what_they_were_given_and_nothing_secret(database: Any) -> None:
+def test_the_tables_hold_what_they_were_given_and_nothing_secret(database: SqlLedgers) -> None:
     ledger = database.start()
     ledger.write([], [database.intent("code", ["order-1", "order-2"])])
     ledger.write([Outcome("code", {"order-1": 5}, ["order-2"])], [])
@@ -469,7 +477,7 @@ def test_the_tables_hold_what_they_were_given_and_nothing_secret(database: Any) 
     assert len(rest) == 5
 
 
-def test_two_task_instances_note_facts_of_one_campaign(database: Any) -> None:
+def test_two_task_instances_note_facts_of_one_campaign(database: SqlLedgers) -> None:
     def note(number: int) -> None:
         ledger = database.start(map_index=number)
         ledger.set_fact(f"fact-{number}", number)
@@ -480,14 +488,14 @@ def test_two_task_instances_note_facts_of_one_campaign(database: Any) -> None:
     assert [ledger.fact(f"fact-{number}") for number in range(4)] == [0, 1, 2, 3]
 
 
-def test_a_replaced_process_notes_no_fact(database: Any) -> None:
+def test_a_replaced_process_notes_no_fact(database: SqlLedgers) -> None:
     first = database.start()
     database.start()
     with pytest.raises(LedgerFencedError):
         first.set_fact("limit", 1)
 
 
-def test_processes_with_the_settings_before_are_ended_when_they_change(database: Any) -> None:
+def test_processes_with_the_settings_before_are_ended_when_they_change(database: SqlLedgers) -> None:
     sends, idle, own = (database.start(map_index=number) for number in range(3))
     sends.write([], [database.intent("code", "ab")])
     own = database.new(map_index=2)
@@ -514,7 +522,7 @@ def test_processes_with_the_settings_before_are_ended_when_they_change(database:
     assert database.states(own, "abc") == "nnd"
 
 
-def test_other_tasks_may_end_what_they_had_begun_before_the_settings_change(database: Any) -> None:
+def test_other_tasks_may_end_what_they_had_begun_before_the_settings_change(database: SqlLedgers) -> None:
     ended, own = database.start(map_index=0), database.start(map_index=1)
     for number, code in enumerate(("one", "two")):
         ended.write([], [replace(database.intent(code, code[0]), open_for=100.0 + number)])
@@ -546,7 +554,7 @@ def test_other_tasks_may_end_what_they_had_begun_before_the_settings_change(data
 
 @pytest.mark.parametrize("meanwhile", ["a new request", "accepted", "nothing, and it is broken off"])
 def test_settings_change_only_by_what_is_there_once_all_others_have_ended(
-    database: Any, meanwhile: str
+    database: SqlLedgers, meanwhile: str
 ) -> None:
     sends, idle, own = (database.start(map_index=number) for number in range(3))
     sends.write([], [database.intent("code", "ab")])
@@ -570,7 +578,7 @@ def test_settings_change_only_by_what_is_there_once_all_others_have_ended(
     assert database.states(own, "abcd") == expected
 
 
-def test_what_another_process_sent_again_for_this_task_is_waited_for(database: Any) -> None:
+def test_what_another_process_sent_again_for_this_task_is_waited_for(database: SqlLedgers) -> None:
     own, other = database.start(map_index=0), database.start(map_index=1)
     own.write([], [database.intent("code", "ab")])
     list(other.history())
@@ -586,7 +594,7 @@ def test_what_another_process_sent_again_for_this_task_is_waited_for(database: A
     assert waited == [50.0 + WRITTEN_WITHIN]
 
 
-def sent_again(database: Any, ledger: Any) -> Any:
+def sent_again(database: SqlLedgers, ledger: Any) -> Any:
     """Send a request again that is this process's, and is in doubt; then end this process."""
     ledger.write([Outcome("code", {}, not_executed=["a", "b"])], [])
     ledger.write([], [database.intent("code", "ab", again=True)])
@@ -597,7 +605,7 @@ def others_may_send(ledger: Any) -> list[bool]:
     return [request.others_may_send for request in ledger.history()]
 
 
-def test_what_this_task_alone_has_sent_again_waits_for_no_other(database: Any) -> None:
+def test_what_this_task_alone_has_sent_again_waits_for_no_other(database: SqlLedgers) -> None:
     own = database.start(map_index=0)
     own.write([], [database.intent("code", "ab")])
     sent_again(database, own)
@@ -613,7 +621,7 @@ def test_what_this_task_alone_has_sent_again_waits_for_no_other(database: Any) -
 
 
 def test_what_another_task_may_still_send_is_waited_for_although_this_one_has_sent_it_again(
-    database: Any,
+    database: SqlLedgers,
 ) -> None:
     own, other = database.start(map_index=0), database.start(map_index=1)
     own.write([], [database.intent("code", "ab")])
@@ -637,7 +645,7 @@ def test_what_another_task_may_still_send_is_waited_for_although_this_one_has_se
     assert others_may_send(database.next_try(map_index=1)) == [True]
 
 
-def test_a_request_that_was_taken_over_is_not_ended_by_its_first_owner(database: Any) -> None:
+def test_a_request_that_was_taken_over_is_not_ended_by_its_first_owner(database: SqlLedgers) -> None:
     first, second = database.start(map_index=0), database.start(map_index=1)
     first.write([], [database.intent("code", "ab")])
     list(second.history())
@@ -647,7 +655,7 @@ def test_a_request_that_was_taken_over_is_not_ended_by_its_first_owner(database:
     assert [(each.others_may_send, each.number) for each in third.history()] == [(True, 1)]
 
 
-def test_intents_that_are_skipped_may_have_been_another_task_s(database: Any) -> None:
+def test_intents_that_are_skipped_may_have_been_another_task_s(database: SqlLedgers) -> None:
     own = database.start()
     own.skip_numbers({"code": 1})
     own.write([], [database.intent("code", "ab"), database.intent("first", "c")])
@@ -657,7 +665,7 @@ def test_intents_that_are_skipped_may_have_been_another_task_s(database: Any) ->
 
 
 @pytest.mark.parametrize("how", ["its requests were taken over", "it begins during the wait"])
-def test_no_process_goes_on_with_the_settings_before(database: Any, how: str) -> None:
+def test_no_process_goes_on_with_the_settings_before(database: SqlLedgers, how: str) -> None:
     sends, taker, own = (database.start(map_index=number) for number in range(3))
     sends.write([], [database.intent("code", "ab")])
     late: list[Any] = []
@@ -685,7 +693,7 @@ def test_no_process_goes_on_with_the_settings_before(database: Any, how: str) ->
         (late[0] if late else sends).write([], [database.intent("three", "d")])
 
 
-def test_a_ledger_that_was_emptied_under_a_try_knows_no_recipient(database: Any) -> None:
+def test_a_ledger_that_was_emptied_under_a_try_knows_no_recipient(database: SqlLedgers) -> None:
     ledger = database.start()
     ledger.write([], [database.intent("code", "ab")])
     for table in TABLES:
@@ -696,7 +704,7 @@ def test_a_ledger_that_was_emptied_under_a_try_knows_no_recipient(database: Any)
     assert caught.value.unwritten == [outcome]
 
 
-def test_a_replaced_process_writes_accepted_recipients_and_returns_the_rest(database: Any) -> None:
+def test_a_replaced_process_writes_accepted_recipients_and_returns_the_rest(database: SqlLedgers) -> None:
     first = database.start()
     first.write([], [database.intent("code", "abc")])
     second = database.next_try()
@@ -706,7 +714,7 @@ def test_a_replaced_process_writes_accepted_recipients_and_returns_the_rest(data
     assert database.states(second, "abcd") == "add-"
 
 
-def test_whether_an_earlier_process_found_the_ledger_lost_is_known(database: Any) -> None:
+def test_whether_an_earlier_process_found_the_ledger_lost_is_known(database: SqlLedgers) -> None:
     tries = [database.new(try_number=number) for number in (2, 3, 4)]
     assert [(ledger.claim(), ledger.found_lost_before) for ledger in tries[:2]] == [
         (False, False),
@@ -716,7 +724,7 @@ def test_whether_an_earlier_process_found_the_ledger_lost_is_known(database: Any
     assert (tries[2].claim(), tries[2].found_lost_before) == (True, False)
 
 
-def test_a_claim_that_is_repeated_is_no_earlier_process(database: Any) -> None:
+def test_a_claim_that_is_repeated_is_no_earlier_process(database: SqlLedgers) -> None:
     ledger = database.new(try_number=2)
     for _ in range(2):  # as after a commit whose answer was lost
         assert (ledger.claim(), ledger.found_lost_before) == (False, False)

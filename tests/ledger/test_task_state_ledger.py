@@ -16,11 +16,12 @@ from airflow_provider_lingyang.errors import LedgerError, LedgerRefusedError
 from airflow_provider_lingyang.ledger import task_state, task_state_format
 from airflow_provider_lingyang.ledger.base import Attempt, Outcome
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
+from tests.ledger.conftest import Ledgers, Store
 from tests.versions import needs_task_state
 
 
 @pytest.fixture
-def ledgers(task_state_ledgers: Any) -> Any:
+def ledgers(task_state_ledgers: Ledgers) -> Ledgers:
     return task_state_ledgers
 
 
@@ -28,7 +29,7 @@ def biz_ids_of(request: int, size: int = 100) -> list[str]:
     return [f"order-{request:05}-{n:03}" for n in range(size)]
 
 
-def test_a_large_campaign_needs_few_keys(ledgers: Any, store: Any) -> None:
+def test_a_large_campaign_needs_few_keys(ledgers: Ledgers, store: Store) -> None:
     requests, in_flight = 2000, 4
     ledger = ledgers.start()
     for start in range(0, requests, in_flight):
@@ -47,7 +48,7 @@ def test_a_large_campaign_needs_few_keys(ledgers: Any, store: Any) -> None:
     assert ledgers.states(ledgers.next_try(), biz_ids_of(0) + biz_ids_of(999) + biz_ids_of(1999)) == "a" * 300
 
 
-def test_what_becomes_of_a_large_request_takes_its_place(ledgers: Any, store: Any) -> None:
+def test_what_becomes_of_a_large_request_takes_its_place(ledgers: Ledgers, store: Store) -> None:
     ledger = ledgers.start()
     for number in range(3):
         ledger.write([], [ledgers.intent(f"code-{number}", biz_ids_of(number, 2000))])
@@ -55,7 +56,7 @@ def test_what_becomes_of_a_large_request_takes_its_place(ledgers: Any, store: An
     assert len(store.segments()) == 3
 
 
-def test_a_window_of_small_requests_is_one_write(ledgers: Any, store: Any) -> None:
+def test_a_window_of_small_requests_is_one_write(ledgers: Ledgers, store: Store) -> None:
     ledger, in_flight, size = ledgers.start(), 8, 20
     before = store.sets
     windows = range(0, 800, in_flight)
@@ -69,7 +70,7 @@ def test_a_window_of_small_requests_is_one_write(ledgers: Any, store: Any) -> No
     assert store.sets - before == len(windows)
 
 
-def test_segments_that_are_full_stay_and_a_later_one_outranks(ledgers: Any, store: Any) -> None:
+def test_segments_that_are_full_stay_and_a_later_one_outranks(ledgers: Ledgers, store: Store) -> None:
     ledger = ledgers.start()
     ledger.write([], [ledgers.intent("first", biz_ids_of(0))])
     number = 0
@@ -83,7 +84,9 @@ def test_segments_that_are_full_stay_and_a_later_one_outranks(ledgers: Any, stor
     assert ledgers.states(ledgers.next_try(), biz_ids_of(0) + biz_ids_of(1)) == "a" * 100 + "d" * 100
 
 
-def test_a_later_try_appends_and_never_rewrites_what_an_earlier_one_wrote(ledgers: Any, store: Any) -> None:
+def test_a_later_try_appends_and_never_rewrites_what_an_earlier_one_wrote(
+    ledgers: Ledgers, store: Store
+) -> None:
     first = ledgers.start()
     first.write([], [ledgers.intent("one", "ab"), ledgers.intent("two", "c")])
     before = dict(store.values)
@@ -94,7 +97,7 @@ def test_a_later_try_appends_and_never_rewrites_what_an_earlier_one_wrote(ledger
     assert ledgers.states(ledgers.next_try(), "abcd") == "ardd"
 
 
-def test_a_try_that_never_read_its_past_does_not_overwrite_it(ledgers: Any, store: Any) -> None:
+def test_a_try_that_never_read_its_past_does_not_overwrite_it(ledgers: Ledgers, store: Store) -> None:
     ledgers.start().write([], [ledgers.intent("one", "a")])
     second = ledgers.new(try_number=2)
     second.claim()
@@ -104,7 +107,7 @@ def test_a_try_that_never_read_its_past_does_not_overwrite_it(ledgers: Any, stor
     assert ledgers.states(ledgers.next_try(), "ab") == "dd"
 
 
-def test_another_generation_has_segments_of_its_own(ledgers: Any, store: Any) -> None:
+def test_another_generation_has_segments_of_its_own(ledgers: Ledgers, store: Store) -> None:
     first = ledgers.start()
     first.write([], [ledgers.intent("one", "a")])
     first.finish()
@@ -114,7 +117,7 @@ def test_another_generation_has_segments_of_its_own(ledgers: Any, store: Any) ->
 
 @pytest.mark.parametrize("biz_ids", [biz_ids_of(0, 4000), [str(n) for n in range(5000)], ["客户" * 300] * 40])
 def test_a_request_that_cannot_fit_is_refused_before_it_leaves(
-    ledgers: Any, store: Any, biz_ids: list[str]
+    ledgers: Ledgers, store: Store, biz_ids: list[str]
 ) -> None:
     ledger = ledgers.start()
     ledger.write([], [ledgers.intent("small", "ab")])
@@ -127,7 +130,9 @@ def test_a_request_that_cannot_fit_is_refused_before_it_leaves(
 
 @pytest.mark.parametrize("size", [2000, 2600])
 @pytest.mark.parametrize("state", [1, 2, 3])
-def test_whatever_becomes_of_a_request_that_fits_can_be_written(ledgers: Any, size: int, state: int) -> None:
+def test_whatever_becomes_of_a_request_that_fits_can_be_written(
+    ledgers: Ledgers, size: int, state: int
+) -> None:
     biz_ids = [str(n) for n in range(size)]
     ledger = ledgers.start()
     ledger.write([], [ledgers.intent("code", biz_ids)])
@@ -138,7 +143,7 @@ def test_whatever_becomes_of_a_request_that_fits_can_be_written(ledgers: Any, si
 
 @pytest.mark.parametrize("fail_after", range(3))
 def test_a_write_that_fails_in_the_middle_invents_no_outcome(
-    ledgers: Any, store: Any, fail_after: int
+    ledgers: Ledgers, store: Store, fail_after: int
 ) -> None:
     ledger = ledgers.start()
     ledger.write([], [ledgers.intent(f"code-{n}", biz_ids_of(n)) for n in range(60)])
@@ -159,7 +164,7 @@ def test_a_write_that_fails_in_the_middle_invents_no_outcome(
 
 @pytest.mark.parametrize("seed", range(25))
 def test_small_segments_keep_what_whole_ones_would(
-    ledgers: Any, store: Any, monkeypatch: Any, seed: int
+    ledgers: Ledgers, store: Store, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     chance = random.Random(seed)
     monkeypatch.setattr(task_state_format, "SEGMENT_BYTES", chance.choice([1200, 2500, 6000]))
@@ -201,7 +206,9 @@ def test_small_segments_keep_what_whole_ones_would(
     assert store.largest <= task_state_format.SEGMENT_BYTES + 500
 
 
-def test_what_could_not_be_written_can_be_written_again_by_the_same_try(ledgers: Any, store: Any) -> None:
+def test_what_could_not_be_written_can_be_written_again_by_the_same_try(
+    ledgers: Ledgers, store: Store
+) -> None:
     ledger = ledgers.start()
     ledger.write([], [ledgers.intent("code", "abc")])
     ledger.write([Outcome("code", {"a": 1}, (), (), ["b", "c"])], [])
@@ -214,7 +221,7 @@ def test_what_could_not_be_written_can_be_written_again_by_the_same_try(ledgers:
     assert ledgers.states(ledgers.next_try(), "abcx") == "aar-"
 
 
-def test_every_write_of_a_replaced_try_is_an_error_of_the_ledger(ledgers: Any, store: Any) -> None:
+def test_every_write_of_a_replaced_try_is_an_error_of_the_ledger(ledgers: Ledgers, store: Store) -> None:
     ledger = ledgers.start()
     ledger.write([], [ledgers.intent("code", "a")])
     store.fail_after = 0
@@ -229,7 +236,7 @@ def test_every_write_of_a_replaced_try_is_an_error_of_the_ledger(ledgers: Any, s
 
 
 def test_a_store_that_cannot_be_read_is_an_error_of_the_ledger(
-    ledgers: Any, store: Any, monkeypatch: Any
+    ledgers: Ledgers, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = ledgers.start()
     monkeypatch.setattr(store, "get", lambda key: 1 / 0)
@@ -237,13 +244,13 @@ def test_a_store_that_cannot_be_read_is_an_error_of_the_ledger(
         list(ledger.history())
 
 
-def test_a_store_that_was_emptied_is_noticed(ledgers: Any, store: Any) -> None:
+def test_a_store_that_was_emptied_is_noticed(ledgers: Ledgers, store: Store) -> None:
     ledgers.start()
     store.values.clear()
     assert not ledgers.new(try_number=2).claim()
 
 
-def test_accepted_recipients_are_kept_as_hashes_only(ledgers: Any, store: Any) -> None:
+def test_accepted_recipients_are_kept_as_hashes_only(ledgers: Ledgers, store: Store) -> None:
     ledger = ledgers.start()
     ledger.write([], [ledgers.intent("code", ["order-1", "order-2"])])
     ledger.write([Outcome("code", {"order-1": 5}, ["order-2"])], [])
@@ -251,7 +258,9 @@ def test_accepted_recipients_are_kept_as_hashes_only(ledgers: Any, store: Any) -
 
 
 @needs_task_state
-def test_the_store_of_airflow_takes_what_the_ledger_gives(ledgers: Any, monkeypatch: Any) -> None:
+def test_the_store_of_airflow_takes_what_the_ledger_gives(
+    ledgers: Ledgers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from airflow.sdk.execution_time import context, task_runner
     from airflow.sdk.execution_time.comms import GetTaskStateStore, SetTaskStateStore, TaskStateStoreResult
 
@@ -283,7 +292,9 @@ def test_the_store_of_airflow_takes_what_the_ledger_gives(ledgers: Any, monkeypa
 
 @pytest.mark.parametrize("foreign", ["x", [], 5, {}, {"knows_past": "no"}, {"code": "x"}])
 @pytest.mark.parametrize("key", ["lingyang", "lingyang/1", "lingyang/1/1/w000001"])
-def test_what_is_no_ledger_s_is_refused(task_state_ledgers: Any, store: Any, key: str, foreign: Any) -> None:
+def test_what_is_no_ledger_s_is_refused(
+    task_state_ledgers: Ledgers, store: Store, key: str, foreign: Any
+) -> None:
     ledger = task_state_ledgers.start()
     ledger.write([], [task_state_ledgers.intent("code", "ab")])
     store.values[key] = json.dumps(foreign)

@@ -195,7 +195,9 @@ def marked(store: Store, asset: AssetStore) -> Ledgers:
     return Ledgers(make)
 
 
-def test_is_written_before_the_first_intent_and_once(marked: Any, store: Store, asset: AssetStore) -> None:
+def test_is_written_before_the_first_intent_and_once(
+    marked: Ledgers, store: Store, asset: AssetStore
+) -> None:
     ledger = marked.start()
     assert asset.calls == 0
     store.fail_after = 0
@@ -209,7 +211,7 @@ def test_is_written_before_the_first_intent_and_once(marked: Any, store: Store, 
     assert asset.calls == calls
 
 
-def test_a_try_without_an_intent_does_not_count_as_begun(marked: Any, asset: AssetStore) -> None:
+def test_a_try_without_an_intent_does_not_count_as_begun(marked: Ledgers, asset: AssetStore) -> None:
     ledger = marked.start()
     ledger.write([], [])
     ledger.finish()
@@ -218,7 +220,7 @@ def test_a_try_without_an_intent_does_not_count_as_begun(marked: Any, asset: Ass
 
 @pytest.mark.parametrize("finished", [False, True])
 def test_a_ledger_that_was_discarded_tells_since_when_it_had_begun(
-    marked: Any, store: Store, finished: bool
+    marked: Ledgers, store: Store, finished: bool
 ) -> None:
     ledger = marked.start()
     ledger.write([], [marked.intent("code", "ab")])
@@ -232,7 +234,7 @@ def test_a_ledger_that_was_discarded_tells_since_when_it_had_begun(
 
 
 @pytest.mark.parametrize("lost", ["nothing", "everything before the first intent"])
-def test_without_a_note_nothing_is_found(marked: Any, store: Store, lost: str) -> None:
+def test_without_a_note_nothing_is_found(marked: Ledgers, store: Store, lost: str) -> None:
     ledger = marked.start()
     if lost == "nothing":
         ledger.write([], [marked.intent("code", "ab")])
@@ -243,7 +245,7 @@ def test_without_a_note_nothing_is_found(marked: Any, store: Store, lost: str) -
     assert cleared.begun_at is None
 
 
-def test_every_ledger_has_an_answer(ledgers: Any) -> None:
+def test_every_ledger_has_an_answer(ledgers: Ledgers) -> None:
     ledger = ledgers.new(try_number=2)
     assert ledger.claim() is False
     assert ledger.begun_at is None

@@ -121,7 +121,11 @@ def test_a_word_that_was_true_when_it_was_given_is_not_taken(
 
 @pytest.mark.parametrize("then", ["a retry", "another run"])
 def test_a_word_that_was_given_too_early_is_never_taken(
-    gateway: SandboxProcess, begin: Begin, shared: Any, then: str, caplog: pytest.LogCaptureFixture
+    gateway: SandboxProcess,
+    begin: Begin,
+    shared: Callable[[str], Campaign],
+    then: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Whoever reads the same Variable later, and although the campaign may go on without what is in doubt."""
     own, other = shared("own"), shared("other")

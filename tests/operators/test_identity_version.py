@@ -62,7 +62,7 @@ def test_a_campaign_keeps_the_ids_that_it_began_with(
 
 
 def test_two_spellings_in_one_audience_are_an_error_before_sending_or_one_recipient(
-    with_lookup: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     rows = audience(["15400000001", "+8615400000001", "8615400000001"])
     text = campaign.next_try("fails", audience=rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -27,14 +28,21 @@ class Unread:
         raise AssertionError("the audience was read")
 
 
-@pytest.fixture
-def late(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> Any:
+class LateCampaign(Campaign):
     """Tries of a task of a run that was due five days ago."""
-    campaign.dag_run = due(timedelta(days=5))
-    campaign.first_context = campaign.run.context
-    new = campaign.context
-    monkeypatch.setattr(campaign, "context", lambda: {**new(), "dag_run": campaign.dag_run})
-    return campaign
+
+    def __init__(self, campaign: Campaign) -> None:
+        super().__init__(campaign.run, campaign.ledger, campaign.store)
+        self.dag_run: SimpleNamespace | None = due(timedelta(days=5))
+        self.first_context = campaign.run.context
+
+    def context(self) -> Mapping[str, Any]:
+        return {**super().context(), "dag_run": self.dag_run}
+
+
+@pytest.fixture
+def late(campaign: Campaign) -> LateCampaign:
+    return LateCampaign(campaign)
 
 
 def skipped(campaign: Campaign, **arguments: Any) -> str:
@@ -48,7 +56,7 @@ def skipped(campaign: Campaign, **arguments: Any) -> str:
 
 @pytest.mark.parametrize("run_type", ["scheduled", "backfill", "manual", "asset_triggered"])
 def test_late_run_is_skipped_and_nothing_is_read(
-    with_lookup: SandboxProcess, late: Any, run_type: str
+    with_lookup: SandboxProcess, late: LateCampaign, run_type: str
 ) -> None:
     late.dag_run = due(timedelta(days=5), run_type)
     message = skipped(late, audience=Unread())
@@ -59,19 +67,19 @@ def test_late_run_is_skipped_and_nothing_is_read(
     assert late.run.counts() == {}
 
 
-def test_run_in_time_is_sent(with_lookup: SandboxProcess, late: Any) -> None:
+def test_run_in_time_is_sent(with_lookup: SandboxProcess, late: LateCampaign) -> None:
     late.dag_run = due(timedelta(minutes=59))
     late.next_try(audience=recipients(2), max_lateness=HOUR)
     assert all_reached_once(with_lookup, 2)
 
 
-def test_run_without_a_date_is_sent(with_lookup: SandboxProcess, late: Any) -> None:
+def test_run_without_a_date_is_sent(with_lookup: SandboxProcess, late: LateCampaign) -> None:
     late.dag_run = None
     late.next_try(audience=recipients(2), max_lateness=HOUR)
     assert all_reached_once(with_lookup, 2)
 
 
-def test_begun_task_goes_on_however_late(with_lookup: SandboxProcess, late: Any) -> None:
+def test_begun_task_goes_on_however_late(with_lookup: SandboxProcess, late: LateCampaign) -> None:
     late.dag_run = due(timedelta(minutes=1))
     with_lookup.add_fault(kind="throttle", seconds=0, after=1, times=9)
     late.next_try("stops", audience=recipients(2, 2), max_lateness=HOUR)
@@ -81,7 +89,7 @@ def test_begun_task_goes_on_however_late(with_lookup: SandboxProcess, late: Any)
     assert all_reached_once(with_lookup, 4)
 
 
-def test_retry_of_a_task_that_never_sent_is_skipped(with_lookup: SandboxProcess, late: Any) -> None:
+def test_retry_of_a_task_that_never_sent_is_skipped(with_lookup: SandboxProcess, late: LateCampaign) -> None:
     late.dag_run = due(timedelta(minutes=1))
     late.next_try("fails", audience=[{"no": "recipient"}], max_lateness=HOUR)
     late.dag_run = due(timedelta(days=5))
@@ -90,7 +98,7 @@ def test_retry_of_a_task_that_never_sent_is_skipped(with_lookup: SandboxProcess,
 
 
 def test_late_try_that_knows_nothing_of_earlier_ones_says_that_they_may_have_sent(
-    with_lookup: SandboxProcess, late: Any
+    with_lookup: SandboxProcess, late: LateCampaign
 ) -> None:
     late.try_number = 1
     message = skipped(late, audience=Unread())
@@ -101,7 +109,7 @@ def test_late_try_that_knows_nothing_of_earlier_ones_says_that_they_may_have_sen
 
 
 def test_cleared_late_task_that_had_sent_sends_again_when_asked_to(
-    with_lookup: SandboxProcess, late: Any
+    with_lookup: SandboxProcess, late: LateCampaign
 ) -> None:
     late.dag_run = due(timedelta(minutes=1))
     late.next_try(audience=recipients(2), max_lateness=HOUR)
@@ -112,7 +120,7 @@ def test_cleared_late_task_that_had_sent_sends_again_when_asked_to(
 
 
 def test_other_run_of_the_campaign_does_not_make_a_late_one_begun(
-    with_lookup: SandboxProcess, late: Any
+    with_lookup: SandboxProcess, late: LateCampaign
 ) -> None:
     if late.store is not None:
         pytest.skip("a key of its own needs a ledger in a database")
@@ -125,7 +133,7 @@ def test_other_run_of_the_campaign_does_not_make_a_late_one_begun(
     assert all_reached_once(with_lookup, 2)
 
 
-def test_plan_is_shown_however_late(with_lookup: SandboxProcess, late: Any) -> None:
+def test_plan_is_shown_however_late(with_lookup: SandboxProcess, late: LateCampaign) -> None:
     late.next_try(audience=recipients(2), max_lateness=HOUR, validate_only=True)
     assert late.run.counts() == {"audience": 2, "not_sent": 2}
     assert executions(with_lookup) == {}

@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.conftest import Run
 from tests.helpers.campaigns import all_reached_once, row
 
 
@@ -40,7 +41,7 @@ class Lazy(Sequence[Any]):
 
 
 def test_a_lazy_audience_is_fetched_once_in_order_and_no_row_is_kept(
-    sandbox: SandboxProcess, run: Any
+    sandbox: SandboxProcess, run: Run
 ) -> None:
     audience = Lazy(300)
     run.execute(LingyangSubmitBatchOperator(task_id="submit", plan_id=1, audience=audience))

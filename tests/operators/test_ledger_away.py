@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_lingyang.ledger.sql import SqlLedger
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from airflow_provider_lingyang.storage.database import Database
-from tests.conftest import Postgres, Run
+from tests.conftest import AirflowConnection, Postgres, Run
 from tests.helpers.campaigns import Campaign, all_reached_once, connect, recipients, sent
 from tests.helpers.task_state import TaskStateStore
 from tests.versions import needs_task_state, postgres_hook
@@ -81,7 +81,7 @@ def test_goes_on_when_the_database_server_is_back(
 def test_goes_on_after_a_commit_whose_answer_was_lost(
     gateway: SandboxProcess,
     run: Run,
-    postgres_server: dict[str, Any],
+    postgres_server: AirflowConnection,
     monkeypatch: pytest.MonkeyPatch,
     stays: bool,
     commit: int,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ BAN = "This ban will last for 1 more seconds"
 
 
 @pytest.fixture
-def ceiling(monkeypatch: pytest.MonkeyPatch) -> Any:
+def ceiling(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     def set_(seconds: int) -> None:
         monkeypatch.setenv("AIRFLOW__LINGYANG__RECEIVER_LIMIT_PATIENCE", str(seconds))
 
@@ -36,7 +37,7 @@ def test_waits_for_one_recipient_without_a_look_up(
 
 
 def test_repeats_a_request_of_several_once_a_look_up_shows_that_none_was_executed(
-    with_lookup: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     limit(with_lookup, "B2", times=3)
     campaign.next_try(audience=recipients(2, 2))
@@ -45,7 +46,7 @@ def test_repeats_a_request_of_several_once_a_look_up_shows_that_none_was_execute
 
 
 def test_a_request_of_several_is_in_doubt_without_a_look_up(
-    without_lookup: SandboxProcess, campaign: Campaign, ceiling: Any
+    without_lookup: SandboxProcess, campaign: Campaign, ceiling: Callable[[int], None]
 ) -> None:
     for seconds in (1800, 0):
         ceiling(seconds)
@@ -77,7 +78,7 @@ def test_is_in_doubt_after_an_ambiguous_attempt(
 
 @pytest.mark.parametrize("in_flight", [1, 3])
 def test_rejects_whom_a_later_acceptance_proves_to_be_limited(
-    with_lookup: SandboxProcess, campaign: Campaign, ceiling: Any, in_flight: int
+    with_lookup: SandboxProcess, campaign: Campaign, ceiling: Callable[[int], None], in_flight: int
 ) -> None:
     ceiling(0)
     limit(with_lookup, "B1")
@@ -98,7 +99,7 @@ def test_rejects_whom_a_later_acceptance_proves_to_be_limited(
 
 
 def test_a_limit_that_refuses_all_is_the_accounts(
-    with_lookup: SandboxProcess, campaign: Campaign, ceiling: Any
+    with_lookup: SandboxProcess, campaign: Campaign, ceiling: Callable[[int], None]
 ) -> None:
     ceiling(0)
     limit(with_lookup)
@@ -112,7 +113,7 @@ def test_a_limit_that_refuses_all_is_the_accounts(
 
 
 def test_nobody_is_rejected_where_none_is_accepted_afterwards(
-    with_lookup: SandboxProcess, campaign: Campaign, ceiling: Any
+    with_lookup: SandboxProcess, campaign: Campaign, ceiling: Callable[[int], None]
 ) -> None:
     ceiling(0)
     limit(with_lookup, "B3")
@@ -125,7 +126,7 @@ def test_nobody_is_rejected_where_none_is_accepted_afterwards(
 
 
 def test_one_recipient_alone_is_not_sent_once_the_ceiling_is_reached(
-    with_lookup: SandboxProcess, campaign: Campaign, ceiling: Any
+    with_lookup: SandboxProcess, campaign: Campaign, ceiling: Callable[[int], None]
 ) -> None:
     ceiling(0)
     limit(with_lookup, "B2")
@@ -136,7 +137,7 @@ def test_one_recipient_alone_is_not_sent_once_the_ceiling_is_reached(
 
 
 def test_the_ceiling_is_one_for_all_tries_of_a_campaign(
-    with_lookup: SandboxProcess, campaign: Campaign, ceiling: Any
+    with_lookup: SandboxProcess, campaign: Campaign, ceiling: Callable[[int], None]
 ) -> None:
     limit(with_lookup, "B1", sub_msg="later")
     # Too long to be slept through: the task is deferred, and resumed before the ceiling.
@@ -151,7 +152,10 @@ def test_the_ceiling_is_one_for_all_tries_of_a_campaign(
 
 @pytest.mark.real_time
 def test_the_ceiling_counts_from_the_first_refusal(
-    with_lookup: SandboxProcess, campaign: Campaign, ceiling: Any, monkeypatch: pytest.MonkeyPatch
+    with_lookup: SandboxProcess,
+    campaign: Campaign,
+    ceiling: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     connect(with_lookup, monkeypatch, timeout=1)
     ceiling(1)

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_lingyang.cancellation import GRACE_PERIOD
 from airflow_provider_lingyang.config.arguments import ArgumentError
-from airflow_provider_lingyang.delivery.campaign import Campaign
+from airflow_provider_lingyang.delivery import campaign as delivery_campaign
 from airflow_provider_lingyang.errors import LedgerError
 from airflow_provider_lingyang.gateway.errors import AnswerLostError
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
@@ -27,6 +28,7 @@ from tests.conftest import Run, TaskInstance
 from tests.helpers.campaigns import (
     LOST,
     NOT_DONE,
+    Campaign,
     all_reached_once,
     connect,
     empty,
@@ -64,7 +66,7 @@ def test_a_try_after_success_sends_to_nobody(with_lookup: SandboxProcess, campai
 
 
 def test_an_audience_that_changed_in_between_repeats_nobody(
-    with_lookup: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     with_lookup.add_fault(kind="throttle", seconds=0, after=2, times=9)
     campaign.next_try("stops", audience=recipients(3, 3, 3))
@@ -83,7 +85,7 @@ def test_an_audience_that_changed_in_between_repeats_nobody(
 
 
 def test_whose_contact_was_reached_is_left_out_whatever_order_the_rows_come_in(
-    with_lookup: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     one_contact = [row(1), row(2, phone_number=row(1)["phone_number"]), row(3)]
     with_lookup.add_fault(kind="permission", after=1)
@@ -98,7 +100,7 @@ def test_whose_contact_was_reached_is_left_out_whatever_order_the_rows_come_in(
 
 
 def test_rows_that_come_after_a_later_batch_left_go_first_and_are_counted_as_late(
-    with_lookup: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     campaign.next_try(audience=recipients(2, 2))
     campaign.clear()
@@ -117,7 +119,7 @@ def test_an_ambiguous_answer_is_looked_up_in_the_same_try(
 
 
 def test_what_the_look_up_does_not_know_is_sent_again_in_its_grouping(
-    with_lookup: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     with_lookup.add_fault(**NOT_DONE, after=1)
     campaign.next_try(audience=recipients(2, 2, 2))
@@ -138,7 +140,7 @@ def test_only_those_who_were_not_executed_are_sent_again(
 
 
 def test_a_look_up_counts_only_when_new_tasks_must_be_visible(
-    with_lookup: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     with_lookup.add_fault(kind="late_index", seconds=0.2)
     with_lookup.add_fault(**LOST, after=1)
@@ -170,7 +172,7 @@ def test_a_request_that_nobody_can_look_up_stops_the_campaign_until_it_is_settle
 
 
 def test_a_campaign_goes_on_without_those_in_doubt_where_the_author_says_so(
-    without_lookup: SandboxProcess, campaign: Any
+    without_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     without_lookup.add_fault(**NOT_DONE, after=1)
     campaign.next_try(audience=recipients(2, 2, 2), on_in_doubt="continue")
@@ -209,7 +211,9 @@ def test_a_request_that_is_sent_again_keeps_the_time_when_it_first_left(
         connect(sandbox, monkeypatch, result_query=None, dedupes_by_code=True, max_attempts=1)
         sandbox.add_fault(**LOST, times=2)
         campaign.next_try("stops", audience=recipients(2))
-        monkeypatch.setitem(Campaign.send.__kwdefaults__, "clock", lambda: time.time() + 3600)
+        monkeypatch.setitem(
+            delivery_campaign.Campaign.send.__kwdefaults__, "clock", lambda: time.time() + 3600
+        )
         campaign.next_try("stops", audience=recipients(2))
         connect(sandbox, monkeypatch, dedupes_by_code=True)
         campaign.next_try(audience=edited)
@@ -233,7 +237,7 @@ def test_a_request_that_would_not_be_the_same_is_not_sent_again_on_the_word_that
 
 
 def test_a_long_throttle_defers_the_task_and_the_resume_goes_on(
-    with_lookup: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     with_lookup.add_fault(kind="throttle", seconds=31_062, after=1)
     operator = campaign.operator(audience=recipients(2, 2))
@@ -247,7 +251,7 @@ def test_a_long_throttle_defers_the_task_and_the_resume_goes_on(
 
 
 def test_a_closed_window_defers_the_task_before_anything_is_sent(
-    with_lookup: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     from datetime import datetime, timedelta
 
@@ -269,7 +273,7 @@ def test_after_send_until_the_rest_is_not_sent(with_lookup: SandboxProcess, camp
 
 
 def test_clear_resubmits_a_finished_submission_only_where_the_author_says_so(
-    with_lookup: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     campaign.next_try(audience=recipients(2))
     # A retry after a crash between the end and the task's success is no Clear.
@@ -282,7 +286,7 @@ def test_clear_resubmits_a_finished_submission_only_where_the_author_says_so(
 
 
 def test_clear_of_an_unfinished_submission_goes_on_whatever_the_author_says(
-    with_lookup: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     with_lookup.add_fault(kind="permission", after=1)
     campaign.next_try("fails", audience=recipients(2, 2))
@@ -311,7 +315,7 @@ def test_another_app_or_secret_under_an_open_campaign_stops_before_sending(
 
 
 def test_a_ledger_that_was_emptied_is_made_up_for_by_looking_everybody_up(
-    with_lookup: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     with_lookup.add_fault(kind="permission", after=1)
     campaign.next_try("fails", audience=recipients(2, 2))
@@ -324,7 +328,7 @@ def test_a_ledger_that_was_emptied_is_made_up_for_by_looking_everybody_up(
 
 
 def test_a_ledger_that_was_emptied_stops_the_campaign_where_nobody_can_be_looked_up(
-    without_lookup: SandboxProcess, campaign: Any
+    without_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     without_lookup.add_fault(kind="permission", after=1)
     campaign.next_try("fails", audience=recipients(2, 2))
@@ -339,7 +343,7 @@ def test_a_ledger_that_was_emptied_stops_the_campaign_where_nobody_can_be_looked
 
 
 def test_the_author_can_say_that_earlier_tries_sent_nothing(
-    without_lookup: SandboxProcess, campaign: Any
+    without_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     campaign.try_number = 1  # the first try never came as far as the task's own code
     campaign.next_try("fails", audience=recipients(2))
@@ -467,7 +471,7 @@ def test_a_task_state_that_does_not_last_is_refused(
 
 
 def test_an_own_campaign_key_repeats_nobody_in_another_run(
-    with_lookup: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     if campaign.store is not None:
         with pytest.raises(ArgumentError, match="an own campaign_key needs ledger_conn_id"):
@@ -555,7 +559,7 @@ def test_a_given_argument_that_renders_to_nothing_is_not_taken_for_one_that_was_
 
 
 def test_a_given_argument_that_renders_to_python_s_none_is_not_taken_for_one_that_was_left_out(
-    with_lookup: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     operator = campaign.operator(audience=recipients(2), ledger_conn_id="{{ none }}", campaign_key="spring")
     operator.ledger_conn_id = None  # what a DAG with render_template_as_native_obj makes of it
@@ -565,7 +569,7 @@ def test_a_given_argument_that_renders_to_python_s_none_is_not_taken_for_one_tha
 
 
 def test_a_campaign_key_that_renders_to_a_number_is_a_campaign_key(
-    with_lookup: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     if campaign.store is not None:
         return
@@ -623,7 +627,7 @@ def test_several_requests_at_a_time_keep_batches_apart(
 
 
 def test_nothing_personal_is_in_a_ledger(
-    with_lookup: SandboxProcess, campaign: Campaign, tmp_path: Any
+    with_lookup: SandboxProcess, campaign: Campaign, tmp_path: Path
 ) -> None:
     with_lookup.add_fault(**NOT_DONE, after=1, times=9)
     audience = [
@@ -650,7 +654,7 @@ NOT_COUNTED = "What was sent before is not in these counts"
 
 
 def test_a_try_whose_audience_is_not_valid_knows_what_earlier_ones_did(
-    without_lookup: SandboxProcess, campaign: Any
+    without_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     without_lookup.add_fault(**LOST, after=1)
     campaign.next_try("fails", audience=recipients(2, 2, 2))
@@ -668,7 +672,7 @@ def test_a_try_whose_audience_is_not_valid_knows_what_earlier_ones_did(
 
 
 def test_a_try_whose_query_breaks_off_counts_what_earlier_ones_did_for_the_rows_that_it_read(
-    with_lookup: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     with_lookup.add_fault(kind="permission", after=2)
     campaign.next_try("fails", audience=recipients(3, 3, 3))
@@ -720,7 +724,7 @@ def test_an_emptied_ledger_counts_nothing(without_lookup: SandboxProcess, campai
 
 
 def test_a_stop_while_the_audience_is_read_leaves_the_rest_to_the_next_try(
-    with_lookup: SandboxProcess, campaign: Any
+    with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     operator: LingyangSubmitBatchOperator
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -84,7 +84,7 @@ def test_a_word_that_was_left_is_not_applied_to_the_next_request_with_its_code(
 
 
 def test_the_third_request_with_a_code_has_a_word_of_its_own(
-    without_lookup: SandboxProcess, campaign: Any
+    without_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     without_lookup.add_fault(**NOT_DONE, times=2)
     campaign.next_try("fails", audience=recipients(2))
@@ -206,7 +206,7 @@ def lose(without_lookup: SandboxProcess, campaign: Campaign, *, fault: dict[str,
 
 
 def test_a_word_about_a_lost_ledger_counts_in_the_next_try(
-    without_lookup: SandboxProcess, campaign: Any
+    without_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     key = lose(without_lookup, campaign)
     assert key == f"*#2 {campaign_key(campaign)}"
@@ -234,7 +234,7 @@ def test_no_other_word_counts_for_a_lost_ledger(
 
 
 def test_a_word_about_a_lost_ledger_counts_in_no_later_try(
-    without_lookup: SandboxProcess, campaign: Any
+    without_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     key = lose(without_lookup, campaign)
     campaign.next_try("fails", audience=recipients(2))
@@ -250,7 +250,7 @@ def test_a_word_about_a_lost_ledger_counts_in_no_later_try(
 
 
 def test_a_word_about_a_lost_ledger_does_not_count_after_a_deferral(
-    without_lookup: SandboxProcess, campaign: Any
+    without_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     key = lose(without_lookup, campaign)
     settle = {key: "not_executed"}
@@ -264,7 +264,7 @@ def test_a_word_about_a_lost_ledger_does_not_count_after_a_deferral(
 
 
 def test_a_word_from_before_the_ledger_was_lost_is_about_no_later_request(
-    without_lookup: SandboxProcess, campaign: Any
+    without_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     without_lookup.add_fault(**NOT_DONE)
     campaign.next_try("fails", audience=recipients(2))
@@ -434,7 +434,7 @@ def test_an_app_with_a_typo_is_corrected_once_a_person_has_settled_what_was_sent
 
 
 def test_two_runs_of_one_campaign_apply_a_word_once(
-    sandbox: SandboxProcess, shared: Any, monkeypatch: pytest.MonkeyPatch
+    sandbox: SandboxProcess, shared: Callable[[str], Campaign], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(sandbox, monkeypatch, result_query=None)
     one, two = shared("one"), shared("two")
@@ -454,7 +454,7 @@ def test_two_runs_of_one_campaign_apply_a_word_once(
 
 
 def test_a_word_about_a_lost_ledger_counts_only_for_the_run_that_has_asked(
-    sandbox: SandboxProcess, shared: Any, monkeypatch: pytest.MonkeyPatch
+    sandbox: SandboxProcess, shared: Callable[[str], Campaign], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(sandbox, monkeypatch, result_query=None)
     one, two = shared("one"), shared("two")

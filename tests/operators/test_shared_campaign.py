@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
-from tests.helpers.campaigns import LOST, all_reached_once, row
+from tests.helpers.campaigns import LOST, Campaign, all_reached_once, row
 
 OWN, OTHERS = [row(1), row(2)], [row(number) for number in range(3, 9)]
 
 
 @pytest.mark.parametrize("fault", [{"kind": "throttle", "seconds": 0, "after": 1, "times": 9}, LOST])
 def test_one_run_does_not_start_anew_what_another_one_has_begun(
-    without_lookup: SandboxProcess, shared: Any, fault: dict[str, Any]
+    without_lookup: SandboxProcess, shared: Callable[[str], Campaign], fault: dict[str, Any]
 ) -> None:
     own, other = shared("own"), shared("other")
     without_lookup.add_fault(**fault)

@@ -50,7 +50,7 @@ def connect_without_lookup(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_campaign_from_sql_arrives_whole_once_and_in_order(
-    sandbox: SandboxProcess, audience_db: FillDb, run: Any
+    sandbox: SandboxProcess, audience_db: FillDb, run: Run
 ) -> None:
     audience_db(COLUMNS, sql_rows(130, waves=12))
     manifest = run.execute(
@@ -211,7 +211,7 @@ def test_invalid_rows_are_left_out_where_the_author_says_so(sandbox: SandboxProc
 
 
 def test_the_first_row_of_a_contact_is_kept_where_the_author_says_so(
-    sandbox: SandboxProcess, run: Any
+    sandbox: SandboxProcess, run: Run
 ) -> None:
     rows = [row(1), row(2, phone_number="+86 1000-0000001"), row(3)]
     manifest = run.execute(submit(audience=rows, on_duplicate_contact="keep_first"))
@@ -228,7 +228,7 @@ def test_an_empty_audience_is_skipped_or_done_as_the_author_says(sandbox: Sandbo
 
 
 def test_an_audience_of_nothing_but_invalid_rows_is_not_taken_for_an_empty_one(
-    sandbox: SandboxProcess, run: Any
+    sandbox: SandboxProcess, run: Run
 ) -> None:
     message = run.fails(submit(audience=[row(1, phone_number="x")], on_invalid="skip", on_empty="succeed"))
     assert "not one of 1 row(s) is valid: row 1: phone_number is not a phone number" in message
@@ -261,7 +261,7 @@ def test_a_later_try_sends_nothing_and_says_why(sandbox: SandboxProcess, run: Ru
 
 
 def test_a_mapped_instance_sends_nothing_because_it_shares_no_ledger_with_the_others(
-    sandbox: SandboxProcess, run: Any
+    sandbox: SandboxProcess, run: Run
 ) -> None:
     operator = submit(audience=[row()])
     context = run.context("submit")
@@ -272,7 +272,7 @@ def test_a_mapped_instance_sends_nothing_because_it_shares_no_ledger_with_the_ot
 
 
 def test_a_refused_request_is_rejected_with_its_reason_and_the_others_go_on(
-    sandbox: SandboxProcess, run: Any
+    sandbox: SandboxProcess, run: Run
 ) -> None:
     sandbox.add_fault(kind="refuse", after=1, code="400", message="计划已暂停")
     manifest = run.execute(submit(audience=[row(n) for n in range(1, 7)], batch_size=2))

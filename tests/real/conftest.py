@@ -26,6 +26,7 @@ from cryptography.fernet import Fernet
 
 from airflow_provider_lingyang.sandbox import SUBMIT
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.conftest import AirflowConnection
 from tests.versions import AIRFLOW_PYTHON, STARTED_AIRFLOW
 
 T = TypeVar("T")
@@ -454,7 +455,7 @@ def own_database(server: Mapping[str, Any]) -> str:
 
 
 @pytest.fixture(scope="package")
-def database(new_enough: None, postgres_server: dict[str, Any]) -> str:
+def database(new_enough: None, postgres_server: AirflowConnection) -> str:
     """Airflow's own. Under this many processes SQLite is locked now and then."""
     return own_database(postgres_server)
 

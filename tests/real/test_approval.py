@@ -6,17 +6,17 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.real.conftest import AirflowProcesses
 
 DAG = "campaign_with_approval"
 
 
 @pytest.fixture(scope="module")
-def sandbox(airflow: Any) -> Iterator[SandboxProcess]:
+def sandbox(airflow: AirflowProcesses) -> Iterator[SandboxProcess]:
     with sqlite3.connect(airflow.home / "audience.db") as db:
         for table, numbers in (("colleagues", range(3)), ("customers", range(3, 9))):
             db.execute(f"CREATE TABLE {table} (order_no TEXT, wave TEXT, mobile TEXT, customer TEXT)")
@@ -36,7 +36,7 @@ def sandbox(airflow: Any) -> Iterator[SandboxProcess]:
     ("answer", "customers", "state"), [("Approve", 6, "success"), ("Reject", 0, "skipped")]
 )
 def test_customers_are_called_once_somebody_has_approved(
-    airflow: Any, sandbox: SandboxProcess, answer: str, customers: int, state: str
+    airflow: AirflowProcesses, sandbox: SandboxProcess, answer: str, customers: int, state: str
 ) -> None:
     airflow.until(lambda: airflow.has(f"/api/v2/dags/{DAG}"), "the example", 60)
     sandbox.reset()

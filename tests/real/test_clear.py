@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.real.conftest import AirflowProcesses
 from tests.versions import STARTED_AIRFLOW
 
 RECIPIENTS = 8
@@ -25,7 +27,9 @@ FAULTS: dict[str, dict[str, Any]] = {
 class Cleared:
     """A DAG run of a campaign, and what the gateway saw of it."""
 
-    def __init__(self, airflow: Any, sandbox: SandboxProcess, dag_id: str, run_id: str, gateway: str) -> None:
+    def __init__(
+        self, airflow: AirflowProcesses, sandbox: SandboxProcess, dag_id: str, run_id: str, gateway: str
+    ) -> None:
         self.airflow, self.sandbox, self.dag_id, self.run_id = airflow, sandbox, dag_id, run_id
         self.path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
         airflow.until(lambda: airflow.has(f"/api/v2/dags/{dag_id}"), "the DAG", 300)
@@ -56,7 +60,7 @@ class Cleared:
 
 
 @pytest.fixture(scope="module")
-def table(airflow: Any) -> None:
+def table(airflow: AirflowProcesses) -> None:
     with sqlite3.connect(airflow.home / "audience.db") as db:
         db.execute("CREATE TABLE cleared (number INTEGER, phone TEXT)")
         rows = [(number, f"1000002{number:04}") for number in range(RECIPIENTS)]
@@ -65,7 +69,7 @@ def table(airflow: Any) -> None:
 
 
 @pytest.fixture
-def sandbox(table: None, gateways: list[SandboxProcess]) -> Any:
+def sandbox(table: None, gateways: list[SandboxProcess]) -> Iterator[SandboxProcess]:
     gateways[0].clear_faults()
     gateways[0].reset()
     yield gateways[0]
@@ -84,7 +88,7 @@ CASES = [
 
 @pytest.mark.parametrize(("gateway", "first", "keep"), CASES)
 def test_no_clear_contacts_a_recipient_twice(
-    airflow: Any, sandbox: SandboxProcess, gateway: str, first: str, keep: bool
+    airflow: AirflowProcesses, sandbox: SandboxProcess, gateway: str, first: str, keep: bool
 ) -> None:
     """Through ``mute`` no recipient can be looked up, through the other gateway all can."""
     if FAULTS[first]:
@@ -112,7 +116,7 @@ def test_no_clear_contacts_a_recipient_twice(
 
 @needs_choice
 def test_an_outlet_asset_remembers_that_a_discarded_campaign_had_begun(
-    airflow: Any, sandbox: SandboxProcess
+    airflow: AirflowProcesses, sandbox: SandboxProcess
 ) -> None:
     campaign = Cleared(airflow, sandbox, "cleared_with_outlet", "marked", "mute")
     assert campaign.end() == "success"

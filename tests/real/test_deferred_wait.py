@@ -21,6 +21,8 @@ from cryptography.fernet import Fernet
 from airflow_provider_lingyang.sandbox import LOOKUP
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 from airflow_provider_lingyang.sandbox.simulated_people import CHOICES, is_reached
+from tests.conftest import AirflowConnection
+from tests.real.conftest import AirflowProcesses
 
 POKE_INTERVAL = 0.5
 """As in the DAG file."""
@@ -116,7 +118,7 @@ class Wait:
 
     def __init__(
         self,
-        airflow: Any,
+        airflow: AirflowProcesses,
         journal: Journal,
         gateway: tuple[str, SandboxProcess],
         wave: str,
@@ -270,7 +272,9 @@ CUSTOMER = "小明"
 
 
 @pytest.fixture(scope="module")
-def gates(airflow: Any, postgres_server: dict[str, Any]) -> Iterator[dict[str, tuple[str, SandboxProcess]]]:
+def gates(
+    airflow: AirflowProcesses, postgres_server: AirflowConnection
+) -> Iterator[dict[str, tuple[str, SandboxProcess]]]:
     """Gateways for waits that go on at different times, and their connections: stored, not of the environment."""
     with ExitStack() as stack:
         found = {}
@@ -292,20 +296,20 @@ def gates(airflow: Any, postgres_server: dict[str, Any]) -> Iterator[dict[str, t
         yield found
 
 
-def store(airflow: Any, name: str, connection: dict[str, Any]) -> None:
+def store(airflow: AirflowProcesses, name: str, connection: dict[str, Any]) -> None:
     body = {"connection_id": name} | connection
     if "extra" in body:
         body["extra"] = json.dumps(body["extra"])
     airflow.api("POST", "/api/v2/connections", body)
 
 
-def set_slots(airflow: Any, count: int) -> None:
+def set_slots(airflow: AirflowProcesses, count: int) -> None:
     body = {"pool": "waits", "slots": count, "include_deferred": False}
     airflow.api("PATCH", "/api/v2/pools/waits?update_mask=slots", body)
 
 
 @pytest.fixture(scope="module")
-def journal(airflow: Any, database: str) -> Iterator[Journal]:
+def journal(airflow: AirflowProcesses, database: str) -> Iterator[Journal]:
     found = Journal(
         database.replace("postgresql+psycopg2", "postgresql"), airflow.env["AIRFLOW__CORE__FERNET_KEY"]
     )
@@ -317,7 +321,9 @@ def journal(airflow: Any, database: str) -> Iterator[Journal]:
 
 
 @pytest.fixture(scope="module")
-def start(airflow: Any, journal: Journal, gates: Any) -> Callable[..., Wait]:
+def start(
+    airflow: AirflowProcesses, journal: Journal, gates: dict[str, tuple[str, SandboxProcess]]
+) -> Callable[..., Wait]:
     airflow.until(lambda: airflow.has("/api/v2/dags/waits_twice"), "the DAGs", 60)
 
     def start(wave: str, gate: str, **how: Any) -> Wait:
@@ -344,7 +350,7 @@ def alone(start: Callable[..., Wait]) -> dict[str, Wait]:
 
 
 @pytest.fixture(scope="module")
-def waits(alone: Any, start: Callable[..., Wait]) -> dict[str, Wait]:
+def waits(alone: dict[str, Wait], start: Callable[..., Wait]) -> dict[str, Wait]:
     """Waits that go on until their gateway's faults are cleared: begun together, because starting takes the time."""
     found = {
         "answered": start("answered", "answered", dag_id="waits_twice"),
@@ -358,7 +364,7 @@ def waits(alone: Any, start: Callable[..., Wait]) -> dict[str, Wait]:
 
 
 @pytest.fixture(scope="module")
-def triggerer(airflow: Any, waits: Any) -> Iterator[None]:
+def triggerer(airflow: AirflowProcesses, waits: dict[str, Wait]) -> Iterator[None]:
     airflow.start_triggerer()
     waits["killed"].until_looks(1, since=waits["killed"].deferral()["at"], patience=60)
     yield
@@ -366,7 +372,12 @@ def triggerer(airflow: Any, waits: Any) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def large_waits(waits: dict[str, Wait], triggerer: None, airflow: Any, gates: Any) -> dict[str, Wait]:
+def large_waits(
+    waits: dict[str, Wait],
+    triggerer: None,
+    airflow: AirflowProcesses,
+    gates: dict[str, tuple[str, SandboxProcess]],
+) -> dict[str, Wait]:
     """Waits with many ids, after their triggers have asked for everybody."""
     found = {name: waits[name] for name in LARGE}
     for wait in found.values():
@@ -420,7 +431,7 @@ def expected_message(seconds: float, people: Sequence[str]) -> str:
 
 
 def test_without_a_triggerer_airflow_ends_the_wait_and_it_ends_as_ever(
-    alone: dict[str, Wait], waits: Any, journal: Journal
+    alone: dict[str, Wait], waits: dict[str, Wait], journal: Journal
 ) -> None:
     for name, (_, state) in OUT_OF_TIME.items():
         wait = alone[name]
@@ -433,7 +444,10 @@ def test_without_a_triggerer_airflow_ends_the_wait_and_it_ends_as_ever(
 
 
 def test_a_wait_is_deferred_until_the_answers_are_there(
-    waits: dict[str, Wait], out_of_time: Any, journal: Journal, gates: Any
+    waits: dict[str, Wait],
+    out_of_time: dict[str, Wait],
+    journal: Journal,
+    gates: dict[str, tuple[str, SandboxProcess]],
 ) -> None:
     wait = waits["answered"]
     deferral = wait.deferral()
@@ -484,7 +498,11 @@ def test_a_wait_that_is_out_of_time_ends_as_a_poke_does(
 
 
 def test_a_wait_whose_task_is_ended_looks_no_more_and_begins_anew_when_cleared(
-    waits: dict[str, Wait], triggerer: None, airflow: Any, journal: Journal, gates: Any
+    waits: dict[str, Wait],
+    triggerer: None,
+    airflow: AirflowProcesses,
+    journal: Journal,
+    gates: dict[str, tuple[str, SandboxProcess]],
 ) -> None:
     ended = failed, cleared = waits["failed"], waits["cleared"]
     first = [wait.deferral() for wait in ended]
@@ -522,10 +540,10 @@ def test_a_killed_triggerer_s_waits_go_on_in_the_next_one_until_the_same_deadlin
     waits: dict[str, Wait],
     triggerer: None,
     start: Callable[..., Wait],
-    airflow: Any,
+    airflow: AirflowProcesses,
     journal: Journal,
-    gates: Any,
-    summary: Any,
+    gates: dict[str, tuple[str, SandboxProcess]],
+    summary: Callable[[str], None],
 ) -> None:
     wait = waits["killed"]
     late = start(
@@ -579,7 +597,9 @@ def test_a_killed_triggerer_s_waits_go_on_in_the_next_one_until_the_same_deadlin
     )
 
 
-def test_airflow_s_database_never_held_an_answer_or_a_contact(waits: Any, journal: Journal) -> None:
+def test_airflow_s_database_never_held_an_answer_or_a_contact(
+    waits: dict[str, Wait], journal: Journal
+) -> None:
     count, text = journal.everything()
     assert count >= 3 * len(waits)
     assert '"status": "complete"' in text
@@ -589,7 +609,7 @@ def test_airflow_s_database_never_held_an_answer_or_a_contact(waits: Any, journa
 
 
 def test_what_blocked_the_triggerer_is_reported(
-    airflow: Any, waits: Any, triggerer: None, summary: Any
+    airflow: AirflowProcesses, waits: dict[str, Wait], triggerer: None, summary: Callable[[str], None]
 ) -> None:
     spec = find_spec("airflow.jobs.triggerer_job_runner")
     assert spec is not None and spec.origin is not None

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.conftest import AirflowConnection
+from tests.real.conftest import AirflowProcesses
 from tests.versions import STARTED_AIRFLOW
 
 pytestmark = pytest.mark.skipif(STARTED_AIRFLOW < (3, 4), reason="loops are new in Airflow 3.4")
@@ -19,7 +21,7 @@ ITERATIONS, LAST = 3, 16
 class LoopRun:
     """A DAG run with a loop, and what the gateway saw of it."""
 
-    def __init__(self, airflow: Any, sandbox: SandboxProcess, dag_id: str, run_id: str) -> None:
+    def __init__(self, airflow: AirflowProcesses, sandbox: SandboxProcess, dag_id: str, run_id: str) -> None:
         self.airflow, self.sandbox, self.dag_id, self.run_id = airflow, sandbox, dag_id, run_id
         self.path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
         airflow.until(lambda: airflow.has(f"/api/v2/dags/{dag_id}"), "the DAG", 300)
@@ -69,7 +71,7 @@ def once(last: int = LAST) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def gateway(
-    airflow: Any, gateways: list[SandboxProcess], postgres_server: Mapping[str, Any]
+    airflow: AirflowProcesses, gateways: list[SandboxProcess], postgres_server: AirflowConnection
 ) -> Iterator[SandboxProcess]:
     with sqlite3.connect(airflow.home / "audience.db") as db:
         db.execute("CREATE TABLE looped (number INTEGER, phone TEXT)")
@@ -83,7 +85,7 @@ def gateway(
 
 
 @pytest.fixture
-def run(airflow: Any, gateway: SandboxProcess) -> Iterator[Callable[[str, str], LoopRun]]:
+def run(airflow: AirflowProcesses, gateway: SandboxProcess) -> Iterator[Callable[[str, str], LoopRun]]:
     gateway.clear_faults()
     gateway.reset()
     yield lambda dag_id, run_id: LoopRun(airflow, gateway, dag_id, run_id)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import pytest
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.conftest import AirflowConnection
 from tests.helpers.campaigns import LOST
+from tests.real.conftest import AirflowProcesses
 
 RUN = "/api/v2/dags/mapped/dagRuns/mapped_run"
 BEFORE = {"north": range(1, 13), "south": range(13, 25)}
@@ -20,7 +21,7 @@ AFTER = {"east": range(1, 7), "south": range(7, 19), "north": range(19, 29)}
 
 @pytest.fixture
 def sandbox(
-    airflow: Any, gateways: list[SandboxProcess], postgres_server: Mapping[str, Any]
+    airflow: AirflowProcesses, gateways: list[SandboxProcess], postgres_server: AirflowConnection
 ) -> Iterator[SandboxProcess]:
     connection = {
         name: postgres_server[key]
@@ -38,7 +39,9 @@ def sandbox(
     gateways[0].clear_faults()
 
 
-def test_a_clear_with_another_mapping_reaches_everybody_once(airflow: Any, sandbox: SandboxProcess) -> None:
+def test_a_clear_with_another_mapping_reaches_everybody_once(
+    airflow: AirflowProcesses, sandbox: SandboxProcess
+) -> None:
     def assign(shards: Mapping[str, range]) -> None:
         with sqlite3.connect(airflow.home / "audience.db") as db:
             db.execute("DROP TABLE IF EXISTS shards")

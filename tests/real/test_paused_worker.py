@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
+
+from tests.real.conftest import AirflowProcesses, Campaign
 
 
 def first_of_its_batch_is_in_flight(campaign: Any) -> bool:
@@ -13,7 +16,7 @@ def first_of_its_batch_is_in_flight(campaign: Any) -> bool:
 
 
 def test_a_paused_worker_sends_nothing_more_once_it_was_replaced(
-    airflow: Any, campaigns: Any, summary: Any
+    airflow: AirflowProcesses, campaigns: Callable[..., Campaign], summary: Callable[[str], None]
 ) -> None:
     campaign = campaigns(0, plan_id=11)
     paused = campaign.next_try()

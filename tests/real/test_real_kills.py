@@ -5,8 +5,11 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+from tests.real.conftest import Campaign
 
 SEED = 20260131
 PERIOD = 0.25
@@ -46,7 +49,9 @@ def kill_again_and_again(campaign: Any, rng: random.Random) -> Counter[str]:
     return Counter(victims) + Counter(found) + wrong
 
 
-def test_no_kill_makes_anybody_be_contacted_twice_or_never(campaigns: Any, summary: Any) -> None:
+def test_no_kill_makes_anybody_be_contacted_twice_or_never(
+    campaigns: Callable[..., Campaign], summary: Callable[[str], None]
+) -> None:
     def lane(number: int) -> Counter[str]:
         rng = random.Random(SEED + number)
         plans = range(1 + number, 1 + LANES * CAMPAIGNS, LANES)
@@ -69,7 +74,7 @@ def test_no_kill_makes_anybody_be_contacted_twice_or_never(campaigns: Any, summa
 
 
 def test_without_a_look_up_a_kill_stops_the_campaign_until_its_doubts_are_settled(
-    campaigns: Any, summary: Any
+    campaigns: Callable[..., Campaign], summary: Callable[[str], None]
 ) -> None:
     campaign = campaigns(0, plan_id=10, gateway="mute")
     doubts = 0

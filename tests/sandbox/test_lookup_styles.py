@@ -13,7 +13,7 @@ from airflow_provider_lingyang.sandbox import LOOKUP
 from airflow_provider_lingyang.sandbox.lookup_styles import Failure
 from tests.sandbox.client import Gateway
 
-Root = dict[str, dict[str, Any]]
+Root = dict[str, dict[str, object]]
 """A whole answer in JSON."""
 LookUp = Callable[..., Root]
 IDS = ["order-0", "order-1", "order-2"]
@@ -36,7 +36,8 @@ def look_up(gateway: Gateway) -> LookUp:
 
 def result(root: Root) -> dict[str, Any]:
     (payload,) = root.values()
-    found: dict[str, Any] = payload["result"]
+    found = payload["result"]
+    assert isinstance(found, dict)
     return found
 
 

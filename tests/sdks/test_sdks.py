@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -34,8 +34,14 @@ STRUCT = {
 }
 
 
+class Ask(Protocol):
+    """Calls a method of the platform, and returns the JSON that the client made of its answer."""
+
+    def __call__(self, method: str, params: dict[str, str], secret: str = "sandbox-secret") -> Any: ...
+
+
 @pytest.fixture(params=["topsdk", "taobaopyx"])
-def ask(request: pytest.FixtureRequest, sandbox: SandboxProcess) -> Any:
+def ask(request: pytest.FixtureRequest, sandbox: SandboxProcess) -> Ask:
     """Calls the sandbox through a client; gives what the client understood."""
     if not PYTHON.exists():
         if os.environ.get("LINGYANG_REQUIRE_SERVERS"):
@@ -60,11 +66,11 @@ def ask(request: pytest.FixtureRequest, sandbox: SandboxProcess) -> Any:
     return ask
 
 
-def test_the_time_is_told(ask: Any) -> None:
+def test_the_time_is_told(ask: Ask) -> None:
     assert set(ask("taobao.time.get", {})["time_get_response"]) == {"time", "request_id"}
 
 
-def test_a_batch_is_accepted_and_looked_up(ask: Any, sandbox: SandboxProcess) -> None:
+def test_a_batch_is_accepted_and_looked_up(ask: Ask, sandbox: SandboxProcess) -> None:
     struct = json.dumps(STRUCT, ensure_ascii=False)
     answer = ask(SUBMIT, {"initiative_batch_task_request": struct})
     result = answer["alibaba_lingyang_utouch_submit_initiative_batch_task_response"]["result"]
@@ -77,7 +83,7 @@ def test_a_batch_is_accepted_and_looked_up(ask: Any, sandbox: SandboxProcess) ->
     assert (item["biz_id"], item["task_id"]) == ("B1", task["task_id"])
 
 
-def test_a_wrong_secret_is_an_invalid_signature(ask: Any) -> None:
+def test_a_wrong_secret_is_an_invalid_signature(ask: Ask) -> None:
     assert ask("taobao.time.get", {}, secret="wrong")["code"] == 25
 
 
@@ -90,7 +96,7 @@ def test_a_wrong_secret_is_an_invalid_signature(ask: Any) -> None:
     ],
 )
 def test_a_refusal_is_understood(
-    ask: Any, sandbox: SandboxProcess, fault: dict[str, Any], code: int, sub_code: str
+    ask: Ask, sandbox: SandboxProcess, fault: dict[str, Any], code: int, sub_code: str
 ) -> None:
     sandbox.add_fault(**fault)
     assert ask("taobao.time.get", {}) == {"code": code, "sub_code": sub_code}

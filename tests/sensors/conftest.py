@@ -63,7 +63,7 @@ class Waiting:
         )
         return LingyangResultSensor(**(base | how | arguments))
 
-    def __call__(self, meanwhile: Callable[[], None] | None = None, **arguments: Any) -> Any:
+    def __call__(self, meanwhile: Callable[[], object] | None = None, **arguments: Any) -> Any:
         """Wait to the end.
 
         :param meanwhile: happens after the first poll.
@@ -73,7 +73,7 @@ class Waiting:
         except Exception as error:
             return error
 
-    def _wait(self, meanwhile: Callable[[], None] | None, arguments: dict[str, Any]) -> Any:
+    def _wait(self, meanwhile: Callable[[], object] | None, arguments: dict[str, Any]) -> Any:
         started, give_up = datetime.now(UTC), time.monotonic() + 600
         again: tuple[str, dict[str, Any]] | None = None
         for attempt in itertools.takewhile(lambda _: time.monotonic() < give_up, itertools.count()):
@@ -102,7 +102,7 @@ class Waiting:
         raise AssertionError("it never ends")
 
 
-def _then(poke: Any, meanwhile: Callable[[], None]) -> Any:
+def _then(poke: Any, meanwhile: Callable[[], object]) -> Any:
     todo = [meanwhile]
 
     def wrapped(context: Any) -> Any:

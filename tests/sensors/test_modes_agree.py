@@ -18,6 +18,7 @@ from airflow_provider_lingyang.sandbox import LOOKUP
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 from tests.conftest import FillDb, Run
 from tests.helpers.campaigns import submitted
+from tests.sensors.conftest import Waiting
 
 NO_STATUS = {
     key: value
@@ -45,7 +46,7 @@ def counts(value: Any) -> dict[str, int]:
 # --- ends well ---------------------------------------------------------------------------------------------------
 
 
-def test_all_recipients_are_finished(waiting: Any, sandbox: SandboxProcess, run: Run) -> None:
+def test_all_recipients_are_finished(waiting: Waiting, sandbox: SandboxProcess, run: Run) -> None:
     value = waiting(campaign=submitted(run))
     assert counts(value) == {"recipients": 60, "finished": 60, "answered": 58, "not_reached": 2}
     assert sum(value["slots"]["a"].values()) == 58
@@ -53,7 +54,7 @@ def test_all_recipients_are_finished(waiting: Any, sandbox: SandboxProcess, run:
     assert value["results"]["B1"]["slots"].keys() == {"a"}
 
 
-def test_deferrable_overrides_mode(deferred: Any, sandbox: SandboxProcess, run: Run) -> None:
+def test_deferrable_overrides_mode(deferred: Waiting, sandbox: SandboxProcess, run: Run) -> None:
     manifest = submitted(run, 3)
     fault = {"kind": "http", "status": 503, "method": LOOKUP, "times": None}
     sandbox.add_fault(**fault)
@@ -63,7 +64,7 @@ def test_deferrable_overrides_mode(deferred: Any, sandbox: SandboxProcess, run: 
 
 
 def test_undefined_statuses_are_named_and_then_warned_of(
-    waiting: Any,
+    waiting: Waiting,
     sandbox: SandboxProcess,
     run: Run,
     settle: Callable[[float], None],
@@ -81,12 +82,12 @@ def test_undefined_statuses_are_named_and_then_warned_of(
     assert {record.levelname for record in warned} == {"WARNING"}
 
 
-def test_enough_are_finished(waiting: Any, sandbox: SandboxProcess, run: Run) -> None:
+def test_enough_are_finished(waiting: Waiting, sandbox: SandboxProcess, run: Run) -> None:
     value = waiting(campaign=submitted(run), result_query=NO_STATUS, complete_ratio=0.9)
     assert counts(value) == {"recipients": 60, "finished": 58, "answered": 58, "waiting": 2}
 
 
-def test_results_come_after_the_first_poll(waiting: Any, sandbox: SandboxProcess, run: Run) -> None:
+def test_results_come_after_the_first_poll(waiting: Waiting, sandbox: SandboxProcess, run: Run) -> None:
     manifest = submitted(run, 3)
     fault = {"kind": "http", "status": 503, "method": LOOKUP, "times": None}
     sandbox.add_fault(**fault)
@@ -94,7 +95,7 @@ def test_results_come_after_the_first_poll(waiting: Any, sandbox: SandboxProcess
     assert counts(value)["finished"] == 3
 
 
-def test_campaign_without_recipients(waiting: Any, sandbox: SandboxProcess, run: Run) -> None:
+def test_campaign_without_recipients(waiting: Waiting, sandbox: SandboxProcess, run: Run) -> None:
     assert counts(waiting(campaign=submitted(run, 0, on_empty="succeed"))) == {}
 
 
@@ -107,7 +108,7 @@ BOTH = [(False, AirflowFailException), (True, AirflowSkipException)]
     ("soft_fail", "expected"), [(False, AirflowSensorTimeout), (True, AirflowSkipException)]
 )
 def test_timeout_with_too_few_finished(
-    waiting: Any, sandbox: SandboxProcess, run: Run, soft_fail: bool, expected: type
+    waiting: Waiting, sandbox: SandboxProcess, run: Run, soft_fail: bool, expected: type
 ) -> None:
     error = waiting(campaign=submitted(run), result_query=NO_STATUS, soft_fail=soft_fail)
     assert type(error) is expected
@@ -119,7 +120,7 @@ def test_timeout_with_too_few_finished(
 
 @pytest.mark.parametrize("soft_fail", [False, True])
 def test_timeout_may_succeed_or_skip(
-    waiting: Any, sandbox: SandboxProcess, run: Run, soft_fail: bool
+    waiting: Waiting, sandbox: SandboxProcess, run: Run, soft_fail: bool
 ) -> None:
     manifest = submitted(run)
     value = waiting(campaign=manifest, result_query=NO_STATUS, on_incomplete="succeed", soft_fail=soft_fail)
@@ -131,7 +132,7 @@ def test_timeout_may_succeed_or_skip(
 
 @pytest.mark.parametrize("on_incomplete", ["fail", "skip", "succeed"])
 def test_timeout_after_a_failed_poll(
-    waiting: Any, sandbox: SandboxProcess, run: Run, on_incomplete: str
+    waiting: Waiting, sandbox: SandboxProcess, run: Run, on_incomplete: str
 ) -> None:
     manifest = submitted(run, 3)
     sandbox.add_fault(kind="http", status=503, method=LOOKUP, times=None)
@@ -143,7 +144,12 @@ def test_timeout_after_a_failed_poll(
 
 @pytest.mark.parametrize(("soft_fail", "expected"), BOTH)
 def test_unknown_ids_end_the_wait_after_lookup_settle(
-    waiting: Any, sandbox: SandboxProcess, run: Run, settle: Any, soft_fail: bool, expected: type
+    waiting: Waiting,
+    sandbox: SandboxProcess,
+    run: Run,
+    settle: Callable[[float], None],
+    soft_fail: bool,
+    expected: type,
 ) -> None:
     submitted(run, 3)
     settle(0.5)
@@ -158,7 +164,12 @@ def test_unknown_ids_end_the_wait_after_lookup_settle(
 
 @pytest.mark.parametrize(("soft_fail", "expected"), BOTH)
 def test_results_of_another_campaign_are_foreign(
-    waiting: Any, sandbox: SandboxProcess, run: Run, settle: Any, soft_fail: bool, expected: type
+    waiting: Waiting,
+    sandbox: SandboxProcess,
+    run: Run,
+    settle: Callable[[float], None],
+    soft_fail: bool,
+    expected: type,
 ) -> None:
     manifest = submitted(run, 3)
     # The same ids, sent once more by another task: each look-up answers with both tasks.
@@ -184,7 +195,7 @@ def test_results_of_another_campaign_are_foreign(
     ],
 )  # fmt: skip
 def test_wait_that_no_retry_can_cure(
-    waiting: Any,
+    waiting: Waiting,
     sandbox: SandboxProcess,
     run: Run,
     soft_fail: bool,
@@ -204,7 +215,7 @@ def test_wait_that_no_retry_can_cure(
 
 @pytest.mark.parametrize(("soft_fail", "expected"), BOTH)
 def test_final_failure_after_the_first_poll(
-    waiting: Any, sandbox: SandboxProcess, run: Run, soft_fail: bool, expected: type
+    waiting: Waiting, sandbox: SandboxProcess, run: Run, soft_fail: bool, expected: type
 ) -> None:
     manifest = submitted(run)
     error = waiting(
@@ -224,7 +235,7 @@ def test_final_failure_after_the_first_poll(
 
 @pytest.mark.parametrize("soft_fail", [False, True])
 def test_query_that_fails_in_the_first_poll(
-    waiting: Any, sandbox: SandboxProcess, audience_db: FillDb, soft_fail: bool
+    waiting: Waiting, sandbox: SandboxProcess, audience_db: FillDb, soft_fail: bool
 ) -> None:
     audience_db(["a"], [])
     error = waiting(
@@ -237,7 +248,7 @@ def test_query_that_fails_in_the_first_poll(
     assert "no such table: nowhere" in str(error)
 
 
-def test_validated_campaign_is_skipped(waiting: Any, sandbox: SandboxProcess, run: Run) -> None:
+def test_validated_campaign_is_skipped(waiting: Waiting, sandbox: SandboxProcess, run: Run) -> None:
     error = waiting(campaign=submitted(run, 3, validate_only=True))
     assert type(error) is AirflowSkipException
     assert "validated only" in str(error)
@@ -249,7 +260,7 @@ PUSHED = {"results_sql": "SELECT biz_id, output_params FROM pushed", "results_co
 SLOTS = json.dumps({"slots": [{"name": "a", "action": "ask", "value": "yes", "required": True}]})
 
 
-def test_results_in_a_table(waiting: Any, sandbox: SandboxProcess, run: Run, audience_db: FillDb) -> None:
+def test_results_in_a_table(waiting: Waiting, sandbox: SandboxProcess, run: Run, audience_db: FillDb) -> None:
     manifest = submitted(run, 3)
     audience_db(["biz_id", "output_params"], [("B0", SLOTS), ("other", SLOTS)], table="pushed")
     rows = [("B0", SLOTS), ("B1", '{"a": "no"}'), ("B1", '{"a": "later"}'), ("B2", SLOTS)]
@@ -265,7 +276,7 @@ def test_results_in_a_table(waiting: Any, sandbox: SandboxProcess, run: Run, aud
 
 
 def test_results_in_a_table_with_status_and_task(
-    waiting: Any, sandbox: SandboxProcess, run: Run, audience_db: FillDb
+    waiting: Waiting, sandbox: SandboxProcess, run: Run, audience_db: FillDb
 ) -> None:
     manifest = submitted(run, 3)
     tasks = run.xcom["submit", "task_ids"]
@@ -288,7 +299,7 @@ def test_results_in_a_table_with_status_and_task(
 
 
 def test_recipients_without_a_row_stay_waiting(
-    waiting: Any, sandbox: SandboxProcess, run: Run, audience_db: FillDb, settle: Any
+    waiting: Waiting, sandbox: SandboxProcess, run: Run, audience_db: FillDb, settle: Callable[[float], None]
 ) -> None:
     manifest = submitted(run, 3)
     settle(0.1)
@@ -307,7 +318,7 @@ def test_recipients_without_a_row_stay_waiting(
     ],
 )
 def test_wrong_results_sql(
-    waiting: Any, sandbox: SandboxProcess, audience_db: FillDb, columns: list[str], expected: str
+    waiting: Waiting, sandbox: SandboxProcess, audience_db: FillDb, columns: list[str], expected: str
 ) -> None:
     audience_db(columns, [], table="pushed")
     error = waiting(
@@ -318,7 +329,7 @@ def test_wrong_results_sql(
         raise error
 
 
-def test_ids_too_long_for_a_trigger_go_by_xcom(deferred: Any, sandbox: SandboxProcess, run: Run) -> None:
+def test_ids_too_long_for_a_trigger_go_by_xcom(deferred: Waiting, sandbox: SandboxProcess, run: Run) -> None:
     # 28 KB as UTF-8, and 55 KB as Airflow writes it, before it is encrypted: MySQL's column ends at 64 KB.
     ids = [f"{number:03}" + "客" * 30 for number in range(300)]
     deferred(biz_ids=ids, required_slots=["a"], timeout=3)

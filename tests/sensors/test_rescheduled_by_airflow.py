@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from tests.conftest import AirflowCli
 
 DAG = """
 from airflow.providers.common.compat.sdk import DAG
@@ -26,7 +26,7 @@ with DAG("rescheduled", schedule=None, catchup=False):
 
 
 def test_unknown_recipients_end_the_wait_lookup_settle_after_the_first_poll(
-    sandbox: SandboxProcess, airflow_cli: Any
+    sandbox: SandboxProcess, airflow_cli: AirflowCli
 ) -> None:
     (airflow_cli.home / "dags").mkdir()
     (airflow_cli.home / "dags" / "rescheduled.py").write_text(DAG)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import namedtuple
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from airflow_provider_lingyang.storage import query
 from airflow_provider_lingyang.storage.query import QueryError, binding_hint, stream_rows
+from tests.conftest import AirflowConnection
 
 Row = namedtuple("Row", "a b")
 VALUES = [(number, f"x{number}") for number in range(2500)]
@@ -57,7 +59,7 @@ class Connection:
 
 
 @pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> Any:
+def driver(monkeypatch: pytest.MonkeyPatch) -> Callable[[Cursor], None]:
     def use(cursor: Any) -> None:
         class Hook:
             def get_conn(self) -> Connection:
@@ -80,21 +82,25 @@ SHAPES = {
 @pytest.mark.parametrize("late", [False, True], ids=["columns at once", "columns with the rows"])
 @pytest.mark.parametrize("lazy", [False, True], ids=["lists", "generators"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_rows_of_every_shape_are_the_same(driver: Any, shape: str, lazy: bool, late: bool) -> None:
+def test_rows_of_every_shape_are_the_same(
+    driver: Callable[[Cursor], None], shape: str, lazy: bool, late: bool
+) -> None:
     driver(Cursor(SHAPES[shape], late=late, lazy=lazy))
     with stream_rows("warehouse", "SELECT a, b FROM t") as (names, found):
         assert names == ["a", "b"]
         assert [tuple(row) for row in found] == VALUES
 
 
-def test_name_that_a_mapping_loses_is_refused(driver: Any) -> None:
+def test_name_that_a_mapping_loses_is_refused(driver: Callable[[Cursor], None]) -> None:
     driver(Cursor(lambda row: {"a": row[0]}, late=False, lazy=False, names=("a", "a")))
     twice = pytest.raises(QueryError, match="selects a name twice: give each column a name of its own")
     with twice, stream_rows("warehouse", "SELECT a, a FROM t") as (_, found):
         list(found)
 
 
-def test_statement_without_rows_is_refused_also_where_columns_come_late(driver: Any) -> None:
+def test_statement_without_rows_is_refused_also_where_columns_come_late(
+    driver: Callable[[Cursor], None],
+) -> None:
     class Nothing(Cursor):
         def fetchmany(self, size: int) -> Any:
             raise ProgrammingError("no results to fetch")
@@ -104,7 +110,9 @@ def test_statement_without_rows_is_refused_also_where_columns_come_late(driver: 
         pass
 
 
-def test_error_of_the_first_row_is_told_also_where_columns_come_late(driver: Any) -> None:
+def test_error_of_the_first_row_is_told_also_where_columns_come_late(
+    driver: Callable[[Cursor], None],
+) -> None:
     class Broken(Cursor):
         def fetchmany(self, size: int) -> Any:
             raise ArithmeticError
@@ -115,7 +123,9 @@ def test_error_of_the_first_row_is_told_also_where_columns_come_late(driver: Any
 
 
 @pytest.fixture(params=["psycopg3", "psycopg2"])
-def postgres(request: pytest.FixtureRequest, postgres_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def postgres(
+    request: pytest.FixtureRequest, postgres_server: AirflowConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tests.versions import postgres_hook
 
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(postgres_server))
@@ -123,7 +133,7 @@ def postgres(request: pytest.FixtureRequest, postgres_server: Any, monkeypatch: 
 
 
 @pytest.fixture
-def mariadb(mariadb_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def mariadb(mariadb_server: AirflowConnection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(mariadb_server))
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
+from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from airflow_provider_lingyang.storage.query import QueryError, stream_rows
+from tests.conftest import AirflowConnection, Run
 from tests.storage.memory import growth_while_reading
 from tests.storage.real_campaign import check_campaign
 from tests.versions import postgres_hook
@@ -29,9 +30,11 @@ TABLE = """
 
 
 @pytest.fixture(params=["psycopg3", "psycopg2"])
-def database(request: pytest.FixtureRequest, postgres_server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def database(
+    request: pytest.FixtureRequest, postgres_server: AirflowConnection, monkeypatch: pytest.MonkeyPatch
+) -> DbApiHook:
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(postgres_server))
-    hook = postgres_hook(request.param, monkeypatch)("warehouse", log_sql=False)
+    hook: DbApiHook = postgres_hook(request.param, monkeypatch)("warehouse", log_sql=False)
     hook.run(TABLE, autocommit=True)
     connection = hook.get_conn()
     assert type(connection).__module__.split(".")[0] == request.param.rstrip("3")
@@ -40,12 +43,12 @@ def database(request: pytest.FixtureRequest, postgres_server: Any, monkeypatch: 
 
 
 def test_a_campaign_from_postgres_takes_its_types_as_they_are(
-    database: Any, sandbox: SandboxProcess, run: Any
+    database: DbApiHook, sandbox: SandboxProcess, run: Run
 ) -> None:
     check_campaign(run, sandbox, input_params_columns=["customer", "price", "tags"])
 
 
-def test_postgres_errors_keep_their_reason_and_lose_their_values(database: Any) -> None:
+def test_postgres_errors_keep_their_reason_and_lose_their_values(database: DbApiHook) -> None:
     with pytest.raises(QueryError) as caught, stream_rows("warehouse", "SELECT customer::int FROM audience"):
         pass
     assert "InvalidTextRepresentation (SQLSTATE 22P02): its text may quote rows" in str(caught.value)
@@ -55,7 +58,7 @@ def test_postgres_errors_keep_their_reason_and_lose_their_values(database: Any) 
 
 
 def test_an_error_in_the_middle_of_the_reading_ends_it_before_anything_is_sent(
-    database: Any, sandbox: SandboxProcess, run: Any
+    database: DbApiHook, sandbox: SandboxProcess, run: Run
 ) -> None:
     sql = "SELECT order_no AS biz_id, mobile AS phone_number, 1 / (2400 - mobile % 10000) AS source_id FROM audience"
     defaults = {"input_params": {}, "output_params": {}}
@@ -67,17 +70,17 @@ def test_an_error_in_the_middle_of_the_reading_ends_it_before_anything_is_sent(
     run.manifest()
 
 
-def test_memory_does_not_grow_with_the_rows_of_postgres(database: Any) -> None:
+def test_memory_does_not_grow_with_the_rows_of_postgres(database: DbApiHook) -> None:
     sql = "SELECT n, repeat('x', 1000) FROM generate_series(1, 100000) AS n"
     assert growth_while_reading("warehouse", sql, 100_000) < 20
 
 
-def test_postgres_plans_for_all_rows_and_not_for_the_first(database: Any) -> None:
+def test_postgres_plans_for_all_rows_and_not_for_the_first(database: DbApiHook) -> None:
     with stream_rows("warehouse", "SELECT current_setting('cursor_tuple_fraction')") as (_, rows):
         assert list(rows) == [("1",)]
 
 
-def test_postgres_gives_the_names_of_columns_without_rows(database: Any) -> None:
+def test_postgres_gives_the_names_of_columns_without_rows(database: DbApiHook) -> None:
     with stream_rows("warehouse", "SELECT order_no, mobile AS m FROM audience WHERE false") as (names, rows):
         assert names == ["order_no", "m"]
         assert list(rows) == []
@@ -92,20 +95,22 @@ def test_postgres_gives_the_names_of_columns_without_rows(database: Any) -> None
         ("SELECT 1; DELETE FROM audience", "several statements|multiple commands"),
     ],
 )
-def test_postgres_reads_a_select_and_says_so_of_anything_else(database: Any, sql: str, expected: str) -> None:
+def test_postgres_reads_a_select_and_says_so_of_anything_else(
+    database: DbApiHook, sql: str, expected: str
+) -> None:
     with pytest.raises(QueryError, match=expected), stream_rows("warehouse", sql):
         pass
     assert database.get_first("SELECT count(*) FROM audience") == (2500,)
 
 
-def test_a_reading_from_postgres_can_be_left_half_way(database: Any) -> None:
+def test_a_reading_from_postgres_can_be_left_half_way(database: DbApiHook) -> None:
     with pytest.raises(ZeroDivisionError), stream_rows("warehouse", "SELECT * FROM audience") as (_, rows):
         next(rows)
         raise ZeroDivisionError
 
 
 def test_a_kind_of_cursor_that_the_connection_names_changes_no_row(
-    database: Any, postgres_server: Any, monkeypatch: pytest.MonkeyPatch
+    database: DbApiHook, postgres_server: AirflowConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = database.get_conn()
     extra = {

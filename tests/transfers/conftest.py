@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 
@@ -17,6 +17,8 @@ from tests.helpers.campaigns import submitted
 from tests.versions import postgres_hook
 
 SQL = ["sqlite", "psycopg2", "psycopg3", "mariadb"]
+MakeTransfer = Callable[..., LingyangToSqlOperator]
+Submit = Callable[..., Mapping[str, object]]
 
 
 class Warehouse:
@@ -85,7 +87,7 @@ def sqlite(make_warehouse: Callable[[str], Warehouse]) -> Warehouse:
 
 
 @pytest.fixture
-def transfer() -> Callable[..., LingyangToSqlOperator]:
+def transfer() -> MakeTransfer:
     """Makes an operator that writes to the warehouse's table ``answers``."""
 
     def make(**changes: Any) -> LingyangToSqlOperator:
@@ -96,16 +98,27 @@ def transfer() -> Callable[..., LingyangToSqlOperator]:
 
 
 @pytest.fixture
-def submit(run: Run) -> Callable[..., dict[str, Any]]:
+def submit(run: Run) -> Submit:
     """Submits a campaign of ``count`` recipients, B0, B1 …, and returns its manifest."""
     return partial(submitted, run, plan_id=7, output_slots=["a", "b"])
 
 
+class ResultsSource(TypedDict):
+    """Arguments that read results from a table."""
+
+    results_sql: str
+    results_conn_id: str
+    result_query: dict[str, list[str]]
+
+
+Pushed = Callable[[Sequence[Sequence[object]]], ResultsSource]
+
+
 @pytest.fixture
-def pushed(audience_db: FillDb) -> Callable[..., dict[str, Any]]:
+def pushed(audience_db: FillDb) -> Pushed:
     """Fills a table with results, and returns the arguments that read them."""
 
-    def push(rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    def push(rows: Sequence[Sequence[object]]) -> ResultsSource:
         columns = ["biz_id", "output_params", "status", "task_id"]
         audience_db(columns, [tuple(row) + (None,) * (4 - len(row)) for row in rows], table="pushed")
         return {
@@ -117,9 +130,18 @@ def pushed(audience_db: FillDb) -> Callable[..., dict[str, Any]]:
     return push
 
 
-def counts(value: Any) -> dict[str, int]:
+class Written(TypedDict):
+    """What a transfer returns, as far as it is used here."""
+
+    counts: dict[str, int]
+
+
+Counts = Callable[[Written], dict[str, int]]
+
+
+def counts(value: Written) -> dict[str, int]:
     """The counts that are not 0, once they add up."""
-    found: dict[str, int] = value["counts"]
+    found = value["counts"]
     assert found.keys() == {
         *(
             "recipients",
@@ -143,5 +165,5 @@ def counts(value: Any) -> dict[str, int]:
 
 
 @pytest.fixture(name="counts")
-def counts_fixture() -> Callable[[Any], dict[str, int]]:
+def counts_fixture() -> Counts:
     return counts

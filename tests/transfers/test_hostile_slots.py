@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow_provider_lingyang.results.slot_values import TABLE_BYTES, XCOM_BYTES, cut, cut_slots
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
 from tests.conftest import Run
+from tests.transfers.conftest import Counts, MakeTransfer, Pushed, Warehouse
 
 HOSTILE: dict[str, dict[str, Any]] = {
     "long": {"x": "a" * 2**20},
@@ -30,7 +31,7 @@ def answers() -> list[tuple[str, str, str]]:
 
 
 def test_long_slots_of_one_recipient_do_not_stop_others(
-    warehouse: Any, run: Run, transfer: Any, pushed: Any, counts: Any
+    warehouse: Warehouse, run: Run, transfer: MakeTransfer, pushed: Pushed, counts: Counts
 ) -> None:
     ids = {"biz_ids": [*ORDINARY, *HOSTILE], "slots": ["x"]}
     for key in ("inserted", "updated"):
@@ -53,7 +54,7 @@ def test_long_slots_of_one_recipient_do_not_stop_others(
 
 
 def test_refused_rows_are_named_and_the_others_written(
-    warehouse: Any, run: Run, transfer: Any, pushed: Any
+    warehouse: Warehouse, run: Run, transfer: MakeTransfer, pushed: Pushed
 ) -> None:
     if warehouse.kind == "sqlite":
         return  # It holds anything anywhere.
@@ -78,7 +79,7 @@ def test_refused_rows_are_named_and_the_others_written(
         }
 
 
-def test_xcom_values_are_cut(run: Run, pushed: Any) -> None:
+def test_xcom_values_are_cut(run: Run, pushed: Pushed) -> None:
     ids = [*ORDINARY, *HOSTILE]
     sensor = LingyangResultSensor(
         task_id="wait", biz_ids=ids, mode="poke", deferrable=False, **pushed(answers())

@@ -21,14 +21,18 @@ from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProce
 from airflow_provider_lingyang.transfers import lingyang_to_sql
 from airflow_provider_lingyang.transfers.lingyang_to_sql import LingyangToSqlOperator
 from tests.conftest import FillDb, Run
-
-Counts = Callable[[Any], dict[str, int]]
+from tests.transfers.conftest import Counts, MakeTransfer, Pushed, Submit, Warehouse
 
 # --- what is written ---------------------------------------------------------------------------------------------
 
 
 def test_one_row_per_recipient_on_every_run(
-    warehouse: Any, sandbox: SandboxProcess, run: Run, submit: Any, transfer: Any, counts: Counts
+    warehouse: Warehouse,
+    sandbox: SandboxProcess,
+    run: Run,
+    submit: Submit,
+    transfer: MakeTransfer,
+    counts: Counts,
 ) -> None:
     """The upsert."""
     manifest = submit()
@@ -70,7 +74,7 @@ def _moment(value: Any) -> datetime:
 
 
 def test_changed_results_overwrite_and_empty_ones_do_not(
-    warehouse: Any, run: Run, transfer: Any, pushed: Any, counts: Counts
+    warehouse: Warehouse, run: Run, transfer: MakeTransfer, pushed: Pushed, counts: Counts
 ) -> None:
     ids = {"biz_ids": ["A", "B", "C", "D", "E", "F"], "slots": ["x", "y"]}
     whole = json.dumps({"x": "1", "y": {"z": [2]}, "more": "3"})
@@ -112,7 +116,7 @@ def test_changed_results_overwrite_and_empty_ones_do_not(
 
 
 def test_columns_of_the_user_keep_their_values(
-    warehouse: Any, run: Run, transfer: Any, pushed: Any, counts: Counts
+    warehouse: Warehouse, run: Run, transfer: MakeTransfer, pushed: Pushed, counts: Counts
 ) -> None:
     ids = {"biz_ids": ["A", "B"], "slots": ["x"], "create_table": False}
     text = "VARCHAR(200)" if warehouse.kind == "mariadb" else "TEXT"
@@ -131,7 +135,7 @@ def test_columns_of_the_user_keep_their_values(
 
 
 def test_fetched_at_is_utc_in_any_session_time_zone(
-    warehouse: Any, run: Run, transfer: Any, pushed: Any, monkeypatch: pytest.MonkeyPatch
+    warehouse: Warehouse, run: Run, transfer: MakeTransfer, pushed: Pushed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if warehouse.kind == "sqlite":
         return
@@ -168,7 +172,7 @@ AWKWARD = [
 
 
 def test_any_slot_may_be_a_column(
-    warehouse: Any, run: Run, transfer: Any, pushed: Any, counts: Counts
+    warehouse: Warehouse, run: Run, transfer: MakeTransfer, pushed: Pushed, counts: Counts
 ) -> None:
     values = {slot: f"值{number}" for number, slot in enumerate(AWKWARD)}
     push = pushed([("A", json.dumps(values))])
@@ -181,7 +185,12 @@ def test_any_slot_may_be_a_column(
 
 
 def test_a_slot_may_have_a_column_of_another_name(
-    sandbox: SandboxProcess, sqlite: Any, run: Run, submit: Any, transfer: Any, counts: Counts
+    sandbox: SandboxProcess,
+    sqlite: Warehouse,
+    run: Run,
+    submit: Submit,
+    transfer: MakeTransfer,
+    counts: Counts,
 ) -> None:
     manifest = submit(3, output_slots=["status", "how long?", "other"])
     slots = {"status": "answered_status", "how long?": "how_long"}
@@ -193,12 +202,12 @@ def test_a_slot_may_have_a_column_of_another_name(
     )
 
 
-def warehouse_columns(warehouse: Any) -> list[str]:
+def warehouse_columns(warehouse: Warehouse) -> list[str]:
     return [row[1] for row in warehouse.sql("PRAGMA table_info(answers)")]
 
 
 def test_without_slots_any_value_counts_as_filled(
-    sqlite: Any, run: Run, transfer: Any, pushed: Any, counts: Counts
+    sqlite: Warehouse, run: Run, transfer: MakeTransfer, pushed: Pushed, counts: Counts
 ) -> None:
     push = pushed([("A", '{"x": "1"}'), ("B", '{"x": " "}'), ("C", "")])
     value = run.execute(transfer(biz_ids=["A", "B", "C"], **push))
@@ -206,14 +215,16 @@ def test_without_slots_any_value_counts_as_filled(
 
 
 def test_characters_that_databases_refuse_are_replaced(
-    warehouse: Any, run: Run, transfer: Any, pushed: Any
+    warehouse: Warehouse, run: Run, transfer: MakeTransfer, pushed: Pushed
 ) -> None:
     text = '{"x": "a\\u0000b\\ud83dc", "y": "\\ud83d\\ude00"}'
     run.execute(transfer(biz_ids=["A"], slots=["x", "y"], **pushed([("A", text)])))
     assert warehouse.rows("x", "y") == {"A": ("a\ufffdb\ufffdc", "😀")}
 
 
-def test_many_slots_fit_into_one_statement(warehouse: Any, run: Run, transfer: Any, pushed: Any) -> None:
+def test_many_slots_fit_into_one_statement(
+    warehouse: Warehouse, run: Run, transfer: MakeTransfer, pushed: Pushed
+) -> None:
     # PostgreSQL takes 65,535 parameters; MariaDB's rows have no room for as many columns.
     slots = [f"slot{number}" for number in range(150 if warehouse.kind == "mariadb" else 700)]
     push = pushed([(f"A{n:03}", json.dumps({"slot149": "x" * 20})) for n in range(120)])
@@ -223,7 +234,7 @@ def test_many_slots_fit_into_one_statement(warehouse: Any, run: Run, transfer: A
 
 
 def test_ids_that_differ_by_case_are_two_recipients(
-    warehouse: Any, run: Run, transfer: Any, pushed: Any, counts: Counts
+    warehouse: Warehouse, run: Run, transfer: MakeTransfer, pushed: Pushed, counts: Counts
 ) -> None:
     push = pushed([("A1", '{"x": "upper"}'), ("a1", '{"x": "lower"}')])
     for key in ("inserted", "updated"):
@@ -233,7 +244,9 @@ def test_ids_that_differ_by_case_are_two_recipients(
 
 
 @pytest.mark.proof
-def test_key_that_ignores_case_is_an_error(make_warehouse: Any, run: Run, transfer: Any, pushed: Any) -> None:
+def test_key_that_ignores_case_is_an_error(
+    make_warehouse: Callable[[str], Warehouse], run: Run, transfer: MakeTransfer, pushed: Pushed
+) -> None:
     warehouse = make_warehouse("mariadb")
     warehouse.sql(
         "CREATE TABLE answers (biz_id VARCHAR(99), task_id TEXT, plan_id BIGINT, campaign_key VARCHAR(99), status TEXT, "
@@ -249,11 +262,11 @@ def test_key_that_ignores_case_is_an_error(make_warehouse: Any, run: Run, transf
 
 
 def test_thousands_are_written_page_by_page(
-    warehouse: Any,
+    warehouse: Warehouse,
     sandbox: SandboxProcess,
     run: Run,
-    submit: Any,
-    transfer: Any,
+    submit: Submit,
+    transfer: MakeTransfer,
     counts: Counts,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -284,7 +297,7 @@ def test_thousands_are_written_page_by_page(
 
 
 def test_transaction_holds_a_thousand_recipients_at_most(
-    sqlite: Any, run: Run, transfer: Any, pushed: Any, counts: Counts
+    sqlite: Warehouse, run: Run, transfer: MakeTransfer, pushed: Pushed, counts: Counts
 ) -> None:
     """Of several rows of one person the first that finishes them counts, else the last, on whichever page."""
     rows = [("A0", '{"x": "early"}', "ON"), ("A1", '{"x": "first"}', "OK")]
@@ -303,7 +316,12 @@ def test_transaction_holds_a_thousand_recipients_at_most(
 
 
 def test_unknown_recipients_have_no_row_and_are_counted(
-    sandbox: SandboxProcess, sqlite: Any, run: Run, submit: Any, transfer: Any, counts: Counts
+    sandbox: SandboxProcess,
+    sqlite: Warehouse,
+    run: Run,
+    submit: Submit,
+    transfer: MakeTransfer,
+    counts: Counts,
 ) -> None:
     submit(2)
     value = run.execute(transfer(biz_ids=["B0", "unknown", "B1"], required_slots=["a"]))
@@ -312,7 +330,12 @@ def test_unknown_recipients_have_no_row_and_are_counted(
 
 
 def test_results_of_another_task_are_foreign(
-    sandbox: SandboxProcess, sqlite: Any, run: Run, submit: Any, transfer: Any, counts: Counts
+    sandbox: SandboxProcess,
+    sqlite: Warehouse,
+    run: Run,
+    submit: Submit,
+    transfer: MakeTransfer,
+    counts: Counts,
 ) -> None:
     manifest = submit(3)
     run.xcom["submit", "task_ids"] = [1, run.xcom["submit", "task_ids"][1], 3]
@@ -322,7 +345,13 @@ def test_results_of_another_task_are_foreign(
 
 
 def test_row_stays_when_a_foreign_result_comes_later(
-    sandbox: SandboxProcess, sqlite: Any, run: Run, submit: Any, transfer: Any, pushed: Any, counts: Counts
+    sandbox: SandboxProcess,
+    sqlite: Warehouse,
+    run: Run,
+    submit: Submit,
+    transfer: MakeTransfer,
+    pushed: Pushed,
+    counts: Counts,
 ) -> None:
     manifest = submit(1)
     own = run.xcom["submit", "task_ids"][0]
@@ -334,7 +363,7 @@ def test_row_stays_when_a_foreign_result_comes_later(
 
 
 def test_unfinished_recipients_are_written_too(
-    sqlite: Any, run: Run, transfer: Any, pushed: Any, counts: Counts
+    sqlite: Warehouse, run: Run, transfer: MakeTransfer, pushed: Pushed, counts: Counts
 ) -> None:
     value = run.execute(
         transfer(biz_ids=["A"], slots=["x", "y"], **pushed([("A", '{"x": "1", "y": null}', "ON")]))
@@ -344,7 +373,12 @@ def test_unfinished_recipients_are_written_too(
 
 
 def test_campaign_without_recipients(
-    sandbox: SandboxProcess, sqlite: Any, run: Run, submit: Any, transfer: Any, counts: Counts
+    sandbox: SandboxProcess,
+    sqlite: Warehouse,
+    run: Run,
+    submit: Submit,
+    transfer: MakeTransfer,
+    counts: Counts,
 ) -> None:
     assert counts(run.execute(transfer(campaign=submit(0, on_empty="succeed")))) == {}
     assert sqlite.rows("a") == {}
@@ -358,7 +392,7 @@ def test_campaign_without_recipients(
 
 
 def test_missing_table_is_an_error_before_the_first_look_up(
-    warehouse: Any, sandbox: SandboxProcess, run: Run, submit: Any, transfer: Any
+    warehouse: Warehouse, sandbox: SandboxProcess, run: Run, submit: Submit, transfer: MakeTransfer
 ) -> None:
     text = run.fails(transfer(campaign=submit(3), create_table=False))
     assert text == (
@@ -371,7 +405,12 @@ def test_missing_table_is_an_error_before_the_first_look_up(
 
 @pytest.mark.parametrize("create", [False, True])
 def test_missing_columns_are_named_before_the_first_look_up(
-    warehouse: Any, sandbox: SandboxProcess, run: Run, submit: Any, transfer: Any, create: bool
+    warehouse: Warehouse,
+    sandbox: SandboxProcess,
+    run: Run,
+    submit: Submit,
+    transfer: MakeTransfer,
+    create: bool,
 ) -> None:
     warehouse.sql(
         "CREATE TABLE answers (BIZ_ID VARCHAR(9), plan_id INTEGER, campaign_key VARCHAR(9), a VARCHAR(9))"
@@ -385,7 +424,7 @@ def test_missing_columns_are_named_before_the_first_look_up(
 
 
 def test_a_table_that_cannot_be_created_says_what_it_needs(
-    warehouse: Any, run: Run, transfer: Any, pushed: Any
+    warehouse: Warehouse, run: Run, transfer: MakeTransfer, pushed: Pushed
 ) -> None:
     text = run.fails(transfer(biz_ids=["A"], table="no_such_schema.answers", **pushed([])))
     assert "table no_such_schema.answers can be neither read nor created" in text
@@ -394,7 +433,11 @@ def test_a_table_that_cannot_be_created_says_what_it_needs(
 
 @pytest.mark.proof
 def test_a_table_may_be_in_a_schema(
-    make_warehouse: Any, run: Run, transfer: Any, pushed: Any, counts: Counts
+    make_warehouse: Callable[[str], Warehouse],
+    run: Run,
+    transfer: MakeTransfer,
+    pushed: Pushed,
+    counts: Counts,
 ) -> None:
     warehouse = make_warehouse("psycopg2")
     warehouse.sql("CREATE SCHEMA dw")
@@ -407,7 +450,7 @@ def test_a_table_may_be_in_a_schema(
 
 
 def test_a_column_of_the_user_that_must_be_filled_is_an_error_without_values(
-    warehouse: Any, run: Run, transfer: Any, pushed: Any, caplog: pytest.LogCaptureFixture
+    warehouse: Warehouse, run: Run, transfer: MakeTransfer, pushed: Pushed, caplog: pytest.LogCaptureFixture
 ) -> None:
     warehouse.sql(
         "CREATE TABLE answers (biz_id VARCHAR(9), task_id VARCHAR(9), plan_id BIGINT, campaign_key VARCHAR(9), "
@@ -425,7 +468,7 @@ def test_a_column_of_the_user_that_must_be_filled_is_an_error_without_values(
 
 
 def test_a_value_that_a_column_cannot_hold_is_an_error_without_values(
-    warehouse: Any, run: Run, transfer: Any, pushed: Any, caplog: pytest.LogCaptureFixture
+    warehouse: Warehouse, run: Run, transfer: MakeTransfer, pushed: Pushed, caplog: pytest.LogCaptureFixture
 ) -> None:
     if warehouse.kind == "sqlite":
         return  # It holds anything anywhere.
@@ -448,11 +491,11 @@ def test_a_value_that_a_column_cannot_hold_is_an_error_without_values(
 
 
 def test_retry_goes_on_after_failed_look_ups(
-    warehouse: Any,
+    warehouse: Warehouse,
     sandbox: SandboxProcess,
     run: Run,
-    submit: Any,
-    transfer: Any,
+    submit: Submit,
+    transfer: MakeTransfer,
     counts: Counts,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -471,7 +514,12 @@ def test_retry_goes_on_after_failed_look_ups(
 
 
 def test_retry_goes_on_after_a_failed_database(
-    warehouse: Any, run: Run, transfer: Any, pushed: Any, counts: Counts, monkeypatch: pytest.MonkeyPatch
+    warehouse: Warehouse,
+    run: Run,
+    transfer: MakeTransfer,
+    pushed: Pushed,
+    counts: Counts,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     push = pushed([(f"A{n}", '{"x": "1"}') for n in range(1500)])
     ids = [f"A{n}" for n in range(1500)]
@@ -493,7 +541,7 @@ def test_retry_goes_on_after_a_failed_database(
 
 
 def test_look_up_that_no_retry_can_cure_is_final(
-    sandbox: SandboxProcess, sqlite: Any, run: Run, submit: Any, transfer: Any
+    sandbox: SandboxProcess, sqlite: Warehouse, run: Run, submit: Submit, transfer: MakeTransfer
 ) -> None:
     query = RESULT_QUERY | {"items_path": "result.dta"}
     assert "no 'dta' in result, which holds: " in run.fails(transfer(campaign=submit(), result_query=query))
@@ -501,9 +549,9 @@ def test_look_up_that_no_retry_can_cure_is_final(
 
 def test_failed_queries_and_connections_may_be_retried(
     sandbox: SandboxProcess,
-    sqlite: Any,
+    sqlite: Warehouse,
     run: Run,
-    transfer: Any,
+    transfer: MakeTransfer,
     audience_db: FillDb,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -522,7 +570,12 @@ def test_failed_queries_and_connections_may_be_retried(
 
 @pytest.mark.parametrize("kind", ["psycopg2", "psycopg3", "mariadb", "sqlite"])
 def test_concurrent_writers_leave_one_row_per_recipient(
-    kind: str, make_warehouse: Any, run: Run, transfer: Any, pushed: Any, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    make_warehouse: Callable[[str], Warehouse],
+    run: Run,
+    transfer: MakeTransfer,
+    pushed: Pushed,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     warehouse = make_warehouse(kind)
     ids = {"biz_ids": [f"A{n}" for n in range(300)], "slots": ["x"]}
@@ -558,7 +611,7 @@ def test_concurrent_writers_leave_one_row_per_recipient(
 
 
 def test_concurrent_tasks_may_create_the_table(
-    warehouse: Any, run: Run, transfer: Any, pushed: Any, monkeypatch: pytest.MonkeyPatch
+    warehouse: Warehouse, run: Run, transfer: MakeTransfer, pushed: Pushed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push = pushed([("A", "")])
     barrier = threading.Barrier(2)
@@ -587,10 +640,10 @@ def test_concurrent_tasks_may_create_the_table(
 
 def test_slow_database_does_not_delay_look_ups(
     sandbox: SandboxProcess,
-    sqlite: Any,
+    sqlite: Warehouse,
     run: Run,
-    submit: Any,
-    transfer: Any,
+    submit: Submit,
+    transfer: MakeTransfer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A look-up whose answer the event loop reads late would time out."""
@@ -611,11 +664,11 @@ def test_slow_database_does_not_delay_look_ups(
 
 
 def test_interrupt_leaves_whole_pages_and_no_thread(
-    sqlite: Any,
+    sqlite: Warehouse,
     sandbox: SandboxProcess,
     run: Run,
-    submit: Any,
-    transfer: Any,
+    submit: Submit,
+    transfer: MakeTransfer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Timeout(BaseException):
@@ -673,7 +726,7 @@ def test_interrupt_leaves_whole_pages_and_no_thread(
     ],
 )  # fmt: skip
 def test_arguments_that_cannot_be_right_fail_while_the_dag_is_parsed(
-    transfer: Any, changes: dict[str, Any], expected: str
+    transfer: MakeTransfer, changes: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(ArgumentError, match=expected):
         transfer(**{"biz_ids": ["1"]} | changes)
@@ -685,7 +738,7 @@ def test_table_and_connection_are_required() -> None:
 
 
 def test_rendered_arguments_are_checked_before_writing(
-    sandbox: SandboxProcess, sqlite: Any, run: Run, submit: Any, transfer: Any
+    sandbox: SandboxProcess, sqlite: Warehouse, run: Run, submit: Submit, transfer: MakeTransfer
 ) -> None:
     assert {"table", "sql_conn_id", "campaign", "results_sql"} <= set(LingyangToSqlOperator.template_fields)
     one = transfer(biz_ids=["A"], table="{{ params.table }}")
@@ -703,12 +756,12 @@ def test_rendered_arguments_are_checked_before_writing(
 
 
 def test_logs_and_errors_hold_no_data_of_recipients(
-    warehouse: Any,
+    warehouse: Warehouse,
     sandbox: SandboxProcess,
     run: Run,
-    submit: Any,
-    transfer: Any,
-    pushed: Any,
+    submit: Submit,
+    transfer: MakeTransfer,
+    pushed: Pushed,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProce
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
 from airflow_provider_lingyang.triggers import lingyang as triggers
 from airflow_provider_lingyang.triggers.lingyang import LingyangResultTrigger, read_event
+from tests.conftest import FillDb, Run
 from tests.versions import AIRFLOW
 
 
@@ -54,7 +54,7 @@ async def event_of(one: LingyangResultTrigger) -> dict[str, Any]:
     return payload
 
 
-def submit(run: Any, *numbers: int) -> Any:
+def submit(run: Run, *numbers: int) -> Any:
     rows = [
         {"biz_id": f"B{n}", "phone_number": f"1000000{n:04}", "user_name": "张三", "input_params": {}}
         for n in numbers
@@ -68,7 +68,7 @@ def sensor(**arguments: Any) -> LingyangResultSensor:
     return LingyangResultSensor(**(base | arguments))
 
 
-def deferred(run: Any, **arguments: Any) -> TaskDeferred:
+def deferred(run: Run, **arguments: Any) -> TaskDeferred:
     with pytest.raises(TaskDeferred) as caught:
         run.execute(sensor(**arguments))
     return caught.value
@@ -77,7 +77,7 @@ def deferred(run: Any, **arguments: Any) -> TaskDeferred:
 # --- one event for every end -------------------------------------------------------------------------------------
 
 
-def test_enough_are_finished(sandbox: SandboxProcess, run: Any) -> None:
+def test_enough_are_finished(sandbox: SandboxProcess, run: Run) -> None:
     submit(run, 1, 2)
     one = trigger()
     event = asyncio.run(event_of(one))
@@ -93,7 +93,7 @@ def test_enough_are_finished(sandbox: SandboxProcess, run: Any) -> None:
     }
 
 
-def test_the_deadline_passes(sandbox: SandboxProcess, run: Any) -> None:
+def test_the_deadline_passes(sandbox: SandboxProcess, run: Run) -> None:
     submit(run, 1)
     event = asyncio.run(event_of(trigger(deadline=time.time() + 0.1)))
     assert (event["status"], event["counts"]["unknown"]) == ("timeout", 1)
@@ -117,7 +117,7 @@ def test_after_a_restart_of_the_triggerer_the_deadline_is_the_same(sandbox: Sand
     assert again.deadline == one.deadline
 
 
-def test_failed_look_ups_are_retried_and_counted(sandbox: SandboxProcess, run: Any) -> None:
+def test_failed_look_ups_are_retried_and_counted(sandbox: SandboxProcess, run: Run) -> None:
     submit(run, 1, 2)
     sandbox.add_fault(kind="http", status=502, method=LOOKUP, times=4)
     event = asyncio.run(event_of(trigger()))
@@ -128,7 +128,7 @@ def test_failed_look_ups_are_retried_and_counted(sandbox: SandboxProcess, run: A
     assert "HTTP 502" in event["reason"]
 
 
-def test_rate_limit_is_waited_for(sandbox: SandboxProcess, run: Any) -> None:
+def test_rate_limit_is_waited_for(sandbox: SandboxProcess, run: Run) -> None:
     submit(run, 1, 2)
     sandbox.add_fault(kind="throttle", seconds=31_062, method=LOOKUP)
     event = asyncio.run(event_of(trigger(deadline=time.time() + 0.5)))
@@ -148,7 +148,7 @@ def test_rate_limit_is_waited_for(sandbox: SandboxProcess, run: Any) -> None:
     ],
 )
 def test_final_failure_ends_it_with_the_reason(
-    sandbox: SandboxProcess, run: Any, request_changes: dict[str, Any], reason: str
+    sandbox: SandboxProcess, run: Run, request_changes: dict[str, Any], reason: str
 ) -> None:
     submit(run, 1, 2)
     event = asyncio.run(event_of(trigger(request=request_changes)))
@@ -181,7 +181,7 @@ def test_a_full_disk_ends_it(sandbox: SandboxProcess, monkeypatch: pytest.Monkey
 
 
 def test_failed_database_is_retried(
-    sandbox: SandboxProcess, run: Any, audience_db: Callable[..., None], caplog: pytest.LogCaptureFixture
+    sandbox: SandboxProcess, run: Run, audience_db: FillDb, caplog: pytest.LogCaptureFixture
 ) -> None:
     submit(run, 1, 2)
     audience_db(["x"], [])
@@ -199,7 +199,7 @@ def test_failed_database_is_retried(
     assert event["failed_look_ups"] >= 1
 
 
-def test_cancel_leaves_no_thread(sandbox: SandboxProcess, run: Any) -> None:
+def test_cancel_leaves_no_thread(sandbox: SandboxProcess, run: Run) -> None:
     submit(run, 1, 2)
     sandbox.add_fault(kind="slow", seconds=5, method=LOOKUP, times=None)
 
@@ -246,7 +246,7 @@ def inflated(arguments: dict[str, Any]) -> LingyangResultTrigger:
     return one
 
 
-def test_wait_that_the_version_before_deferred_goes_on(sandbox: SandboxProcess, run: Any) -> None:
+def test_wait_that_the_version_before_deferred_goes_on(sandbox: SandboxProcess, run: Run) -> None:
     submit(run, 1, 2)
     now = time.time()
     one = inflated(UNVERSIONED["arguments"] | {"poke_interval": 0.02, "started": now, "deadline": now + 20})
@@ -254,7 +254,7 @@ def test_wait_that_the_version_before_deferred_goes_on(sandbox: SandboxProcess, 
     assert asyncio.run(event_of(one))["status"] == "complete"
 
 
-def test_event_of_the_version_before_is_understood(sandbox: SandboxProcess, run: Any) -> None:
+def test_event_of_the_version_before_is_understood(sandbox: SandboxProcess, run: Run) -> None:
     submit(run, 1, 2)
     event = UNVERSIONED["event"] | {"started": time.time(), "deadline": time.time() + 60}
     value = sensor(biz_ids=["B1", "B2"], required_slots=["a"]).execute_complete(run.context("wait"), event)
@@ -268,7 +268,7 @@ def test_its_own_arguments_are_accepted_by_the_same_version() -> None:
 
 
 @pytest.mark.parametrize("newer", [{"version": 3}, {"version": 3, "page": 7}])
-def test_arguments_of_a_newer_version_end_the_wait_with_a_sentence(newer: dict[str, Any], run: Any) -> None:
+def test_arguments_of_a_newer_version_end_the_wait_with_a_sentence(newer: dict[str, Any], run: Run) -> None:
     arguments = trigger().serialize()[1] | newer
     event = asyncio.run(event_of(inflated(arguments)))
     assert event["status"] == "broken"
@@ -285,7 +285,7 @@ def test_event_of_a_newer_version_is_refused_with_a_sentence() -> None:
 # --- its arguments -----------------------------------------------------------------------------------------------
 
 
-def test_arguments_and_events_hold_no_results_and_no_contacts(sandbox: SandboxProcess, run: Any) -> None:
+def test_arguments_and_events_hold_no_results_and_no_contacts(sandbox: SandboxProcess, run: Run) -> None:
     sandbox.add_fault(kind="late_index", seconds=3600)
     manifest = submit(run, 1, 2)
     caught = deferred(run, campaign=manifest)
@@ -299,8 +299,8 @@ def test_arguments_and_events_hold_no_results_and_no_contacts(sandbox: SandboxPr
 @pytest.mark.parametrize("count", [10, 20_000])
 def test_arguments_are_small_for_any_number_of_ids(
     sandbox: SandboxProcess,
-    run: Any,
-    audience_db: Callable[..., None],
+    run: Run,
+    audience_db: FillDb,
     count: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -320,7 +320,7 @@ def test_arguments_are_small_for_any_number_of_ids(
             assert run.xcom["wait", "biz_ids"] == names
 
 
-def test_arguments_too_long_for_a_trigger_fail_before_the_wait(sandbox: SandboxProcess, run: Any) -> None:
+def test_arguments_too_long_for_a_trigger_fail_before_the_wait(sandbox: SandboxProcess, run: Run) -> None:
     error = run.fails(
         sensor(
             biz_ids=["B1"],
@@ -368,7 +368,7 @@ COMPLETE = {"version": 1, "status": "complete", "counts": {}, "reason": None, "f
         [1],
     ],
 )
-def test_unknown_events_are_errors(event: Any, run: Any) -> None:
+def test_unknown_events_are_errors(event: Any, run: Run) -> None:
     with pytest.raises(ValueError, match="does not understand"):
         read_event(event)
     one = sensor(biz_ids=["B1"], soft_fail=True)
@@ -376,7 +376,7 @@ def test_unknown_events_are_errors(event: Any, run: Any) -> None:
         one.resume_execution("execute_complete", {"event": event}, run.context("wait"))
 
 
-def test_a_failed_trigger_fails_the_task_with_its_reason(run: Any) -> None:
+def test_a_failed_trigger_fails_the_task_with_its_reason(run: Run) -> None:
     event = COMPLETE | {"status": "failed", "reason": "because"}
     with pytest.raises(AirflowFailException, match="because"):
         sensor(biz_ids=["B1"]).execute_complete(run.context("wait"), event)
@@ -390,7 +390,7 @@ TIMED_OUT = "Trigger timeout" if AIRFLOW >= (3, 0) else "Trigger/execution timeo
 
 @pytest.mark.parametrize("on_incomplete", ["fail", "succeed"])
 def test_deferral_timeout_of_airflow_ends_as_at_the_deadline(
-    sandbox: SandboxProcess, run: Any, on_incomplete: str
+    sandbox: SandboxProcess, run: Run, on_incomplete: str
 ) -> None:
     from airflow.providers.common.compat.sdk import AirflowSensorTimeout
 
@@ -407,7 +407,7 @@ def test_deferral_timeout_of_airflow_ends_as_at_the_deadline(
 
 @pytest.mark.parametrize("soft_fail", [False, True])
 def test_final_failure_after_a_deferral_timeout_is_softened(
-    sandbox: SandboxProcess, run: Any, soft_fail: bool
+    sandbox: SandboxProcess, run: Run, soft_fail: bool
 ) -> None:
     from airflow.providers.common.compat.sdk import AirflowSkipException
 
@@ -419,7 +419,7 @@ def test_final_failure_after_a_deferral_timeout_is_softened(
 
 
 def test_query_that_fails_after_the_trigger_fired_defers_again(
-    sandbox: SandboxProcess, run: Any, audience_db: Callable[..., None]
+    sandbox: SandboxProcess, run: Run, audience_db: FillDb
 ) -> None:
     audience_db(["x"], [])
     fired = COMPLETE | {"started": time.time(), "deadline": time.time() + 60}
@@ -428,7 +428,7 @@ def test_query_that_fails_after_the_trigger_fired_defers_again(
         one.execute_complete(run.context("wait"), fired)
 
 
-def test_result_that_vanishes_after_the_trigger_fired_defers_again(sandbox: SandboxProcess, run: Any) -> None:
+def test_result_that_vanishes_after_the_trigger_fired_defers_again(sandbox: SandboxProcess, run: Run) -> None:
     submit(run, 1)
     deadline = time.time() + 60
     complete = COMPLETE | {"started": time.time(), "deadline": deadline}
