@@ -1,0 +1,62 @@
+"""Rules for the tests themselves that no linter checks."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from airflow_provider_lingyang import pytest_plugin
+
+TESTS = Path(__file__).parent
+PYTESTS_OWN = {"caplog", "capsys", "monkeypatch", "pytestconfig", "request", "tmp_path", "tmp_path_factory"}
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def functions(module: Path) -> list[Function]:
+    nodes = ast.walk(ast.parse(module.read_text(encoding="utf-8")))
+    return [node for node in nodes if isinstance(node, Function)]
+
+
+def decorators(function: Function) -> str:
+    return "\n".join(ast.unparse(decorator) for decorator in function.decorator_list)
+
+
+def is_fixture(function: Function) -> bool:
+    return "pytest.fixture" in decorators(function)
+
+
+FUNCTIONS = [(path, function) for path in sorted(TESTS.rglob("*.py")) for function in functions(path)]
+MADE = [function for _, function in FUNCTIONS if is_fixture(function)]
+MADE += [function for function in functions(Path(pytest_plugin.__file__)) if is_fixture(function)]
+FIXTURES = PYTESTS_OWN.union(
+    *({function.name, *re.findall(r"name='(\w+)'", decorators(function))} for function in MADE)
+)
+
+
+def annotated(function: Function) -> Iterator[tuple[str, ast.expr | None]]:
+    """What a fixture returns and takes, or what a test takes from fixtures."""
+    if is_fixture(function):
+        yield "return", function.returns
+    for parameter in [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]:
+        name = parameter.arg
+        # A name in a decorator is a parameter of the test's own.
+        of_fixture = name in FIXTURES and not re.search(rf"\b{name}\b", decorators(function))
+        if is_fixture(function) or (function.name.startswith("test_") and of_fixture):
+            yield name, parameter.annotation
+
+
+def test_fixtures_have_types_other_than_any() -> None:
+    loose = [
+        f"{path.relative_to(TESTS)}:{function.lineno} {function.name}, {name}"
+        for path, function in FUNCTIONS
+        for name, annotation in annotated(function)
+        if annotation is None or re.search(r"\bAny\b", ast.unparse(annotation))
+    ]
+    assert loose == []
+
+
+def test_fixtures_are_found_by_function_by_name_and_in_the_plugin() -> None:
+    assert {"sandbox", "counts", "lingyang_connection"} < FIXTURES
+    assert len(FIXTURES) > 80
