@@ -88,7 +88,7 @@ def rows(cli: AirflowCli, sql: str) -> list[tuple[Any, ...]]:
     AIRFLOW < (3, 1),
     reason="`airflow dags test` makes no events in Airflow 2, and takes every asset for inactive in Airflow 3.0",
 )
-def test_events_of_assets_tell_the_counts_and_the_ui_gets_its_links(ran: Ran) -> None:
+def test_asset_events_hold_counts_and_links_are_pushed(ran: Ran) -> None:
     printed = "\n".join(ran.printed)[-20_000:]
     told = rows(
         ran.airflow_cli,

@@ -180,6 +180,6 @@ def test_what_is_typed_into_a_text_field_means_what_a_number_or_an_object_means(
     assert hook.result_query.method == RESULT_QUERY["method"]
 
 
-def test_json_with_a_comma_too_many_is_told_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_error_of_a_field_names_its_position(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LingyangConfigError, match=r"result_query is not JSON \(line 2, column 16\)"):
         _ = connect(monkeypatch, {"result_query": '{\n "method": "m",,}'}).result_query

@@ -82,7 +82,7 @@ def customers(audience_db: FillDb, count: int) -> None:
     audience_db([f"{column} TEXT" for column in columns], rows, table="customers")
 
 
-def test_people_of_an_upstream_task_are_called_and_waited_for(
+def test_recipients_of_an_upstream_task_are_called_and_waited_for(
     sandbox: SandboxProcess, airflow_cli: AirflowCli
 ) -> None:
     copy(airflow_cli, "campaign_from_xcom")
@@ -97,7 +97,7 @@ def test_people_of_an_upstream_task_are_called_and_waited_for(
     assert "客户" not in "\n".join(lines)
 
 
-def test_people_whom_a_function_finds_are_called_and_waited_for_and_stored_nowhere(
+def test_recipients_of_a_function_are_called_and_waited_for_and_not_stored(
     sandbox: SandboxProcess, airflow_cli: AirflowCli
 ) -> None:
     copy(airflow_cli, "campaign_taskflow")
@@ -133,7 +133,7 @@ def test_each_city_has_a_plan_and_an_instance_of_its_own(
     assert set(executed.values()) == {1}
 
 
-def test_a_weekly_campaign_calls_the_same_people_again_under_new_ids(
+def test_weekly_campaign_calls_the_same_recipients_under_new_ids(
     sandbox: SandboxProcess, airflow_cli: AirflowCli, audience_db: FillDb
 ) -> None:
     copy(airflow_cli, "campaign_weekly")
@@ -186,7 +186,7 @@ def test_pushed_answers_are_waited_for_without_a_look_up(
     assert not [each for each in sandbox.record()["requests"] if each["method"] == LOOKUP]
 
 
-def test_a_campaign_with_a_key_of_its_own_repeats_nobody_when_it_is_triggered_again(
+def test_campaign_key_of_its_own_repeats_no_recipient_when_triggered_again(
     sandbox: SandboxProcess, airflow_cli: AirflowCli, audience_db: FillDb
 ) -> None:
     copy(airflow_cli, "campaign_once")

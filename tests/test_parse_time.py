@@ -151,7 +151,7 @@ def test_a_plan_is_a_number_however_it_comes(value: Any) -> None:
     assert parse_number("plan_id", value) == 123
 
 
-def test_a_template_in_a_biz_id_of_rows_in_the_dag_file_is_refused_because_nobody_renders_it() -> None:
+def test_template_in_a_biz_id_of_literal_rows_is_refused() -> None:
     with pytest.raises(
         ArgumentError, match="audience is never rendered, and a biz_id in it holds a template"
     ):
@@ -198,7 +198,7 @@ TASKS = [
         if name in base or name in ("result_query", "lingyang_conn_id", "send_until", "on_clear")
     ],
 )
-def test_what_only_a_run_can_tell_is_left_to_it(kind: Any, base: dict[str, Any], argument: str) -> None:
+def test_deferred_values_are_checked_at_run_time(kind: Any, base: dict[str, Any], argument: str) -> None:
     for value in opens():
         task = kind(**(base | {argument: value}))
         assert getattr(task, argument) is value

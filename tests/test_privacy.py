@@ -90,7 +90,7 @@ with DAG("canary", schedule=None) as dag:
 """
 
 
-def test_no_log_xcom_rendered_field_or_table_holds_a_person_or_a_credential(
+def test_no_log_xcom_rendered_field_or_table_holds_a_contact_or_a_credential(
     sandbox: SandboxProcess, audience_db: FillDb, airflow_cli: AirflowCli, tmp_path: Path
 ) -> None:
     people = [

@@ -24,7 +24,7 @@ PACKAGE = Path(airflow_provider_lingyang.__file__).parent
 SCHEMAS = [Path(folder, "provider_info.schema.json") for folder in airflow.__path__]
 
 
-def test_it_fits_airflows_own_schema_and_has_no_key_that_airflow_does_not_know() -> None:
+def test_provider_info_fits_airflows_schema_without_unknown_keys() -> None:
     (schema,) = [json.loads(path.read_text()) for path in SCHEMAS if path.exists()]
     jsonschema.validate(INFO, schema)
     # The schema lets misspelt keys pass. Airflow 2.11's names only some of what Airflow itself reads.
@@ -88,7 +88,7 @@ def test_asset_uris_are_handled_by_what_there_is_under_both_of_airflows_names_fo
         assert callable(getattr(importlib.import_module(module), name))
 
 
-def test_each_part_that_airflow_can_know_is_told() -> None:
+def test_provider_info_lists_each_part_that_airflow_knows() -> None:
     told = {"hooks", "operators", "sensors", "triggers", "transfers", "links", "assets", "decorators"}
     keys = {"links": "extra-links", "assets": "asset-uris", "decorators": "task-decorators"}
     there = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} & told

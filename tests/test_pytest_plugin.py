@@ -42,7 +42,7 @@ def run(folder: Path, test: str) -> None:
     assert done.returncode == 0, done.stdout[-5000:]
 
 
-def test_it_comes_with_the_package_and_brings_no_pytest() -> None:
+def test_plugin_comes_with_the_package_without_pytest() -> None:
     package = distribution("airflow-provider-lingyang")
     (entry,) = [entry for entry in package.entry_points if entry.group == "pytest11"]
     assert entry.value == "airflow_provider_lingyang.pytest_plugin"
@@ -51,7 +51,7 @@ def test_it_comes_with_the_package_and_brings_no_pytest() -> None:
     assert not [each for each in needed if each.startswith("pytest")]
 
 
-def test_it_imports_nothing_and_starts_nothing_where_it_is_not_used(tmp_path: Path) -> None:
+def test_unused_plugin_imports_and_starts_nothing(tmp_path: Path) -> None:
     run(
         tmp_path,
         """
@@ -123,7 +123,7 @@ def test_after_a_kill(lingyang_connection, lingyang_sandbox):
     )
 
 
-def test_its_sandbox_may_have_other_options(tmp_path: Path) -> None:
+def test_sandbox_options_can_be_overridden(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(
         """
 import pytest
@@ -145,7 +145,7 @@ def test_mine(lingyang_sandbox, lingyang_connection):
     )
 
 
-def test_its_sandbox_ends_with_the_tests(tmp_path: Path) -> None:
+def test_sandbox_ends_with_the_tests(tmp_path: Path) -> None:
     run(
         tmp_path,
         """
@@ -158,5 +158,5 @@ def test_mine(lingyang_sandbox):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-def test_our_own_tests_use_it(sandbox: SandboxProcess) -> None:
+def test_plugin_is_used_by_our_own_tests(sandbox: SandboxProcess) -> None:
     assert json.loads(os.environ["AIRFLOW_CONN_LINGYANG_DEFAULT"]) == sandbox.connection(timeout=15)

@@ -17,7 +17,7 @@ def blocks(label: str) -> list[str]:
     return re.findall(rf"<!-- five minutes: {label} -->\n```\w+\n(.*?)```", README.read_text(), re.DOTALL)
 
 
-def test_the_five_minutes_end_with_everybody_reached_and_answered_and_a_test_of_it(
+def test_quick_start_reaches_all_recipients_and_passes_its_test(
     sandbox: SandboxProcess, airflow_cli: AirflowCli
 ) -> None:
     prepare, run = blocks("shell")

@@ -171,7 +171,7 @@ def anchors(readme: str) -> list[str]:
     return [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
 
 
-def test_each_leads_to_the_other() -> None:
+def test_readmes_link_to_each_other() -> None:
     assert "(README.zh.md)" in ENGLISH.partition("\n## ")[0]
     assert "(README.md)" in CHINESE.partition("\n## ")[0]
 

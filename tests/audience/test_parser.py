@@ -66,7 +66,7 @@ def test_columns_are_found_by_mapping_by_own_name_and_whatever_their_case() -> N
     }
 
 
-def test_a_column_given_another_meaning_is_not_also_sent_under_its_own_name() -> None:
+def test_mapped_column_is_not_sent_under_its_own_name() -> None:
     row = {"outer_user_id": "u1", "phone_number": PHONE, "input_params": "{}", "output_params": "{}"}
     sent = task(row, columns={"biz_id": "outer_user_id"})
     assert sent["biz_id"] == "u1"
@@ -163,7 +163,7 @@ def test_a_bad_value_is_named_by_row_and_field_and_never_shown(
             assert value not in "".join(found).replace("is not a phone number", "").replace("JSON", "")
 
 
-def test_every_problem_of_a_row_is_told_at_once() -> None:
+def test_error_of_a_row_names_every_problem() -> None:
     found = problems(BASE | {"phone_number": "x", "source_id": "x", "batch_num": "x"})
     assert len(found) == 3
 
@@ -192,7 +192,7 @@ def test_an_unknown_column_is_an_error_that_names_the_nearest(
     assert expected in str(caught.value)
 
 
-def test_a_line_with_more_fields_than_its_header_is_told_as_that() -> None:
+def test_csv_line_with_more_fields_than_the_header_is_an_error() -> None:
     (row,) = csv.DictReader(io.StringIO("biz_id,phone_number\nb1,10000000001,CANARY\n"))
     with pytest.raises(
         ArgumentError, match=r"\(row 3\): a line of a file has more fields than its header"
@@ -209,7 +209,7 @@ def test_a_name_that_may_be_data_is_not_shown(name: Any) -> None:
         assert str(name) not in str(caught.value)
 
 
-def test_case_matters_in_a_members_id_and_not_in_a_mailbox() -> None:
+def test_member_id_is_case_sensitive_and_mailbox_is_not() -> None:
     assert read(BASE | {"phone_number": None, "outer_user_id": "aB"}).contact.endswith("aB")
     base = {name: value for name, value in BASE.items() if name != "biz_id"}
     upper, lower = (read(base | {"email": mail}, channel="email") for mail in ("A@b", "a@B"))
@@ -254,7 +254,7 @@ def test_a_biz_id_is_derived_from_the_contact_alone_and_cannot_be_enumerated() -
     assert len({first.biz_id, *(recipient.biz_id for recipient in others)}) == 7
 
 
-def test_a_recipient_does_not_show_who_it_is() -> None:
+def test_recipient_repr_holds_no_contact() -> None:
     assert PHONE not in repr(read(BASE | {"user_name": "张三"}))
     assert "张三" not in repr(read(BASE | {"user_name": "张三"}))
 
@@ -276,7 +276,7 @@ BY_CONTACT = {name: value for name, value in BASE.items() if name != "biz_id"}
         ("154.0000.0001", MOBILE),
     ],
 )
-def test_a_recipient_is_its_number_however_it_is_written_unless_the_campaign_began_before(
+def test_recipient_is_its_phone_number_in_any_spelling_from_identity_version_2(
     spelling: Any, version_1: str, as_tuple: bool
 ) -> None:
     def found(phone: Any, version: int) -> Recipient:
@@ -300,7 +300,7 @@ def test_a_recipient_is_its_number_however_it_is_written_unless_the_campaign_beg
 
 
 @pytest.mark.parametrize(("version", "equal"), [(1, False), (2, True)])
-def test_a_mailbox_of_version_1_knew_less(version: int, equal: bool) -> None:
+def test_mailbox_identity_of_version_1_normalizes_less(version: int, equal: bool) -> None:
     row = BY_CONTACT | {"phone_number": None}
     first, second = (
         read(row | {"email": mail}, channel="email", identity_version=version)
@@ -314,7 +314,7 @@ def test_a_mailbox_of_version_1_knew_less(version: int, equal: bool) -> None:
 @pytest.mark.parametrize(
     "spelling", ["+1 400 000 0001", "0014000000001", "001-400-000-0001", "（＋1）4000000001"]
 )
-def test_another_countrys_number_has_one_verdict(spelling: str) -> None:
+def test_foreign_phone_number_has_one_verdict(spelling: str) -> None:
     row = BASE | {"phone_number": spelling}
     for channel in (None, "call", "sms"):
         (problem,) = problems(row, channel=channel)
@@ -334,6 +334,6 @@ def test_another_countrys_number_has_one_verdict(spelling: str) -> None:
         ("15400000001/15400000002", "phone_number holds more than one number"),
     ],
 )
-def test_a_number_with_more_behind_it_is_refused_with_its_reason(spelling: str, expected: str) -> None:
+def test_phone_number_with_an_extension_is_refused_with_its_reason(spelling: str, expected: str) -> None:
     (problem,) = problems(BASE | {"phone_number": spelling})
     assert expected in problem

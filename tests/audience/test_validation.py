@@ -119,7 +119,7 @@ def test_a_full_disk_is_an_error_before_anything_is_sent(audience: AudienceStore
         (30, "30 of 30 row(s) are not valid: rows 1, 2, 3, 4, 5 and 25 more: email is bad."),
     ],
 )
-def test_invalid_rows_with_one_problem_are_told_once_with_the_first_of_them(
+def test_invalid_rows_with_one_problem_are_reported_once_with_the_first_row(
     audience: AudienceStore, count: int, told: str
 ) -> None:
     reading = Validation(audience)
@@ -137,7 +137,7 @@ def test_rows_are_counted_not_their_problems(audience: AudienceStore) -> None:
         check(reading)
 
 
-def test_of_hundreds_of_problems_the_first_20_are_told(audience: AudienceStore) -> None:
+def test_invalid_rows_report_the_first_20_problems(audience: AudienceStore) -> None:
     reading = Validation(audience)
     reading.read([Problem(row, f"input_params[{row}]", "is NULL")] for row in range(1, 301))
     with pytest.raises(AudienceError, match=r"^300 of 300 .*row 20: input_params\[20\] is NULL; …") as caught:
@@ -175,7 +175,7 @@ def test_a_biz_id_twice_is_found_across_batches(audience: AudienceStore) -> None
         check(reading)
 
 
-def test_ids_that_hold_a_phone_number_or_an_address_are_told_without_it(
+def test_errors_name_ids_without_phone_number_or_address(
     audience: AudienceStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     reading = Validation(audience)
@@ -193,7 +193,7 @@ def test_ids_that_hold_a_phone_number_or_an_address_are_told_without_it(
     assert "example.com" not in caplog.text
 
 
-def test_one_contact_under_two_ids_is_the_authors_choice(
+def test_contact_under_two_biz_ids_is_allowed(
     audience: AudienceStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     reading = Validation(audience)
@@ -253,7 +253,7 @@ def test_requests_hold_at_most_batch_size_tasks_and_are_what_the_models_would_wr
         assert model.use_book_info == book
 
 
-def test_a_request_keeps_its_code_over_readings_and_changes_it_with_what_it_is(tmp_path: Path) -> None:
+def test_request_keeps_its_idempotency_key_unless_its_content_changes(tmp_path: Path) -> None:
     """The idempotency key of a request."""
 
     def codes(people: list[Recipient], **changes: Any) -> list[str]:
@@ -283,7 +283,7 @@ class TimedOut(BaseException):
     """As Airflow's, which its signal handler raises."""
 
 
-def test_a_time_out_while_the_past_is_laid_beside_the_audience_is_not_swallowed() -> None:
+def test_timeout_while_history_is_merged_is_not_swallowed() -> None:
     def time_out(*_: Any) -> None:
         raise TimedOut
 
@@ -309,7 +309,7 @@ def armed(past: RecordedRequest) -> Iterator[RecordedRequest]:
     signal.setitimer(signal.ITIMER_REAL, 0.02)
 
 
-def test_what_is_sorted_lies_beside_the_private_copy_and_nothing_else_does(tmp_path: Path) -> None:
+def test_private_copy_and_its_sort_file_are_the_only_files(tmp_path: Path) -> None:
     folder = tmp_path / "it's here"
     folder.mkdir()
     setting = "PRAGMA temp_store_directory"

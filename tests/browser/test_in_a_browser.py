@@ -91,7 +91,7 @@ def test_the_form_has_every_field_with_its_help_and_hides_what_has_no_meaning(pa
         page.see(f"//*[@role='option'][normalize-space(.)='{method}']")
 
 
-def test_a_result_query_that_is_no_json_is_told_and_cannot_be_saved(page: Page) -> None:
+def test_result_query_that_is_no_json_shows_an_error_and_cannot_be_saved(page: Page) -> None:
     new_connection(page, "no_json")
     section(page, "Extra Fields")
     page.paste(EDITOR, '{"method": ')

@@ -46,9 +46,7 @@ def test_airflow_finds_the_decorator_under_its_name() -> None:
     assert submit().operator.task_id == "submit"
 
 
-def test_its_signature_has_every_argument_of_the_operator_with_the_same_default_but_the_sources_of_rows() -> (
-    None
-):
+def test_decorator_signature_is_the_operators_without_the_sources_of_rows() -> None:
     _, given = typing.get_overloads(lingyang_submit_batch)
     theirs = inspect.signature(LingyangSubmitBatchOperator.__init__).parameters
     expected = {
@@ -64,9 +62,7 @@ def test_its_signature_has_every_argument_of_the_operator_with_the_same_default_
 
 
 @pytest.mark.parametrize("lazy", [True, False])
-def test_rows_that_a_function_gives_become_what_the_operator_makes_of_them(
-    sandbox: SandboxProcess, lazy: bool
-) -> None:
+def test_decorator_rows_are_sent_as_by_the_operator(sandbox: SandboxProcess, lazy: bool) -> None:
     rows = recipients(3, 2)
     listed, given = Run(), Run()
     listed.execute(
@@ -173,7 +169,7 @@ def test_an_annotation_of_the_rows_does_not_take_the_manifest_apart() -> None:
 
 
 @pytest.mark.parametrize("returned", [None, "B1", {"biz_id": "B1"}, 7])
-def test_a_function_that_gives_no_rows_is_told_so(sandbox: SandboxProcess, run: Run, returned: Any) -> None:
+def test_function_without_rows_is_an_error(sandbox: SandboxProcess, run: Run, returned: Any) -> None:
     message = run.fails(submit(lambda: returned))
     assert (
         f"must return or yield rows (mappings of names to values); it returned a {type(returned).__name__}"
@@ -188,7 +184,7 @@ def test_an_empty_audience_is_what_on_empty_says(sandbox: SandboxProcess, run: R
     assert run.execute(submit(lambda: iter(()), on_empty="succeed"))["counts"]["audience"] == 0
 
 
-def test_what_a_function_raises_is_told_without_its_text_and_nothing_is_sent(
+def test_error_of_the_function_is_shown_without_its_text_and_nothing_is_sent(
     without_lookup: SandboxProcess, campaign: Campaign, caplog: pytest.LogCaptureFixture
 ) -> None:
     def look_up(mobile: str) -> dict[str, Any]:
@@ -217,7 +213,7 @@ def test_what_a_function_raises_is_told_without_its_text_and_nothing_is_sent(
     assert all_reached_once(without_lookup, 3)
 
 
-def test_an_error_of_the_call_itself_is_told_likewise(
+def test_error_of_the_function_call_is_shown_without_its_text(
     sandbox: SandboxProcess, run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     def function() -> list[dict[str, Any]]:
@@ -272,7 +268,7 @@ def test_exit_with_a_text_is_a_failure_without_it(
 @pytest.mark.parametrize(
     "error", [SystemExit(3), SystemExit(), KeyboardInterrupt(), KeyboardInterrupt("CANARY")]
 )
-def test_exit_and_interrupt_stay_what_they_are_and_lose_their_text(
+def test_exit_and_interrupt_keep_their_type_and_lose_their_text(
     without_lookup: SandboxProcess, campaign: Campaign, error: BaseException
 ) -> None:
     def function() -> Iterator[dict[str, Any]]:
@@ -290,7 +286,7 @@ def test_exit_and_interrupt_stay_what_they_are_and_lose_their_text(
     assert sent(without_lookup) == []
 
 
-def test_what_gives_the_rows_is_closed_when_they_cannot_be_sent(sandbox: SandboxProcess, run: Run) -> None:
+def test_rows_generator_is_closed_when_rows_cannot_be_sent(sandbox: SandboxProcess, run: Run) -> None:
     class Cursor:
         closed = 0
 
@@ -309,7 +305,7 @@ def test_what_gives_the_rows_is_closed_when_they_cannot_be_sent(sandbox: Sandbox
     assert cursor.closed == 1
 
 
-def test_a_retry_calls_the_function_again_and_repeats_nobody(
+def test_retry_calls_the_function_again_and_repeats_no_recipient(
     without_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     without_lookup.add_fault(**LOST, after=1, times=1)
@@ -322,9 +318,7 @@ def test_a_retry_calls_the_function_again_and_repeats_nobody(
     assert campaign.run.counts() == {"audience": 6, "accepted": 2, "already_accepted": 4}
 
 
-def test_a_deferred_task_calls_the_function_again_when_it_goes_on(
-    without_lookup: SandboxProcess, campaign: Campaign
-) -> None:
+def test_resumed_task_calls_the_function_again(without_lookup: SandboxProcess, campaign: Campaign) -> None:
     without_lookup.add_fault(kind="throttle", seconds=90, after=1, times=1)
     calls = []
 
@@ -340,7 +334,7 @@ def test_a_deferred_task_calls_the_function_again_when_it_goes_on(
     assert all_reached_once(without_lookup, 6)
 
 
-def test_more_people_than_xcom_carries_are_said_to_need_a_query_or_a_ledger(
+def test_ids_beyond_the_xcom_limit_need_a_query_or_a_ledger(
     sandbox: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("AIRFLOW__LINGYANG__XCOM_IDS_LIMIT", "2")
@@ -351,7 +345,7 @@ def test_more_people_than_xcom_carries_are_said_to_need_a_query_or_a_ledger(
     )
 
 
-def test_what_may_hold_people_is_not_shown_of_the_arguments() -> None:
+def test_rendered_arguments_hold_no_recipient() -> None:
     def function(day: str, found: Any, *, limit: int, kind: str, since: Any, table: Any) -> list[Any]:
         return [day, found, limit, kind, since, table]
 

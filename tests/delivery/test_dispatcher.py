@@ -150,7 +150,7 @@ def send(
         (ZeroDivisionError(), "in_doubt"),
     ],
 )
-def test_what_an_error_means_for_its_request_and_the_rest(error: BaseException, state: str) -> None:
+def test_error_settles_its_request_and_the_remaining_ones(error: BaseException, state: str) -> None:
     manifest, raised = send([None, error, None])
     counts = {name: count for name, count in manifest.counts().items() if count}
     expected = {"audience": 6, "accepted": 2, "not_sent": 4}
@@ -176,14 +176,14 @@ def test_a_refused_request_rejects_its_tasks_finally_and_the_next_goes_on() -> N
     assert manifest.biz_ids == ["0a", "0b", "2a", "2b"]
 
 
-def test_a_task_that_is_not_echoed_is_rejected_and_an_echo_of_nobody_changes_nothing() -> None:
+def test_task_without_an_echo_is_rejected_and_unmatched_echo_is_ignored() -> None:
     manifest, raised = send([["0b"], ["nobody", "1a", "1b", "1b"]])
     assert raised is None
     assert (manifest.accepted, manifest.rejected) == (3, 1)
     assert manifest.biz_ids == ["0b", "1a", "1b"]
 
 
-def test_no_request_leaves_once_the_task_was_told_to_stop() -> None:
+def test_no_request_is_sent_after_cancellation() -> None:
     told: list[float] = []
 
     class Telling(Wire):
@@ -197,7 +197,7 @@ def test_no_request_leaves_once_the_task_was_told_to_stop() -> None:
     assert (manifest.accepted, manifest.not_sent) == (2, 4)
 
 
-def test_no_request_leaves_once_the_task_was_told_to_stop_while_its_intent_was_written() -> None:
+def test_no_request_is_sent_after_cancellation_during_the_intent_write() -> None:
     told: list[float] = []
 
     class Telling(Diary):
@@ -212,7 +212,7 @@ def test_no_request_leaves_once_the_task_was_told_to_stop_while_its_intent_was_w
     assert diary.written == [([], ["code0", "code1"]), (["code0", "code1"], [])]
 
 
-def test_patience_counts_from_the_moment_when_the_task_was_told_to_stop() -> None:
+def test_grace_period_counts_from_cancellation() -> None:
     told: list[float] = []
 
     class Deaf(Wire):
@@ -243,7 +243,7 @@ def test_only_what_is_under_way_is_in_doubt_when_the_grace_period_ends() -> None
 
 
 @pytest.mark.parametrize("in_flight", [1, 4, 12])
-def test_a_write_to_the_ledger_serves_as_many_requests_as_may_be_under_way(in_flight: int) -> None:
+def test_ledger_write_covers_max_in_flight_requests(in_flight: int) -> None:
     diary = Diary()
     send([None] * (5 * in_flight), ledger=diary, max_in_flight=in_flight)
     windows = [len(intents) for _, intents in diary.written if intents]
@@ -259,7 +259,7 @@ def test_no_request_is_sent_after_a_failure_that_came_with_other_answers() -> No
     assert (manifest.accepted, manifest.not_sent, manifest.in_doubt) == (6, 18, 0)
 
 
-def test_a_request_whose_connection_took_long_is_not_sent_once_the_task_was_asked_to_stop() -> None:
+def test_no_request_is_sent_on_a_slow_connection_after_cancellation() -> None:
     requested: list[float] = []
     written: list[str] = []
 
@@ -282,7 +282,7 @@ def test_a_request_whose_connection_took_long_is_not_sent_once_the_task_was_aske
     assert {code for outcomes, _ in diary.written for code in outcomes} == {"code0", "code1", "code2"}
 
 
-def test_intents_are_written_before_requests_leave_and_outcomes_with_the_next_intents() -> None:
+def test_intents_are_written_before_requests_and_outcomes_with_the_next_intents() -> None:
     diary = Diary()
     send([None] * 5, ledger=diary)
     assert diary.written[0] == ([], ["code0", "code1"])
@@ -297,7 +297,7 @@ def test_intents_are_written_before_requests_leave_and_outcomes_with_the_next_in
 
 
 @pytest.mark.parametrize("fails", [0, 1, 2])
-def test_what_the_ledger_does_not_take_does_not_leave(fails: int) -> None:
+def test_request_without_a_written_intent_is_not_sent(fails: int) -> None:
     sent: list[str] = []
 
     class Noting(Wire):
@@ -330,7 +330,7 @@ def test_an_outcome_is_written_a_second_time_where_the_first_fails() -> None:
     assert diary.written[-1] == (["code0"], [])
 
 
-def test_an_old_intent_is_written_again_before_its_request_leaves() -> None:
+def test_old_intent_is_renewed_before_its_request_is_sent() -> None:
     written: list[Intent] = []
     renewed: list[Intent] = []
 
@@ -417,7 +417,7 @@ def test_no_later_refusal_proves_that_a_request_in_doubt_was_not_executed(second
     assert not any(outcomes for outcomes, _ in diary.written)
 
 
-def test_more_ids_than_may_travel_are_not_handed_over() -> None:
+def test_ids_beyond_the_xcom_limit_are_not_pushed() -> None:
     manifest = Manifest("key", [], {}, ids_limit=3, audience=4)
     manifest.settle(manifest.doubt("c", "1", 2), BatchTally("1", 2), accepted={"1": 7, "2": None})
     assert (manifest.biz_ids, manifest.task_ids) == (["1", "2"], [7, None])

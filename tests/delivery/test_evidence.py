@@ -74,7 +74,7 @@ def test_absence_counts_from_the_end_of_the_last_attempt() -> None:
     assert question.settled_at == ends[1] + SETTLE
 
 
-def test_absence_of_a_request_of_an_earlier_try_counts_from_the_end_of_its_sender_too() -> None:
+def test_absence_of_an_earlier_tries_request_counts_from_the_end_of_its_sender() -> None:
     sending = Sending(Memory(), lookup_settle=SETTLE, dedupes_by_code=True)
     doubt = sending.manifest.doubt("code0", "1", 2)
     sending.retried = {"code0": RetriedRequest(doubt, 5.0, settled_at=2000.0)}
@@ -128,7 +128,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize("second", REFUSALS, ids=lambda each: f"{type(each).__name__}")
-def test_nothing_that_follows_an_ambiguous_attempt_frees_or_rejects(second: Any) -> None:
+def test_attempt_after_an_ambiguous_one_frees_or_rejects_no_recipient(second: Any) -> None:
     """The first attempt may have been executed, whatever the gateway says of the second."""
     ledger = Memory()
     sending = Sending(ledger, dedupes_by_code=True, max_attempts=2)
@@ -144,7 +144,7 @@ def test_nothing_that_follows_an_ambiguous_attempt_frees_or_rejects(second: Any)
 
 @pytest.mark.parametrize("later", ["rejected", "not_executed", "in_doubt"])
 @pytest.mark.parametrize("at_once", [False, True])
-def test_a_recipient_who_was_accepted_stays_so_whatever_the_ledger_says_later(
+def test_accepted_recipient_stays_accepted_whatever_the_ledger_records_later(
     later: str, at_once: bool
 ) -> None:
     with AudienceStore() as audience:

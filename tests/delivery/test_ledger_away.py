@@ -193,7 +193,9 @@ class Sending:
 @pytest.mark.parametrize("in_flight", [1, 3])
 @pytest.mark.parametrize("first", range(6))
 @pytest.mark.parametrize("times", [1, 3, 7])
-def test_the_same_try_goes_on(stays: bool, in_flight: int, first: int, times: int) -> None:
+def test_same_try_continues_after_a_ledger_outage(
+    stays: bool, in_flight: int, first: int, times: int
+) -> None:
     ledger = Memory(range(first, first + times), stays=stays)
     sending = Sending(ledger, max_in_flight=in_flight)
     assert sending.run(12) is None
@@ -205,7 +207,7 @@ def test_the_same_try_goes_on(stays: bool, in_flight: int, first: int, times: in
         assert sending.away_when_sent.count(number) <= in_flight
 
 
-def test_waits_no_longer_than_its_patience() -> None:
+def test_waits_for_the_ledger_no_longer_than_its_patience() -> None:
     ledger = Memory(range(2, 1000))
     sending = Sending(ledger, ledger_patience=60.0)
     raised = sending.run(12)
@@ -233,7 +235,7 @@ def test_waits_no_longer_than_its_patience() -> None:
         (LedgerUnusableError("no such table"), 1),
     ],
 )
-def test_what_no_repetition_helps_is_not_repeated(error: LedgerError, calls: int) -> None:
+def test_permanent_ledger_error_is_not_retried(error: LedgerError, calls: int) -> None:
     ledger = Memory([2, 3], error=lambda: error)
     sending = Sending(ledger)
     assert sending.run(12) is error
@@ -256,7 +258,7 @@ def test_a_collision_of_intents_keeps_no_outcome_from_being_written() -> None:
 
 
 @pytest.mark.parametrize("in_flight", [1, 2])
-def test_who_was_accepted_is_written_although_the_fence_was_noticed_before(in_flight: int) -> None:
+def test_accepted_recipients_are_written_after_the_try_was_fenced(in_flight: int) -> None:
     class Fenced(Memory):
         fenced = False
 
@@ -282,7 +284,7 @@ def test_who_was_accepted_is_written_although_the_fence_was_noticed_before(in_fl
     assert "accepted" not in sending.manifest.ledger_lacks
 
 
-def test_what_is_known_is_written_before_a_throttle_is_waited_out() -> None:
+def test_outcomes_are_written_before_a_throttle_is_waited_out() -> None:
     ledger = Memory()
     sending = Sending(ledger, max_in_flight=4, max_attempts=3)
     sending.answers = {n: errors.ThrottledError("x", retry_after=55) for n in range(1, 4)}
@@ -299,7 +301,7 @@ def test_what_is_known_is_written_before_a_throttle_is_waited_out() -> None:
 
 
 @pytest.mark.parametrize("back", [False, True])
-def test_has_four_seconds_once_the_task_was_told_to_stop(back: bool) -> None:
+def test_cancellation_leaves_four_seconds_for_the_ledger(back: bool) -> None:
     sending = Sending(Memory())
 
     def away() -> LedgerError:
@@ -343,7 +345,7 @@ def test_writes_once_after_an_execution_time_out(first: int, works: bool, stays:
     assert sending.time.now == 1000
 
 
-def test_what_was_answered_when_the_time_is_up_is_booked() -> None:
+def test_outcomes_are_written_after_an_execution_timeout() -> None:
     answered = threading.Event()
     ledger = Memory()
     sending = Sending(ledger)
@@ -389,7 +391,7 @@ def test_defers_once_the_outcomes_are_written() -> None:
     assert (ledger.count("accepted"), ledger.count("free")) == (2, 2)
 
 
-def test_an_intent_that_cannot_be_renewed_does_not_leave_until_it_is() -> None:
+def test_request_waits_until_its_intent_is_renewed() -> None:
     ledger = Memory([1, 2, 3])
     sending = Sending(ledger)
     # The first window is old when the second of its requests could leave.
@@ -457,7 +459,7 @@ class Flaky(Ledger):
     ],
 )
 @pytest.mark.parametrize("fails", [0, 1, 5, 1000])
-def test_the_calls_at_the_ends_of_a_try_wait_too(call: Any, result: Any, fails: int) -> None:
+def test_first_and_last_ledger_calls_of_a_try_wait_too(call: Any, result: Any, fails: int) -> None:
     time = Time()
     flaky = Flaky(fails)
     patience = Patience(60.0, Cancellation(lambda: None, monotonic=time, sleep=time.sleep), monotonic=time)
@@ -471,7 +473,7 @@ def test_the_calls_at_the_ends_of_a_try_wait_too(call: Any, result: Any, fails: 
     assert not ledger.is_durable
 
 
-def test_a_patient_write_whose_answer_was_lost_is_no_other_workers() -> None:
+def test_retried_write_with_a_lost_answer_is_not_taken_for_another_workers() -> None:
     time = Time()
     memory = Memory([0], stays=True)
     patience = Patience(60.0, Cancellation(lambda: None, monotonic=time, sleep=time.sleep), monotonic=time)

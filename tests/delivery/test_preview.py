@@ -66,7 +66,7 @@ def test_the_plan_is_a_table_in_the_order_of_sending(audience: AudienceStore) ->
     }  # fmt: skip
 
 
-def test_without_a_pace_nobody_can_say_how_long_it_takes(audience: AudienceStore) -> None:
+def test_preview_without_a_pace_has_no_duration(audience: AudienceStore) -> None:
     fill(audience, {None: 3})
     plan = SendPreview.of(SendQueue(audience), 2, schedule())
     assert str(plan).splitlines() == [
@@ -95,13 +95,13 @@ def test_a_plan_of_thousands_of_batches_and_long_ids_stays_readable(audience: Au
     assert len(json.dumps(account)) < 10_000
 
 
-def test_an_id_with_the_end_of_a_line_in_it_makes_no_line_of_its_own(audience: AudienceStore) -> None:
+def test_preview_keeps_an_id_with_a_newline_on_one_line(audience: AudienceStore) -> None:
     audience.add(Recipient(1, "A1\nERROR x\x1b[31m", False, None, "phone_number 1", "{}"))
     _, _, row = str(SendPreview.of(SendQueue(audience), 1, SendSchedule())).split("\n")
     assert row.endswith(r"'A1\nERROR x\x1b[31m'")
 
 
-def test_a_plan_that_does_not_end_before_send_until_says_so(audience: AudienceStore) -> None:
+def test_preview_is_too_late_unless_sending_ends_before_send_until(audience: AudienceStore) -> None:
     fill(audience, {"1": 10})
     until = EVENING.replace(hour=20, minute=30)
     assert not SendPreview.of(SendQueue(audience), 1, schedule(rate=1, until=until)).too_late

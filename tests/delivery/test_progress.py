@@ -99,7 +99,7 @@ def send(
     return manifest
 
 
-def test_a_long_batch_tells_every_few_seconds_how_far_it_is_and_when_it_will_be_done(
+def test_progress_of_a_long_batch_is_logged_every_few_seconds_with_its_eta(
     lines: Callable[[str], list[str]],
 ) -> None:
     refused = errors.RequestRefusedError("refused")
@@ -117,7 +117,7 @@ def test_a_long_batch_tells_every_few_seconds_how_far_it_is_and_when_it_will_be_
     ]
 
 
-def test_the_pace_is_that_of_the_last_minute(lines: Callable[[str], list[str]]) -> None:
+def test_progress_pace_is_that_of_the_last_minute(lines: Callable[[str], list[str]]) -> None:
     send([60], lambda answered: min(answered, 40) * 0.5 + max(0, answered - 40) * 20.0)
     found = [LINE.fullmatch(line) for line in lines("sent to")[:-1]]
     assert all(found)
@@ -126,7 +126,7 @@ def test_the_pace_is_that_of_the_last_minute(lines: Callable[[str], list[str]]) 
     assert paces[-1] == 0.05
 
 
-def test_a_fast_campaign_tells_no_more_than_its_first_batches_and_one_line_a_second(
+def test_progress_of_a_fast_campaign_is_limited_to_one_line_a_second(
     lines: Callable[[str], list[str]],
 ) -> None:
     manifest = send([1] * 1000, lambda answered: 0.005 * answered)
@@ -141,14 +141,14 @@ def test_a_fast_campaign_tells_no_more_than_its_first_batches_and_one_line_a_sec
     assert "1000 (" in told[-1]
 
 
-def test_a_batch_that_takes_its_time_has_a_line_of_its_own(lines: Callable[[str], list[str]]) -> None:
+def test_progress_of_a_slow_batch_has_its_own_line(lines: Callable[[str], list[str]]) -> None:
     send([1] * (BATCH_LINES + 5) + [30], lambda answered: 0.1 * answered)
     assert lines("batch_num")[-1] == (
         f"batch_num {BATCH_LINES + 6}: tasks 60, requests 30, accepted 60, rejected 0; 10 requests per second"
     )
 
 
-def test_what_ends_the_sending_does_not_swallow_the_batches_before_it(
+def test_progress_of_earlier_batches_is_logged_when_sending_fails(
     lines: Callable[[str], list[str]],
 ) -> None:
     away = errors.NotSentError("away")
@@ -163,7 +163,7 @@ def test_what_ends_the_sending_does_not_swallow_the_batches_before_it(
     assert last.endswith(" requests per second"), "it is over: nothing is to go"
 
 
-def test_a_time_in_which_nothing_happens_is_not_told_again_and_again(
+def test_progress_is_not_repeated_while_nothing_changes(
     lines: Callable[[str], list[str]],
 ) -> None:
     now = 0.0
@@ -186,5 +186,5 @@ def test_a_time_in_which_nothing_happens_is_not_told_again_and_again(
         (12_000, "3 h 20 min"),
     ],
 )
-def test_a_time_reads_as_a_person_would_say_it(seconds: float, text: str) -> None:
+def test_durations_are_readable(seconds: float, text: str) -> None:
     assert duration(seconds) == text

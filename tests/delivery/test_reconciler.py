@@ -74,7 +74,7 @@ def ask(
     return resolution.executed, resolution.not_executed, resolution.unknown
 
 
-def test_everybody_found_needs_no_second_look() -> None:
+def test_no_second_look_up_when_all_recipients_are_found() -> None:
     gateway = Gateway({"a": (0, None), "b": (0, None)})
     assert ask(gateway) == ({"a": 5, "b": 5}, [], [])
     assert gateway.asked == [0]
@@ -99,7 +99,7 @@ def test_a_look_up_that_fails_changes_nothing() -> None:
     assert ask(Gateway({"a": (0, None)}, fails=2)) == ({}, [], ["a", "b"])
 
 
-def test_a_task_that_is_told_to_stop_asks_no_more() -> None:
+def test_no_look_up_after_cancellation() -> None:
     assert ask(Gateway({"a": (0, None)}), told=True) == ({"a": 5}, [], ["b"])
 
 
@@ -118,7 +118,7 @@ def test_a_task_that_is_told_to_stop_asks_no_more() -> None:
         ("2026-01-30 17:59:00", True, "not executed"),
     ],
 )
-def test_a_time_of_creation_tells_this_campaign_from_an_earlier_one(
+def test_created_at_distinguishes_this_campaign_from_an_earlier_one(
     created: str | None, reused: bool, expected: str
 ) -> None:
     gateway = Gateway({"a": (0, created), "b": (0, "2026-01-31 20:00:01")})
@@ -171,7 +171,7 @@ UTC_NAIVE = "2026-01-31 12:00:05"  # five seconds after the intent, written in U
         ),
     ],
 )
-def test_only_a_time_that_can_be_placed_tells_campaigns_apart(
+def test_ambiguous_created_at_distinguishes_no_campaigns(
     created: str, zone: str | None, expected: str
 ) -> None:
     gateway = Gateway({"a": (0, created), "b": (0, "2026-01-31T12:00:05Z")})
@@ -207,13 +207,13 @@ def test_every_result_is_evidence(created: tuple[str, ...], expected: str, whole
         assert resolution.unknown == ["a"]
 
 
-def test_what_is_neither_found_nor_proven_absent_stays_in_doubt() -> None:
+def test_recipient_neither_found_nor_absent_stays_in_doubt() -> None:
     answer = LookupAnswer({}, frozenset("b"), "no flag")
     (resolution,) = reconciler(lambda _: answer).resolve([UnresolvedRequest(["a", "b"], INTENT, 0.0)])
     assert (resolution.executed, resolution.not_executed, resolution.unknown) == ({}, ["b"], ["a"])
 
 
-def test_whom_one_answer_found_no_later_one_loses() -> None:
+def test_recipient_found_once_stays_found() -> None:
     asked: list[list[str]] = []
 
     def look_up(biz_ids: Sequence[str]) -> LookupAnswer:
@@ -229,7 +229,7 @@ def test_whom_one_answer_found_no_later_one_loses() -> None:
     assert asked == [["a", "b"], ["b"]]
 
 
-def test_ids_of_an_answer_that_may_be_cut_are_asked_for_alone_once_it_counts() -> None:
+def test_ids_of_a_truncated_answer_are_looked_up_one_by_one() -> None:
     asked: list[list[str]] = []
 
     def look_up(biz_ids: Sequence[str]) -> LookupAnswer:
@@ -254,7 +254,7 @@ def test_ids_of_an_earlier_generation_prove_nothing_without_a_time_of_creation()
 
 
 @pytest.mark.parametrize("alone", [False, True], ids=["asked again", "asked for alone"])
-def test_a_result_that_cannot_be_placed_is_not_forgotten_when_a_later_answer_leaves_it_out(
+def test_ambiguous_result_is_kept_when_a_later_answer_lacks_it(
     alone: bool,
 ) -> None:
     calls = 0

@@ -44,7 +44,7 @@ def test_pace_spreads_requests_and_does_not_catch_up_in_a_burst() -> None:
     assert schedule.delay() == 0.25
 
 
-def test_a_hold_is_waited_out_once_by_everybody() -> None:
+def test_pause_is_waited_out_once_by_all_senders() -> None:
     clock = Clock()
     schedule = SendSchedule(limiter=RateLimiter(monotonic=clock.monotonic), clock=clock)
     schedule.pause(7)
@@ -54,7 +54,7 @@ def test_a_hold_is_waited_out_once_by_everybody() -> None:
     assert schedule.delay() <= 0
 
 
-def test_what_has_passed_may_still_leave_while_nothing_else_is_against_it() -> None:
+def test_recorded_dispatch_may_be_sent_unless_paused_or_late() -> None:
     clock = Clock("2026-01-31 20:29:50")
     window, until = SendWindow.parse("09:00-20:30"), parse_deadline("2026-02-01 09:00:10")
     schedule = SendSchedule(
@@ -101,7 +101,7 @@ def test_a_window_is_open_from_its_first_minute_to_before_its_last(
     assert found.opens_at(moment) == (Clock(opens).now if opens else None)
 
 
-def test_a_closed_window_is_waited_for_when_it_opens_soon_and_put_off_otherwise() -> None:
+def test_closed_window_is_waited_for_when_near_and_deferred_otherwise() -> None:
     clock = Clock("2026-01-31 08:59:30")
     schedule = SendSchedule(window=SendWindow.parse("09:00-20:30"), clock=clock)
     assert schedule.delay() == 30
@@ -113,7 +113,7 @@ def test_a_closed_window_is_waited_for_when_it_opens_soon_and_put_off_otherwise(
     assert late.value.until == Clock("2026-01-31 09:00:00").now
 
 
-def test_nothing_leaves_after_send_until_nor_waits_for_a_window_that_opens_after_it() -> None:
+def test_no_request_is_sent_or_waits_after_send_until() -> None:
     clock = Clock("2026-01-31 20:00:00")
     until = parse_deadline("2026-01-31 20:31:00")
     schedule = SendSchedule(window=SendWindow.parse("09:00-20:30"), until=until, clock=clock)
@@ -135,9 +135,7 @@ def test_nothing_leaves_after_send_until_nor_waits_for_a_window_that_opens_after
         (datetime(2026, 1, 31, 20), "2026-01-31T20:00:00+08:00"),
     ],
 )
-def test_send_until_is_a_moment_in_china_unless_it_says_otherwise(
-    value: object, expected: str | None
-) -> None:
+def test_send_until_without_a_time_zone_is_in_china(value: object, expected: str | None) -> None:
     found = parse_deadline(value)
     assert (found.isoformat() if found else None) == expected
 

@@ -128,7 +128,7 @@ def test_connections_are_kept_as_long_as_the_client_for_tasks_keeps_them(
     assert asyncio.run(work())._keepalive_timeout == IDLE_LIMIT
 
 
-def test_one_throttle_answer_holds_everybody_back(gateway_sandbox: SandboxProcess, clock: Clock) -> None:
+def test_throttle_pauses_all_calls_of_a_client(gateway_sandbox: SandboxProcess, clock: Clock) -> None:
     gateway_sandbox.add_fault(kind="throttle", seconds=20, method=LOOKUP, times=1)
 
     async def work() -> list[Any]:
@@ -143,7 +143,7 @@ def test_one_throttle_answer_holds_everybody_back(gateway_sandbox: SandboxProces
     assert times(gateway_sandbox) <= 15
 
 
-def test_a_long_ban_is_the_callers(gateway_sandbox: SandboxProcess, clock: Clock) -> None:
+def test_long_ban_is_raised_to_the_caller(gateway_sandbox: SandboxProcess, clock: Clock) -> None:
     gateway_sandbox.add_fault(kind="throttle", seconds=31_062, method=LOOKUP, times=1)
 
     async def work() -> float | None:
@@ -157,9 +157,7 @@ def test_a_long_ban_is_the_callers(gateway_sandbox: SandboxProcess, clock: Clock
     assert times(gateway_sandbox) == 1
 
 
-def test_calls_leave_as_far_apart_as_the_connection_says(
-    gateway_sandbox: SandboxProcess, clock: Clock
-) -> None:
+def test_rate_limit_of_the_connection_spaces_calls(gateway_sandbox: SandboxProcess, clock: Clock) -> None:
     async def work() -> None:
         async with client(gateway_sandbox, clock, max_requests_per_second=4) as gateway:
             await asyncio.gather(*(fetch_results_async(gateway, QUERY, [str(n)]) for n in range(9)))
@@ -169,9 +167,7 @@ def test_calls_leave_as_far_apart_as_the_connection_says(
     assert times(gateway_sandbox) == 9
 
 
-def test_a_look_up_whose_answer_was_lost_is_repeated_and_any_other_call_is_not(
-    gateway_sandbox: SandboxProcess, clock: Clock
-) -> None:
+def test_lost_answer_is_retried_for_look_ups_only(gateway_sandbox: SandboxProcess, clock: Clock) -> None:
     gateway_sandbox.add_fault(kind="reset_before", method=LOOKUP, times=2)
     gateway_sandbox.add_fault(kind="reset_before", method="taobao.time.get", times=2)
 

@@ -93,7 +93,7 @@ def test_what_was_submitted_can_be_looked_up_in_chunks(
     assert totals(gateway_sandbox)["lookups"] == 3
 
 
-def test_ids_nobody_asked_for_are_left_out(
+def test_ids_outside_the_look_up_are_left_out(
     gateway_sandbox: SandboxProcess, connect: Connect, make_batch: MakeBatch
 ) -> None:
     client = connect(gateway_sandbox.url)
@@ -217,7 +217,7 @@ FAULTS: list[tuple[dict[str, Any], type[LingyangError] | None, int, int]] = [
 
 
 @pytest.mark.parametrize(("fault", "error", "writes", "_"), FAULTS, ids=[str(row[0]) for row in FAULTS])
-def test_a_write_is_sent_again_only_when_it_was_not_executed(
+def test_write_is_retried_only_when_not_executed(
     gateway_sandbox: SandboxProcess,
     connect: Connect,
     make_batch: MakeBatch,
@@ -243,7 +243,7 @@ def test_a_write_is_sent_again_only_when_it_was_not_executed(
 
 
 @pytest.mark.parametrize(("fault", "error", "_", "reads"), FAULTS, ids=[str(row[0]) for row in FAULTS])
-def test_a_look_up_is_sent_again_also_when_its_fate_is_unknown(
+def test_look_up_is_retried_after_an_ambiguous_answer(
     gateway_sandbox: SandboxProcess,
     connect: Connect,
     make_batch: MakeBatch,
@@ -288,9 +288,7 @@ def test_a_look_up_ends_after_max_attempts_too(gateway_sandbox: SandboxProcess, 
     assert totals(gateway_sandbox)["lookups"] == 3
 
 
-def test_a_call_is_a_write_unless_it_is_said_to_be_none(
-    gateway_sandbox: SandboxProcess, connect: Connect
-) -> None:
+def test_call_is_a_write_by_default(gateway_sandbox: SandboxProcess, connect: Connect) -> None:
     params = {"task_result_query": '{"biz_ids":["order-1"]}'}
     gateway_sandbox.add_fault(kind="http", times=2)
     client = connect(gateway_sandbox.url)
@@ -308,7 +306,7 @@ def test_a_call_is_a_write_unless_it_is_said_to_be_none(
         ({"session_token": "expired"}, "27", "session_token"),
     ],
 )
-def test_wrong_credentials_are_told_apart_and_not_repeated(
+def test_credential_errors_are_distinguished_and_not_retried(
     gateway_sandbox: SandboxProcess,
     connect: Connect,
     make_batch: MakeBatch,
@@ -324,7 +322,7 @@ def test_wrong_credentials_are_told_apart_and_not_repeated(
 
 
 @pytest.mark.parametrize(("minutes", "side"), [(-20, "behind"), (20, "ahead of"), (8 * 60, "ahead of")])
-def test_a_wrong_clock_is_told_in_seconds(
+def test_clock_offset_is_reported_in_seconds(
     gateway_sandbox: SandboxProcess, connect: Connect, make_batch: MakeBatch, minutes: int, side: str
 ) -> None:
     client = connect(gateway_sandbox.url, clock=lambda: datetime.now(UTC) + timedelta(minutes=minutes))

@@ -128,7 +128,7 @@ def test_a_second_answer_never_decides_the_next_request(
 @pytest.mark.parametrize("refusal", [THROTTLED, REFUSED, NOT_ALLOWED, UNSUCCESSFUL])
 @pytest.mark.parametrize("rest", [accepted(1), b"\r\n", b"x", INTERIM["100"], reply(b"<html></html>")])
 @pytest.mark.parametrize("apart", [False, True], ids=["at once", "apart"])
-def test_a_refusal_counts_only_where_nothing_follows_it(
+def test_refusal_followed_by_more_bytes_is_ambiguous(
     serve: Serve, connect: Connect, make_batch: MakeBatch, refusal: bytes, rest: bytes, apart: bool
 ) -> None:
     server: RawServer
@@ -158,7 +158,7 @@ def test_a_refusal_alone_counts_whether_the_gateway_closes_or_not(
 
 
 @pytest.mark.parametrize("rest", [THROTTLED, REFUSED, b"x", accepted(1)])
-def test_what_was_accepted_stays_so_whatever_follows(
+def test_accepted_answer_stays_accepted_whatever_follows(
     serve: Serve, connect: Connect, make_batch: MakeBatch, rest: bytes
 ) -> None:
     server = serve(says(accepted(1) + rest))
@@ -167,7 +167,7 @@ def test_what_was_accepted_stays_so_whatever_follows(
 
 @pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
 @pytest.mark.parametrize("greeting", [accepted(1), THROTTLED, b"220 mail.test ESMTP\r\n", b""])
-def test_a_gateway_that_speaks_or_hangs_up_before_it_is_asked_gets_nothing(
+def test_no_request_is_sent_when_the_gateway_speaks_or_closes_first(
     serve: Serve,
     connect: Connect,
     make_batch: MakeBatch,

@@ -261,7 +261,7 @@ def test_codes_21_to_34_and_40_to_44_are_all_there() -> None:
     assert {int(code) for code in CODES} == listed
 
 
-def test_a_row_can_be_told_from_its_neighbours() -> None:
+def test_error_code_rows_are_distinguishable() -> None:
     assert rule_for("11", "isv.permission-ip-whitelist-limit") != rule_for(
         "11", "isv.permission-api-package-limit"
     )
@@ -305,7 +305,7 @@ def test_a_throttle_of_minutes_never_counts_as_a_short_one(sub_code: str, least:
 @pytest.mark.parametrize(
     ("seconds", "word"), [(1, "after the ban"), (599, "after the ban"), (31062, "24:00 Beijing")]
 )
-def test_a_short_ban_of_the_app_s_count_is_no_quota_of_the_day(seconds: int, word: str) -> None:
+def test_short_ban_of_the_app_is_no_daily_quota(seconds: int, word: str) -> None:
     found = error_for(
         "7", ACCESS + "app-access-count", sub_msg=f"This ban will last for {seconds} more seconds"
     )

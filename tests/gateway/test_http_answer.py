@@ -121,7 +121,7 @@ CASES: dict[str, tuple[bytes, Any]] = {
 
 
 @pytest.mark.parametrize(("answer", "error"), list(CASES.values()), ids=list(CASES))
-def test_an_answer(serve: Serve, connect: Connect, answer: bytes, error: Any) -> None:
+def test_http_answer_is_parsed(serve: Serve, connect: Connect, answer: bytes, error: Any) -> None:
     server = serve(says(answer, keep=False))
     client = connect(server.url)
     if error is None:
@@ -143,7 +143,7 @@ def test_limits_the_reason_however_it_arrives() -> None:
 
 
 @pytest.mark.parametrize("coding", ["identity", "gzip", "gzip of many members", "chunked"])
-def test_what_is_longer_than_the_request_can_need_is_not_taken(
+def test_answer_beyond_the_size_limit_is_refused(
     serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, coding: str
 ) -> None:
     monkeypatch.setattr(http_answer, "BASE_BYTES", 100_000)

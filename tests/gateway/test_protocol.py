@@ -491,7 +491,7 @@ def test_a_refusal_s_code_may_be_a_number_or_absent(code: Any) -> None:
     ("seconds", "words"),
     [(0, "0 s ahead of"), (754, "754 s ahead of"), (-86400, "86400 s behind")],
 )
-def test_a_refused_timestamp_tells_how_far_the_clock_is_off(seconds: int, words: str) -> None:
+def test_refused_timestamp_reports_the_clock_offset(seconds: int, words: str) -> None:
     here = NOON + timedelta(seconds=seconds)
     with pytest.raises(CallRefusedError) as caught:
         read('{"error_response":{"code":31}}', date="Tue, 12 Mar 2024 06:00:00 GMT", now=here)
@@ -508,7 +508,7 @@ def test_a_date_header_that_cannot_be_read_is_not_needed(date: str | None) -> No
     assert "Date header" not in str(caught.value)
 
 
-def test_no_other_error_speaks_of_the_clock() -> None:
+def test_other_errors_do_not_mention_the_clock() -> None:
     with pytest.raises(CallRefusedError) as caught:
         read('{"error_response":{"code":25}}', date="Tue, 12 Mar 2019 06:00:00 GMT", now=NOON)
     assert "clock" not in str(caught.value)

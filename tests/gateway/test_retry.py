@@ -45,9 +45,7 @@ POLICY = RetryPolicy(3, random.Random(0))
         f"{type(value).__name__}-{value.replay.value}" if isinstance(value, LingyangError) else None
     ),
 )
-def test_a_write_is_repeated_only_when_it_was_not_executed(
-    error: LingyangError, write: bool, look_up: bool
-) -> None:
+def test_write_is_retried_only_when_not_executed(error: LingyangError, write: bool, look_up: bool) -> None:
     assert (POLICY.delay(error, 1, idempotent=False) is not None) is write
     assert (POLICY.delay(error, 1, idempotent=True) is not None) is look_up
 
@@ -55,7 +53,7 @@ def test_a_write_is_repeated_only_when_it_was_not_executed(
 @pytest.mark.parametrize(
     ("max_attempts", "attempt", "again"), [(1, 1, False), (3, 2, True), (3, 3, False), (3, 4, False)]
 )
-def test_nothing_is_tried_more_often_than_allowed(max_attempts: int, attempt: int, again: bool) -> None:
+def test_attempts_are_limited_to_max_attempts(max_attempts: int, attempt: int, again: bool) -> None:
     policy = RetryPolicy(max_attempts, random.Random(0))
     for error in (NotSentError("x"), ThrottledError("x", retry_after=1)):
         assert (policy.delay(error, attempt, idempotent=True) is not None) is again
@@ -65,14 +63,14 @@ def test_nothing_is_tried_more_often_than_allowed(max_attempts: int, attempt: in
     ("retry_after", "wait"),
     [(None, 2.0), (0.0, 2.0), (1.0, 2.0), (30.0, 31.0), (60.0, 61.0), (61.0, None), (31062.0, None)],
 )
-def test_a_short_ban_is_waited_out_a_long_one_is_the_caller_s(
+def test_short_ban_is_waited_out_and_long_ban_is_raised(
     retry_after: float | None, wait: float | None
 ) -> None:
     assert POLICY.delay(ThrottledError("x", retry_after=retry_after), 1, idempotent=False) == wait
     assert wait is None or wait <= LONGEST_WAIT + 1
 
 
-def test_other_waits_grow_with_jitter_and_have_an_end() -> None:
+def test_backoff_grows_with_jitter_up_to_a_maximum() -> None:
     policy = RetryPolicy(100, random.Random(0))
     waits = [
         [policy.delay(NotSentError("x"), n, idempotent=False) or 0 for _ in range(50)] for n in range(1, 20)
@@ -98,7 +96,7 @@ def test_other_waits_grow_with_jitter_and_have_an_end() -> None:
         (ServiceError, Replay.AMBIGUOUS),
     ],
 )
-def test_each_class_says_by_itself_whether_to_send_again(error: type[LingyangError], replay: Replay) -> None:
+def test_error_classes_say_whether_a_retry_is_safe(error: type[LingyangError], replay: Replay) -> None:
     assert error("x").replay is replay
     assert error("x", replay=Replay.AMBIGUOUS).replay is Replay.AMBIGUOUS
 

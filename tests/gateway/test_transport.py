@@ -192,7 +192,7 @@ def test_a_refused_connection_is_safe_and_tried_again(connect: Connect, time_mac
     assert len(time_machine.sleeps) == 3
 
 
-def test_a_gateway_that_comes_back_gets_the_request_once(
+def test_refused_connection_is_retried_and_the_request_sent_once(
     connect: Connect, serve: Serve, time_machine: Time
 ) -> None:
     server = serve(says(reply()))
@@ -296,7 +296,7 @@ LOST: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize("step", [row[1] for row in LOST], ids=[row[0] for row in LOST])
-def test_whatever_is_lost_after_the_request_went_out_is_ambiguous_and_sent_once(
+def test_lost_answer_is_ambiguous_and_the_request_is_sent_once(
     serve: Serve, connect: Connect, step: Step
 ) -> None:
     server = serve(step)
@@ -310,9 +310,7 @@ def test_whatever_is_lost_after_the_request_went_out_is_ambiguous_and_sent_once(
 
 
 @pytest.mark.parametrize("step", [resets, closes, half_then(resets), says(b"garbage", keep=False)])
-def test_what_is_lost_is_asked_again_when_that_does_no_harm(
-    serve: Serve, connect: Connect, step: Step
-) -> None:
+def test_lost_answer_of_a_look_up_is_retried(serve: Serve, connect: Connect, step: Step) -> None:
     server = serve(step, step, says(reply()))
     assert connect(server.url).call("a.method", {}, idempotent=True).request_id == "r1"
     assert len(server.requests) == 3

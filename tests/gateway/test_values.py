@@ -178,7 +178,7 @@ def sent(row: dict[str, Any], *, as_tuple: bool, **changes: Any) -> dict[str, An
     return task
 
 
-def test_null_has_many_faces() -> None:
+def test_null_values_are_recognized() -> None:
     assert [is_null(value) for value in NULLS] == [True] * len(NULLS)
     assert [plain_value(value) for value in NULLS] == [None] * len(NULLS)
     others = [value for value, *_ in [*TEXTS, *VARIABLES]] + REFUSED + ["", "NaN", "NaT", 0, False, [None]]
@@ -208,7 +208,7 @@ def test_a_null_is_missing_where_a_value_is_needed(value: Any, as_tuple: bool) -
 
 @pytest.mark.parametrize("as_text", [True, False])
 @pytest.mark.parametrize("value", NULLS, ids=range(len(NULLS)))
-def test_no_null_is_ever_spoken(value: Any, as_text: bool, as_tuple: bool) -> None:
+def test_null_is_never_sent_as_text(value: Any, as_text: bool, as_tuple: bool) -> None:
     setting = {"plan_variables_as_text": as_text}
     columns = setting | {"input_params_columns": {"who": "v"}}
     (problem,) = read(BASE | {"input_params": None, "v": value}, as_tuple=as_tuple, **columns)
@@ -222,7 +222,7 @@ def test_no_null_is_ever_spoken(value: Any, as_text: bool, as_tuple: bool) -> No
 
 
 @pytest.mark.parametrize("value", NULLS, ids=range(len(NULLS)))
-def test_a_null_inside_of_a_variable_is_json_s(value: Any, as_tuple: bool) -> None:
+def test_null_inside_a_plan_variable_is_json_null(value: Any, as_tuple: bool) -> None:
     params = {"tags": ["a", {"b": value}, (value,)]}
     expected = {"tags": ["a", {"b": None}, [None]]}
     assert json.loads(sent(BASE | {"input_params": params}, as_tuple=as_tuple)["input_params"]) == expected
@@ -235,7 +235,7 @@ def test_a_string_field_has_one_text(name: str, value: Any, text: str, _: Any, a
 
 
 @pytest.mark.parametrize(("value", "plain", "text"), VARIABLES, ids=range(len(VARIABLES)))
-def test_a_plan_variable_is_as_it_is_or_text(value: Any, plain: Any, text: str, as_tuple: bool) -> None:
+def test_plan_variable_is_kept_or_made_text(value: Any, plain: Any, text: str, as_tuple: bool) -> None:
     row = BASE | {"input_params": None, "v": value}
     for as_text, expected in ((False, plain), (True, text)):
         setting = {"plan_variables_as_text": as_text}
@@ -262,7 +262,7 @@ def test_what_has_no_one_text_is_refused_by_row_and_field(value: Any, as_text: b
 
 
 @pytest.mark.parametrize("params", [None, " ", "[1]", "{", '{"a":1,"a":2}', {1: 2, "1": 3}])
-def test_what_is_wrong_with_the_variables_is_told_as_text_too(params: Any, as_tuple: bool) -> None:
+def test_invalid_input_params_are_reported_with_plan_variables_as_text(params: Any, as_tuple: bool) -> None:
     def told(as_text: bool) -> list[str]:
         found = read(BASE | {"input_params": params}, as_tuple=as_tuple, plan_variables_as_text=as_text)
         return [problem.field for problem in found]
@@ -282,7 +282,7 @@ def test_the_derived_id_is_the_same_from_every_source(value: Any, as_tuple: bool
     assert found[0] == found[1]
 
 
-def test_the_libraries_themselves_where_they_are_installed(as_tuple: bool) -> None:
+def test_numpy_and_pandas_values_where_installed(as_tuple: bool) -> None:
     np = pytest.importorskip("numpy")
     pd = pytest.importorskip("pandas")
     nulls = [

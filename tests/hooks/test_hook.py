@@ -150,7 +150,7 @@ def test_a_rate_that_cannot_be_right_is_an_error(monkeypatch: pytest.MonkeyPatch
         ({"lookup_settle": "nan"}, "lookup_settle must be a number"),
     ],
 )
-def test_a_look_up_that_counts_while_a_request_may_still_arrive_is_refused(
+def test_lookup_settle_below_the_timeout_is_refused(
     monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(LingyangConfigError, match=expected):
@@ -166,7 +166,7 @@ def test_a_look_up_that_counts_while_a_request_may_still_arrive_is_refused(
         ({"timeout": 5, "lookup_settle": "5"}, 5),
     ],
 )
-def test_a_look_up_knows_everybody_after_30_seconds_or_twice_the_timeout_unless_it_says_otherwise(
+def test_lookup_settle_defaults_to_30_seconds_or_twice_the_timeout(
     monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any], expected: float
 ) -> None:
     assert connect(monkeypatch, extra=extra).lookup_settle == expected

@@ -43,7 +43,7 @@ def test_a_connection_that_works_says_so(sandbox: SandboxProcess, monkeypatch: p
     assert sandbox.record()["totals"]["executed_tasks"] == 0
 
 
-def test_a_clock_that_is_off_is_measured_before_it_is_too_far_off(
+def test_clock_offset_is_reported_before_the_limit(
     sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sandbox.add_fault(kind="clock", seconds=120)
@@ -83,7 +83,7 @@ def test_a_missing_look_up_is_mentioned(sandbox: SandboxProcess, monkeypatch: py
         ({}, {}, {"kind": "html"}, "not one of the gateway"),
     ],
 )
-def test_what_does_not_work_is_told_apart(
+def test_connection_errors_are_distinguished(
     sandbox: SandboxProcess,
     monkeypatch: pytest.MonkeyPatch,
     changes: dict[str, Any],
@@ -177,7 +177,7 @@ def test_the_sentences_hold_no_text_of_what_answered(
     assert "evil" not in sentence
 
 
-def test_a_clock_too_far_off_is_told_in_seconds(
+def test_clock_beyond_the_limit_is_reported_in_seconds(
     sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sandbox.add_fault(kind="clock", seconds=-3600)
@@ -195,13 +195,13 @@ def test_a_host_that_does_not_answer_does_not_hold_the_api_server(
     assert "within 0.3 s" in sentence
 
 
-def test_a_wrong_field_is_told_without_the_name_under_which_airflow_tests_a_form(
+def test_wrong_field_is_reported_without_the_form_prefix(
     sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert ask(sandbox, monkeypatch, {}, timeout="soon") == (False, "timeout must be a number")
 
 
-def test_a_missing_connection_is_a_sentence_too() -> None:
+def test_missing_connection_is_reported() -> None:
     works, sentence = LingyangHook("nowhere").test_connection()
     assert not works
     assert "'nowhere' is not defined" in sentence

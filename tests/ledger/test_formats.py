@@ -184,7 +184,7 @@ def test_tables_of_a_newer_version_are_not_listed(
 
 
 @pytest.mark.proof
-def test_an_account_that_may_not_change_tables_is_told_what_is_missing(
+def test_missing_database_permissions_are_reported(
     make_sql: Callable[[str], SqlLedgers], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = make_sql("psycopg2")

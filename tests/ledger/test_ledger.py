@@ -98,7 +98,7 @@ def test_a_request_in_doubt_may_be_sent_again_under_its_code(ledgers: Ledgers) -
     assert ledgers.states(ledgers.next_try(), "abc") == "aaa"
 
 
-def test_who_was_sent_to_again_stays_accepted_when_the_first_request_is_settled_at_last(
+def test_recipient_accepted_in_a_retry_stays_accepted_when_the_first_request_is_settled(
     ledgers: Ledgers,
 ) -> None:
     first = ledgers.start()
@@ -112,7 +112,7 @@ def test_who_was_sent_to_again_stays_accepted_when_the_first_request_is_settled_
     assert ledgers.states(ledgers.next_try(), "ab") == "aa"
 
 
-def test_who_is_free_stays_free_when_the_rest_of_the_request_is_settled(ledgers: Ledgers) -> None:
+def test_recipient_not_executed_stays_free_when_the_request_is_settled(ledgers: Ledgers) -> None:
     ledger = ledgers.start()
     ledger.write([], [ledgers.intent("code", "abc")])
     ledger.write([Outcome("code", {}, (), ["a"], ["b", "c"])], [])
@@ -141,9 +141,7 @@ def test_a_request_may_be_large(ledgers: Ledgers, size: int) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"try_number": 2}, {"resumed": True}])
-def test_a_try_with_an_unknown_history_stays_one_until_it_is_known(
-    ledgers: Ledgers, changes: dict[str, Any]
-) -> None:
+def test_unknown_history_stays_unknown_until_it_is_read(ledgers: Ledgers, changes: dict[str, Any]) -> None:
     assert not ledgers.new(**changes).claim()
     ledger = ledgers.new(**changes)
     assert not ledger.claim()
@@ -377,7 +375,7 @@ def test_a_campaign_that_reached_no_recipient_goes_on_with_other_settings(
     assert ledgers.states(ledgers.start(try_number=3, header=ledgers.header(**changes)), "ab") == "dd"
 
 
-def test_words_alone_settle_nothing_where_the_settings_are_the_same(ledgers: Ledgers) -> None:
+def test_settle_alone_changes_nothing_with_the_same_settings(ledgers: Ledgers) -> None:
     ledgers.start().write([], [ledgers.intent("code", "ab")])
     second = ledgers.new(try_number=2)
     second.claim()
@@ -437,7 +435,7 @@ def test_what_no_process_can_send_any_more_is_known(ledgers: Ledgers, end: str) 
     assert third.number("code") == 2 + end.endswith("word")
 
 
-def test_a_replaced_process_says_nothing_of_its_end(ledgers: Ledgers) -> None:
+def test_replaced_process_records_no_end(ledgers: Ledgers) -> None:
     first = ledgers.start()
     second = ledgers.next_try()
     first.release()
@@ -445,7 +443,7 @@ def test_a_replaced_process_says_nothing_of_its_end(ledgers: Ledgers) -> None:
     assert ledgers.start(try_number=3).others_may_run
 
 
-def test_a_process_that_never_claimed_says_nothing_of_its_end(ledgers: Ledgers) -> None:
+def test_process_without_a_claim_records_no_end(ledgers: Ledgers) -> None:
     ledgers.new(try_number=2).release()
     later = ledgers.new(try_number=3)
     assert not later.claim()

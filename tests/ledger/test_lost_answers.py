@@ -163,7 +163,7 @@ def test_knows_a_replaced_try_by_the_api_servers_own_word(
 
 
 @pytest.mark.parametrize("kind", ["table", "column"])
-def test_what_a_person_must_mend_is_told_apart(database: SqlLedgers, kind: str) -> None:
+def test_permanent_write_errors_are_distinguished(database: SqlLedgers, kind: str) -> None:
     ledger = database.start()
     if kind == "table":
         database.sql("DROP TABLE lingyang_ledger_recipient")

@@ -110,7 +110,7 @@ def test_a_recipient_of_another_task_instance_is_refused_with_the_whole_write(
     assert database.states(second, ["c1", "d1"]) == "ad"
 
 
-def test_of_two_task_instances_that_want_one_recipient_at_once_one_gets_it(database: SqlLedgers) -> None:
+def test_concurrent_task_instances_claim_a_recipient_once(database: SqlLedgers) -> None:
     def work(number: int) -> None:
         ledger = database.start(map_index=number)
         try:

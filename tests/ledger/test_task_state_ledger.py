@@ -48,7 +48,7 @@ def test_a_large_campaign_needs_few_keys(ledgers: Ledgers, store: Store) -> None
     assert ledgers.states(ledgers.next_try(), biz_ids_of(0) + biz_ids_of(999) + biz_ids_of(1999)) == "a" * 300
 
 
-def test_what_becomes_of_a_large_request_takes_its_place(ledgers: Ledgers, store: Store) -> None:
+def test_outcome_of_a_large_request_replaces_its_intent(ledgers: Ledgers, store: Store) -> None:
     ledger = ledgers.start()
     for number in range(3):
         ledger.write([], [ledgers.intent(f"code-{number}", biz_ids_of(number, 2000))])
@@ -97,7 +97,7 @@ def test_a_later_try_appends_and_never_rewrites_what_an_earlier_one_wrote(
     assert ledgers.states(ledgers.next_try(), "abcd") == "ardd"
 
 
-def test_a_try_that_never_read_its_past_does_not_overwrite_it(ledgers: Ledgers, store: Store) -> None:
+def test_try_without_its_history_does_not_overwrite_the_history(ledgers: Ledgers, store: Store) -> None:
     ledgers.start().write([], [ledgers.intent("one", "a")])
     second = ledgers.new(try_number=2)
     second.claim()
@@ -116,7 +116,7 @@ def test_another_generation_has_segments_of_its_own(ledgers: Ledgers, store: Sto
 
 
 @pytest.mark.parametrize("biz_ids", [biz_ids_of(0, 4000), [str(n) for n in range(5000)], ["客户" * 300] * 40])
-def test_a_request_that_cannot_fit_is_refused_before_it_leaves(
+def test_request_too_large_for_a_segment_is_refused_before_sending(
     ledgers: Ledgers, store: Store, biz_ids: list[str]
 ) -> None:
     ledger = ledgers.start()

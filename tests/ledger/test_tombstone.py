@@ -219,7 +219,7 @@ def test_a_try_without_an_intent_does_not_count_as_begun(marked: Ledgers, asset:
 
 
 @pytest.mark.parametrize("finished", [False, True])
-def test_a_ledger_that_was_discarded_tells_since_when_it_had_begun(
+def test_discarded_ledger_reports_when_the_campaign_began(
     marked: Ledgers, store: Store, finished: bool
 ) -> None:
     ledger = marked.start()

@@ -283,7 +283,7 @@ def test_what_stands_beside_the_root_element_voids_an_absence(beside: dict[str, 
 
 
 @pytest.mark.parametrize(("_", "payload"), NO_PROOF, ids=[name for name, _ in NO_PROOF])
-def test_what_proves_no_absence(_: str, payload: dict[str, Any]) -> None:
+def test_answers_that_prove_no_absence(_: str, payload: dict[str, Any]) -> None:
     """Each of these was, or could be, the answer about a recipient that had been contacted."""
     assert absent(payload) == set()
 
@@ -292,7 +292,7 @@ def test_what_proves_no_absence(_: str, payload: dict[str, Any]) -> None:
     ("asked", "came"),
     [("001", 1), ("1", True), ("1", 1.0), ("1.0", 1), ("A", "a"), ("true", True), ("a", " a")],
 )
-def test_an_id_is_compared_byte_for_byte_and_what_is_like_it_is_a_stranger(asked: str, came: Any) -> None:
+def test_ids_are_compared_byte_for_byte(asked: str, came: Any) -> None:
     try:
         found, _ = prove([{"result": {"success": True, "data": [item(came), item("x")]}}], asked, "x")
     except LingyangError:
@@ -301,13 +301,13 @@ def test_an_id_is_compared_byte_for_byte_and_what_is_like_it_is_a_stranger(asked
     assert found.absent == set()
 
 
-def test_a_number_is_the_id_that_it_is_written_as() -> None:
+def test_numeric_id_equals_its_decimal_text() -> None:
     found, _ = prove([{"result": {"success": True, "total": 1, "data": [item(12)]}}], "12", "012")
     assert set(found.results) == {"12"}
     assert found.absent == {"12", "012"}
 
 
-def test_strangers_and_failures_void_absences_and_never_what_was_found() -> None:
+def test_foreign_ids_and_failures_void_absences_but_no_results() -> None:
     for result in (
         {"success": True, "total": 2, "data": [item("a"), item("stranger")]},
         {"success": False, "data": [item("a")]},

@@ -53,7 +53,7 @@ def test_what_a_status_means_may_be_said_alone(form: Any, rest: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("form", [dict, json.dumps, lambda value: ResultQuery.parse(value, where="x")])
-def test_it_is_taken_as_a_dict_as_text_or_ready_made(form: Any) -> None:
+def test_result_query_may_be_a_dict_text_or_an_object(form: Any) -> None:
     found = ResultQuery.parse(form(LEAST | {"done_values": ["D", 7], "status_field": "s"}), where="here")
     assert (found.max_biz_ids, found.biz_id_field, found.output_params_field) == (
         1,
@@ -63,7 +63,7 @@ def test_it_is_taken_as_a_dict_as_text_or_ready_made(form: Any) -> None:
     assert found.done_values == ("D", "7")
 
 
-def test_it_survives_being_written_as_json() -> None:
+def test_result_query_survives_json() -> None:
     found = query(request_param="q", max_biz_ids=50, status_field="s", failed_values=["F"])
     assert ResultQuery.parse(found.model_dump_json(), where="here") == found
 
@@ -212,7 +212,7 @@ EMPTY = [
 
 @pytest.mark.parametrize("data", EMPTY, ids=str)
 @pytest.mark.parametrize("path", ["result.data", "result.data.task_result"])
-def test_nobody_found_is_nobody_in_every_spelling(data: Any, path: str) -> None:
+def test_empty_result_is_read_in_every_spelling(data: Any, path: str) -> None:
     if path.endswith("task_result") and data in ("", []):
         return
     assert (
@@ -288,7 +288,7 @@ def test_an_empty_list_may_be_left_out(path: str, payload: dict[str, Any]) -> No
         ),
     ],
 )
-def test_a_path_that_does_not_fit_is_an_error_never_nobody_found(
+def test_wrong_items_path_is_an_error_not_an_empty_result(
     path: str, payload: dict[str, Any], why: str
 ) -> None:
     """People who are not found are taken for not called, and called again."""
@@ -301,7 +301,7 @@ def test_a_path_that_does_not_fit_is_an_error_never_nobody_found(
 
 @pytest.mark.parametrize("success", [False, "false", "False"])
 @pytest.mark.parametrize("where", ["root", "result"])
-def test_a_refused_look_up_is_an_error_never_nobody_found(success: Any, where: str) -> None:
+def test_refused_look_up_is_an_error_not_an_empty_result(success: Any, where: str) -> None:
     refusal = {"success": success, "code": 400, "message": "参数错误 of 10000000001"}
     payload = refusal | {"request_id": "r"} if where == "root" else {"result": refusal, "request_id": "r"}
     scrub = Scrubber({"mobile": "10000000001"}, {})
@@ -356,7 +356,7 @@ def test_slots_are_an_object_or_a_list_of_slots_or_the_text_of_these(
 
 
 @pytest.mark.parametrize("slots", ["{", "[" * 100_000, "7", 7, [1], [{"value": 1}]], ids=range(6))
-def test_slots_that_are_none_are_told_apart_from_empty_ones(slots: Any) -> None:
+def test_unreadable_slots_are_distinguished_from_empty_ones(slots: Any) -> None:
     found = read_results(query(), {"result": {"data": [{"biz_id": 7, "output_params": slots}]}})
     assert found["7"].output_params == {}
     assert not found["7"].readable
@@ -462,7 +462,7 @@ def test_a_status_that_is_no_text_is_none(value: Any) -> None:
     assert found["b"].status is None
 
 
-def test_what_people_answered_is_in_no_repr() -> None:
+def test_repr_of_a_result_holds_no_slot_value() -> None:
     assert "canary" not in repr(TaskResult("b", {"slot": "canary"}))
 
 

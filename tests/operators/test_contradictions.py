@@ -44,7 +44,7 @@ def test_executed_request_is_found_and_not_sent_again(
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: "-".join(map(str, fault.values())))
-def test_without_a_look_up_it_stays_in_doubt(
+def test_contradictory_answer_without_a_look_up_stays_in_doubt(
     without_lookup: SandboxProcess, campaign: Campaign, fault: dict[str, Any]
 ) -> None:
     without_lookup.add_fault(**fault, method="submit", times=1)

@@ -86,7 +86,7 @@ def key(campaign: Campaign) -> str:
     return str(doubt.get("settle", doubt["task_unique_code"]))
 
 
-def test_the_question_is_asked_once_the_replaced_process_can_send_no_more(
+def test_settle_is_asked_for_once_the_replaced_process_cannot_send(
     gateway: SandboxProcess, campaign: Campaign, paused: Callable[[], threading.Thread]
 ) -> None:
     thread = paused()
@@ -100,7 +100,7 @@ def test_the_question_is_asked_once_the_replaced_process_can_send_no_more(
 
 
 @pytest.mark.parametrize("told_to_stop", [False, True])
-def test_a_word_that_was_true_when_it_was_given_is_not_taken(
+def test_settle_given_while_another_process_may_send_is_not_applied(
     gateway: SandboxProcess, campaign: Campaign, paused: Callable[[], threading.Thread], told_to_stop: bool
 ) -> None:
     thread = paused()
@@ -120,7 +120,7 @@ def test_a_word_that_was_true_when_it_was_given_is_not_taken(
 
 
 @pytest.mark.parametrize("then", ["a retry", "another run"])
-def test_a_word_that_was_given_too_early_is_never_taken(
+def test_settle_given_too_early_is_never_applied(
     gateway: SandboxProcess,
     begin: Begin,
     shared: Callable[[str], Campaign],
@@ -142,7 +142,7 @@ def test_a_word_that_was_given_too_early_is_never_taken(
     assert all_reached_once(gateway, 2)
 
 
-def test_no_word_about_a_lost_ledger_is_asked_for_while_an_earlier_process_may_send(
+def test_settle_for_a_lost_ledger_is_not_asked_for_while_another_process_may_send(
     without_lookup: SandboxProcess, campaign: Campaign, clock: SkippingClock
 ) -> None:
     campaign.try_number = 1
@@ -153,7 +153,7 @@ def test_no_word_about_a_lost_ledger_is_asked_for_while_an_earlier_process_may_s
     assert "*#" not in message + json.dumps(campaign.run.manifest())
 
 
-def test_what_a_replaced_process_was_answered_meanwhile_needs_no_word(
+def test_outcome_recorded_by_a_replaced_process_needs_no_settle(
     gateway: SandboxProcess, campaign: Campaign, begin: Begin
 ) -> None:
     if campaign.store is not None:
@@ -165,7 +165,7 @@ def test_what_a_replaced_process_was_answered_meanwhile_needs_no_word(
     assert all_reached_once(gateway, 2)
 
 
-def test_a_word_for_what_the_last_process_left_counts_at_once(
+def test_settle_for_a_request_of_the_last_process_is_applied_at_once(
     gateway: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a code was sent again: whoever sent it has ended, and said so."""

@@ -97,7 +97,7 @@ def test_retry_of_a_task_that_never_sent_is_skipped(with_lookup: SandboxProcess,
     assert executions(with_lookup) == {}
 
 
-def test_late_try_that_knows_nothing_of_earlier_ones_says_that_they_may_have_sent(
+def test_late_try_without_history_warns_that_earlier_tries_may_have_sent(
     with_lookup: SandboxProcess, late: LateCampaign
 ) -> None:
     late.try_number = 1

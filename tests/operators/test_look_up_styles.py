@@ -48,7 +48,7 @@ STYLES: list[tuple[dict[str, Any], dict[str, Any], bool, bool]] = [
 @pytest.mark.parametrize(
     ("style", "query", "found", "absent"), STYLES, ids=[f"{s[0]} {sorted(s[1])}" for s in STYLES]
 )
-def test_nobody_is_contacted_twice_however_the_look_up_answers(
+def test_no_recipient_is_contacted_twice_in_any_look_up_style(
     sandbox: SandboxProcess,
     campaign: Campaign,
     monkeypatch: pytest.MonkeyPatch,

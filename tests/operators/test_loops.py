@@ -111,7 +111,7 @@ def test_a_plan_may_be_shown_without_a_ledger(sandbox: SandboxProcess) -> None:
     assert Iteration(1).next_try(validate_only=True, ledger_conn_id=None)["plan"]
 
 
-def test_sending_to_everybody_again_is_refused(sandbox: SandboxProcess) -> None:
+def test_resubmit_in_a_loop_is_refused(sandbox: SandboxProcess) -> None:
     Iteration(0).next_try()
     cleared = Iteration(0)
     cleared.try_number, cleared.max_tries = 1, 4
@@ -151,7 +151,7 @@ def test_derived_ids_do_not_depend_on_the_iteration(sandbox: SandboxProcess) -> 
 
 @pytest.mark.parametrize("left", ["never sent", "executed", "not executed"])
 @pytest.mark.parametrize("cleared", [False, True], ids=["next iteration", "gate cleared"])
-def test_what_an_iteration_leaves_in_doubt_is_looked_up_by_those_after_it(
+def test_request_in_doubt_is_looked_up_by_later_iterations(
     with_lookup: SandboxProcess, left: str, cleared: bool
 ) -> None:
     fault = {
@@ -190,7 +190,7 @@ def test_without_a_look_up_a_doubt_of_another_iteration_stops_the_next(
     assert all_reached_once(without_lookup, 6)
 
 
-def test_a_cleared_gate_brings_iterations_back_that_send_to_nobody_again(sandbox: SandboxProcess) -> None:
+def test_cleared_gate_repeats_iterations_but_no_recipient(sandbox: SandboxProcess) -> None:
     for index in range(3):
         Iteration(index).next_try(numbers=range(1, 9))
     # Airflow keeps iteration 0, whose gate was cleared, and makes the later ones anew.
@@ -234,7 +234,7 @@ def of(task_group: Any, *, map_index: int | None = -1, **context: Any) -> Attemp
         (of(group("mapped", ROOT), map_index=3, region_id=REGION, region_index=3), MAPPED),
     ],
 )
-def test_outside_loops_a_task_instance_is_who_it_was(attempt: Attempt, worker: str) -> None:
+def test_task_instance_key_outside_loops_is_unchanged(attempt: Attempt, worker: str) -> None:
     assert not attempt.in_loop
     assert attempt.task_instance_key == worker
 
@@ -254,12 +254,12 @@ ITERATION = SimpleNamespace(index=2)
         of(None, region_id=REGION, region_index=2),
     ],
 )
-def test_in_a_loop_iterations_are_told_apart(attempt: Attempt) -> None:
+def test_task_instance_key_distinguishes_loop_iterations(attempt: Attempt) -> None:
     assert attempt.in_loop
     assert attempt.task_instance_key != PLAIN
 
 
-def test_a_task_instance_of_a_loop_is_its_node_index_and_map_index_and_not_its_region() -> None:
+def test_task_instance_key_in_a_loop_is_node_index_and_map_index() -> None:
     def worker(node: str = "body", index: int = 0, region: UUID = REGION, map_index: int = -1) -> str:
         loop = group(node, ROOT, gate_task_id="until")
         where = {"region_id": region, "region_index": index if map_index < 0 else map_index}

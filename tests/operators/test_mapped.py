@@ -69,7 +69,7 @@ def accepted(instances: Mapping[int, Campaign]) -> list[int]:
 
 @pytest.mark.parametrize("after", AFTER.values(), ids=AFTER)
 @pytest.mark.parametrize("broke_off", ["never sent", "settled", "found", "not found", "finished"])
-def test_nobody_is_sent_to_twice_when_a_clear_meets_another_mapping(
+def test_clear_with_another_mapping_repeats_no_recipient(
     sandbox: SandboxProcess,
     instances: Callable[..., Mapping[int, Campaign]],
     monkeypatch: pytest.MonkeyPatch,

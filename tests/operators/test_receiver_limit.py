@@ -57,7 +57,7 @@ def test_a_request_of_several_is_in_doubt_without_a_look_up(
     assert sent(without_lookup) == [["B1", "B2"]]
 
 
-def test_whom_the_look_up_finds_was_accepted(with_lookup: SandboxProcess, campaign: Campaign) -> None:
+def test_recipient_found_by_the_look_up_is_accepted(with_lookup: SandboxProcess, campaign: Campaign) -> None:
     limit(with_lookup, "B2", executed=True, times=1)
     campaign.next_try(audience=recipients(2, 2))
     assert sent(with_lookup) == [["B1", "B2"], ["B3", "B4"]]
@@ -77,7 +77,7 @@ def test_is_in_doubt_after_an_ambiguous_attempt(
 
 
 @pytest.mark.parametrize("in_flight", [1, 3])
-def test_rejects_whom_a_later_acceptance_proves_to_be_limited(
+def test_rejects_a_limited_recipient_after_a_later_acceptance(
     with_lookup: SandboxProcess, campaign: Campaign, ceiling: Callable[[int], None], in_flight: int
 ) -> None:
     ceiling(0)
@@ -98,7 +98,7 @@ def test_rejects_whom_a_later_acceptance_proves_to_be_limited(
     assert executions(with_lookup) == {f"B{n}": 1 for n in range(2, 11)}
 
 
-def test_a_limit_that_refuses_all_is_the_accounts(
+def test_limit_that_refuses_all_recipients_is_the_accounts(
     with_lookup: SandboxProcess, campaign: Campaign, ceiling: Callable[[int], None]
 ) -> None:
     ceiling(0)
@@ -112,7 +112,7 @@ def test_a_limit_that_refuses_all_is_the_accounts(
     assert all_reached_once(with_lookup, 6)
 
 
-def test_nobody_is_rejected_where_none_is_accepted_afterwards(
+def test_no_recipient_is_rejected_without_a_later_acceptance(
     with_lookup: SandboxProcess, campaign: Campaign, ceiling: Callable[[int], None]
 ) -> None:
     ceiling(0)

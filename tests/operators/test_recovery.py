@@ -56,7 +56,7 @@ def test_a_retry_goes_on_where_the_gateway_went_away(
     assert with_lookup.record()["order_violations"] == []
 
 
-def test_a_try_after_success_sends_to_nobody(with_lookup: SandboxProcess, campaign: Campaign) -> None:
+def test_try_after_success_sends_no_request(with_lookup: SandboxProcess, campaign: Campaign) -> None:
     campaign.next_try(audience=recipients(3, 3))
     campaign.clear()
     manifest = campaign.next_try(audience=recipients(3, 3))
@@ -65,9 +65,7 @@ def test_a_try_after_success_sends_to_nobody(with_lookup: SandboxProcess, campai
     assert all_reached_once(with_lookup, 6)
 
 
-def test_an_audience_that_changed_in_between_repeats_nobody(
-    with_lookup: SandboxProcess, campaign: Campaign
-) -> None:
+def test_changed_audience_repeats_no_recipient(with_lookup: SandboxProcess, campaign: Campaign) -> None:
     with_lookup.add_fault(kind="throttle", seconds=0, after=2, times=9)
     campaign.next_try("stops", audience=recipients(3, 3, 3))
     with_lookup.clear_faults()
@@ -84,7 +82,7 @@ def test_an_audience_that_changed_in_between_repeats_nobody(
     assert sorted(executions(with_lookup)) == sorted(f"B{n}" for n in range(1, 12))
 
 
-def test_whose_contact_was_reached_is_left_out_whatever_order_the_rows_come_in(
+def test_contact_already_reached_is_left_out_in_any_row_order(
     with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     one_contact = [row(1), row(2, phone_number=row(1)["phone_number"]), row(3)]
@@ -118,7 +116,7 @@ def test_an_ambiguous_answer_is_looked_up_in_the_same_try(
     assert all_reached_once(with_lookup, 6)
 
 
-def test_what_the_look_up_does_not_know_is_sent_again_in_its_grouping(
+def test_request_absent_from_the_look_up_is_sent_again_unchanged(
     with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     with_lookup.add_fault(**NOT_DONE, after=1)
@@ -129,9 +127,7 @@ def test_what_the_look_up_does_not_know_is_sent_again_in_its_grouping(
     assert with_lookup.record()["order_violations"] == []
 
 
-def test_only_those_who_were_not_executed_are_sent_again(
-    with_lookup: SandboxProcess, campaign: Campaign
-) -> None:
+def test_only_recipients_not_executed_are_sent_again(with_lookup: SandboxProcess, campaign: Campaign) -> None:
     with_lookup.add_fault(**NOT_DONE, after=1)
     campaign.next_try(audience=recipients(7))
     assert [ids for ids in sent(with_lookup) if "B3" in ids] == [["B3", "B4"]] * 2
@@ -149,7 +145,7 @@ def test_a_look_up_counts_only_when_new_tasks_must_be_visible(
 
 
 @pytest.mark.parametrize("fault", [LOST, NOT_DONE])
-def test_a_request_that_nobody_can_look_up_stops_the_campaign_until_it_is_settled(
+def test_request_without_a_look_up_stops_the_campaign_until_settled(
     without_lookup: SandboxProcess, campaign: Campaign, fault: dict[str, Any]
 ) -> None:
     without_lookup.add_fault(**fault, after=1)
@@ -202,7 +198,7 @@ def test_a_gateway_that_dedupes_is_sent_the_same_request_again(
         assert len({tuple(ids) for ids in sent(sandbox)}) == 3
 
 
-def test_a_request_that_is_sent_again_keeps_the_time_when_it_first_left(
+def test_request_sent_again_keeps_its_first_send_time(
     campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edited = recipients(2)
@@ -221,7 +217,7 @@ def test_a_request_that_is_sent_again_keeps_the_time_when_it_first_left(
         assert all_reached_once(sandbox, 2)
 
 
-def test_a_request_that_would_not_be_the_same_is_not_sent_again_on_the_word_that_the_gateway_dedupes(
+def test_changed_request_is_not_sent_again_under_dedupes_by_code(
     campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with SandboxProcess("--dedupe", "--answer-after", "0") as sandbox:
@@ -314,9 +310,7 @@ def test_another_app_or_secret_under_an_open_campaign_stops_before_sending(
     assert all_reached_once(with_lookup, 4)
 
 
-def test_a_ledger_that_was_emptied_is_made_up_for_by_looking_everybody_up(
-    with_lookup: SandboxProcess, campaign: Campaign
-) -> None:
+def test_emptied_ledger_is_rebuilt_by_look_ups(with_lookup: SandboxProcess, campaign: Campaign) -> None:
     with_lookup.add_fault(kind="permission", after=1)
     campaign.next_try("fails", audience=recipients(2, 2))
     empty(campaign)
@@ -327,7 +321,7 @@ def test_a_ledger_that_was_emptied_is_made_up_for_by_looking_everybody_up(
     assert all_reached_once(with_lookup, 4)
 
 
-def test_a_ledger_that_was_emptied_stops_the_campaign_where_nobody_can_be_looked_up(
+def test_emptied_ledger_without_a_look_up_stops_the_campaign(
     without_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     without_lookup.add_fault(kind="permission", after=1)
@@ -342,7 +336,7 @@ def test_a_ledger_that_was_emptied_stops_the_campaign_where_nobody_can_be_looked
     assert len(sent(without_lookup)) == 2
 
 
-def test_the_author_can_say_that_earlier_tries_sent_nothing(
+def test_settle_may_say_that_earlier_tries_sent_nothing(
     without_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     campaign.try_number = 1  # the first try never came as far as the task's own code
@@ -353,7 +347,7 @@ def test_the_author_can_say_that_earlier_tries_sent_nothing(
 
 
 @pytest.mark.parametrize("length", [1, 60, 20_000])
-def test_a_lost_ledger_is_made_up_for_whatever_the_length_of_the_ids(
+def test_lost_ledger_is_rebuilt_for_ids_of_any_length(
     with_lookup: SandboxProcess, campaign: Campaign, length: int
 ) -> None:
     count = 600 if length < 100 else 6
@@ -366,7 +360,7 @@ def test_a_lost_ledger_is_made_up_for_whatever_the_length_of_the_ids(
     assert set(executions(with_lookup).values()) == {1}
 
 
-def test_making_up_for_a_lost_ledger_goes_on_where_it_broke_off(
+def test_rebuild_of_a_lost_ledger_resumes(
     with_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("airflow_provider_lingyang.delivery.lost_history._LOOKED_UP", 2)
@@ -470,7 +464,7 @@ def test_a_task_state_that_does_not_last_is_refused(
     assert sent(with_lookup) == []
 
 
-def test_an_own_campaign_key_repeats_nobody_in_another_run(
+def test_own_campaign_key_repeats_no_recipient_in_another_run(
     with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     if campaign.store is not None:
@@ -580,7 +574,7 @@ def test_a_campaign_key_that_renders_to_a_number_is_a_campaign_key(
     assert all_reached_once(with_lookup, 2)
 
 
-def test_only_the_word_not_executed_lets_a_lost_ledger_s_people_be_sent_to(
+def test_only_settle_not_executed_frees_recipients_of_a_lost_ledger(
     without_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     campaign.next_try(audience=recipients(2, 2))
@@ -597,7 +591,7 @@ def test_only_the_word_not_executed_lets_a_lost_ledger_s_people_be_sent_to(
     assert all_reached_once(without_lookup, 4)
 
 
-def test_a_look_up_that_would_count_too_early_stops_the_campaign_before_it_sends(
+def test_too_short_lookup_settle_stops_the_campaign_before_sending(
     sandbox: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(sandbox, monkeypatch, timeout=5, lookup_settle=1)
@@ -653,7 +647,7 @@ def test_nothing_personal_is_in_a_ledger(
 NOT_COUNTED = "What was sent before is not in these counts"
 
 
-def test_a_try_whose_audience_is_not_valid_knows_what_earlier_ones_did(
+def test_try_with_an_invalid_audience_counts_earlier_tries(
     without_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     without_lookup.add_fault(**LOST, after=1)
@@ -671,7 +665,7 @@ def test_a_try_whose_audience_is_not_valid_knows_what_earlier_ones_did(
     assert campaign.run.xcom["submit", "biz_ids"] == ["B1", "B2"]
 
 
-def test_a_try_whose_query_breaks_off_counts_what_earlier_ones_did_for_the_rows_that_it_read(
+def test_try_with_a_broken_query_counts_earlier_tries_for_the_rows_read(
     with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     with_lookup.add_fault(kind="permission", after=2)
@@ -687,7 +681,7 @@ def test_a_try_whose_query_breaks_off_counts_what_earlier_ones_did_for_the_rows_
 
 
 @pytest.mark.parametrize("audience", [recipients(2, 2), [*recipients(2, 2), row(9, "3", phone_number="x")]])
-def test_a_try_that_cannot_read_what_earlier_ones_did_says_so(
+def test_try_that_cannot_read_its_history_warns(
     with_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch, audience: Any
 ) -> None:
     with_lookup.add_fault(kind="permission", after=1)
@@ -705,7 +699,7 @@ def test_a_try_that_cannot_read_what_earlier_ones_did_says_so(
     assert reasons == {"not attempted by this try; earlier ones are not counted": 4}
 
 
-def test_a_try_that_ends_before_it_opens_the_ledger_says_that_earlier_ones_are_not_counted(
+def test_try_that_ends_before_the_ledger_opens_warns_that_earlier_tries_are_not_counted(
     with_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_lookup.add_fault(kind="permission", after=1)
@@ -741,7 +735,7 @@ def test_a_stop_while_the_audience_is_read_leaves_the_rest_to_the_next_try(
     assert all_reached_once(with_lookup, 4)
 
 
-def test_a_stop_while_everybody_is_looked_up_leaves_the_rest_to_the_next_try(
+def test_cancellation_during_the_rebuild_leaves_the_remaining_look_ups_to_the_next_try(
     with_lookup: SandboxProcess, campaign: Campaign, clock: SkippingClock
 ) -> None:
     campaign.next_try(audience=recipients(2))
@@ -758,7 +752,7 @@ def test_a_stop_while_everybody_is_looked_up_leaves_the_rest_to_the_next_try(
     assert all_reached_once(with_lookup, 4)
 
 
-def test_a_submission_whose_account_was_not_published_is_not_finished(
+def test_submission_without_a_pushed_manifest_is_not_finished(
     with_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push = TaskInstance.xcom_push
@@ -777,7 +771,7 @@ def test_a_submission_whose_account_was_not_published_is_not_finished(
     assert all_reached_once(with_lookup, 2)
 
 
-def test_a_ledger_that_cannot_be_told_of_the_end_is_told_by_the_next_try(
+def test_end_that_cannot_be_written_is_written_by_the_next_try(
     with_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def breaks(*_: Any) -> None:
@@ -792,7 +786,7 @@ def test_a_ledger_that_cannot_be_told_of_the_end_is_told_by_the_next_try(
     assert all_reached_once(with_lookup, 2)
 
 
-def test_patience_counts_from_the_signal_and_not_from_when_a_slow_ledger_lets_it_be_noticed(
+def test_grace_period_counts_from_the_signal_despite_a_slow_ledger(
     without_lookup: SandboxProcess, campaign: Campaign, clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if campaign.store is None:
@@ -819,7 +813,7 @@ def test_patience_counts_from_the_signal_and_not_from_when_a_slow_ledger_lets_it
 
 
 @pytest.mark.parametrize("answers_in_time", [True, False])
-def test_a_task_that_is_told_to_stop_waits_four_seconds_for_answers_and_records_them(
+def test_cancellation_waits_four_seconds_for_answers_and_records_them(
     without_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch, answers_in_time: bool
 ) -> None:
     # Both longer than it may wait for an answer.

@@ -54,7 +54,7 @@ def campaign_key(campaign: Campaign) -> str:
         pytest.param(lambda code: {code: "not_executed", f"{code}#2": "accepted"}, id="and another guess"),
     ],
 )
-def test_a_word_that_was_left_is_not_applied_to_the_next_request_with_its_code(
+def test_settle_left_over_is_not_applied_to_the_next_request_with_its_code(
     without_lookup: SandboxProcess, campaign: Campaign, left: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     without_lookup.add_fault(**NOT_DONE)
@@ -83,7 +83,7 @@ def test_a_word_that_was_left_is_not_applied_to_the_next_request_with_its_code(
     assert all_reached_once(without_lookup, 2)
 
 
-def test_the_third_request_with_a_code_has_a_word_of_its_own(
+def test_third_request_with_a_code_has_its_own_settle_key(
     without_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     without_lookup.add_fault(**NOT_DONE, times=2)
@@ -96,7 +96,7 @@ def test_the_third_request_with_a_code_has_a_word_of_its_own(
     assert all_reached_once(without_lookup, 2)
 
 
-def test_words_that_were_applied_are_named_and_change_nothing(
+def test_settle_already_applied_is_named_and_changes_nothing(
     without_lookup: SandboxProcess, campaign: Campaign, caplog: pytest.LogCaptureFixture
 ) -> None:
     without_lookup.add_fault(**LOST)
@@ -128,7 +128,7 @@ def test_a_new_generation_has_codes_of_its_own(without_lookup: SandboxProcess, c
 
 @pytest.mark.parametrize("reached", [True, False])
 @pytest.mark.parametrize("fails", [False, True])
-def test_what_is_found_was_executed_whatever_was_said(
+def test_look_up_result_outweighs_settle(
     sandbox: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch, reached: bool, fails: bool
 ) -> None:
     connect(sandbox, monkeypatch, result_query=None)
@@ -148,7 +148,7 @@ def test_what_is_found_was_executed_whatever_was_said(
     assert executions(sandbox) == {"B1": times, "B2": times}
 
 
-def test_a_result_that_cannot_be_placed_outweighs_a_word(
+def test_ambiguous_result_outweighs_settle(
     sandbox: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(sandbox, monkeypatch, result_query=None)
@@ -167,7 +167,7 @@ def test_a_result_that_cannot_be_placed_outweighs_a_word(
     assert executions(sandbox) == {"B1": 1, "B2": 1}
 
 
-def test_a_word_is_not_applied_by_a_try_that_is_told_to_stop(
+def test_settle_is_not_applied_after_cancellation(
     sandbox: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(sandbox, monkeypatch, result_query=None)
@@ -205,7 +205,7 @@ def lose(without_lookup: SandboxProcess, campaign: Campaign, *, fault: dict[str,
     return str(key)
 
 
-def test_a_word_about_a_lost_ledger_counts_in_the_next_try(
+def test_settle_for_a_lost_ledger_is_applied_in_the_next_try(
     without_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     key = lose(without_lookup, campaign)
@@ -224,7 +224,7 @@ def test_a_word_about_a_lost_ledger_counts_in_the_next_try(
         pytest.param(lambda key: key.upper(), id="of a campaign in capitals"),
     ],
 )
-def test_no_other_word_counts_for_a_lost_ledger(
+def test_other_settle_values_are_not_applied_to_a_lost_ledger(
     without_lookup: SandboxProcess, campaign: Campaign, wrong: Any
 ) -> None:
     key = lose(without_lookup, campaign)
@@ -233,7 +233,7 @@ def test_no_other_word_counts_for_a_lost_ledger(
     assert len(sent(without_lookup)) == 1
 
 
-def test_a_word_about_a_lost_ledger_counts_in_no_later_try(
+def test_settle_for_a_lost_ledger_is_not_applied_in_later_tries(
     without_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     key = lose(without_lookup, campaign)
@@ -249,7 +249,7 @@ def test_a_word_about_a_lost_ledger_counts_in_no_later_try(
     assert all_reached_once(without_lookup, 2)
 
 
-def test_a_word_about_a_lost_ledger_does_not_count_after_a_deferral(
+def test_settle_for_a_lost_ledger_is_not_applied_after_a_deferral(
     without_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     key = lose(without_lookup, campaign)
@@ -263,7 +263,7 @@ def test_a_word_about_a_lost_ledger_does_not_count_after_a_deferral(
     assert executions(without_lookup) == {"B1": 1, "B2": 1}
 
 
-def test_a_word_from_before_the_ledger_was_lost_is_about_no_later_request(
+def test_settle_from_before_the_ledger_was_lost_is_applied_to_no_later_request(
     without_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     without_lookup.add_fault(**NOT_DONE)
@@ -282,7 +282,7 @@ def test_a_word_from_before_the_ledger_was_lost_is_about_no_later_request(
     assert all_reached_once(without_lookup, 2)
 
 
-def test_who_is_found_is_accepted_although_a_lost_ledger_is_said_to_have_held_nothing(
+def test_recipient_found_is_accepted_despite_settle_for_a_lost_ledger(
     without_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = lose(without_lookup, campaign, fault=LOST)
@@ -292,7 +292,7 @@ def test_who_is_found_is_accepted_although_a_lost_ledger_is_said_to_have_held_no
     assert all_reached_once(without_lookup, 4)
 
 
-def test_a_result_that_cannot_be_placed_outweighs_a_word_for_a_lost_ledger(
+def test_ambiguous_result_outweighs_settle_for_a_lost_ledger(
     without_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = lose(without_lookup, campaign, fault=LOST)
@@ -312,7 +312,7 @@ def test_a_result_that_cannot_be_placed_outweighs_a_word_for_a_lost_ledger(
     assert all_reached_once(without_lookup, 2)
 
 
-def test_a_word_for_a_lost_ledger_counts_where_the_look_up_fails(
+def test_settle_for_a_lost_ledger_is_applied_when_the_look_up_fails(
     without_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = lose(without_lookup, campaign)
@@ -357,7 +357,7 @@ def wrong_host() -> Iterator[SandboxProcess]:
 
 
 @pytest.mark.parametrize("sees", [True, False])
-def test_a_wrong_host_is_corrected_once_a_person_has_settled_what_was_sent_there(
+def test_wrong_host_can_be_corrected_after_settle(
     with_lookup: SandboxProcess,
     wrong_host: SandboxProcess,
     campaign: Campaign,
@@ -403,7 +403,7 @@ def test_a_host_is_not_changed_once_a_recipient_was_reached(
 
 
 @pytest.mark.parametrize("change", [{"password": "typo-secret"}, {"login": "typo"}])
-def test_an_app_with_a_typo_is_corrected_once_a_person_has_settled_what_was_sent_so(
+def test_wrong_app_can_be_corrected_after_settle(
     without_lookup: SandboxProcess,
     campaign: Campaign,
     monkeypatch: pytest.MonkeyPatch,
@@ -433,7 +433,7 @@ def test_an_app_with_a_typo_is_corrected_once_a_person_has_settled_what_was_sent
 # --- two runs -------------------------------------------------------------------------------------------------
 
 
-def test_two_runs_of_one_campaign_apply_a_word_once(
+def test_settle_is_applied_once_by_two_runs_of_one_campaign(
     sandbox: SandboxProcess, shared: Callable[[str], Campaign], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(sandbox, monkeypatch, result_query=None)
@@ -453,7 +453,7 @@ def test_two_runs_of_one_campaign_apply_a_word_once(
     assert all_reached_once(sandbox, 2)
 
 
-def test_a_word_about_a_lost_ledger_counts_only_for_the_run_that_has_asked(
+def test_settle_for_a_lost_ledger_is_applied_only_in_the_run_that_asked(
     sandbox: SandboxProcess, shared: Callable[[str], Campaign], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(sandbox, monkeypatch, result_query=None)

@@ -73,9 +73,7 @@ def test_a_campaign_from_sql_arrives_whole_once_and_in_order(
 
 
 @pytest.mark.parametrize("kind", [list, tuple, iter, lambda rows: (item for item in rows)])
-def test_rows_handed_over_are_submitted_whatever_sequence_they_are(
-    sandbox: SandboxProcess, run: Run, kind: Callable[[Any], Any]
-) -> None:
+def test_audience_may_be_any_sequence(sandbox: SandboxProcess, run: Run, kind: Callable[[Any], Any]) -> None:
     manifest = run.execute(submit(audience=kind([row(1), row(2)])))
     assert manifest["batches"] == [
         {"batch_num": None, "tasks": 2, "requests": 1, "accepted": 2, "rejected": 0}
@@ -290,7 +288,7 @@ def test_tasks_that_are_not_echoed_are_rejected(sandbox: SandboxProcess, run: Ru
 
 
 @pytest.mark.parametrize("mode", ["missing_biz_id", "unknown_biz_id"])
-def test_echoes_that_name_nobody_leave_the_missing_in_doubt(
+def test_unmatched_echoes_leave_missing_recipients_in_doubt(
     sandbox: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     connect_without_lookup(sandbox, monkeypatch)
@@ -324,7 +322,7 @@ STOPPED = [row(n, batch_num=str(n)) for n in range(1, 5)]
         ),
     ],
 )
-def test_an_ambiguous_answer_stops_the_campaign_in_doubt_and_repeats_nobody(
+def test_ambiguous_answer_stops_the_campaign_and_repeats_no_recipient(
     sandbox: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any], expected: str
 ) -> None:
     connect_without_lookup(sandbox, monkeypatch, timeout=2)
@@ -348,7 +346,7 @@ def test_an_ambiguous_answer_stops_the_campaign_in_doubt_and_repeats_nobody(
         ({"kind": "session_required"}, "session is missing"),
     ],
 )
-def test_a_refused_call_stops_the_campaign_with_nobody_rejected(
+def test_refused_call_stops_the_campaign_and_rejects_no_recipient(
     sandbox: SandboxProcess, run: Run, fault: dict[str, Any], expected: str
 ) -> None:
     sandbox.add_fault(**fault)
@@ -376,7 +374,7 @@ def test_a_short_throttle_is_waited_out(sandbox: SandboxProcess, run: Run) -> No
     assert sandbox.record()["totals"]["duplicate_biz_ids"] == 0
 
 
-def test_a_gateway_that_is_not_there_leaves_everybody_unsent(
+def test_unreachable_gateway_leaves_all_recipients_unsent(
     sandbox: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nobody = sandbox.connection(max_attempts=1) | {"host": "http://127.0.0.1:9/router/rest"}
@@ -387,7 +385,7 @@ def test_a_gateway_that_is_not_there_leaves_everybody_unsent(
     assert run.counts() == {"audience": 4, "not_sent": 4}
 
 
-def test_an_unforeseen_error_keeps_the_account_and_its_text_to_itself(
+def test_unforeseen_error_keeps_the_manifest_and_hides_its_text(
     sandbox: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from airflow_provider_lingyang.delivery.answers import AnswerHandler
@@ -442,7 +440,7 @@ def test_a_task_that_is_killed_while_it_reads_reads_no_further(sandbox: SandboxP
 
 
 @pytest.mark.parametrize("broken", ["manifest", "biz_ids"])
-def test_an_xcom_backend_that_fails_loses_neither_the_account_nor_anybodys_data(
+def test_failed_xcom_backend_loses_no_manifest_and_shows_no_data(
     sandbox: SandboxProcess, run: Run, caplog: pytest.LogCaptureFixture, broken: str
 ) -> None:
     context = run.context("submit")
@@ -480,7 +478,7 @@ def test_more_ids_than_xcom_carries_are_handed_over_as_the_query(
     assert run.xcom["submit", "biz_ids_query"]["column"] == "order_no"
 
 
-def test_a_setting_of_the_machine_that_cannot_be_right_is_accounted_for_too(
+def test_invalid_xcom_ids_limit_is_an_error_before_sending(
     sandbox: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__LINGYANG__XCOM_IDS_LIMIT", "many")
@@ -491,7 +489,7 @@ def test_a_setting_of_the_machine_that_cannot_be_right_is_accounted_for_too(
     assert sandbox.record()["requests"] == []
 
 
-def test_where_nothing_can_give_the_ids_it_says_so_before_it_sends(
+def test_ids_without_a_source_are_warned_of_before_sending(
     sandbox: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("AIRFLOW__LINGYANG__XCOM_IDS_LIMIT", "1")

@@ -35,7 +35,7 @@ def sandbox(airflow: AirflowProcesses) -> Iterator[SandboxProcess]:
 @pytest.mark.parametrize(
     ("answer", "customers", "state"), [("Approve", 6, "success"), ("Reject", 0, "skipped")]
 )
-def test_customers_are_called_once_somebody_has_approved(
+def test_customers_are_called_after_approval(
     airflow: AirflowProcesses, sandbox: SandboxProcess, answer: str, customers: int, state: str
 ) -> None:
     airflow.until(lambda: airflow.has(f"/api/v2/dags/{DAG}"), "the example", 60)

@@ -430,7 +430,7 @@ def expected_message(seconds: float, people: Sequence[str]) -> str:
     )
 
 
-def test_without_a_triggerer_airflow_ends_the_wait_and_it_ends_as_ever(
+def test_wait_without_a_triggerer_ends_as_at_the_deadline(
     alone: dict[str, Wait], waits: dict[str, Wait], journal: Journal
 ) -> None:
     for name, (_, state) in OUT_OF_TIME.items():
@@ -497,7 +497,7 @@ def test_a_wait_that_is_out_of_time_ends_as_a_poke_does(
     check_partial(wait.value(), wait.people)
 
 
-def test_a_wait_whose_task_is_ended_looks_no_more_and_begins_anew_when_cleared(
+def test_ended_wait_polls_no_more_and_restarts_when_cleared(
     waits: dict[str, Wait],
     triggerer: None,
     airflow: AirflowProcesses,

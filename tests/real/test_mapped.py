@@ -39,7 +39,7 @@ def sandbox(
     gateways[0].clear_faults()
 
 
-def test_a_clear_with_another_mapping_reaches_everybody_once(
+def test_clear_with_another_mapping_reaches_each_recipient_once(
     airflow: AirflowProcesses, sandbox: SandboxProcess
 ) -> None:
     def assign(shards: Mapping[str, range]) -> None:

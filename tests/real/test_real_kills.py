@@ -49,7 +49,7 @@ def kill_again_and_again(campaign: Any, rng: random.Random) -> Counter[str]:
     return Counter(victims) + Counter(found) + wrong
 
 
-def test_no_kill_makes_anybody_be_contacted_twice_or_never(
+def test_kill_contacts_each_recipient_exactly_once(
     campaigns: Callable[..., Campaign], summary: Callable[[str], None]
 ) -> None:
     def lane(number: int) -> Counter[str]:

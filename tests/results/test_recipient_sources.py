@@ -103,18 +103,18 @@ def test_task_ids_of_other_ids_are_ignored(submit: Submit) -> None:
 
 @pytest.mark.usefixtures("few")
 class TestMoreThanXComCarries:
-    def test_the_submit_tasks_query_gives_them(self, submit: Submit) -> None:
+    def test_recipients_come_from_the_submit_tasks_query(self, submit: Submit) -> None:
         submit.audience(*map(row, range(6)))
         assert submit.recipients_of(submit(**SQL)).keys() == ids(*range(6))
 
-    def test_without_the_rejected(self, submit: Submit, sandbox: SandboxProcess) -> None:
+    def test_rejected_recipients_are_left_out(self, submit: Submit, sandbox: SandboxProcess) -> None:
         sandbox.add_fault(kind="partial", first=5)
         submit.audience(*map(row, range(8)))
         manifest = submit(**SQL)
         assert manifest["counts"]["rejected"] == 3
         assert submit.recipients_of(manifest).keys() == ids(*range(5))
 
-    def test_unless_the_rejected_are_more_than_xcom_carries_too(
+    def test_rejected_recipients_beyond_the_xcom_limit_are_an_error(
         self, submit: Submit, sandbox: SandboxProcess
     ) -> None:
         sandbox.add_fault(kind="partial", first=4)
@@ -122,7 +122,7 @@ class TestMoreThanXComCarries:
         with pytest.raises(ArgumentError, match="neither a ledger_conn_id nor a query"):
             submit.recipients_of(submit(**SQL))
 
-    def test_a_query_that_gives_others_now_is_noticed_even_if_they_are_as_many(self, submit: Submit) -> None:
+    def test_changed_query_result_of_the_same_length_is_an_error(self, submit: Submit) -> None:
         submit.audience(*map(row, range(6)))
         manifest = submit(**SQL)
         submit.audience(*map(row, range(1, 7)))
@@ -141,7 +141,7 @@ class TestMoreThanXComCarries:
         with pytest.raises(ArgumentError, match="neither a ledger_conn_id nor a query"):
             submit.recipients_of(manifest)
 
-    def test_a_ledger_in_a_database_knows_them_whatever_was_left_out(
+    def test_recipients_come_from_a_sql_ledger_also_when_rows_were_left_out(
         self, submit: Submit, ledger: dict[str, str], caplog: pytest.LogCaptureFixture
     ) -> None:
         submit.audience(*map(row, range(6)), row(6, phone_number="none"))
@@ -157,9 +157,7 @@ class TestMoreThanXComCarries:
         found = submit.recipients_of(submit(audience=rows, **ledger))
         assert len(found) == 5
 
-    def test_of_a_campaign_that_other_runs_share_only_this_audience(
-        self, submit: Submit, ledger: dict[str, str]
-    ) -> None:
+    def test_shared_campaign_yields_only_this_audience(self, submit: Submit, ledger: dict[str, str]) -> None:
         shared = {**SQL, **ledger, "campaign_key": "spring"}
         submit.audience(*map(row, range(4)))
         submit(**shared, run_id="yesterday")
@@ -168,14 +166,16 @@ class TestMoreThanXComCarries:
         assert (manifest["counts"]["accepted"], manifest["counts"]["already_accepted"]) == (4, 2)
         assert submit.recipients_of(manifest).keys() == ids(*range(2, 8))
 
-    def test_each_instance_of_a_mapped_task_has_its_own(self, submit: Submit, ledger: dict[str, str]) -> None:
+    def test_recipients_of_a_mapped_instance_are_its_own(
+        self, submit: Submit, ledger: dict[str, str]
+    ) -> None:
         first = submit(audience=[row(number) for number in range(5)], **ledger, map_index=0)
         second = submit(audience=[row(number) for number in range(5, 10)], **ledger, map_index=1)
         assert submit.recipients_of(first).keys() == ids(*range(5))
         submit.store.clear()
         assert submit.recipients_of(second).keys() == ids(*range(5, 10))
 
-    def test_without_any_source_it_fails(self, submit: Submit) -> None:
+    def test_recipients_without_a_source_are_an_error(self, submit: Submit) -> None:
         manifest = submit(audience=[row(number) for number in range(5)])
         with pytest.raises(ArgumentError, match=r"5 ids are more than XCom carries .* neither"):
             submit.recipients_of(manifest)

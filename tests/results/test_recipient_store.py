@@ -38,7 +38,7 @@ def test_finished_recipients_are_not_polled_again_and_all_are_counted(store: Rec
     }
 
 
-def test_keeps_single_results_only_while_they_are_few(store: RecipientStore) -> None:
+def test_keeps_single_results_up_to_a_limit(store: RecipientStore) -> None:
     add(store, 11)
     store.record(store.unfinished(), {"1": done("1")})
     assert store.results() is None

@@ -196,7 +196,7 @@ def test_every_kind_is_covered_here() -> None:
 
 
 @pytest.mark.parametrize(("rule", "check", "executed"), FAULTS, ids=[str(fault[0]) for fault in FAULTS])
-def test_a_fault_does_what_it_says(
+def test_fault_has_its_documented_effect(
     gateway: Gateway, rule: dict[str, Any], check: Check, executed: int
 ) -> None:
     assert gateway.add_fault(**rule)["fired"] == 0

@@ -219,7 +219,7 @@ def test_result_query_matches_the_look_up(gateway: Gateway) -> None:
     assert item[fields["status"]] in RESULT_QUERY["done_values"] + RESULT_QUERY["failed_values"]
 
 
-def test_reports_why_it_cannot_start() -> None:
+def test_start_error_reports_its_reason() -> None:
     with pytest.raises(RuntimeError, match=r"ended at once: [\s\S]*unrecognized arguments: --nope"):
         SandboxProcess("--nope").start()
     with pytest.raises(RuntimeError, match="was not ready within 0 s"):
@@ -228,7 +228,7 @@ def test_reports_why_it_cannot_start() -> None:
         SandboxProcess().url  # noqa: B018  # reading it raises
 
 
-def test_it_ends_when_an_exception_leaves_the_block() -> None:
+def test_sandbox_ends_when_an_exception_leaves_the_block() -> None:
     sandbox = SandboxProcess()
     pids = []
 
@@ -242,7 +242,7 @@ def test_it_ends_when_an_exception_leaves_the_block() -> None:
     assert gone(*pids)
 
 
-def test_it_ends_when_the_program_that_started_it_is_killed() -> None:
+def test_sandbox_ends_when_its_parent_process_is_killed() -> None:
     code = (
         "from airflow_provider_lingyang.sandbox.process import SandboxProcess\n"
         "sandbox = SandboxProcess().start()\n"

@@ -28,7 +28,7 @@ def pattern(gateway: Gateway, count: int = 8) -> str:
 
 
 @pytest.mark.parametrize(("when", "expected"), CONDITIONS, ids=[str(case[0]) for case in CONDITIONS])
-def test_a_rule_fires_when_it_says(gateway: Gateway, when: dict[str, Any], expected: str) -> None:
+def test_rule_fires_as_configured(gateway: Gateway, when: dict[str, Any], expected: str) -> None:
     gateway.add_fault(kind="refuse", **when)
     assert pattern(gateway) == expected
     (rule,) = gateway.faults()

@@ -66,7 +66,7 @@ def ask(request: pytest.FixtureRequest, sandbox: SandboxProcess) -> Ask:
     return ask
 
 
-def test_the_time_is_told(ask: Ask) -> None:
+def test_time_get_is_answered(ask: Ask) -> None:
     assert set(ask("taobao.time.get", {})["time_get_response"]) == {"time", "request_id"}
 
 

@@ -75,7 +75,7 @@ def test_a_connection_that_gives_no_rows_is_an_error_that_says_why(
         pass
 
 
-def test_an_error_of_the_reader_stays_what_it_is(audience_db: FillDb) -> None:
+def test_error_of_the_reader_keeps_its_type(audience_db: FillDb) -> None:
     audience_db(["a"], [(1,)])
     with pytest.raises(ZeroDivisionError), stream_rows("audience_db", "SELECT a FROM audience"):
         raise ZeroDivisionError

@@ -110,7 +110,7 @@ def test_statement_without_rows_is_refused_also_where_columns_come_late(
         pass
 
 
-def test_error_of_the_first_row_is_told_also_where_columns_come_late(
+def test_error_of_the_first_row_is_reported_when_columns_come_late(
     driver: Callable[[Cursor], None],
 ) -> None:
     class Broken(Cursor):
@@ -162,7 +162,7 @@ def test_postgres_says_how_parameters_are_bound(sql: str, parameters: Any, hint:
 
 
 @pytest.mark.usefixtures("postgres")
-def test_postgres_shows_the_mark_it_stumbled_over() -> None:
+def test_postgres_syntax_error_shows_its_token() -> None:
     assert 'syntax error at or near ":"' in refused("SELECT 1 WHERE 'a' = :run_id", {"run_id": "x"})
 
 

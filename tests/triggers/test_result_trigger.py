@@ -147,7 +147,7 @@ def test_rate_limit_is_waited_for(sandbox: SandboxProcess, run: Run) -> None:
         ({"lingyang_conn_id": "nowhere"}, "'nowhere' is not defined"),
     ],
 )
-def test_final_failure_ends_it_with_the_reason(
+def test_final_failure_ends_the_trigger_with_the_reason(
     sandbox: SandboxProcess, run: Run, request_changes: dict[str, Any], reason: str
 ) -> None:
     submit(run, 1, 2)
@@ -156,7 +156,7 @@ def test_final_failure_ends_it_with_the_reason(
     assert reason in event["reason"]
 
 
-def test_unforeseen_error_ends_it_with_an_event_without_data(
+def test_unforeseen_error_ends_the_trigger_with_an_event_without_data(
     sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: Any) -> None:
@@ -173,7 +173,7 @@ def test_unforeseen_error_ends_it_with_an_event_without_data(
     assert "_open" in caplog.text or "broken" in caplog.text
 
 
-def test_a_full_disk_ends_it(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_ends_the_trigger(sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__LINGYANG__SPOOL_DIR", "/nowhere")
     event = asyncio.run(event_of(trigger()))
     assert event["status"] == "broken"
@@ -261,7 +261,7 @@ def test_event_of_the_version_before_is_understood(sandbox: SandboxProcess, run:
     assert value["counts"]["finished"] == 2
 
 
-def test_its_own_arguments_are_accepted_by_the_same_version() -> None:
+def test_trigger_accepts_its_serialized_arguments() -> None:
     one = trigger()
     again = inflated(json.loads(json.dumps(one.serialize()[1])))
     assert again.serialize() == one.serialize()
