@@ -75,7 +75,7 @@ def test_subclass_may_template_more(sandbox: SandboxProcess, run: Run) -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("output_slots", "intention"), ("batch_size", "50")])
-def test_what_a_subclass_renders_is_checked_when_it_runs(
+def test_template_field_of_a_subclass_is_checked_at_run_time(
     sandbox: SandboxProcess, run: Run, name: str, value: Any
 ) -> None:
     task = TemplatesMore(task_id="submit", plan_id=123, audience=recipients(2), own="x", **{name: "{{ x }}"})

@@ -147,9 +147,7 @@ def connect(monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any]) -> LingyangH
         dict.fromkeys(EXTRA_FIELDS) | {"result_query": [], "dedupes_by_code": False},
     ],
 )
-def test_what_the_form_sends_for_fields_left_empty_means_the_defaults(
-    monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any]
-) -> None:
+def test_empty_form_fields_mean_the_defaults(monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any]) -> None:
     hook = connect(monkeypatch, extra)
     settings = hook.settings
     assert (settings.sign_method, settings.timeout, settings.max_attempts) == (SIGN_METHODS[0], 30.0, 3)
@@ -158,7 +156,7 @@ def test_what_the_form_sends_for_fields_left_empty_means_the_defaults(
     assert not hook.dedupes_by_code
 
 
-def test_what_is_typed_into_a_text_field_means_what_a_number_or_an_object_means(
+def test_text_in_a_form_field_equals_a_number_or_an_object(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hook = connect(

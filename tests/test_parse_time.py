@@ -162,7 +162,7 @@ def test_template_in_a_biz_id_of_literal_rows_is_refused() -> None:
 
 @pytest.mark.parametrize("kind", [LingyangResultSensor, LingyangToSqlOperator])
 @pytest.mark.parametrize(("base", "argument", "value", "expected"), OF_BOTH)
-def test_what_waits_or_transfers_refuses(
+def test_sensor_or_transfer_refuses_invalid_arguments(
     kind: Any, base: dict[str, Any], argument: str, value: Any, expected: str
 ) -> None:
     more = TO_SQL if kind is LingyangToSqlOperator else {}
@@ -232,7 +232,7 @@ def test_values_inside_a_mapping_are_left_to_a_run_where_they_are_templates() ->
         (LingyangToSqlOperator, FROM_IDS | TO_SQL | {"table": "dw.answers"}),
     ],
 )  # fmt: skip
-def test_what_may_be_right_is_accepted(kind: Any, arguments: dict[str, Any]) -> None:
+def test_valid_arguments_are_accepted(kind: Any, arguments: dict[str, Any]) -> None:
     kind(**arguments)
 
 

@@ -26,7 +26,7 @@ JSON_FIELDS = (
 
 
 @pytest.mark.parametrize("kind", [LingyangSubmitBatchOperator, LingyangResultSensor, LingyangToSqlOperator])
-def test_what_is_sql_is_shown_as_sql_and_what_is_structured_as_json(kind: Any) -> None:
+def test_template_fields_are_rendered_as_sql_or_json(kind: Any) -> None:
     expected = {name: "sql" for name in kind.template_fields if name in SQL_FIELDS}
     expected |= {name: "json" for name in kind.template_fields if name in JSON_FIELDS}
     assert dict(kind.template_fields_renderers) == expected

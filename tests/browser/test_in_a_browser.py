@@ -113,7 +113,7 @@ def test_a_connection_made_with_the_form_works_and_says_so(
     assert [request["method"] for request in gateway.record()["requests"]] == ["taobao.time.get"]
 
 
-def test_what_was_saved_is_shown_again_but_no_secret(
+def test_saved_connection_is_shown_without_its_secret(
     page: Page, connection: str, airflow: AirflowProcesses
 ) -> None:
     page.open("/connections")
@@ -140,7 +140,7 @@ def test_what_was_saved_is_shown_again_but_no_secret(
     page.see(f"{TOAST}[contains(., 'The gateway accepts the App key and the signature')]")
 
 
-def test_a_field_that_cannot_be_right_is_named_by_the_test(page: Page, airflow: AirflowProcesses) -> None:
+def test_invalid_field_is_named_by_the_connection_test(page: Page, airflow: AirflowProcesses) -> None:
     extra = json.dumps({"timeout": 20, "lookup_settle": 5})
     body = {"connection_id": "cannot_be_right", "conn_type": "lingyang", "port": 0, "extra": extra}
     airflow.api(

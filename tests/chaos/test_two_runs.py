@@ -30,7 +30,7 @@ def twice(reports: list[dict[str, Any]]) -> dict[int, dict[str, int]]:
 
 
 @pytest.mark.parametrize("kind", ["postgres", "mariadb"])
-def test_what_a_live_run_may_still_send_is_sent_by_no_other_run(
+def test_requests_of_a_live_run_are_sent_by_no_other_run(
     request: pytest.FixtureRequest, tmp_path: Path, kind: str
 ) -> None:
     server = request.getfixturevalue(f"{kind}_server")

@@ -145,7 +145,7 @@ def test_default_args_for_other_tasks_of_the_dag_are_no_source_of_rows(
     assert run.manifest()["plan_id"] == 7
 
 
-def test_what_cannot_be_right_is_refused_while_the_dag_is_parsed() -> None:
+def test_invalid_arguments_are_refused_while_the_dag_is_parsed() -> None:
     async def coroutine() -> list[Any]:
         return []
 
@@ -374,7 +374,7 @@ def test_rendered_arguments_hold_no_recipient() -> None:
     ]  # fmt: skip
 
 
-def test_what_a_mapping_or_a_template_brings_of_an_upstream_task_is_not_shown_either() -> None:
+def test_rendered_arguments_hold_no_value_of_an_upstream_task() -> None:
     def function(**arguments: Any) -> list[Any]:
         return [arguments]
 

@@ -226,7 +226,7 @@ def test_grace_period_counts_from_cancellation() -> None:
     assert manifest.in_doubt == 2
 
 
-def test_only_what_is_under_way_is_in_doubt_when_the_grace_period_ends() -> None:
+def test_only_requests_in_flight_are_in_doubt_when_the_grace_period_ends() -> None:
     told: list[float] = []
     under_way = threading.Barrier(2)
 
@@ -368,13 +368,13 @@ def test_a_try_that_was_replaced_sends_nothing_under_an_old_intent() -> None:
     assert (manifest.accepted, manifest.in_doubt, manifest.not_sent) == (0, 0, 2)
 
 
-def test_a_request_in_doubt_is_booked_and_the_others_go_on_where_the_author_says_so() -> None:
+def test_on_in_doubt_continue_records_the_request_and_sends_the_others() -> None:
     manifest, raised = send([None, errors.AnswerLostError("x"), None], on_in_doubt="continue")
     assert raised is None
     assert (manifest.accepted, manifest.in_doubt, manifest.not_sent) == (4, 2, 0)
 
 
-def test_rejections_end_the_campaign_after_their_batch_where_the_author_says_so() -> None:
+def test_on_rejected_fail_ends_the_campaign_after_the_batch() -> None:
     refused = errors.RequestRefusedError("refused", code="15", sub_code="isv.x")
     manifest, raised = send([refused, None], on_rejected="fail")
     assert isinstance(raised, SubmissionStopped)

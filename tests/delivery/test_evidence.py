@@ -94,7 +94,7 @@ def test_absence_of_an_earlier_tries_request_counts_from_the_end_of_its_sender()
         (["0A"], [], [], 2),
     ],
 )
-def test_what_the_echoes_of_a_success_say(
+def test_echoes_of_a_success_settle_its_tasks(
     echoes: list[str], accepted: list[str], rejected: list[str], in_doubt: int
 ) -> None:
     ledger = Memory()

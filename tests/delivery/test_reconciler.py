@@ -88,7 +88,7 @@ def test_not_found_counts_only_when_everything_must_be_visible() -> None:
     assert ask(Gateway({"a": (0, None)})) == ({"a": 5}, ["b"], [])
 
 
-def test_a_first_look_that_takes_too_long_is_followed_by_a_second() -> None:
+def test_slow_first_look_up_is_followed_by_a_second() -> None:
     gateway = Gateway({}, takes=11)
     assert ask(gateway) == ({}, ["a", "b"], [])
     assert len(gateway.asked) == 2

@@ -61,7 +61,7 @@ def test_every_state_is_reached_and_every_event_is_used() -> None:
 
 
 @pytest.mark.parametrize("state", MAY_HAVE_BEEN_EXECUTED)
-def test_only_evidence_about_the_recipient_settles_what_may_have_been_executed(state: RequestState) -> None:
+def test_only_evidence_about_the_recipient_settles_a_request_in_doubt(state: RequestState) -> None:
     settles = {
         event: following
         for event, following in TRANSITIONS[state].items()

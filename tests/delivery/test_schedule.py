@@ -154,7 +154,7 @@ def test_send_until_without_a_time_zone_is_in_china(value: object, expected: str
         datetime.max.replace(tzinfo=UTC),
     ],
 )
-def test_what_is_no_moment_is_refused(value: object) -> None:
+def test_invalid_send_until_is_refused(value: object) -> None:
     with pytest.raises(ArgumentError, match="send_until must be a date with a time"):
         parse_deadline(value)
 
@@ -174,15 +174,13 @@ def test_what_is_no_moment_is_refused(value: object) -> None:
         ("22:00-02:00", "2026-02-01 12:00:00", 5 * 3600, "2026-02-02 23:00:00"),
     ],
 )
-def test_when_a_window_will_have_been_open_for_so_long(
-    window: str, now: str, seconds: float, ends: str
-) -> None:
+def test_window_forecast_counts_open_seconds_only(window: str, now: str, seconds: float, ends: str) -> None:
     parsed = SendWindow.parse(window)
     assert parsed is not None
     assert f"{parsed.after(Clock(now)(), seconds):%Y-%m-%d %H:%M:%S}" == ends
 
 
-def test_a_forecast_needs_a_pace_and_ends_with_the_calendar() -> None:
+def test_send_forecast_needs_a_pace_and_ends_with_the_calendar() -> None:
     window = SendWindow.parse("09:00-09:01")
     clock = Clock()
     assert SendSchedule(window=window, clock=clock).ends(10) is None

@@ -80,7 +80,7 @@ def test_a_request_with_every_field_arrives_and_comes_back(
     assert receipt.request_id == gateway_sandbox.record()["requests"][0]["request_id"]
 
 
-def test_what_was_submitted_can_be_looked_up_in_chunks(
+def test_submitted_recipients_are_looked_up_in_chunks(
     gateway_sandbox: SandboxProcess, connect: Connect, make_batch: MakeBatch
 ) -> None:
     client = connect(gateway_sandbox.url)
@@ -336,7 +336,7 @@ def test_clock_offset_is_reported_in_seconds(
 # --- privacy --------------------------------------------------------------------------------------------------
 
 
-def test_neither_errors_nor_logs_hold_what_was_sent(
+def test_errors_and_logs_hold_no_sent_value(
     gateway_sandbox: SandboxProcess, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
     canary = {

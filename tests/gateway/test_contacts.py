@@ -116,7 +116,7 @@ def test_a_number_has_one_spelling(spelling: str, number: str) -> None:
         ("张三15400000001", NOT_A_NUMBER),
     ],
 )
-def test_what_is_none_or_more_than_one_is_refused_with_its_reason(text: str, reason: str | None) -> None:
+def test_value_that_is_not_one_contact_is_refused_with_its_reason(text: str, reason: str | None) -> None:
     with pytest.raises(PhoneNumberError) as caught:
         canonical_phone(text)
     assert str(caught.value) == reason or reason is None
@@ -128,7 +128,7 @@ def test_a_plain_number_is_its_own_spelling(number: str) -> None:
 
 
 @given(st.text(alphabet="0123456789+-() .转/", max_size=24))
-def test_what_is_accepted_is_stable_and_dialled_as_digits(text: str) -> None:
+def test_accepted_phone_number_is_stable_and_dialled_as_digits(text: str) -> None:
     try:
         number = canonical_phone(text)
     except PhoneNumberError:

@@ -322,7 +322,7 @@ def test_a_text_without_seconds_has_none(text: str | None) -> None:
     assert ban_seconds(text) is None
 
 
-def test_the_decision_is_made_on_what_came_not_on_what_is_shown() -> None:
+def test_error_class_depends_on_the_received_code_not_the_scrubbed_one() -> None:
     scrub = Scrubber(
         {"p": '{"a": "isv.invalid-parameter", "b": "more seconds", "age": "77", "long": "12345"}'}, {}
     )

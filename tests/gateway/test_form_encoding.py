@@ -25,7 +25,7 @@ def test_every_byte_is_encoded_as_the_standard_library_encodes_it() -> None:
 
 
 @pytest.mark.parametrize("value", [EVERYTHING, '{"a":["b,c","d/e@f"],"时间":"14:05"}', "a=b&c;d"])
-def test_parsers_of_forms_read_what_was_meant(value: str) -> None:
+def test_encoded_form_is_read_back_by_form_parsers(value: str) -> None:
     form = b"&".join(form_encoded(each) for each in ("x", "y")) + b"&v=" + form_encoded(value) + b"&z=1"
     assert parse_qs(form.decode("ascii"))["v"] == [value]
     assert URL(f"http://127.0.0.1/?{form.decode()}", encoded=True).query["v"] == value

@@ -134,9 +134,7 @@ def test_the_models_have_the_page_s_fields_and_no_others(model: type[BaseModel],
         (UseBookInfo, {"use_platform", "book_code", "book_owner_id"}),
     ],
 )
-def test_what_the_page_requires_is_required_and_nothing_else(
-    model: type[BaseModel], required: set[str]
-) -> None:
+def test_required_fields_are_those_of_the_api_page(model: type[BaseModel], required: set[str]) -> None:
     assert problems(model, {}) == [(name, "is missing") for name in model.model_fields if name in required]
 
 
@@ -158,7 +156,7 @@ def test_a_request_needs_tasks() -> None:
     assert problems(InitiativeBatchTaskRequest, PAGE_BATCH | {"task_list": []}) == [("task_list", "is empty")]
 
 
-def test_what_is_wrong_deep_inside_is_named_by_its_path() -> None:
+def test_error_in_a_nested_value_names_its_path() -> None:
     wrong = PAGE_BATCH | {
         "task_list": [PAGE_TASK, PAGE_TASK | {"phone_number": "12"}],
         "use_book_info": {"use_platform": "A", "book_code": "", "book_owner_id": "x"},
@@ -354,7 +352,7 @@ def test_a_phone_number_has_one_form_however_it_is_written(given_: Any, sent: st
         -10000000001.0,
     ],
 )
-def test_what_is_no_phone_number_is_refused(value: Any) -> None:
+def test_invalid_phone_number_is_refused(value: Any) -> None:
     assert reason(phone_number=value) in ("is not a phone number (5 to 20 digits)", "must be text")
 
 
@@ -366,7 +364,7 @@ def test_an_email_address_is_stripped(given_: Any, sent: str | None) -> None:
 
 
 @pytest.mark.parametrize("value", ["a", "@", "a@", "@b", "a b@c", "a@b@c", "a@b c", "a@b\nc"])
-def test_what_is_no_email_address_is_refused(value: str) -> None:
+def test_invalid_email_address_is_refused(value: str) -> None:
     assert reason(email=value) == "is not an email address"
 
 
@@ -432,7 +430,7 @@ def test_dates_are_china_s_on_a_host_of_any_zone(host_zone: str, given_: Any, se
         {},
     ],
 )
-def test_what_is_no_moment_is_refused(value: Any) -> None:
+def test_invalid_date_is_refused(value: Any) -> None:
     assert reason(plan_execute_start_time=value) == "must be a date with a time, such as 2024-03-12 14:05:56"
 
 
@@ -530,7 +528,7 @@ def test_a_json_string_takes_an_object_or_its_text_and_is_written_once(
         object(),
     ],
 )
-def test_what_is_no_json_object_is_refused(value: Any) -> None:
+def test_invalid_json_object_is_refused(value: Any) -> None:
     assert reason(input_params=value) == "must be a JSON object"
 
 
@@ -619,7 +617,7 @@ def canary_for(field: str) -> Any:
 
 
 @pytest.mark.parametrize("field", PRIVATE)
-def test_nothing_private_is_in_a_repr(field: str) -> None:
+def test_repr_of_a_model_holds_no_private_value(field: str) -> None:
     model = task(**{field: canary_for(field)})
     batch = InitiativeBatchTaskRequest(task_unique_code="c", plan_id=1, task_list=[model])
     echo = InitiativeTaskResponse.model_validate({"task_id": 1, "task_request": json.loads(model.to_json())})

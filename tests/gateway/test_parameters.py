@@ -60,7 +60,7 @@ WRITTEN: list[tuple[Any, str, str]] = [
 
 
 @pytest.mark.parametrize(("value", "text", "inside"), WRITTEN, ids=repr)
-def test_what_is_written(value: Any, text: str, inside: str) -> None:
+def test_parameter_value_is_written_as_text(value: Any, text: str, inside: str) -> None:
     assert parameter_texts("a.method", {"x": value, "y": None}) == {"x": text}
     assert parameter_texts("a.method", {"x": {"k": [value]}}) == {"x": f'{{"k":[{inside}]}}'}
     assert parameter_texts("a.method", {"x": (value,)}) == {"x": f"[{inside}]"}
@@ -102,7 +102,7 @@ REFUSED: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("value", "kind"), REFUSED, ids=lambda value: type(value).__name__)
 @pytest.mark.parametrize("wrap", [lambda value: value, lambda value: {"k": [value]}, lambda value: (value,)])
-def test_what_is_refused_by_the_parameter_s_name(value: Any, kind: str, wrap: Any) -> None:
+def test_unsupported_parameter_value_is_refused_by_name(value: Any, kind: str, wrap: Any) -> None:
     with pytest.raises(
         RequestInvalidError, match=rf"the parameter 'x' of a\.method .*{kind}.*nothing was sent"
     ) as caught:

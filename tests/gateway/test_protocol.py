@@ -125,7 +125,7 @@ def test_text_that_is_not_unicode_is_an_error_that_does_not_repeat_it(params: di
     token=UNICODE,
     method=st.sampled_from(["md5", "hmac"]),
 )
-def test_what_is_sent_any_form_parser_reads_back_as_what_was_signed(
+def test_sent_form_is_parsed_to_the_signed_parameters(
     params: dict[str, str], token: str, method: str
 ) -> None:
     try:
@@ -457,7 +457,7 @@ def test_flat_errors_of_the_newer_gateway_keep_code_and_message(
 @pytest.mark.parametrize(
     "error", [{"code": "X", "message": "m"}, {"code": "X", "type": "OTHER"}, {"type": "ISV"}]
 )
-def test_what_only_looks_like_a_flat_error_is_unreadable(error: dict[str, Any]) -> None:
+def test_incomplete_flat_error_is_unreadable(error: dict[str, Any]) -> None:
     with pytest.raises(AnswerUnreadableError):
         read(text(error))
 
@@ -582,7 +582,7 @@ UNREADABLE: list[tuple[str, bytes | str, str, str]] = [
 @pytest.mark.parametrize(
     ("body", "content_type", "kind"), [row[1:] for row in UNREADABLE], ids=[r[0] for r in UNREADABLE]
 )
-def test_what_is_no_answer_is_named_by_kind_and_size_never_repeated(
+def test_unreadable_answer_is_reported_by_kind_and_size_only(
     body: bytes | str, content_type: str, kind: str
 ) -> None:
     with pytest.raises(AnswerUnreadableError) as caught:

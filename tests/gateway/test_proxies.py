@@ -77,7 +77,7 @@ def test_no_proxy(
         ({"NO_PROXY": "b.test", "no_proxy": "gw.example.test", "HTTPS_PROXY": "http://a.test:1"}, None),
     ],
 )
-def test_which_variable_counts(
+def test_proxy_variable_precedence(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], proxy: str | None
 ) -> None:
     for name, value in variables.items():

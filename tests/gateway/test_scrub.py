@@ -245,7 +245,7 @@ def test_a_struct_may_be_deep_or_broken() -> None:
     assert Scrubber({"p": nested}, {})("call 10000000001") == "call <phone>"
 
 
-def test_nothing_is_done_before_there_is_a_text_to_scrub(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scrubber_parses_nothing_without_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("the success path pays for this")
 

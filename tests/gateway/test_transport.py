@@ -124,7 +124,7 @@ def test_closing_the_client_gives_the_connection_back(serve: Serve, connect: Con
 # --- what is sent ---------------------------------------------------------------------------------------------
 
 
-def test_everything_travels_in_the_body_of_a_post(serve: Serve, connect: Connect) -> None:
+def test_parameters_are_sent_in_the_post_body(serve: Serve, connect: Connect) -> None:
     server = serve(says(reply(Set_Cookie="sticky=1")))
     client = connect(server.url, session_token="the-session")
     client.call("a.method", {"名": "张三 & Söhne+%"})
@@ -406,7 +406,7 @@ def test_a_slow_but_complete_answer_is_read_and_the_next_call_has_its_full_time(
 
 
 @pytest.mark.parametrize("coding", ["identity", "gzip", "chunked"])
-def test_an_answer_that_is_too_large_is_not_taken(
+def test_too_large_answer_is_refused(
     serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, coding: str
 ) -> None:
     monkeypatch.setattr(http_answer, "BASE_BYTES", 1_000_000)

@@ -252,7 +252,9 @@ def test_plan_variable_is_kept_or_made_text(value: Any, plain: Any, text: str, a
 
 @pytest.mark.parametrize("as_text", [True, False])
 @pytest.mark.parametrize("value", REFUSED, ids=range(len(REFUSED)))
-def test_what_has_no_one_text_is_refused_by_row_and_field(value: Any, as_text: bool, as_tuple: bool) -> None:
+def test_value_without_a_unique_text_is_refused_by_row_and_field(
+    value: Any, as_text: bool, as_tuple: bool
+) -> None:
     (problem,) = read(BASE | {"user_name": value}, as_tuple=as_tuple)
     assert str(problem) == "row 1: user_name must be text"
     row = BASE | {"input_params": None, "v": value}

@@ -107,7 +107,7 @@ def test_defaults_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch) -> No
         ({"extra": "[" * 100_000}, "extra must be a JSON object|cannot be read"),
     ],
 )
-def test_a_connection_that_cannot_be_right_is_an_error_that_says_what(
+def test_invalid_connection_is_an_error_with_its_reason(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(LingyangConfigError) as caught:
@@ -133,7 +133,7 @@ def test_one_id_is_a_list_too(sandbox: SandboxProcess) -> None:
 
 
 @pytest.mark.parametrize("rate", [0, True, -1, "fast", "inf", "nan", 1e-9, 1 / 3601])
-def test_a_rate_that_cannot_be_right_is_an_error(monkeypatch: pytest.MonkeyPatch, rate: Any) -> None:
+def test_invalid_rate_limit_is_an_error(monkeypatch: pytest.MonkeyPatch, rate: Any) -> None:
     with pytest.raises(LingyangConfigError, match="max_requests_per_second must be at least 1/3600"):
         _ = connect(monkeypatch, extra={"max_requests_per_second": rate}).max_requests_per_second
 
@@ -198,7 +198,7 @@ def test_every_credential_is_masked_also_as_it_stands_in_a_form(monkeypatch: pyt
     assert "CANARY" not in repr(hook.settings)
 
 
-def test_nothing_happens_before_the_first_call() -> None:
+def test_hook_reads_no_connection_before_the_first_call() -> None:
     LingyangHook("nowhere")
 
 
@@ -273,7 +273,7 @@ def test_any_method_can_be_called_with_every_sign_method(
 @pytest.mark.parametrize(
     ("method", "params"), [(None, {}), (3, {}), ("taobao.time.get", ["x"]), ("taobao.time.get", {1: "x"})]
 )
-def test_what_is_no_call_is_refused_before_anything_is_sent(method: Any, params: Any) -> None:
+def test_invalid_call_is_refused_before_sending(method: Any, params: Any) -> None:
     with pytest.raises(RequestInvalidError, match="call takes"):
         LingyangHook().call(method, params)
 

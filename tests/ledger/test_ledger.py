@@ -326,7 +326,7 @@ def test_numbers_that_were_skipped_are_given_to_no_later_intent(ledgers: Ledgers
     assert numbers(second)["fresh"] == 1
 
 
-def test_for_how_long_a_request_may_be_under_way_is_kept(ledgers: Ledgers) -> None:
+def test_request_open_time_is_kept(ledgers: Ledgers) -> None:
     first = ledgers.start()
     ended = replace(ledgers.intent("ended", "e"), open_for=0.0)
     first.write(
@@ -384,7 +384,7 @@ def test_settle_alone_changes_nothing_with_the_same_settings(ledgers: Ledgers) -
 
 
 @pytest.mark.parametrize("before", ["it ended", "it did not end", "the one before it did not end"])
-def test_whether_an_earlier_process_may_still_run_is_known(ledgers: Ledgers, before: str) -> None:
+def test_ledger_knows_whether_an_earlier_process_may_still_run(ledgers: Ledgers, before: str) -> None:
     first = ledgers.start()
     first.write([], [ledgers.intent("code", "ab")])
     if before == "it ended":
@@ -415,7 +415,7 @@ def test_whether_an_earlier_process_may_still_run_is_known(ledgers: Ledgers, bef
 
 
 @pytest.mark.parametrize("end", ["no end", "an end", "an end after a word"])
-def test_what_no_process_can_send_any_more_is_known(ledgers: Ledgers, end: str) -> None:
+def test_ledger_knows_requests_that_no_process_can_send(ledgers: Ledgers, end: str) -> None:
     ledgers.start().write([], [ledgers.intent("code", "ab"), ledgers.intent("other", "c")])
     second = ledgers.next_try()
     assert [request.others_may_send for request in second.history()] == [True, True]

@@ -175,9 +175,7 @@ def test_a_database_that_does_not_answer_is_an_error(
 
 
 @pytest.mark.parametrize("args", [["--biz-ids"], ["--biz-ids", "--json"], ["--plan-id", "x"]])
-def test_arguments_that_cannot_be_right_are_refused(
-    capsys: pytest.CaptureFixture[str], args: list[str]
-) -> None:
+def test_invalid_arguments_are_refused(capsys: pytest.CaptureFixture[str], args: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["list", "--conn-id", "ledger", *args])
     assert caught.value.code == 2

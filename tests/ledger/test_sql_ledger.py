@@ -343,7 +343,7 @@ def test_a_database_that_does_not_enforce_keys_is_refused(
     assert database.everything() == []
 
 
-def test_whether_keys_are_enforced_is_asked_once_and_leaves_nothing(
+def test_unique_key_probe_runs_once_and_leaves_no_row(
     database: SqlLedgers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sql_tables, "_ENFORCES_KEYS", set())
@@ -462,7 +462,7 @@ def test_a_database_that_changes_ids_is_found_out(database: SqlLedgers) -> None:
         list(ledger.history())
 
 
-def test_the_tables_hold_what_they_were_given_and_nothing_secret(database: SqlLedgers) -> None:
+def test_tables_hold_given_values_and_digests_only(database: SqlLedgers) -> None:
     ledger = database.start()
     ledger.write([], [database.intent("code", ["order-1", "order-2"])])
     ledger.write([Outcome("code", {"order-1": 5}, ["order-2"])], [])
@@ -578,7 +578,7 @@ def test_settings_change_only_by_what_is_there_once_all_others_have_ended(
     assert database.states(own, "abcd") == expected
 
 
-def test_what_another_process_sent_again_for_this_task_is_waited_for(database: SqlLedgers) -> None:
+def test_retry_of_another_process_for_this_task_is_waited_for(database: SqlLedgers) -> None:
     own, other = database.start(map_index=0), database.start(map_index=1)
     own.write([], [database.intent("code", "ab")])
     list(other.history())
@@ -605,7 +605,7 @@ def others_may_send(ledger: Any) -> list[bool]:
     return [request.others_may_send for request in ledger.history()]
 
 
-def test_what_this_task_alone_has_sent_again_waits_for_no_other(database: SqlLedgers) -> None:
+def test_retry_of_this_task_alone_waits_for_no_other_process(database: SqlLedgers) -> None:
     own = database.start(map_index=0)
     own.write([], [database.intent("code", "ab")])
     sent_again(database, own)
@@ -620,7 +620,7 @@ def test_what_this_task_alone_has_sent_again_waits_for_no_other(database: SqlLed
     assert database.states(own, "ab") == "nn"
 
 
-def test_what_another_task_may_still_send_is_waited_for_although_this_one_has_sent_it_again(
+def test_request_of_another_live_task_is_waited_for_after_a_retry_of_this_one(
     database: SqlLedgers,
 ) -> None:
     own, other = database.start(map_index=0), database.start(map_index=1)
@@ -714,7 +714,7 @@ def test_a_replaced_process_writes_accepted_recipients_and_returns_the_rest(data
     assert database.states(second, "abcd") == "add-"
 
 
-def test_whether_an_earlier_process_found_the_ledger_lost_is_known(database: SqlLedgers) -> None:
+def test_ledger_knows_whether_an_earlier_process_found_the_ledger_lost(database: SqlLedgers) -> None:
     tries = [database.new(try_number=number) for number in (2, 3, 4)]
     assert [(ledger.claim(), ledger.found_lost_before) for ledger in tries[:2]] == [
         (False, False),

@@ -130,9 +130,7 @@ def test_request_too_large_for_a_segment_is_refused_before_sending(
 
 @pytest.mark.parametrize("size", [2000, 2600])
 @pytest.mark.parametrize("state", [1, 2, 3])
-def test_whatever_becomes_of_a_request_that_fits_can_be_written(
-    ledgers: Ledgers, size: int, state: int
-) -> None:
+def test_any_outcome_of_a_request_that_fits_can_be_written(ledgers: Ledgers, size: int, state: int) -> None:
     biz_ids = [str(n) for n in range(size)]
     ledger = ledgers.start()
     ledger.write([], [ledgers.intent("code", biz_ids)])
@@ -206,9 +204,7 @@ def test_small_segments_keep_what_whole_ones_would(
     assert store.largest <= task_state_format.SEGMENT_BYTES + 500
 
 
-def test_what_could_not_be_written_can_be_written_again_by_the_same_try(
-    ledgers: Ledgers, store: Store
-) -> None:
+def test_failed_write_can_be_repeated_by_the_same_try(ledgers: Ledgers, store: Store) -> None:
     ledger = ledgers.start()
     ledger.write([], [ledgers.intent("code", "abc")])
     ledger.write([Outcome("code", {"a": 1}, (), (), ["b", "c"])], [])
@@ -292,7 +288,7 @@ def test_the_store_of_airflow_takes_what_the_ledger_gives(
 
 @pytest.mark.parametrize("foreign", ["x", [], 5, {}, {"knows_past": "no"}, {"code": "x"}])
 @pytest.mark.parametrize("key", ["lingyang", "lingyang/1", "lingyang/1/1/w000001"])
-def test_what_is_no_ledger_s_is_refused(
+def test_foreign_task_state_is_refused(
     task_state_ledgers: Ledgers, store: Store, key: str, foreign: Any
 ) -> None:
     ledger = task_state_ledgers.start()

@@ -112,7 +112,7 @@ def test_stays_when_a_finished_campaign_begins_again(asset: AssetStore) -> None:
     assert at(asset, days=100, try_number=3).found() == (BEGAN, "settings")
 
 
-def test_a_campaign_that_sent_nothing_leaves_nothing(asset: AssetStore) -> None:
+def test_campaign_without_requests_leaves_no_tombstone(asset: AssetStore) -> None:
     at(asset).finish()
     assert asset.values == {}
 
@@ -143,7 +143,7 @@ def test_no_failure_stops_a_campaign(
 
 
 @pytest.mark.parametrize("foreign", ["x", [1], 5, {"since": "yesterday"}, {"a": 1}, {"since": 5}])
-def test_what_is_no_note_proves_nothing(asset: AssetStore, foreign: Any) -> None:
+def test_invalid_tombstone_is_ignored(asset: AssetStore, foreign: Any) -> None:
     at(asset).write("settings")
     (key,) = asset.values
     asset.values[key] = json.dumps(foreign)

@@ -267,7 +267,7 @@ NO_PROOF: list[tuple[str, dict[str, Any]]] = [
     [{"success": False}, {"code": "500"}, {"ret": ["FAIL_SYS_BUSY"]}, {"total": 2}, {"rows": [item("a")]}],
     ids=str,
 )
-def test_what_stands_beside_the_root_element_voids_an_absence(beside: dict[str, Any]) -> None:
+def test_data_beside_the_root_element_voids_an_absence(beside: dict[str, Any]) -> None:
     query = ResultQuery.parse(LEAST, where="here")
     payload = {"result": {"success": True, "data": [item("b")]}}
     for more, proven in (
@@ -383,7 +383,7 @@ def test_names_in_errors_hold_no_data() -> None:
         ("result.code", ["2"], {"code": "1", "success": True, "data": []}, False),
     ],
 )
-def test_the_author_may_say_what_success_is(
+def test_success_values_can_be_configured(
     field: str, values: list[Any], result: dict[str, Any], proven: bool
 ) -> None:
     assert absent({"result": result}, success_field=field, success_values=values) == (
@@ -618,7 +618,7 @@ def test_every_result_is_kept() -> None:
     assert [result.output_params["n"] for result in found.results["a"]] == [0, 1, 2]
 
 
-def test_a_call_that_fails_leaves_what_those_before_it_proved() -> None:
+def test_failed_call_keeps_the_results_of_earlier_calls() -> None:
     answers: list[Answer] = [
         {"result": OK | {"total": 1, "data": [item("a")]}},
         AnswerLostError("gone"),

@@ -47,7 +47,7 @@ def read_results(
 
 @pytest.mark.parametrize("form", [dict, json.dumps])
 @pytest.mark.parametrize("rest", [{}, {**LEAST, "status_field": "s"}])
-def test_what_a_status_means_may_be_said_alone(form: Any, rest: dict[str, Any]) -> None:
+def test_done_and_failed_values_may_be_given_alone(form: Any, rest: dict[str, Any]) -> None:
     statuses = {"done_values": ["OK"], "failed_values": ["HUNG_UP"]}
     assert parse_statuses(form(rest | statuses), where="here") == (("OK",), ("HUNG_UP",))
 
@@ -365,7 +365,7 @@ def test_unreadable_slots_are_distinguished_from_empty_ones(slots: Any) -> None:
 @pytest.mark.parametrize(
     ("task_ids", "number"), [(None, 3), ({"b": "20"}, 2), ({"b": None}, 3), ({"b": "99"}, 3), ({}, 3)]
 )
-def test_of_several_results_that_of_the_task_which_is_meant_counts(
+def test_result_of_the_accepted_task_outranks_other_results(
     task_ids: dict[str, str | None] | None, number: int
 ) -> None:
     items = [{"biz_id": "b", "task_id": 10 * n, "output_params": {"n": n}} for n in (1, 2, 3)]
@@ -406,7 +406,7 @@ NEWEST = {"created_at_field": "at", "status_field": "s", "done_values": ["D", Tr
         ([{"output_params": {"a": "x"}}, {"output_params": {"a": ""}}], None, 0),
     ],
 )
-def test_of_several_results_one_counts_in_whatever_order_they_came(
+def test_result_order_does_not_change_which_result_counts(
     items: list[dict[str, Any]], task: str | None, number: int, order: int
 ) -> None:
     came = [{"biz_id": "b", "output_params": {"a": "y"}, "number": n} | each for n, each in enumerate(items)]

@@ -104,7 +104,7 @@ def test_an_object_slot_value_may_use_any_names(slots: Any) -> None:
     assert read_slots(text(slots)) == (slots, True)
 
 
-def test_what_is_nested_without_end_ends() -> None:
+def test_endless_nesting_of_slots_is_bounded() -> None:
     deep: Any = SLOTS
     for _ in range(5000):
         deep = {"data": deep}

@@ -40,7 +40,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, method: str, when: Any) -> None:
 @pytest.mark.real_time  # the server's
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg3"])
 @pytest.mark.parametrize("method", ["claim", "write", "finish"])
-def test_goes_on_when_the_database_server_is_back(
+def test_continues_when_the_database_server_is_back(
     gateway: SandboxProcess,
     run: Run,
     stoppable_postgres: Postgres,
@@ -78,7 +78,7 @@ def test_goes_on_when_the_database_server_is_back(
 
 @pytest.mark.parametrize("stays", [False, True])
 @pytest.mark.parametrize("commit", range(3, 12))
-def test_goes_on_after_a_commit_whose_answer_was_lost(
+def test_continues_after_a_commit_with_a_lost_answer(
     gateway: SandboxProcess,
     run: Run,
     postgres_server: AirflowConnection,
@@ -140,7 +140,7 @@ def test_goes_on_after_a_commit_whose_answer_was_lost(
 @needs_task_state
 @pytest.mark.parametrize("stays", [False, True])
 @pytest.mark.parametrize("first", range(6))
-def test_goes_on_when_the_api_server_is_back(
+def test_continues_when_the_api_server_is_back(
     gateway: SandboxProcess, run: Run, first: int, stays: bool
 ) -> None:
     calls, failed = 0, []
@@ -168,7 +168,7 @@ def test_goes_on_when_the_api_server_is_back(
 
 
 @needs_task_state
-def test_says_what_the_ledger_does_not_know_in_the_end(
+def test_reports_outcomes_missing_from_the_ledger(
     gateway: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__LINGYANG__LEDGER_PATIENCE", "1")

@@ -40,7 +40,7 @@ from tests.helpers.campaigns import (
 from tests.helpers.clock import SkippingClock
 
 
-def test_a_retry_goes_on_where_the_gateway_went_away(
+def test_retry_resumes_after_a_gateway_outage(
     with_lookup: SandboxProcess, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_lookup.add_fault(kind="throttle", seconds=0, after=2, times=9)
@@ -167,7 +167,7 @@ def test_request_without_a_look_up_stops_the_campaign_until_settled(
     assert "in_doubt" not in campaign.run.counts()
 
 
-def test_a_campaign_goes_on_without_those_in_doubt_where_the_author_says_so(
+def test_on_in_doubt_continue_sends_the_remaining_recipients(
     without_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     without_lookup.add_fault(**NOT_DONE, after=1)
@@ -268,7 +268,7 @@ def test_after_send_until_the_rest_is_not_sent(with_lookup: SandboxProcess, camp
     assert sent(with_lookup) == []
 
 
-def test_clear_resubmits_a_finished_submission_only_where_the_author_says_so(
+def test_clear_resubmits_a_finished_submission_only_with_on_clear_resubmit(
     with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     campaign.next_try(audience=recipients(2))
@@ -281,7 +281,7 @@ def test_clear_resubmits_a_finished_submission_only_where_the_author_says_so(
     assert executions(with_lookup) == {"B1": 2, "B2": 2}
 
 
-def test_clear_of_an_unfinished_submission_goes_on_whatever_the_author_says(
+def test_clear_of_an_unfinished_submission_resumes_despite_on_clear_resubmit(
     with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     with_lookup.add_fault(kind="permission", after=1)
@@ -389,7 +389,7 @@ def test_a_biz_id_with_a_nul_is_an_invalid_row(with_lookup: SandboxProcess, camp
     assert sent(with_lookup) == []
 
 
-def test_what_is_rejected_stays_rejected(with_lookup: SandboxProcess, campaign: Campaign) -> None:
+def test_rejected_recipient_stays_rejected(with_lookup: SandboxProcess, campaign: Campaign) -> None:
     with_lookup.add_fault(kind="refuse", code="400", message="计划已暂停")
     with_lookup.add_fault(kind="permission")
     campaign.next_try("fails", audience=recipients(2, 2))
@@ -494,9 +494,7 @@ def test_own_campaign_key_repeats_no_recipient_in_another_run(
         ({"max_in_flight": 0}, "max_in_flight must be"),
     ],
 )
-def test_arguments_that_cannot_be_right_fail_while_the_dag_is_parsed(
-    arguments: dict[str, Any], expected: str
-) -> None:
+def test_invalid_arguments_fail_while_the_dag_is_parsed(arguments: dict[str, Any], expected: str) -> None:
     with pytest.raises(ArgumentError, match=expected):
         LingyangSubmitBatchOperator(task_id="submit", plan_id=1, audience=[], **arguments)
 
@@ -514,7 +512,7 @@ def test_arguments_that_cannot_be_right_fail_while_the_dag_is_parsed(
         ({"send_until": "tomorrow"}, "send_until must be a date with a time"),
     ],
 )
-def test_arguments_that_render_to_nonsense_send_nothing(
+def test_invalid_rendered_arguments_send_no_request(
     with_lookup: SandboxProcess, campaign: Campaign, arguments: dict[str, Any], expected: str
 ) -> None:
     operator = campaign.operator(audience=recipients(2), **dict.fromkeys(arguments, "{{ x }}"))
@@ -620,7 +618,7 @@ def test_several_requests_at_a_time_keep_batches_apart(
     assert any(later[0] < earlier[1] for earlier, later in pairwise(times))
 
 
-def test_nothing_personal_is_in_a_ledger(
+def test_ledger_holds_no_personal_data(
     with_lookup: SandboxProcess, campaign: Campaign, tmp_path: Path
 ) -> None:
     with_lookup.add_fault(**NOT_DONE, after=1, times=9)
@@ -717,7 +715,7 @@ def test_an_emptied_ledger_counts_nothing(without_lookup: SandboxProcess, campai
     assert NOT_COUNTED in message
 
 
-def test_a_stop_while_the_audience_is_read_leaves_the_rest_to_the_next_try(
+def test_cancellation_while_the_audience_is_read_sends_no_request(
     with_lookup: SandboxProcess, campaign: Campaign
 ) -> None:
     operator: LingyangSubmitBatchOperator

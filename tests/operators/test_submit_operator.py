@@ -114,9 +114,7 @@ def test_audience_may_be_any_sequence(sandbox: SandboxProcess, run: Run, kind: C
         ({"audience": [], "on_empty": "x"}, "on_empty must be one of skip, fail, succeed"),
     ],
 )  # fmt: skip
-def test_arguments_that_cannot_be_right_fail_while_the_dag_is_parsed(
-    changes: dict[str, Any], expected: str
-) -> None:
+def test_invalid_arguments_fail_while_the_dag_is_parsed(changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(ArgumentError, match=expected):
         submit(**changes)
 
@@ -201,16 +199,14 @@ def test_an_audience_that_cannot_be_read_is_final_and_says_that_nothing_was_sent
     assert run.counts() == {}
 
 
-def test_invalid_rows_are_left_out_where_the_author_says_so(sandbox: SandboxProcess, run: Run) -> None:
+def test_on_invalid_skip_leaves_invalid_rows_out(sandbox: SandboxProcess, run: Run) -> None:
     manifest = run.execute(submit(audience=one_bad(phone_number="x"), on_invalid="skip"))
     assert run.counts() == {"audience": 3, "accepted": 2, "invalid": 1}
     assert manifest["counts"]["invalid"] == 1
     assert sandbox.record()["executions"]["by_biz_id"] == {"B1": 1, "B3": 1}
 
 
-def test_the_first_row_of_a_contact_is_kept_where_the_author_says_so(
-    sandbox: SandboxProcess, run: Run
-) -> None:
+def test_on_duplicate_contact_keep_first_keeps_the_first_row(sandbox: SandboxProcess, run: Run) -> None:
     rows = [row(1), row(2, phone_number="+86 1000-0000001"), row(3)]
     manifest = run.execute(submit(audience=rows, on_duplicate_contact="keep_first"))
     assert run.counts() == {"audience": 3, "accepted": 2, "not_sent": 1}
@@ -218,7 +214,7 @@ def test_the_first_row_of_a_contact_is_kept_where_the_author_says_so(
     assert sandbox.record()["executions"]["by_biz_id"] == {"B1": 1, "B3": 1}
 
 
-def test_an_empty_audience_is_skipped_or_done_as_the_author_says(sandbox: SandboxProcess, run: Run) -> None:
+def test_on_empty_decides_about_an_empty_audience(sandbox: SandboxProcess, run: Run) -> None:
     with pytest.raises(AirflowSkipException, match="no recipient to send to"):
         run.execute(submit(audience=[]))
     assert run.execute(submit(audience=[], on_empty="succeed"))["counts"]["audience"] == 0
@@ -357,7 +353,9 @@ def test_refused_call_stops_the_campaign_and_rejects_no_recipient(
     assert sandbox.record()["totals"]["executed_tasks"] == 0
 
 
-def test_a_wrong_secret_says_so(sandbox: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_app_secret_is_reported(
+    sandbox: SandboxProcess, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wrong = sandbox.connection() | {"password": "CANARY-secret"}
     monkeypatch.setenv("AIRFLOW_CONN_LINGYANG_DEFAULT", json.dumps(wrong))
     message = run.fails(submit(audience=STOPPED))

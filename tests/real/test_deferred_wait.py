@@ -608,7 +608,7 @@ def test_airflow_s_database_never_held_an_answer_or_a_contact(
         assert word not in text
 
 
-def test_what_blocked_the_triggerer_is_reported(
+def test_blocking_of_the_triggerer_is_reported(
     airflow: AirflowProcesses, waits: dict[str, Wait], triggerer: None, summary: Callable[[str], None]
 ) -> None:
     spec = find_spec("airflow.jobs.triggerer_job_runner")

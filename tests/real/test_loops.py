@@ -127,7 +127,7 @@ def test_a_clear_contacts_no_recipient_again(run: Callable[[str, str], LoopRun],
     assert ({instance["region_id"] for instance in after} > regions) is (what != "submit")
 
 
-def test_what_a_broken_iteration_left_in_doubt_is_looked_up(
+def test_request_in_doubt_of_a_broken_iteration_is_looked_up(
     run: Callable[[str, str], LoopRun], gateway: SandboxProcess
 ) -> None:
     gateway.add_fault(kind="reset_after", method="submit", every=2, times=None)

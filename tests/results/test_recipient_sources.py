@@ -152,7 +152,9 @@ class TestMoreThanXComCarries:
         assert found.keys() == ids(*range(6))
         assert all(found.values())
 
-    def test_a_ledger_knows_derived_ids_too(self, submit: Submit, ledger: dict[str, str]) -> None:
+    def test_recipients_with_derived_ids_come_from_the_ledger(
+        self, submit: Submit, ledger: dict[str, str]
+    ) -> None:
         rows = [{"phone_number": f"1000000{number:04}", "input_params": {}} for number in range(5)]
         found = submit.recipients_of(submit(audience=rows, **ledger))
         assert len(found) == 5
@@ -191,7 +193,7 @@ class TestMoreThanXComCarries:
         ([{"x": 1}, {"x": 2}], "This is a list: .* a task in a loop needs its wait in the same loop"),
     ],
 )
-def test_what_is_no_manifest(manifest: Any, expected: str) -> None:
+def test_invalid_manifest_is_an_error(manifest: Any, expected: str) -> None:
     with pytest.raises(ArgumentError, match=expected):
         slim_manifest(manifest)
 

@@ -49,7 +49,7 @@ def test_counts_duplicates(store: RecipientStore) -> None:
     assert len(store) == 2
 
 
-def test_of_duplicates_the_first_stays(store: RecipientStore) -> None:
+def test_first_of_duplicate_ids_is_kept(store: RecipientStore) -> None:
     all_recipients = [(f"b{number}", f"t{number}") for number in range(2 * PAGE + 7)]
     assert store.add([*all_recipients, ("b5", "later"), (f"b{PAGE}", None), ("new", None)]) == 2
     assert store.add_ids([["b0", "newer"], ["newer", "newest"]]) == 2

@@ -133,9 +133,7 @@ def test_failed_look_up_is_retried_by_the_next_poke(sandbox: SandboxProcess, run
         ({"biz_ids": ["1"], "required_slots": "a"}, "required_slots must be a list"),
     ],
 )
-def test_arguments_that_cannot_be_right_fail_while_the_dag_is_parsed(
-    changes: dict[str, Any], expected: str
-) -> None:
+def test_invalid_arguments_fail_while_the_dag_is_parsed(changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(ArgumentError, match=expected):
         wait(**changes)
 

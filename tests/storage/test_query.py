@@ -98,7 +98,7 @@ def test_a_drivers_text_keeps_the_statements_words_and_loses_values(text: str, e
     assert _without_values(Exception(text), "SELECT a.nope FROM audience AS a") == expected
 
 
-def test_what_goes_wrong_with_rows_shows_no_text_of_the_driver(audience_db: FillDb) -> None:
+def test_error_while_reading_rows_shows_no_text_of_the_driver(audience_db: FillDb) -> None:
     audience_db(["a"], [("x",)] * 1001 + [(b"O'Brien CANARY\xff",)])
     quoted = pytest.raises(QueryError, match="OperationalError: its text may quote rows")
     with stream_rows("audience_db", "SELECT CAST(a AS TEXT) FROM audience") as (_, rows), quoted as caught:

@@ -490,7 +490,7 @@ def test_a_value_that_a_column_cannot_hold_is_an_error_without_values(
 # --- what fails for the moment -----------------------------------------------------------------------------------
 
 
-def test_retry_goes_on_after_failed_look_ups(
+def test_retry_resumes_after_failed_look_ups(
     warehouse: Warehouse,
     sandbox: SandboxProcess,
     run: Run,
@@ -513,7 +513,7 @@ def test_retry_goes_on_after_failed_look_ups(
     assert len(warehouse.rows("a")) == 200
 
 
-def test_retry_goes_on_after_a_failed_database(
+def test_retry_resumes_after_a_failed_database(
     warehouse: Warehouse,
     run: Run,
     transfer: MakeTransfer,
@@ -725,7 +725,7 @@ def test_interrupt_leaves_whole_pages_and_no_thread(
         ({"create_table": "yes"}, "create_table must be True or False"),
     ],
 )  # fmt: skip
-def test_arguments_that_cannot_be_right_fail_while_the_dag_is_parsed(
+def test_invalid_arguments_fail_while_the_dag_is_parsed(
     transfer: MakeTransfer, changes: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(ArgumentError, match=expected):

@@ -246,7 +246,7 @@ def inflated(arguments: dict[str, Any]) -> LingyangResultTrigger:
     return one
 
 
-def test_wait_that_the_version_before_deferred_goes_on(sandbox: SandboxProcess, run: Run) -> None:
+def test_wait_deferred_by_the_previous_version_resumes(sandbox: SandboxProcess, run: Run) -> None:
     submit(run, 1, 2)
     now = time.time()
     one = inflated(UNVERSIONED["arguments"] | {"poke_interval": 0.02, "started": now, "deadline": now + 20})
@@ -254,7 +254,7 @@ def test_wait_that_the_version_before_deferred_goes_on(sandbox: SandboxProcess, 
     assert asyncio.run(event_of(one))["status"] == "complete"
 
 
-def test_event_of_the_version_before_is_understood(sandbox: SandboxProcess, run: Run) -> None:
+def test_event_of_the_previous_version_is_accepted(sandbox: SandboxProcess, run: Run) -> None:
     submit(run, 1, 2)
     event = UNVERSIONED["event"] | {"started": time.time(), "deadline": time.time() + 60}
     value = sensor(biz_ids=["B1", "B2"], required_slots=["a"]).execute_complete(run.context("wait"), event)
