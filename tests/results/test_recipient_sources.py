@@ -19,7 +19,7 @@ from airflow_provider_lingyang.results.recipient_sources import (
 )
 from airflow_provider_lingyang.results.recipient_store import RecipientStore
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
-from tests.conftest import FillDb, Run
+from tests.conftest import Run
 
 COLUMNS = ["biz_id", "phone_number", "input_params"]
 SQL = {"sql": "SELECT * FROM audience", "sql_conn_id": "audience_db"}
@@ -56,7 +56,9 @@ class Submit:
 
 
 @pytest.fixture
-def submit(sandbox: SandboxProcess, run: Run, store: RecipientStore, audience_db: FillDb) -> Submit:
+def submit(
+    sandbox: SandboxProcess, run: Run, store: RecipientStore, audience_db: Callable[..., None]
+) -> Submit:
     return Submit(run, store, audience_db)
 
 
@@ -208,7 +210,7 @@ def test_a_campaign_without_accepted_recipients(submit: Submit, sandbox: Sandbox
 
 
 def test_ids_of_a_query_are_read_as_the_operator_reads_them(
-    store: RecipientStore, audience_db: FillDb
+    store: RecipientStore, audience_db: Callable[..., None]
 ) -> None:
     audience_db(["id", "kind"], [(7, 1), (" x ", 1), (None, 1), (8, 2)])
     query = {"sql": "SELECT id FROM audience WHERE kind = ?", "conn_id": "audience_db", "parameters": [1]}
