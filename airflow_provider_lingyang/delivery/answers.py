@@ -1,15 +1,18 @@
-"""What the answer to a request means: for its recipients, and for all that is sent after it."""
+"""What an answer, or a look-up after it, means: for the recipients of its request, and for all that is sent later."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from airflow_provider_lingyang.delivery.dispatch import Dispatch, NotDispatched
-from airflow_provider_lingyang.delivery.manifest import BatchTally
+from airflow_provider_lingyang.delivery.manifest import BatchTally, Manifest
 from airflow_provider_lingyang.delivery.open_requests import OpenRequests
 from airflow_provider_lingyang.delivery.outcomes import OutcomeRecorder, provably_not_executed, reason
 from airflow_provider_lingyang.delivery.policy import Policy
 from airflow_provider_lingyang.delivery.receiver_limit import ReceiverLimit
+from airflow_provider_lingyang.delivery.reconciler import Reconciler, Resolution, UnresolvedRequest, resolve
 from airflow_provider_lingyang.delivery.request_state import RequestEvent, RequestState, transition
 from airflow_provider_lingyang.delivery.schedule import SendSchedule
 from airflow_provider_lingyang.errors import LedgerError, SubmissionStopped
@@ -26,6 +29,7 @@ from airflow_provider_lingyang.gateway.retry import LONGEST_WAIT, RetryPolicy
 log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True, kw_only=True)
 class AnswerHandler:
     """Records what came of requests, and decides what is sent again, looked up, or ends the try.
 
@@ -33,37 +37,31 @@ class AnswerHandler:
     :param recorder: gets outcomes.
     :param limit: says how long a limit of one receiver is waited for.
     :param schedule: pauses after a throttle.
+    :param reconciler: None: no look-up is configured.
+    :param is_final: whether the try ends: then no request waits for anything any more.
     """
 
-    def __init__(
-        self,
-        requests: OpenRequests,
-        recorder: OutcomeRecorder,
-        limit: ReceiverLimit,
-        schedule: SendSchedule,
-        retry: RetryPolicy,
-        policy: Policy,
-    ) -> None:
-        self._requests = requests
-        self._recorder = recorder
-        self._limit = limit
-        self._schedule = schedule
-        self._retry = retry
-        self._policy = policy
-        self.is_final = False
-        """Whether the try ends: then no request waits for anything any more."""
+    requests: OpenRequests
+    recorder: OutcomeRecorder
+    limit: ReceiverLimit
+    schedule: SendSchedule
+    manifest: Manifest
+    retry: RetryPolicy
+    policy: Policy
+    reconciler: Reconciler | None
+    is_final: bool = False
 
     def handle(self, batch: BatchTally, dispatch: Dispatch, result: object) -> None:
         """Record the result of a sender thread: a receipt or an exception."""
-        self._requests.dispatched.remove(dispatch)
+        self.requests.dispatched.remove(dispatch)
         if isinstance(result, NotDispatched):
-            self._requests.requeue(batch, dispatch)
+            self.requests.requeue(batch, dispatch)
             return
         dispatch.attempts += 1
         batch.requests += 1
         if isinstance(result, SubmitReceipt):
-            if why := self._recorder.record_receipt(batch, dispatch, result):
-                self._requests.look_up(dispatch, why, why)
+            if why := self.recorder.record_receipt(batch, dispatch, result):
+                self.requests.look_up(dispatch, why, why)
         elif isinstance(result, ReceiverLimitedError):
             dispatch.limited = result
             if dispatch.state is RequestState.RETRIED:
@@ -74,38 +72,38 @@ class AnswerHandler:
             self._handle_error(batch, dispatch, result)
         elif isinstance(result, Exception):
             dispatch.doubt.reason = type(result).__name__
-            self._requests.end(result)
+            self.requests.end(result)
 
     def _handle_error(self, batch: BatchTally, dispatch: Dispatch, error: LingyangError) -> None:
         request, event = dispatch.request, _event(error)
         state = transition(dispatch.state, event)
-        again_in = self._retry.delay(error, dispatch.attempts, idempotent=False)
+        again_in = self.retry.delay(error, dispatch.attempts, idempotent=False)
         if again_in is not None:
             log.warning("%s: attempt %d: %s; again in %.1f s", request, dispatch.attempts, error, again_in)
-            self._schedule.pause(again_in)
+            self.schedule.pause(again_in)
             self._send_again(batch, dispatch)
         elif state is RequestState.REJECTED:
             log.warning("%s was refused: %s", request, error)
-            self._recorder.record_rejected(batch, dispatch, error)
+            self.recorder.record_rejected(batch, dispatch, error)
         elif state is RequestState.INTENDED:
-            self._recorder.record_not_executed(batch, dispatch, error)
+            self.recorder.record_not_executed(batch, dispatch, error)
             if isinstance(error, ThrottledError) and (error.retry_after or 0) > LONGEST_WAIT:
-                ending: Exception = self._schedule.defer_for(
+                ending: Exception = self.schedule.defer_for(
                     (error.retry_after or 0) + 1, f"{request} was throttled: {error}"
                 )
             else:
                 ending = SubmissionStopped(
                     f"{request} was not executed: {error}", final=error.replay is not Replay.SAFE
                 )
-            self._requests.end(ending)
+            self.requests.end(ending)
         else:
             log.warning("%s is in doubt: %s", request, error)
             dispatch.apply(event)
-            self._requests.look_up(dispatch, str(error), reason(error))
+            self.requests.look_up(dispatch, str(error), reason(error))
 
     def _send_again(self, batch: BatchTally, dispatch: Dispatch) -> None:
         dispatch.apply(RequestEvent.NOT_EXECUTED)
-        self._requests.requeue(batch, dispatch)
+        self.requests.requeue(batch, dispatch)
 
     def _handle_receiver_limit(
         self, batch: BatchTally, dispatch: Dispatch, error: ReceiverLimitedError
@@ -115,40 +113,118 @@ class AnswerHandler:
             log.warning("%s is looked up: %s", dispatch.request, error)
             dispatch.apply(RequestEvent.UNANSWERED)
             why = f"{error.facts}. Whether others of the request were contacted, only a look-up tells"
-            self._requests.look_up(dispatch, why, reason(error))
+            self.requests.look_up(dispatch, why, reason(error))
             return
         if self.is_final:
-            self._recorder.record_not_executed(batch, dispatch, error)
+            self.recorder.record_not_executed(batch, dispatch, error)
             return
-        try:
-            wait = self._limit.wait(error)
-        except LedgerError as problem:
-            self._recorder.record_not_executed(batch, dispatch, error)
-            self._requests.end(problem)
-            return
-        if 0 < wait <= LONGEST_WAIT:
-            log.warning("%s: %s; again in %.1f s", dispatch.request, error, wait)
-            self._schedule.pause(wait)
+        wait = self._wait_for_limit(dispatch)
+        if wait is not None and 0 < wait <= LONGEST_WAIT:
             self._send_again(batch, dispatch)
-        elif wait > 0:
-            self._recorder.record_not_executed(batch, dispatch, error)
-            self._requests.end(
-                self._schedule.defer_for(
-                    wait, f"{dispatch.request} was refused for a limit of its receiver: {error}"
-                )
-            )
-        elif split := self._limit.split_of(dispatch):
+        elif wait == 0 and (split := self.limit.split_of(dispatch)):
             # Whose limit it is, the others tell.
             log.warning("%s: %s", dispatch.request, error)
             split.refused.append(dispatch)
         else:
-            self._recorder.record_not_executed(batch, dispatch, error)
-            self._requests.end(
+            self.recorder.record_not_executed(batch, dispatch, error)
+            if wait == 0:
+                self.requests.end(
+                    SubmissionStopped(
+                        f"{dispatch.request} was refused for a limit of its receiver or of the account, and [lingyang] "
+                        f"receiver_limit_patience ({self.policy.receiver_limit_patience:g} s) has passed: {error}"
+                    )
+                )
+
+    def _wait_for_limit(self, dispatch: Dispatch) -> float | None:
+        """Wait for a limit of one receiver: pause, or end the try where that takes too long.
+
+        :return: the seconds to wait; 0: the ceiling is reached; None: the ledger is away for too long.
+        """
+        request, error = dispatch.request, dispatch.limit
+        try:
+            wait = self.limit.wait(error)
+        except LedgerError as problem:
+            self.requests.end(problem)
+            return None
+        if wait > LONGEST_WAIT:
+            why = f"{request} was refused for a limit of one receiver: {error}"
+            self.requests.end(self.schedule.defer_for(wait, why))
+        elif wait > 0:
+            log.warning("%s: %s; again in %.1f s", request, error, wait)
+            self.schedule.pause(wait)
+        return wait
+
+    def look_up(self, dispatches: Sequence[Dispatch]) -> list[Resolution]:
+        """Return what is proven about requests in doubt, once none is under way; nothing where the try ends."""
+        return resolve(
+            self.reconciler if self.requests.ending is None else None,
+            [
+                UnresolvedRequest(
+                    dispatch.unknown,
+                    dispatch.intent.written_at,
+                    max(dispatch.ended_at + self.policy.lookup_settle, dispatch.settled_at),
+                )
+                for dispatch in dispatches
+            ],
+        )
+
+    def settle(self, batch: BatchTally, dispatch: Dispatch, resolution: Resolution) -> None:
+        """Record what is proven about a request; have it sent again, or end the try, as the policy says."""
+        if dispatch.limited is not None and (resolution.executed or resolution.unknown):
+            # Not refused as a whole: what became of the rest of it, and when, nothing says.
+            resolution.unknown = [each for each in dispatch.unknown if each not in resolution.executed]
+            resolution.not_executed = []
+        if resolution.executed or resolution.not_executed:
+            evidence = {
+                RequestEvent.EXECUTED: resolution.executed,
+                RequestEvent.ABSENT: resolution.not_executed,
+                RequestEvent.UNANSWERED: resolution.unknown,
+            }
+            self.recorder.record(batch, dispatch, evidence, resolution.executed)
+        if self.reconciler is not None:
+            log.info(
+                "%s was looked up: %d executed, %d not executed and sent again, %d in doubt",
+                dispatch.request,
+                len(resolution.executed),
+                len(resolution.not_executed),
+                len(resolution.unknown),
+            )
+        if resolution.not_executed:
+            if dispatch.limited is None:
+                self.requests.next_round(resolution.not_executed, after=dispatch, failed=True)
+            else:
+                self._wait_or_split(dispatch)
+        if resolution.unknown:
+            self._retry_or_end(batch, dispatch, resolution.unknown)
+
+    def _retry_or_end(self, batch: BatchTally, dispatch: Dispatch, unknown: Sequence[str]) -> None:
+        whole = len(unknown) == len(dispatch.request.biz_ids)
+        may_repeat = self.policy.dedupes_by_code and dispatch.limited is None
+        if may_repeat and whole and dispatch.attempts < self.policy.max_attempts:
+            log.info("%s is sent again: the gateway executes a task_unique_code only once", dispatch.request)
+            self.requests.requeue(batch, dispatch)
+        elif self.policy.on_in_doubt == "stop":
+            what = "is in doubt" if whole else f"{len(unknown)} of its tasks are in doubt"
+            self.requests.end(
                 SubmissionStopped(
-                    f"{dispatch.request} was refused for a limit of its receiver or of the account, and [lingyang] "
-                    f"receiver_limit_patience ({self._policy.receiver_limit_patience:g} s) has passed: {error}"
+                    f"{dispatch.request}{' ' if whole else ': '}{what}: {dispatch.why}",
+                    final=self.reconciler is None and not self.policy.dedupes_by_code,
                 )
             )
+
+    def _wait_or_split(self, dispatch: Dispatch) -> None:
+        """Have a request sent again that was refused for a limit of one receiver, whole or one by one."""
+        biz_ids, wait = dispatch.request.biz_ids, self._wait_for_limit(dispatch)
+        if wait == 0:
+            log.warning(
+                "%s is sent one by one: [lingyang] receiver_limit_patience has passed", dispatch.request
+            )
+            self.limit.split(biz_ids)
+            self.requests.next_round(*([biz_id] for biz_id in biz_ids), after=dispatch)
+            return
+        self.requests.next_round(biz_ids, after=dispatch)
+        if wait is not None and wait > LONGEST_WAIT:
+            self.manifest.add_reason("not_sent", reason(dispatch.limit), len(biz_ids))
 
 
 def _event(error: LingyangError) -> RequestEvent:

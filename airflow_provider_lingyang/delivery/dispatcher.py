@@ -20,7 +20,6 @@ from airflow_provider_lingyang.delivery.policy import Policy
 from airflow_provider_lingyang.delivery.progress import Progress
 from airflow_provider_lingyang.delivery.receiver_limit import ReceiverLimit
 from airflow_provider_lingyang.delivery.reconciler import Reconciler
-from airflow_provider_lingyang.delivery.reconciliation import Reconciliation
 from airflow_provider_lingyang.delivery.request_state import RequestEvent
 from airflow_provider_lingyang.delivery.requests import BatchRequest
 from airflow_provider_lingyang.delivery.schedule import DeadlinePassed, DeferSending, SendSchedule
@@ -86,9 +85,15 @@ class Dispatcher:
         limit = ReceiverLimit(ledger, patience, policy.receiver_limit_patience, clock)
         self._recorder = OutcomeRecorder(manifest, self._writer, limit)
         self._requests = OpenRequests(manifest, queue)
-        self._answers = AnswerHandler(self._requests, self._recorder, limit, schedule, retry, policy)
-        self._reconciliation = Reconciliation(
-            self._requests, self._recorder, limit, schedule, manifest, policy, reconciler
+        self._answers = AnswerHandler(
+            requests=self._requests,
+            recorder=self._recorder,
+            limit=limit,
+            schedule=schedule,
+            manifest=manifest,
+            retry=retry,
+            policy=policy,
+            reconciler=reconciler,
         )
         self._sending = threading.Lock()
         """Held while a sender thread decides to send, and while the main thread forbids it for good."""
@@ -354,7 +359,7 @@ class Dispatcher:
     def _reconcile(self, batch: BatchTally) -> None:
         """Find out about those in doubt, now that nothing is under way."""
         dispatches, self._requests.in_doubt = self._requests.in_doubt, []
-        resolutions = self._reconciliation.look_up(dispatches)
+        resolutions = self._answers.look_up(dispatches)
         self._check_stop()
         for dispatch, resolution in zip(dispatches, resolutions, strict=True):
-            self._reconciliation.settle(batch, dispatch, resolution)
+            self._answers.settle(batch, dispatch, resolution)
