@@ -7,19 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from airflow_provider_lingyang.delivery.dispatch import Dispatch, NotDispatched
-from airflow_provider_lingyang.delivery.manifest import BatchTally, Manifest
-from airflow_provider_lingyang.delivery.open_requests import OpenRequests
-from airflow_provider_lingyang.delivery.outcomes import OutcomeRecorder, provably_not_executed, reason
+from airflow_provider_lingyang.delivery.open_requests import OpenRequests, reason
 from airflow_provider_lingyang.delivery.policy import Policy
-from airflow_provider_lingyang.delivery.receiver_limit import ReceiverLimit
 from airflow_provider_lingyang.delivery.reconciler import Reconciler, Resolution, UnresolvedRequest, resolve
 from airflow_provider_lingyang.delivery.request_state import RequestEvent, RequestState, transition
 from airflow_provider_lingyang.delivery.schedule import SendSchedule
 from airflow_provider_lingyang.errors import LedgerError, SubmissionStopped
 from airflow_provider_lingyang.gateway.errors import (
+    CallRefusedError,
+    LingyangConfigError,
     LingyangError,
+    NotSentError,
     ReceiverLimitedError,
     Replay,
+    RequestInvalidError,
     RequestRefusedError,
     ThrottledError,
 )
@@ -33,60 +34,55 @@ log = logging.getLogger(__name__)
 class AnswerHandler:
     """Records what came of requests, and decides what is sent again, looked up, or ends the try.
 
-    :param requests: gets a request back that is to be sent again or looked up.
-    :param recorder: gets outcomes.
-    :param limit: says how long a limit of one receiver is waited for.
+    :param requests: gets outcomes, and a request back that is to be sent again or looked up.
     :param schedule: pauses after a throttle.
     :param reconciler: None: no look-up is configured.
     :param is_final: whether the try ends: then no request waits for anything any more.
     """
 
     requests: OpenRequests
-    recorder: OutcomeRecorder
-    limit: ReceiverLimit
     schedule: SendSchedule
-    manifest: Manifest
     retry: RetryPolicy
     policy: Policy
     reconciler: Reconciler | None
     is_final: bool = False
 
-    def handle(self, batch: BatchTally, dispatch: Dispatch, result: object) -> None:
+    def handle(self, dispatch: Dispatch, result: object) -> None:
         """Record the result of a sender thread: a receipt or an exception."""
         self.requests.dispatched.remove(dispatch)
         if isinstance(result, NotDispatched):
-            self.requests.requeue(batch, dispatch)
+            self.requests.requeue(dispatch)
             return
         dispatch.attempts += 1
-        batch.requests += 1
+        self.requests.batch.requests += 1
         if isinstance(result, SubmitReceipt):
-            if why := self.recorder.record_receipt(batch, dispatch, result):
+            if why := self.requests.record_receipt(dispatch, result):
                 self.requests.look_up(dispatch, why, why)
         elif isinstance(result, ReceiverLimitedError):
             dispatch.limited = result
             if dispatch.state is RequestState.RETRIED:
-                self._handle_error(batch, dispatch, result)
+                self._handle_error(dispatch, result)
             else:
-                self._handle_receiver_limit(batch, dispatch, result)
+                self._handle_receiver_limit(dispatch, result)
         elif isinstance(result, LingyangError):
-            self._handle_error(batch, dispatch, result)
+            self._handle_error(dispatch, result)
         elif isinstance(result, Exception):
             dispatch.doubt.reason = type(result).__name__
             self.requests.end(result)
 
-    def _handle_error(self, batch: BatchTally, dispatch: Dispatch, error: LingyangError) -> None:
+    def _handle_error(self, dispatch: Dispatch, error: LingyangError) -> None:
         request, event = dispatch.request, _event(error)
         state = transition(dispatch.state, event)
         again_in = self.retry.delay(error, dispatch.attempts, idempotent=False)
         if again_in is not None:
             log.warning("%s: attempt %d: %s; again in %.1f s", request, dispatch.attempts, error, again_in)
             self.schedule.pause(again_in)
-            self._send_again(batch, dispatch)
+            self._send_again(dispatch)
         elif state is RequestState.REJECTED:
             log.warning("%s was refused: %s", request, error)
-            self.recorder.record_rejected(batch, dispatch, error)
+            self.requests.record_rejected(dispatch, error)
         elif state is RequestState.INTENDED:
-            self.recorder.record_not_executed(batch, dispatch, error)
+            self.requests.record_not_executed(dispatch, error)
             if isinstance(error, ThrottledError) and (error.retry_after or 0) > LONGEST_WAIT:
                 ending: Exception = self.schedule.defer_for(
                     (error.retry_after or 0) + 1, f"{request} was throttled: {error}"
@@ -101,13 +97,11 @@ class AnswerHandler:
             dispatch.apply(event)
             self.requests.look_up(dispatch, str(error), reason(error))
 
-    def _send_again(self, batch: BatchTally, dispatch: Dispatch) -> None:
+    def _send_again(self, dispatch: Dispatch) -> None:
         dispatch.apply(RequestEvent.NOT_EXECUTED)
-        self.requests.requeue(batch, dispatch)
+        self.requests.requeue(dispatch)
 
-    def _handle_receiver_limit(
-        self, batch: BatchTally, dispatch: Dispatch, error: ReceiverLimitedError
-    ) -> None:
+    def _handle_receiver_limit(self, dispatch: Dispatch, error: ReceiverLimitedError) -> None:
         """Handle a refusal for a limit of one receiver: of several recipients the others may have been contacted."""
         if len(dispatch.request.biz_ids) > 1:
             log.warning("%s is looked up: %s", dispatch.request, error)
@@ -116,17 +110,17 @@ class AnswerHandler:
             self.requests.look_up(dispatch, why, reason(error))
             return
         if self.is_final:
-            self.recorder.record_not_executed(batch, dispatch, error)
+            self.requests.record_not_executed(dispatch, error)
             return
         wait = self._wait_for_limit(dispatch)
         if wait is not None and 0 < wait <= LONGEST_WAIT:
-            self._send_again(batch, dispatch)
-        elif wait == 0 and (split := self.limit.split_of(dispatch)):
+            self._send_again(dispatch)
+        elif wait == 0 and (split := self.requests.limit.split_of(dispatch)):
             # Whose limit it is, the others tell.
             log.warning("%s: %s", dispatch.request, error)
             split.refused.append(dispatch)
         else:
-            self.recorder.record_not_executed(batch, dispatch, error)
+            self.requests.record_not_executed(dispatch, error)
             if wait == 0:
                 self.requests.end(
                     SubmissionStopped(
@@ -142,7 +136,7 @@ class AnswerHandler:
         """
         request, error = dispatch.request, dispatch.limit
         try:
-            wait = self.limit.wait(error)
+            wait = self.requests.limit.wait(error)
         except LedgerError as problem:
             self.requests.end(problem)
             return None
@@ -168,7 +162,7 @@ class AnswerHandler:
             ],
         )
 
-    def settle(self, batch: BatchTally, dispatch: Dispatch, resolution: Resolution) -> None:
+    def settle(self, dispatch: Dispatch, resolution: Resolution) -> None:
         """Record what is proven about a request; have it sent again, or end the try, as the policy says."""
         if dispatch.limited is not None and (resolution.executed or resolution.unknown):
             # Not refused as a whole: what became of the rest of it, and when, nothing says.
@@ -180,7 +174,7 @@ class AnswerHandler:
                 RequestEvent.ABSENT: resolution.not_executed,
                 RequestEvent.UNANSWERED: resolution.unknown,
             }
-            self.recorder.record(batch, dispatch, evidence, resolution.executed)
+            self.requests.record(dispatch, evidence, resolution.executed)
         if self.reconciler is not None:
             log.info(
                 "%s was looked up: %d executed, %d not executed and sent again, %d in doubt",
@@ -195,14 +189,14 @@ class AnswerHandler:
             else:
                 self._wait_or_split(dispatch)
         if resolution.unknown:
-            self._retry_or_end(batch, dispatch, resolution.unknown)
+            self._retry_or_end(dispatch, resolution.unknown)
 
-    def _retry_or_end(self, batch: BatchTally, dispatch: Dispatch, unknown: Sequence[str]) -> None:
+    def _retry_or_end(self, dispatch: Dispatch, unknown: Sequence[str]) -> None:
         whole = len(unknown) == len(dispatch.request.biz_ids)
         may_repeat = self.policy.dedupes_by_code and dispatch.limited is None
         if may_repeat and whole and dispatch.attempts < self.policy.max_attempts:
             log.info("%s is sent again: the gateway executes a task_unique_code only once", dispatch.request)
-            self.requests.requeue(batch, dispatch)
+            self.requests.requeue(dispatch)
         elif self.policy.on_in_doubt == "stop":
             what = "is in doubt" if whole else f"{len(unknown)} of its tasks are in doubt"
             self.requests.end(
@@ -219,12 +213,12 @@ class AnswerHandler:
             log.warning(
                 "%s is sent one by one: [lingyang] receiver_limit_patience has passed", dispatch.request
             )
-            self.limit.split(biz_ids)
+            self.requests.limit.split(biz_ids)
             self.requests.next_round(*([biz_id] for biz_id in biz_ids), after=dispatch)
             return
         self.requests.next_round(biz_ids, after=dispatch)
         if wait is not None and wait > LONGEST_WAIT:
-            self.manifest.add_reason("not_sent", reason(dispatch.limit), len(biz_ids))
+            self.requests.manifest.add_reason("not_sent", reason(dispatch.limit), len(biz_ids))
 
 
 def _event(error: LingyangError) -> RequestEvent:
@@ -232,3 +226,14 @@ def _event(error: LingyangError) -> RequestEvent:
     if isinstance(error, RequestRefusedError):
         return RequestEvent.REFUSED
     return RequestEvent.NOT_EXECUTED if provably_not_executed(error) else RequestEvent.UNANSWERED
+
+
+def provably_not_executed(error: LingyangError) -> bool:
+    """Whether an error of one attempt says by itself that nothing of the request was executed.
+
+    What else could have produced each: ``NotSentError`` comes only from a connection that was not made, before the
+    first byte; the two of settings and requests come before a connection is made; a refusal of the call is in the
+    platform's table as made by a check before the backend; a throttle likewise.
+    """
+    never_sent = (NotSentError, CallRefusedError, LingyangConfigError, RequestInvalidError)
+    return error.replay is Replay.SAFE or isinstance(error, never_sent)

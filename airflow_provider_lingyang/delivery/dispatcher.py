@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 
@@ -15,7 +15,6 @@ from airflow_provider_lingyang.delivery.dispatch import Dispatch, NotDispatched,
 from airflow_provider_lingyang.delivery.ledger_writer import LedgerWriter
 from airflow_provider_lingyang.delivery.manifest import BatchTally, Manifest
 from airflow_provider_lingyang.delivery.open_requests import OpenRequests
-from airflow_provider_lingyang.delivery.outcomes import OutcomeRecorder
 from airflow_provider_lingyang.delivery.policy import Policy
 from airflow_provider_lingyang.delivery.progress import Progress
 from airflow_provider_lingyang.delivery.receiver_limit import ReceiverLimit
@@ -33,7 +32,7 @@ from airflow_provider_lingyang.errors import (
 )
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt
 from airflow_provider_lingyang.gateway.retry import RetryPolicy
-from airflow_provider_lingyang.ledger.base import Ledger
+from airflow_provider_lingyang.ledger.base import Intent, Ledger
 from airflow_provider_lingyang.ledger.patience import Patience
 
 log = logging.getLogger(__name__)
@@ -83,14 +82,10 @@ class Dispatcher:
         patience = Patience(policy.ledger_patience, cancellation, monotonic=monotonic)
         self._writer = LedgerWriter(ledger, patience)
         limit = ReceiverLimit(ledger, patience, policy.receiver_limit_patience, clock)
-        self._recorder = OutcomeRecorder(manifest, self._writer, limit)
-        self._requests = OpenRequests(manifest, queue)
+        self._requests = OpenRequests(manifest, queue, self._writer, limit)
         self._answers = AnswerHandler(
             requests=self._requests,
-            recorder=self._recorder,
-            limit=limit,
             schedule=schedule,
-            manifest=manifest,
             retry=retry,
             policy=policy,
             reconciler=reconciler,
@@ -109,19 +104,20 @@ class Dispatcher:
         :raises LedgerError: the ledger cannot be written.
         """
         self._manifest.batches.append(batch)
+        self._requests.batch = batch
         after: int | None = None
-        failures, is_open = 0, True
-        while is_open:
+        failures = 0
+        # A round: the requests of the batch, then those of recipients that were not executed, and so on.
+        while after is None or self._queue.last_group > after:
             if failures >= self._policy.max_attempts:
                 raise SubmissionStopped(
                     f"{batch.name}: requests were not executed, {failures} time(s) in a row; the last: "
                     f"{self._requests.last_failure}"
                 )
             source, after = requests(after), self._queue.last_group
-            self._requests.begin_round()
-            self._send(batch, iter(source))
+            self._requests.has_failed = False
+            self._send(iter(source))
             failures += self._requests.has_failed
-            is_open = self._requests.has_requeued
         self._progress.batch_done(batch)
         if self._policy.on_rejected == "fail" and batch.rejected:
             raise SubmissionStopped(
@@ -134,20 +130,26 @@ class Dispatcher:
 
         :raises SubmissionStopped: recipients are left whose refusal, for a limit, may be their own.
         """
-        self._recorder.check_limits()
+        if self._requests.unproven:
+            raise SubmissionStopped(
+                f"{self._requests.unproven} recipient(s) were refused for a limit of one receiver ([lingyang] "
+                "receiver_limit_patience has passed), and nothing accepted after them proves whose limit it is: they "
+                "were not sent, and the next try sends them again"
+            )
 
-    def _send(self, batch: BatchTally, source: Iterator[BatchRequest]) -> None:
+    def _send(self, source: Iterator[BatchRequest]) -> None:
         try:
-            while self._step(batch, source):
+            while self._step(source):
                 pass
-            if (ending := self._recorder.end_splits(batch)) is not None:
-                raise ending
+            self._requests.end_splits()
+            if self._requests.ending is not None:
+                raise self._requests.ending
             self._writer.flush()
         except BaseException as error:
-            self._break_off(batch, error)
+            self._break_off(error)
             raise
 
-    def _step(self, batch: BatchTally, source: Iterator[BatchRequest]) -> bool:
+    def _step(self, source: Iterator[BatchRequest]) -> bool:
         """Do what is next; return False when nothing is."""
         self._check_stop()
         self._progress.look()
@@ -157,13 +159,13 @@ class Dispatcher:
         if self._write_intents(source):
             self._dispatch_ready()
         if self._requests.dispatched:
-            self._handle_next_result(batch)
+            self._handle_next_result()
         elif self._requests.ending is not None:
             raise self._requests.ending
         elif self._writer.is_away:
             self._cancellation.sleep(min(self._writer.wait, SIGNAL_POLL_INTERVAL))
         elif self._requests.in_doubt:
-            self._reconcile(batch)
+            self._reconcile()
         elif self._requests.ready:
             # A long wait: another task that takes over counts on what is known being written.
             if self._writer.has_outcomes:
@@ -174,7 +176,7 @@ class Dispatcher:
             return False
         return True
 
-    def _break_off(self, batch: BatchTally, error: BaseException) -> None:
+    def _break_off(self, error: BaseException) -> None:
         """Book and write down what is known, before an error ends the try."""
         requests = self._requests
         # From here on no request is sent that waits for its connection.
@@ -183,16 +185,15 @@ class Dispatcher:
         self._answers.is_final = True
         # What was answered meanwhile is known.
         while requests.dispatched and (answer := self._sender_pool.next_result(0)) is not None:
-            self._answers.handle(batch, *answer)
+            self._answers.handle(*answer)
         for dispatch in [dispatch for dispatch in requests.dispatched if not dispatch.is_under_way]:
             requests.dispatched.remove(dispatch)
-            requests.requeue(batch, dispatch)
-        batch.requests += len(requests.dispatched)
+            requests.requeue(dispatch)
+        requests.batch.requests += len(requests.dispatched)
         if requests.dispatched:
             self._writer.leave_open()
-        self._recorder.end_splits(batch)
-        self._recorder.release(requests.ready)
-        requests.ready.clear()
+        requests.end_splits()
+        requests.release()
         try:
             if isinstance(error, LedgerFencedError):
                 self._writer.save_accepted()
@@ -237,18 +238,25 @@ class Dispatcher:
         return bool(requests.unwritten) and self._write_unwritten()
 
     def _write_unwritten(self) -> bool:
+        return self._begin_life(self._requests.unwritten, self._writer.write)
+
+    def _renew(self) -> bool:
+        return self._begin_life(self._requests.intended, self._writer.renew)
+
+    def _begin_life(self, window: Sequence[Dispatch], write: Callable[[Sequence[Intent]], bool]) -> bool:
+        """Write intents, or renew them: from then on their requests may be sent for a while."""
         # From before the write: another process that takes over after it counts from its own commit.
         fresh_until = self._monotonic() + self._policy.intent_life
-        window = self._requests.unwritten
         try:
-            if not self._writer.write([dispatch.intent for dispatch in window]):
+            if not write([dispatch.intent for dispatch in window]):
                 return False
         except LedgerError as error:
             # Nothing of this window leaves; what is under way is still waited for.
             self._requests.end(error)
             return False
         for dispatch in window:
-            dispatch.apply(RequestEvent.INTENT_WRITTEN)
+            if not dispatch.fresh_until:
+                dispatch.apply(RequestEvent.INTENT_WRITTEN)
             dispatch.fresh_until = fresh_until
         return True
 
@@ -291,13 +299,8 @@ class Dispatcher:
                 return
             if self._wait > 0:
                 return
-            if self._monotonic() > intended[0].fresh_until:
-                try:
-                    if not self._renew():
-                        return
-                except LedgerError as error:
-                    requests.end(error)
-                    return
+            if self._monotonic() > intended[0].fresh_until and not self._renew():
+                return
             dispatch = requests.ready.popleft()
             self._schedule.record_dispatch()
             dispatch.dispatched_at = self._monotonic()
@@ -333,16 +336,7 @@ class Dispatcher:
                 raise NotDispatched
             dispatch.apply(RequestEvent.SENT)
 
-    def _renew(self) -> bool:
-        fresh_until = self._monotonic() + self._policy.intent_life
-        intended = self._requests.intended
-        if not self._writer.renew([dispatch.intent for dispatch in intended]):
-            return False
-        for dispatch in intended:
-            dispatch.fresh_until = fresh_until
-        return True
-
-    def _handle_next_result(self, batch: BatchTally) -> None:
+    def _handle_next_result(self) -> None:
         """Wait a moment for an answer, and book it with all that have come: after a failure no request is sent."""
         requests = self._requests
         has_room = requests.ready and len(requests.dispatched) < self._policy.max_in_flight
@@ -351,15 +345,15 @@ class Dispatcher:
         )
         while answer is not None:
             dispatch, result = answer
-            self._answers.handle(batch, dispatch, result)
+            self._answers.handle(dispatch, result)
             if not isinstance(result, (SubmitReceipt, Exception)):
                 raise result
             answer = self._sender_pool.next_result(0)
 
-    def _reconcile(self, batch: BatchTally) -> None:
+    def _reconcile(self) -> None:
         """Find out about those in doubt, now that nothing is under way."""
         dispatches, self._requests.in_doubt = self._requests.in_doubt, []
         resolutions = self._answers.look_up(dispatches)
         self._check_stop()
         for dispatch, resolution in zip(dispatches, resolutions, strict=True):
-            self._answers.settle(batch, dispatch, resolution)
+            self._answers.settle(dispatch, resolution)

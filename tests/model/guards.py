@@ -250,7 +250,7 @@ def _limit_is_looked_up() -> None:
     from airflow_provider_lingyang.delivery.answers import AnswerHandler
 
     AnswerHandler._handle_receiver_limit = (  # type: ignore[method-assign]
-        lambda self, batch, dispatch, error: self._send_again(batch, dispatch)
+        lambda self, dispatch, error: self._send_again(dispatch)
     )
 
 
