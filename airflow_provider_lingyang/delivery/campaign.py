@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import tzinfo
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,14 +20,14 @@ from airflow_provider_lingyang.audience.validation import Validation
 from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.config.submit_arguments import Channel, OnDuplicateContact, OnInvalid
 from airflow_provider_lingyang.delivery.dispatcher import Dispatcher
-from airflow_provider_lingyang.delivery.lost_ledger import LostLedger
+from airflow_provider_lingyang.delivery.lost_history import LostLedger
 from airflow_provider_lingyang.delivery.manifest import BatchTally, Manifest
 from airflow_provider_lingyang.delivery.policy import Policy
 from airflow_provider_lingyang.delivery.preview import NO_LOOK_UP, SendPreview
 from airflow_provider_lingyang.delivery.progress import Progress
 from airflow_provider_lingyang.delivery.reconciler import LookUp, Reconciler
 from airflow_provider_lingyang.delivery.recovery import NOT_EXECUTED, Recovery, count_history, load_history
-from airflow_provider_lingyang.delivery.requests import BatchRequest, Identity, RequestBuilder
+from airflow_provider_lingyang.delivery.requests import Identity, RequestBuilder
 from airflow_provider_lingyang.delivery.schedule import SendSchedule
 from airflow_provider_lingyang.delivery.send_queue import SendQueue
 from airflow_provider_lingyang.delivery.sender_pool import SenderPool, Wire
@@ -271,9 +271,6 @@ class Campaign:
         cancellation: Cancellation,
         settle: Mapping[str, str],
         lost: LostLedger | None = None,
-        rng: random.Random | None = None,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Send to all remaining recipients, in the order of ``batch_num``.
 
@@ -286,14 +283,12 @@ class Campaign:
         :param settle: what the author knows of requests in doubt, as
             :func:`~airflow_provider_lingyang.config.arguments.parse_settle` returns it.
         :param lost: there were earlier tries, and the ledger knows nothing of them: every recipient is in doubt.
-        :param rng: source of jitter between attempts.
-        :param clock: returns epoch seconds.
         :raises SubmissionStopped: the rest was not sent.
         :raises DeferSending: the rest cannot be sent now.
         :raises LedgerError: the ledger cannot be read or written.
         """
         spec, manifest = self._spec, self._manifest
-        started = monotonic()
+        started = time.monotonic()
         identity = Identity(
             self._host, self._app_key, manifest.campaign_key, spec.plan_id, manifest.generation
         )
@@ -306,14 +301,13 @@ class Campaign:
                 dated=dated,
                 zone=created_at_zone,
                 reused=manifest.generation > 1,
-                monotonic=monotonic,
             )
-            recovery = Recovery(builder, self._ledger, manifest, policy, reconciler, cancellation, monotonic)
+            recovery = Recovery(builder, self._ledger, manifest, policy, reconciler, cancellation)
             words = {key: said for key, said in settle.items() if key not in self._spent_words}
             retried = recovery.run(words, started, lost=lost)
             batches = queue.batches()
             total = sum(count for _, count in batches)
-            with _waiting_for_others(recovery), Progress(manifest, total, monotonic=monotonic) as progress:
+            with _waiting_for_others(recovery), Progress(manifest, total) as progress:
                 submission = Dispatcher(
                     sender_pool=sender_pool,
                     # It waits for the ledger itself, and reads the answers of what is under way meanwhile.
@@ -322,26 +316,14 @@ class Campaign:
                     manifest=manifest,
                     progress=progress,
                     schedule=schedule,
-                    retry=RetryPolicy(policy.max_attempts, rng or random.Random()),
+                    retry=RetryPolicy(policy.max_attempts, random.Random()),
                     policy=policy,
                     cancellation=cancellation,
                     reconciler=reconciler,
                     retried=retried,
-                    clock=clock,
-                    monotonic=monotonic,
                 )
                 for batch_num, count in batches:
-
-                    def requests(
-                        after: int | None, batch_num: str | None = batch_num
-                    ) -> Iterable[BatchRequest]:
-                        if after is not None:
-                            return builder.retry_requests(batch_num, after=after)
-                        return itertools.chain(
-                            builder.retry_requests(batch_num), builder.fresh_requests(batch_num)
-                        )
-
-                    submission.send_batch(BatchTally(batch_num, count), requests)
+                    submission.send_batch(BatchTally(batch_num, count), partial(builder.requests, batch_num))
                 submission.finish()
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.delivery.dispatch import RetriedRequest
-from airflow_provider_lingyang.delivery.lost_history import LostHistory
-from airflow_provider_lingyang.delivery.lost_ledger import LostLedger
+from airflow_provider_lingyang.delivery.lost_history import LostHistory, LostLedger
 from airflow_provider_lingyang.delivery.manifest import Manifest, UnknownRequest
 from airflow_provider_lingyang.delivery.policy import Policy
 from airflow_provider_lingyang.delivery.reconciler import Reconciler, Resolution, UnresolvedRequest, resolve
@@ -66,6 +65,7 @@ def _count_in_audience(queue: SendQueue, group: int, request: RecordedRequest) -
     return sum(biz_id in in_doubt for _, biz_id, _ in queue.group(group))
 
 
+@dataclass(slots=True)
 class Recovery:
     """Takes up what earlier tries left.
 
@@ -75,28 +75,16 @@ class Recovery:
     :param reconciler: None: no look-up is configured.
     """
 
-    def __init__(
-        self,
-        builder: RequestBuilder,
-        ledger: Ledger,
-        manifest: Manifest,
-        policy: Policy,
-        reconciler: Reconciler | None,
-        cancellation: Cancellation,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._monotonic = monotonic
-        self._builder = builder
-        self._queue = builder.queue
-        self._ledger = ledger
-        self._manifest = manifest
-        self._policy = policy
-        self._reconciler = reconciler
-        self._cancellation = cancellation
-        self._others_until: dict[str, float] = {}
-        """Requests in doubt that another process may still send, and monotonic seconds from when it cannot."""
-        self._too_early: set[str] = set()
-        """Requests in doubt about which a word was given while another process could still send them."""
+    builder: RequestBuilder
+    ledger: Ledger
+    manifest: Manifest
+    policy: Policy
+    reconciler: Reconciler | None
+    cancellation: Cancellation
+    _others_until: dict[str, float] = field(init=False, default_factory=dict)
+    """Requests in doubt that another process may still send, and monotonic seconds from when it cannot."""
+    _too_early: set[str] = field(init=False, default_factory=set)
+    """Requests in doubt about which a word was given while another process could still send them."""
 
     def run(
         self, settle: Mapping[str, str], claimed_at: float, *, lost: LostLedger | None = None
@@ -113,7 +101,7 @@ class Recovery:
         :raises LedgerError: the ledger cannot be read or written.
         """
         # Booked before anything else may fail: a recipient in doubt is never counted as not sent.
-        history, doubtful = load_history(self._queue, self._ledger, self._manifest)
+        history, doubtful = load_history(self.builder.queue, self.ledger, self.manifest)
         stale: list[str] = []
         left: list[_InDoubt] = []
         taken_over_at = 0.0
@@ -121,38 +109,38 @@ class Recovery:
             stale = self._stale(settle, [request for _, request in history.in_doubt], lost)
             if lost is not None:
                 LostHistory(
-                    self._builder,
-                    self._ledger,
-                    self._manifest,
-                    self._policy,
-                    self._reconciler,
-                    self._cancellation,
+                    self.builder,
+                    self.ledger,
+                    self.manifest,
+                    self.policy,
+                    self.reconciler,
+                    self.cancellation,
                 ).resolve(claimed_at, lost, is_settled=settle.get(lost.key_before or "") == NOT_EXECUTED)
-                self._ledger.mark_history_known()
+                self.ledger.mark_history_known()
             if doubtful:
-                self._ledger.take_over([request.task_unique_code for _, _, request in doubtful])
-                taken_over_at = self._monotonic()
+                self.ledger.take_over([request.task_unique_code for _, _, request in doubtful])
+                taken_over_at = time.monotonic()
                 left = self._settle(doubtful, settle, taken_over_at)
             if not self._others_until:
-                self._ledger.end_others(())
+                self.ledger.end_others(())
         finally:
-            count_history(self._queue, self._manifest)
-            self._manifest.history_counted = True
+            count_history(self.builder.queue, self.manifest)
+            self.manifest.history_counted = True
         retried: dict[str, RetriedRequest] = {}
         for doubt, group, request in left:
             if self._may_be_retried(group, request):
                 log.info("%s is sent again: the gateway executes it only once", request.task_unique_code)
                 # For the queue, which gives their request again; the request itself stays in doubt.
-                self._queue.set_state(request.in_doubt, RequestState.PENDING)
+                self.builder.queue.set_state(request.in_doubt, RequestState.PENDING)
                 retried[request.task_unique_code] = RetriedRequest(
                     doubt,
                     request.written_at,
-                    taken_over_at + request.open_for + self._policy.lookup_settle,
+                    taken_over_at + request.open_for + self.policy.lookup_settle,
                 )
-        self._manifest.late = self._queue.late(history.furthest)
-        if len(retried) < len(left) and self._policy.on_in_doubt == "stop":
+        self.manifest.late = self.builder.queue.late(history.furthest)
+        if len(retried) < len(left) and self.policy.on_in_doubt == "stop":
             why = ""
-            if self._cancellation.requested():
+            if self.cancellation.requested():
                 why = "the task was asked to stop before it had found out about them"
             elif self._too_early:
                 why = GIVEN_TOO_EARLY
@@ -161,7 +149,7 @@ class Recovery:
             raise SubmissionStopped(
                 f"{len(left) - len(retried)} request(s) of earlier tries are in doubt, so nothing was sent by this try"
                 + (f": {why}" if why else ""),
-                final=self._reconciler is None and not self._cancellation.requested(),
+                final=self.reconciler is None and not self.cancellation.requested(),
             )
         return retried
 
@@ -170,15 +158,15 @@ class Recovery:
 
         :raises LedgerError: that cannot be written.
         """
-        codes = {doubt.task_unique_code for doubt in self._manifest.doubts}
+        codes = {doubt.task_unique_code for doubt in self.manifest.doubts}
         if codes:
             self._end_others(codes)
 
     def _end_others(self, codes: Collection[str], too_early: Collection[str] = ()) -> None:
-        if self._cancellation.sleep_until(
+        if self.cancellation.sleep_until(
             max(self._others_until.get(code, 0.0) for code in codes), WAITS_FOR_OTHERS
         ):
-            self._ledger.end_others(codes, too_early)
+            self.ledger.end_others(codes, too_early)
 
     def _stale(
         self, settle: Mapping[str, str], in_doubt: list[RecordedRequest], lost: LostLedger | None
@@ -206,7 +194,7 @@ class Recovery:
             "settle names what is not in doubt, or no longer; that changes nothing, so take it out: %s",
             ", ".join(named),
         )
-        self._ledger.skip_numbers(numbers)
+        self.ledger.skip_numbers(numbers)
         return stale
 
     def _settle(
@@ -223,13 +211,13 @@ class Recovery:
         words = {request.task_unique_code: settle.get(request.settle_key) for _, _, request in doubtful}
         to_ask = [request for _, _, request in doubtful if words[request.task_unique_code] != ACCEPTED]
         answers = resolve(
-            self._reconciler,
+            self.reconciler,
             [
                 UnresolvedRequest(
                     request.in_doubt,
                     request.written_at,
                     # An owner that did not know yet may have sent until the first of these ended.
-                    taken_over_at + request.open_for + self._policy.lookup_settle,
+                    taken_over_at + request.open_for + self.policy.lookup_settle,
                 )
                 for request in to_ask
             ],
@@ -247,7 +235,7 @@ class Recovery:
                 Resolution(executed=dict.fromkeys(request.in_doubt)) if said == ACCEPTED else asked[code]
             )
             # A word from before others had ended is none: they may have sent after it.
-            if said == NOT_EXECUTED and code not in self._others_until and not self._cancellation.requested():
+            if said == NOT_EXECUTED and code not in self._others_until and not self.cancellation.requested():
                 # What is found was executed, whatever was said; of all else the word counts.
                 found = [biz_id for biz_id in resolution.unknown if biz_id in resolution.found]
                 free = [biz_id for biz_id in resolution.unknown if biz_id not in resolution.found]
@@ -274,18 +262,18 @@ class Recovery:
                 )
             resolutions.append((doubt, group, request, resolution))
         # Written down first: what is only in memory would be in doubt again for the next try.
-        self._ledger.write(outcomes, [])
+        self.ledger.write(outcomes, [])
         for doubt, group, request, resolution in resolutions:
             # First out of the doubts: should the task end in between, they count as not sent and not twice.
             if resolution.unknown:
                 request = replace(request, in_doubt=resolution.unknown)
                 left.append((doubt, group, request))
-                doubt.tasks = _count_in_audience(self._queue, group, request)
+                doubt.tasks = _count_in_audience(self.builder.queue, group, request)
             else:
-                self._manifest.doubts.remove(doubt)
+                self.manifest.doubts.remove(doubt)
             in_doubt = RequestState.IN_DOUBT
-            self._queue.set_state(resolution.executed, transition(in_doubt, RequestEvent.EXECUTED))
-            self._queue.set_state(resolution.not_executed, transition(in_doubt, RequestEvent.ABSENT))
+            self.builder.queue.set_state(resolution.executed, transition(in_doubt, RequestEvent.EXECUTED))
+            self.builder.queue.set_state(resolution.not_executed, transition(in_doubt, RequestEvent.ABSENT))
         return left
 
     def _let_others_end(
@@ -304,19 +292,19 @@ class Recovery:
                 if words[code] == NOT_EXECUTED:
                     self._too_early.add(code)
                 must_wait |= code in self._too_early or not (
-                    self._policy.on_in_doubt == "continue"
+                    self.policy.on_in_doubt == "continue"
                     or self._may_be_retried(group, replace(request, in_doubt=asked[code].unknown))
                 )
         if not must_wait:
             return
         self._end_others(self._others_until, self._too_early)
-        if self._too_early and not self._cancellation.requested():
+        if self._too_early and not self.cancellation.requested():
             log.warning(
                 "%s: %s",
                 GIVEN_TOO_EARLY,
-                ", ".join(self._manifest.settle_key(code) for code in sorted(self._too_early)[:_NAMED]),
+                ", ".join(self.manifest.settle_key(code) for code in sorted(self._too_early)[:_NAMED]),
             )
-        for request in self._ledger.history():
+        for request in self.ledger.history():
             if request.task_unique_code in self._others_until:
                 resolution = asked[request.task_unique_code]
                 accepted = set(request.accepted)
@@ -327,13 +315,13 @@ class Recovery:
                 ]
 
     def _may_be_retried(self, group: int, request: RecordedRequest) -> bool:
-        if not self._policy.dedupes_by_code or request.accepted or request.rejected or request.not_executed:
+        if not self.policy.dedupes_by_code or request.accepted or request.rejected or request.not_executed:
             return False
         # Only the very same request: the code of another one would be new to the gateway.
-        rows = self._queue.group(group)
+        rows = self.builder.queue.group(group)
         if [biz_id for _, biz_id, _ in rows] != list(request.in_doubt) or any(
             batch_num != request.batch_num for batch_num, _, _ in rows
         ):
             return False
-        rebuilt = self._builder.build(request.batch_num, [(biz_id, task) for _, biz_id, task in rows])
+        rebuilt = self.builder.build(request.batch_num, [(biz_id, task) for _, biz_id, task in rows])
         return rebuilt.struct_digest == request.struct_digest

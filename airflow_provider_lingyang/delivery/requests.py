@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 
@@ -101,17 +101,16 @@ class RequestBuilder:
             again,
         )
 
-    def fresh_requests(self, batch_num: str | None) -> Iterator[BatchRequest]:
-        """Yield the requests for a batch's recipients that were in none yet."""
-        recipients = iter(self.queue.new_recipients(batch_num))
-        while chunk := list(itertools.islice(recipients, self.batch_size)):
-            yield self.build(batch_num, chunk)
+    def requests(self, batch_num: str | None, after: int | None = None) -> Iterator[BatchRequest]:
+        """Yield a batch's requests: first of recipients whose request was not executed, grouped as they were.
 
-    def retry_requests(self, batch_num: str | None, *, after: int = 0) -> Iterator[BatchRequest]:
-        """Yield the requests for a batch's recipients whose request was not executed, grouped as they were.
-
-        :param after: only groups with a higher number.
+        :param after: only those, and of them only groups with a higher number. Default None: all of them, then the
+            requests of recipients that were in none yet.
         """
-        rows: Iterable[tuple[int, str, str]] = self.queue.requeued(batch_num, after=after)
+        rows = self.queue.requeued(batch_num, after=after or 0)
         for _, group in itertools.groupby(rows, key=itemgetter(0)):
             yield self.build(batch_num, [(biz_id, task) for _, biz_id, task in group], again=True)
+        if after is None:
+            recipients = self.queue.new_recipients(batch_num)
+            while chunk := list(itertools.islice(recipients, self.batch_size)):
+                yield self.build(batch_num, chunk)

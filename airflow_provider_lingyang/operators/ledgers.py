@@ -12,7 +12,7 @@ from airflow_provider_lingyang.config.arguments import ArgumentError
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_lingyang.delivery.lost_ledger import LostLedger
+    from airflow_provider_lingyang.delivery.lost_history import LostLedger
     from airflow_provider_lingyang.ledger.base import Attempt, Ledger
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def find_ledger(conn_id: str | None, context: Context, campaign_key: str, attemp
 
 def lost_ledger(conn_id: str | None, ledger: Ledger, attempt: Attempt, campaign_key: str) -> LostLedger:
     """Return what a try knows whose ledger has nothing of earlier ones."""
-    from airflow_provider_lingyang.delivery.lost_ledger import LostLedger
+    from airflow_provider_lingyang.delivery.lost_history import LostLedger
 
     if conn_id is not None:
         cause = f"either {_NONE_CAME}, or its tables were emptied"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_lingyang.cancellation import Cancellation
     from airflow_provider_lingyang.delivery.campaign import CampaignSpec
-    from airflow_provider_lingyang.delivery.lost_ledger import LostLedger
+    from airflow_provider_lingyang.delivery.lost_history import LostLedger
     from airflow_provider_lingyang.hooks.lingyang import LingyangHook
     from airflow_provider_lingyang.ledger.base import Ledger
 

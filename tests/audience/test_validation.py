@@ -232,7 +232,7 @@ IDENTITY = Identity("https://gateway/router/rest", "key", "dag/run/task", 123)
 
 def requests(audience: AudienceStore, **changes: Any) -> list[Any]:
     arguments: dict[str, Any] = {"identity": IDENTITY, "batch_size": 2, "use_book_info": None}
-    return list(RequestBuilder(SendQueue(audience), **(arguments | changes)).fresh_requests("1"))
+    return list(RequestBuilder(SendQueue(audience), **(arguments | changes)).requests("1"))
 
 
 def test_requests_hold_at_most_batch_size_tasks_and_are_what_the_models_would_write(
