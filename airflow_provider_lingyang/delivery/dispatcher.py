@@ -66,7 +66,6 @@ class Dispatcher:
         cancellation: Cancellation,
         reconciler: Reconciler | None = None,
         retried: Mapping[str, RetriedRequest] | None = None,
-        clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sender_pool = sender_pool
@@ -77,11 +76,10 @@ class Dispatcher:
         self._policy = policy
         self._cancellation = cancellation
         self._retried = retried or {}
-        self._clock = clock
         self._monotonic = monotonic
         patience = Patience(policy.ledger_patience, cancellation, monotonic=monotonic)
         self._writer = LedgerWriter(ledger, patience)
-        limit = ReceiverLimit(ledger, patience, policy.receiver_limit_patience, clock)
+        limit = ReceiverLimit(ledger, patience, policy.receiver_limit_patience)
         self._requests = OpenRequests(manifest, queue, self._writer, limit)
         self._answers = AnswerHandler(
             requests=self._requests,
@@ -229,7 +227,7 @@ class Dispatcher:
         if room < at_most:
             # A write costs hardly more for many requests than for one: 25 ms and more in the task state store.
             return False
-        now = self._clock()
+        now = time.time()
         # Kept before they are written: should the write be broken off, they are released.
         requests.ready.extend(
             Dispatch.of(request, now, self._policy.open_for, self._retried.get(request.task_unique_code))

@@ -7,7 +7,8 @@ recipients of the request one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from airflow_provider_lingyang.delivery.dispatch import Dispatch
@@ -29,49 +30,44 @@ class Split:
     :param accepted: how many were accepted.
     """
 
-    biz_ids: Sequence[str]
     refused: list[Dispatch] = field(default_factory=list)
     accepted: int = 0
 
 
+@dataclass(slots=True)
 class ReceiverLimit:
     """Decides what a refusal for a limit of one receiver means.
 
     :param ledger: keeps since when the campaign has waited, for all its tries.
     :param patience: how long the ledger is waited for.
     :param seconds: how long the campaign waits, counted from its first such refusal.
-    :param clock: returns epoch seconds.
     """
 
-    def __init__(
-        self, ledger: Ledger, patience: Patience, seconds: float, clock: Callable[[], float]
-    ) -> None:
-        self._ledger = ledger
-        self._patience = patience
-        self._seconds = seconds
-        self._clock = clock
-        self._since: float | None = None
-        self._splits: dict[str, Split] = {}
+    ledger: Ledger
+    patience: Patience
+    seconds: float
+    _since: float | None = field(init=False, default=None)
+    _splits: dict[str, Split] = field(init=False, default_factory=dict)
 
     def wait(self, error: ThrottledError) -> float:
         """Return the seconds to wait before a request that was refused is sent again; 0: the ceiling is reached.
 
         :raises LedgerError: the ledger is away for too long.
         """
-        now = self._clock()
+        now = time.time()
         if self._since is None:
-            known = self._patience.run(lambda: self._ledger.fact(FACT))
+            known = self.patience.run(lambda: self.ledger.fact(FACT))
             # A moment in the future is of a clock that was wrong.
             if not isinstance(known, (int, float)) or not 0 < known <= now:
                 known = now
-                self._patience.run(lambda: self._ledger.set_fact(FACT, now))
+                self.patience.run(lambda: self.ledger.set_fact(FACT, now))
             self._since = float(known)
-        left = self._since + self._seconds - now
+        left = self._since + self.seconds - now
         return max(0.0, min(1.0 + (error.retry_after or _WAIT), left))
 
     def split(self, biz_ids: Sequence[str]) -> None:
         """Note that recipients of one request go on in requests of their own."""
-        split = Split(biz_ids)
+        split = Split()
         self._splits |= dict.fromkeys(biz_ids, split)
 
     def split_of(self, dispatch: Dispatch) -> Split | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import tzinfo
 
 from airflow_provider_lingyang.cancellation import Cancellation
@@ -56,6 +56,7 @@ class Resolution:
     found: set[str] = field(default_factory=set)
 
 
+@dataclass(frozen=True, slots=True)
 class Reconciler:
     """Asks the platform, waits until its answer counts, and asks again.
 
@@ -65,51 +66,40 @@ class Reconciler:
     :param reused: whether an earlier generation used the same ids: then only a time of creation proves anything.
     """
 
-    def __init__(
-        self,
-        look_up: LookUp,
-        cancellation: Cancellation,
-        *,
-        dated: bool,
-        reused: bool,
-        zone: tzinfo | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._look_up = look_up
-        self._cancellation = cancellation
-        self._dated = dated
-        self._zone = zone
-        self._reused = reused
-        self._monotonic = monotonic
-        self._clock = clock
+    look_up: LookUp
+    cancellation: Cancellation
+    _: KW_ONLY
+    dated: bool
+    reused: bool
+    zone: tzinfo | None = None
+    monotonic: Callable[[], float] = time.monotonic
 
     def resolve(self, questions: Sequence[UnresolvedRequest]) -> list[Resolution]:
         """Return what is proven about each request; where the look-up fails, nothing is."""
         resolutions = [Resolution(unknown=list(question.biz_ids)) for question in questions]
-        if self._reused and not self._dated:
+        if self.reused and not self.dated:
             log.warning(
                 "no look-up: an earlier generation of the campaign used these ids, and the result_query has no "
                 "created_at_field to tell them apart"
             )
             return resolutions
-        asked_at = self._monotonic()
+        asked_at = self.monotonic()
         self._ask(questions, resolutions)
         settled_at = max(question.settled_at for question in questions)
         if asked_at < settled_at and any(resolution.unknown for resolution in resolutions):
-            wait = max(0.0, settled_at - self._monotonic())
+            wait = max(0.0, settled_at - self.monotonic())
             log.info(
                 "not all recipients are found; asking again in %.1f s, when new tasks must be visible", wait
             )
-            self._cancellation.sleep(wait)
-            if not self._cancellation.requested():
+            self.cancellation.sleep(wait)
+            if not self.cancellation.requested():
                 # Only of the others: what was found stays found, whatever a later answer leaves out.
                 self._ask(questions, resolutions)
         return resolutions
 
     def _ask(self, questions: Sequence[UnresolvedRequest], resolutions: Sequence[Resolution]) -> None:
         """Ask for all recipients in doubt, and add to the resolutions what is proven now."""
-        asked_at = self._monotonic()
+        asked_at = self.monotonic()
         answer = self._answer([biz_id for resolution in resolutions for biz_id in resolution.unknown])
         if answer is None:
             return
@@ -124,9 +114,9 @@ class Reconciler:
                 len(single),
             )
         for biz_id in single:
-            if self._cancellation.requested():
+            if self.cancellation.requested():
                 return
-            asked_at = self._monotonic()
+            asked_at = self.monotonic()
             alone = self._answer([biz_id])
             if alone is None:
                 # The others would most likely fail, too, each after all its attempts.
@@ -142,7 +132,7 @@ class Reconciler:
 
     def _answer(self, biz_ids: Sequence[str]) -> LookupAnswer | None:
         try:
-            return self._look_up(biz_ids)
+            return self.look_up(biz_ids)
         except LingyangError as error:
             log.warning("the look-up failed, so those in doubt stay so: %s", error)
             return None
@@ -173,16 +163,16 @@ class Reconciler:
         What else could bring an old time for a task of ours: a clock that differs, and a time in another zone than the
         one that is assumed. Only what is older than both explain is another campaign's.
         """
-        if not self._dated:
+        if not self.dated:
             return True
-        created = None if result.created_at is None else epoch_seconds(result.created_at, self._zone)
-        if created is None or created > max(since, self._clock()) + _ANY_ZONE:
+        created = None if result.created_at is None else epoch_seconds(result.created_at, self.zone)
+        if created is None or created > max(since, time.time()) + _ANY_ZONE:
             log.warning("created_at_field of the result_query holds no date that can be placed")
             return None
         age = created - since
-        if age < -(_ANY_ZONE if self._zone is None else _CLOCKS):
+        if age < -(_ANY_ZONE if self.zone is None else _CLOCKS):
             return False
-        return True if age >= -(_GRAIN if self._reused else _CLOCKS) else None
+        return True if age >= -(_GRAIN if self.reused else _CLOCKS) else None
 
 
 def resolve(reconciler: Reconciler | None, requests: Sequence[UnresolvedRequest]) -> list[Resolution]:
