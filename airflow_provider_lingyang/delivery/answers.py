@@ -30,7 +30,7 @@ from airflow_provider_lingyang.gateway.retry import LONGEST_WAIT, RetryPolicy
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class AnswerHandler:
     """Records what came of requests, and decides what is sent again, looked up, or ends the try.
 

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 
@@ -38,6 +39,7 @@ from airflow_provider_lingyang.ledger.patience import Patience
 log = logging.getLogger(__name__)
 
 
+@dataclass(kw_only=True)
 class Dispatcher:
     """Sends one campaign.
 
@@ -52,42 +54,25 @@ class Dispatcher:
     :param retried: requests in doubt of earlier tries that the gateway knows by their code.
     """
 
-    def __init__(
-        self,
-        *,
-        sender_pool: SenderPool,
-        ledger: Ledger,
-        queue: SendQueue,
-        manifest: Manifest,
-        progress: Progress,
-        schedule: SendSchedule,
-        retry: RetryPolicy,
-        policy: Policy,
-        cancellation: Cancellation,
-        reconciler: Reconciler | None = None,
-        retried: Mapping[str, RetriedRequest] | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._sender_pool = sender_pool
-        self._queue = queue
-        self._manifest = manifest
-        self._progress = progress
-        self._schedule = schedule
-        self._policy = policy
-        self._cancellation = cancellation
-        self._retried = retried or {}
-        self._monotonic = monotonic
-        patience = Patience(policy.ledger_patience, cancellation, monotonic=monotonic)
-        self._writer = LedgerWriter(ledger, patience)
-        limit = ReceiverLimit(ledger, patience, policy.receiver_limit_patience)
-        self._requests = OpenRequests(manifest, queue, self._writer, limit)
-        self._answers = AnswerHandler(
-            requests=self._requests,
-            schedule=schedule,
-            retry=retry,
-            policy=policy,
-            reconciler=reconciler,
-        )
+    sender_pool: SenderPool
+    ledger: Ledger
+    queue: SendQueue
+    manifest: Manifest
+    progress: Progress
+    schedule: SendSchedule
+    retry: RetryPolicy
+    policy: Policy
+    cancellation: Cancellation
+    reconciler: Reconciler | None = None
+    retried: Mapping[str, RetriedRequest] = field(default_factory=dict)
+    monotonic: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self._patience = Patience(self.policy.ledger_patience, self.cancellation, monotonic=self.monotonic)
+        self._writer = LedgerWriter(self.ledger, self._patience)
+        limit = ReceiverLimit(self.ledger, self._patience, self.policy.receiver_limit_patience)
+        self._requests = OpenRequests(self.manifest, self.queue, self._writer, limit)
+        self._answers = AnswerHandler(self._requests, self.schedule, self.retry, self.policy, self.reconciler)
         self._sending = threading.Lock()
         """Held while a sender thread decides to send, and while the main thread forbids it for good."""
         self._wait = 0.0
@@ -101,23 +86,23 @@ class Dispatcher:
         :raises DeferSending: nothing more may leave now.
         :raises LedgerError: the ledger cannot be written.
         """
-        self._manifest.batches.append(batch)
+        self.manifest.batches.append(batch)
         self._requests.batch = batch
         after: int | None = None
         failures = 0
         # A round: the requests of the batch, then those of recipients that were not executed, and so on.
-        while after is None or self._queue.last_group > after:
-            if failures >= self._policy.max_attempts:
+        while after is None or self.queue.last_group > after:
+            if failures >= self.policy.max_attempts:
                 raise SubmissionStopped(
                     f"{batch.name}: requests were not executed, {failures} time(s) in a row; the last: "
                     f"{self._requests.last_failure}"
                 )
-            source, after = requests(after), self._queue.last_group
+            source, after = requests(after), self.queue.last_group
             self._requests.has_failed = False
             self._send(iter(source))
             failures += self._requests.has_failed
-        self._progress.batch_done(batch)
-        if self._policy.on_rejected == "fail" and batch.rejected:
+        self.progress.batch_done(batch)
+        if self.policy.on_rejected == "fail" and batch.rejected:
             raise SubmissionStopped(
                 f"{batch.name}: {batch.rejected} recipients were rejected, and on_rejected='fail'",
                 final=True,
@@ -150,8 +135,8 @@ class Dispatcher:
     def _step(self, source: Iterator[BatchRequest]) -> bool:
         """Do what is next; return False when nothing is."""
         self._check_stop()
-        self._progress.look()
-        if self._writer.is_away:
+        self.progress.look()
+        if self._patience.is_away:
             self._retry_ledger()
         self._dispatch_ready()
         if self._write_intents(source):
@@ -160,16 +145,16 @@ class Dispatcher:
             self._handle_next_result()
         elif self._requests.ending is not None:
             raise self._requests.ending
-        elif self._writer.is_away:
-            self._cancellation.sleep(min(self._writer.wait, SIGNAL_POLL_INTERVAL))
+        elif self._patience.is_away:
+            self.cancellation.sleep(min(self._patience.wait, SIGNAL_POLL_INTERVAL))
         elif self._requests.in_doubt:
             self._reconcile()
         elif self._requests.ready:
             # A long wait: another task that takes over counts on what is known being written.
-            if self._writer.has_outcomes:
+            if self._writer.outcomes:
                 self._retry_ledger(renew=False)
             else:
-                self._cancellation.sleep(min(self._wait, SIGNAL_POLL_INTERVAL))
+                self.cancellation.sleep(min(self._wait, SIGNAL_POLL_INTERVAL))
         else:
             return False
         return True
@@ -182,14 +167,15 @@ class Dispatcher:
             requests.end(error)
         self._answers.is_final = True
         # What was answered meanwhile is known.
-        while requests.dispatched and (answer := self._sender_pool.next_result(0)) is not None:
+        while requests.dispatched and (answer := self.sender_pool.next_result(0)) is not None:
             self._answers.handle(*answer)
         for dispatch in [dispatch for dispatch in requests.dispatched if not dispatch.is_under_way]:
             requests.dispatched.remove(dispatch)
             requests.requeue(dispatch)
         requests.batch.requests += len(requests.dispatched)
         if requests.dispatched:
-            self._writer.leave_open()
+            # A request may still be under way, so the ledger must not say that this process has ended.
+            self.ledger.others_may_run = True
         requests.end_splits()
         requests.release()
         try:
@@ -204,20 +190,20 @@ class Dispatcher:
                 # Nothing is deferred whose outcomes are only in memory.
                 raise second from None
         finally:
-            self._manifest.ledger_lacks = self._writer.lacking()
+            self.manifest.ledger_lacks = self._writer.lacking()
 
     def _check_stop(self) -> None:
-        if self._cancellation.requested():
+        if self.cancellation.requested():
             self._requests.end(SubmissionStopped("the task was asked to stop; no further request left"))
-        if self._cancellation.grace_expired() and (
+        if self.cancellation.grace_expired() and (
             dispatch := next((each for each in self._requests.dispatched if each.is_under_way), None)
         ):
             raise SubmissionStopped(f"the task was asked to stop while {dispatch.request} was under way")
 
     def _write_intents(self, source: Iterator[BatchRequest]) -> bool:
         """Write the intents of the next requests, and with them the outcomes that are known."""
-        requests, at_most = self._requests, self._policy.max_in_flight
-        if requests.ending is not None or self._writer.is_away:
+        requests, at_most = self._requests, self.policy.max_in_flight
+        if requests.ending is not None or self._patience.is_away:
             return False
         if requests.unwritten:
             return self._write_unwritten()
@@ -230,7 +216,7 @@ class Dispatcher:
         now = time.time()
         # Kept before they are written: should the write be broken off, they are released.
         requests.ready.extend(
-            Dispatch.of(request, now, self._policy.open_for, self._retried.get(request.task_unique_code))
+            Dispatch.of(request, now, self.policy.open_for, self.retried.get(request.task_unique_code))
             for request in islice(source, room)
         )
         return bool(requests.unwritten) and self._write_unwritten()
@@ -244,7 +230,7 @@ class Dispatcher:
     def _begin_life(self, window: Sequence[Dispatch], write: Callable[[Sequence[Intent]], bool]) -> bool:
         """Write intents, or renew them: from then on their requests may be sent for a while."""
         # From before the write: another process that takes over after it counts from its own commit.
-        fresh_until = self._monotonic() + self._policy.intent_life
+        fresh_until = self.monotonic() + self.policy.intent_life
         try:
             if not write([dispatch.intent for dispatch in window]):
                 return False
@@ -283,13 +269,13 @@ class Dispatcher:
         self._wait = 0.0
         requests = self._requests
         # The task may have been asked to stop while the intents were written.
-        while (intended := requests.intended) and len(requests.dispatched) < self._policy.max_in_flight:
+        while (intended := requests.intended) and len(requests.dispatched) < self.policy.max_in_flight:
             if self._is_held():
                 return
             try:
-                self._wait = self._schedule.delay()
+                self._wait = self.schedule.delay()
             except DeadlinePassed as error:
-                self._manifest.not_sent_reason = "send_until has passed"
+                self.manifest.not_sent_reason = "send_until has passed"
                 requests.end(SubmissionStopped(f"the rest was not sent: {error}", final=True))
                 return
             except DeferSending as error:
@@ -297,14 +283,14 @@ class Dispatcher:
                 return
             if self._wait > 0:
                 return
-            if self._monotonic() > intended[0].fresh_until and not self._renew():
+            if self.monotonic() > intended[0].fresh_until and not self._renew():
                 return
             dispatch = requests.ready.popleft()
-            self._schedule.record_dispatch()
-            dispatch.dispatched_at = self._monotonic()
+            self.schedule.record_dispatch()
+            dispatch.dispatched_at = self.monotonic()
             requests.book(dispatch)
             requests.dispatched.append(dispatch)
-            self._sender_pool.submit(dispatch, partial(self._send_request, dispatch))
+            self.sender_pool.submit(dispatch, partial(self._send_request, dispatch))
 
     def _send_request(self, dispatch: Dispatch, wire: Wire) -> SubmitReceipt:
         """Send a request, in a sender's thread."""
@@ -312,12 +298,12 @@ class Dispatcher:
             return wire.submit_struct(dispatch.request.struct, before_send=lambda: self._begin_send(dispatch))
         finally:
             # It may have been slow to connect, to be read, to be answered: only now it is over.
-            dispatch.ended_at = self._monotonic()
+            dispatch.ended_at = self.monotonic()
 
     def _is_held(self) -> bool:
         """Whether no request may be sent for now. For any thread."""
-        ends = self._requests.ending is not None or self._cancellation.requested()
-        return ends or bool(self._requests.in_doubt) or self._writer.is_away
+        ends = self._requests.ending is not None or self.cancellation.requested()
+        return ends or bool(self._requests.in_doubt) or self._patience.is_away
 
     def _begin_send(self, dispatch: Dispatch) -> None:
         """Note that a request is sent, now that it has a connection; in a sender's thread.
@@ -327,9 +313,9 @@ class Dispatcher:
         with self._sending:
             if (
                 self._is_held()
-                or not self._schedule.is_open()
+                or not self.schedule.is_open()
                 # Last: another process that takes over counts on nothing being sent under an old intent.
-                or self._monotonic() > dispatch.fresh_until
+                or self.monotonic() > dispatch.fresh_until
             ):
                 raise NotDispatched
             dispatch.apply(RequestEvent.SENT)
@@ -337,8 +323,8 @@ class Dispatcher:
     def _handle_next_result(self) -> None:
         """Wait a moment for an answer, and book it with all that have come: after a failure no request is sent."""
         requests = self._requests
-        has_room = requests.ready and len(requests.dispatched) < self._policy.max_in_flight
-        answer = self._sender_pool.next_result(
+        has_room = requests.ready and len(requests.dispatched) < self.policy.max_in_flight
+        answer = self.sender_pool.next_result(
             min(SIGNAL_POLL_INTERVAL, self._wait) if has_room and self._wait > 0 else SIGNAL_POLL_INTERVAL
         )
         while answer is not None:
@@ -346,7 +332,7 @@ class Dispatcher:
             self._answers.handle(dispatch, result)
             if not isinstance(result, (SubmitReceipt, Exception)):
                 raise result
-            answer = self._sender_pool.next_result(0)
+            answer = self.sender_pool.next_result(0)
 
     def _reconcile(self) -> None:
         """Find out about those in doubt, now that nothing is under way."""

@@ -21,21 +21,8 @@ class LedgerWriter:
         self._ledger = ledger
         self._patience = patience
         self._write = UnsureWrite(ledger)
-        self._outcomes: list[Outcome] = []
-
-    @property
-    def is_away(self) -> bool:
-        """Whether the last call failed: then nothing may leave. For any thread."""
-        return self._patience.is_away
-
-    @property
-    def wait(self) -> float:
-        """Seconds until the ledger is tried again; 0 or less: now."""
-        return self._patience.wait
-
-    def add(self, outcome: Outcome) -> None:
-        """Take an outcome, to be written with the next intents."""
-        self._outcomes.append(outcome)
+        self.outcomes: list[Outcome] = []
+        """To be written with the next intents."""
 
     def write(self, intents: Sequence[Intent] = ()) -> bool:
         """Write the outcomes, and intents.
@@ -43,29 +30,20 @@ class LedgerWriter:
         :return: False where the ledger is away: to be called again, with the same intents until they are written.
         :raises LedgerError: it was away for too long, or no repetition helps.
         """
-        if self._patience.wait > 0:
-            return False
-        if not self._patience.attempt(lambda: self._attempt(intents)):
-            return False
-        self._outcomes = []
-        return True
+        return self._patience.wait <= 0 and self._patience.attempt(lambda: self._attempt(intents))
 
     def _attempt(self, intents: Sequence[Intent]) -> None:
         try:
-            self._write.attempt(self._outcomes, intents)
+            self._write.attempt(self.outcomes, intents)
         except LedgerFencedError as error:
             if error.unwritten is not None:
-                self._outcomes = list(error.unwritten)
+                self.outcomes = list(error.unwritten)
             raise
+        self.outcomes = []
 
     def renew(self, intents: Sequence[Intent]) -> bool:
         """Write intents again as they are; returns and raises as :meth:`write` does."""
         return self._patience.wait <= 0 and self._patience.attempt(lambda: self._ledger.renew(intents))
-
-    @property
-    def has_outcomes(self) -> bool:
-        """Whether any outcome is not written yet."""
-        return bool(self._outcomes)
 
     def flush(self, *, once: bool = False) -> None:
         """Write the outcomes, and wait for the ledger where it is away.
@@ -73,10 +51,9 @@ class LedgerWriter:
         :param once: make one attempt, whatever comes of it.
         :raises LedgerError: it cannot be written.
         """
-        if self._outcomes and once:
+        if self.outcomes and once:
             self._attempt(())
-            self._outcomes = []
-        while self._outcomes and not self.write():
+        while self.outcomes and not self.write():
             self._patience.linger()
 
     def save_accepted(self) -> None:
@@ -84,20 +61,15 @@ class LedgerWriter:
 
         :raises LedgerError: it cannot be written.
         """
-        if any(outcome.accepted for outcome in self._outcomes):
+        if any(outcome.accepted for outcome in self.outcomes):
             with suppress(LedgerFencedError):
                 self._attempt(())
-                self._outcomes = []
-
-    def leave_open(self) -> None:
-        """Have the ledger not say that this process has ended: a request may still be under way."""
-        self._ledger.others_may_run = True
 
     def lacking(self) -> dict[str, int]:
         """Return how many recipients there are of whose outcome the ledger does not know, by state."""
         counts = {
-            "accepted": sum(len(each.accepted) for each in self._outcomes),
-            "rejected": sum(len(each.rejected) for each in self._outcomes),
-            "not_executed": sum(len(each.not_executed) for each in self._outcomes),
+            "accepted": sum(len(each.accepted) for each in self.outcomes),
+            "rejected": sum(len(each.rejected) for each in self.outcomes),
+            "not_executed": sum(len(each.not_executed) for each in self.outcomes),
         }
         return {state: count for state, count in counts.items() if count}

@@ -135,7 +135,7 @@ class OpenRequests:
         dispatch.unknown = outcome.in_doubt
         if outcome.in_doubt:
             dispatch.state = RequestState.IN_DOUBT
-        self.writer.add(outcome)
+        self.writer.outcomes.append(outcome)
         for refused in self.limit.accepted(dispatch) if outcome.accepted else ():
             self.record_rejected(refused, refused.limit)
 
@@ -190,7 +190,7 @@ class OpenRequests:
         """Record that the requests that are ready are not sent."""
         for dispatch in self.ready:
             if dispatch.apply(RequestEvent.RELEASED) is RequestState.PENDING:
-                self.writer.add(
+                self.writer.outcomes.append(
                     Outcome(dispatch.request.task_unique_code, {}, not_executed=dispatch.request.biz_ids)
                 )
         self.ready.clear()
