@@ -252,7 +252,7 @@ class Campaign:
         plan = SendPreview.of(SendQueue(audience), self._spec.batch_size, schedule)
         self._manifest.add_reason("not_sent", "validate_only", len(audience))
         evidence = look_up or NO_LOOK_UP
-        self._manifest.plan = plan.to_json() | {"look_up": evidence}
+        self._manifest.plan = plan.account | {"look_up": evidence}
         log.info("validate_only, so nothing is sent. %s", plan)
         log.info("should a request be in doubt: %s", evidence)
         if plan.too_late:

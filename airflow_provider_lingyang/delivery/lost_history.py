@@ -6,6 +6,7 @@ import json
 import logging
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 
 from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.delivery.manifest import Manifest, UnknownRequest
@@ -102,9 +103,8 @@ class LostHistory:
         :raises SubmissionStopped: the task was asked to stop.
         :raises LedgerError: the ledger cannot be written.
         """
-        doubt = self.manifest.doubt(
-            LOST_LEDGER, None, self.builder.queue.count_in_state(RequestState.PENDING)
-        )
+        pending = sum(count for _, count in self.builder.queue.batches())
+        doubt = self.manifest.doubt(LOST_LEDGER, None, pending)
         doubt.reason = "the ledger knows nothing of earlier tries"
         others_until = claimed_at + self.policy.open_for + WRITTEN_WITHIN
         # Its key is shown once nothing can make a word about it false any more.
@@ -151,7 +151,8 @@ class LostHistory:
             "the ledger knows nothing of earlier tries of this task, so every recipient is looked up first"
         )
         settled_at = claimed_at + self.policy.open_for + max(WRITTEN_WITHIN, self.policy.lookup_settle)
-        for biz_ids in self.builder.queue.pending_ids(_LOOKED_UP):
+        pending = self.builder.queue.ids_in_state(RequestState.PENDING)
+        while biz_ids := list(islice(pending, _LOOKED_UP)):
             (resolution,) = resolve(self.reconciler, [UnresolvedRequest(biz_ids, 0.0, settled_at)])
             if resolution.unknown and self.cancellation.requested():
                 raise SubmissionStopped(

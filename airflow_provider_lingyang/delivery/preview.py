@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any, Self
 
 from airflow_provider_lingyang.delivery.progress import duration
@@ -21,35 +22,15 @@ _FIRST_IDS, _ID_LENGTH = 3, 32
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedBatch:
-    """One ``batch_num``.
-
-    :param seconds: how long its requests take at least; None: nothing says it.
-    :param first_ids: its first recipients.
-    """
-
-    batch_num: str | None
-    tasks: int
-    requests: int
-    seconds: float | None
-    first_ids: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
 class SendPreview:
-    """All of them, in the order of sending.
+    """The plan for an audience.
 
-    :param first: the first batches.
-    :param batches: how many there are.
+    :param account: the plan as plain JSON of a few KB, its batches in the order of sending.
     :param ends: when the last request will have left at the earliest; None: nothing says it.
     :param too_late: whether that is after ``send_until``.
     """
 
-    first: Sequence[PlannedBatch]
-    batches: int
-    tasks: int
-    requests: int
-    seconds: float | None
+    account: dict[str, Any]
     ends: datetime | None
     too_late: bool
 
@@ -59,69 +40,61 @@ class SendPreview:
         counts = [(batch_num, tasks, -(-tasks // batch_size)) for batch_num, tasks in queue.batches()]
         requests = sum(count for _, _, count in counts)
         ends = schedule.ends(requests)
-        return cls(
-            first=[
-                PlannedBatch(
-                    batch_num, tasks, count, schedule.seconds(count), queue.first_ids(batch_num, _FIRST_IDS)
-                )
-                for batch_num, tasks, count in counts[:SHOWN]
-            ],
-            batches=len(counts),
-            tasks=sum(tasks for _, tasks, _ in counts),
-            requests=requests,
-            seconds=schedule.seconds(requests),
-            ends=ends,
-            too_late=ends is not None and schedule.is_too_late(ends),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON of a few KB."""
-        return {
-            "batch_nums": self.batches,
-            "tasks": self.tasks,
-            "requests": self.requests,
-            "seconds": None if self.seconds is None else round(self.seconds),
-            "ends_at": None if self.ends is None else in_china(self.ends).isoformat(timespec="seconds"),
+        account = {
+            "batch_nums": len(counts),
+            "tasks": sum(tasks for _, tasks, _ in counts),
+            "requests": requests,
+            "seconds": _whole(schedule.seconds(requests)),
+            "ends_at": None if ends is None else in_china(ends).isoformat(timespec="seconds"),
             "batches": [
                 {
-                    "batch_num": batch.batch_num,
-                    "tasks": batch.tasks,
-                    "requests": batch.requests,
-                    "seconds": None if batch.seconds is None else round(batch.seconds),
-                    "first_biz_ids": list(batch.first_ids),
+                    "batch_num": batch_num,
+                    "tasks": tasks,
+                    "requests": count,
+                    "seconds": _whole(schedule.seconds(count)),
+                    "first_biz_ids": [
+                        biz_id for biz_id, _ in islice(queue.new_recipients(batch_num), _FIRST_IDS)
+                    ],
                 }
-                for batch in self.first
+                for batch_num, tasks, count in counts[:SHOWN]
             ],
-            "batches_left_out": self.batches - len(self.first),
+            "batches_left_out": max(0, len(counts) - SHOWN),
         }
+        return cls(account, ends, ends is not None and schedule.is_too_late(ends))
 
     def __str__(self) -> str:
+        plan, shown = self.account, self.account["batches"]
         rows = [
             (
-                "(none)" if batch.batch_num is None else batch.batch_num,
-                str(batch.tasks),
-                str(batch.requests),
-                "unknown" if batch.seconds is None else duration(batch.seconds),
-                ", ".join(map(_short, batch.first_ids))
-                + (", …" if batch.tasks > len(batch.first_ids) else ""),
+                "(none)" if batch["batch_num"] is None else batch["batch_num"],
+                str(batch["tasks"]),
+                str(batch["requests"]),
+                "unknown" if batch["seconds"] is None else duration(batch["seconds"]),
+                ", ".join(map(_short, batch["first_biz_ids"]))
+                + (", …" if batch["tasks"] > len(batch["first_biz_ids"]) else ""),
             )
-            for batch in self.first
+            for batch in shown
         ]
         lines = _table([("batch_num", "tasks", "requests", "at least", "first biz_ids"), *rows])
-        if left_out := self.batches - len(self.first):
-            tasks = self.tasks - sum(batch.tasks for batch in self.first)
-            requests = self.requests - sum(batch.requests for batch in self.first)
+        if left_out := plan["batches_left_out"]:
+            tasks, requests = (
+                plan[each] - sum(batch[each] for batch in shown) for each in ("tasks", "requests")
+            )
             lines.append(f"… and {left_out} more with {tasks} tasks in {requests} requests")
-        total = f"The plan: {self.tasks} tasks in {self.requests} requests. {self._how_long()}"
+        total = f"The plan: {plan['tasks']} tasks in {plan['requests']} requests. {self._how_long()}"
         return "\n  ".join([total, *lines])
 
     def _how_long(self) -> str:
-        if self.seconds is None:
+        if self.account["seconds"] is None:
             return "How long that takes is unknown: the connection has no max_requests_per_second"
-        takes = f"At the connection's max_requests_per_second that takes at least {duration(self.seconds)}"
+        takes = f"At the connection's max_requests_per_second that takes at least {duration(self.account['seconds'])}"
         if self.ends is None:
             return takes
         return f"{takes}; begun now, it ends at {self.ends:%Y-%m-%d %H:%M} (Asia/Shanghai) at the earliest"
+
+
+def _whole(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds)
 
 
 def _short(biz_id: str) -> str:
@@ -134,9 +107,4 @@ def _short(biz_id: str) -> str:
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return lines with the columns below one another: text of the last to the left, what is counted to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [_line(row, widths) for row in rows]
-
-
-def _line(row: Sequence[str], widths: Iterable[int]) -> str:
-    *cells, last = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-    return "  ".join([*cells, last.strip()])
+    return ["  ".join([*map(str.rjust, cells, widths), last]) for *cells, last in rows]

@@ -125,17 +125,12 @@ class SendQueue:
             [(self.last_group, position, biz_id) for position, biz_id in enumerate(biz_ids)],
         )
 
-    def count_in_state(self, state: RequestState) -> int:
-        """Return how many of the audience earlier tries left in a state."""
-        (count,) = self.audience.one(f"SELECT count(*) FROM recipient WHERE state = {state:d}")
-        return int(count)
-
     def ids_in_state(self, state: RequestState) -> Iterator[str]:
         """Yield the recipients of the audience that earlier tries left in a state."""
         rows = self.audience.execute(
             f"SELECT biz_id FROM recipient WHERE state = {state:d} ORDER BY order_key, row"
         )
-        # Not "yield from": see recipients().
+        # Not "yield from": see new_recipients().
         for (biz_id,) in rows:
             yield biz_id
 
@@ -148,30 +143,9 @@ class SendQueue:
             )
         )
 
-    def first_ids(self, batch_num: str | None, count: int) -> list[str]:
-        """Return the first of a batch's recipients."""
-        found = self.audience.execute(
-            f"SELECT biz_id FROM recipient WHERE order_key = ? AND state = {RequestState.PENDING:d} "
-            "ORDER BY row LIMIT ?",
-            (order_key(batch_num), count),
-        )
-        return [biz_id for (biz_id,) in found]
-
-    def pending_ids(self, count: int) -> Iterator[list[str]]:
-        """Yield the recipients that no earlier try left in a final state or in doubt, ``count`` at a time."""
-        found = self.audience.execute(
-            f"SELECT biz_id FROM recipient WHERE state = {RequestState.PENDING:d} ORDER BY order_key, row"
-        )
-        while rows := found.fetchmany(count):
-            yield [biz_id for (biz_id,) in rows]
-
     def late(self, furthest: str) -> int:
         """Return how many are still to be sent to although a later batch has left."""
-        (count,) = self.audience.one(
-            f"SELECT count(*) FROM recipient WHERE state = {RequestState.PENDING:d} AND order_key < ?",
-            (furthest,),
-        )
-        return int(count)
+        return sum(count for batch_num, count in self.batches() if order_key(batch_num) < furthest)
 
     def new_recipients(self, batch_num: str | None) -> Iterator[tuple[str, str]]:
         """Yield (biz_id, JSON of the task) of one batch's recipients that were in no request, in order."""

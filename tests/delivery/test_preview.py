@@ -51,7 +51,7 @@ def test_the_plan_is_a_table_in_the_order_of_sending(audience: AudienceStore) ->
         "          2   1205        13     2 min  A3, A4, A5, …",
         "         10      2         1      10 s  A1, A2",
     ]
-    assert plan.to_json() == {
+    assert plan.account == {
         "batch_nums": 3,
         "tasks": 1257,
         "requests": 15,
@@ -75,7 +75,7 @@ def test_preview_without_a_pace_has_no_duration(audience: AudienceStore) -> None
         "  batch_num  tasks  requests  at least  first biz_ids",
         "     (none)      3         2   unknown  A1, A2, A3",
     ]
-    assert (plan.to_json()["seconds"], plan.to_json()["ends_at"]) == (None, None)
+    assert (plan.account["seconds"], plan.account["ends_at"]) == (None, None)
 
 
 def test_a_plan_of_thousands_of_batches_and_long_ids_stays_readable(audience: AudienceStore) -> None:
@@ -89,8 +89,8 @@ def test_a_plan_of_thousands_of_batches_and_long_ids_stays_readable(audience: Au
     )
     assert max(map(len, lines[1:])) < 150
     # The ids of one run begin alike, so it is the ends that are told.
-    assert all(f" …{biz_id[-31:]}" in lines[2] for biz_id in plan.to_json()["batches"][0]["first_biz_ids"])
-    account = plan.to_json()
+    assert all(f" …{biz_id[-31:]}" in lines[2] for biz_id in plan.account["batches"][0]["first_biz_ids"])
+    account = plan.account
     assert (len(account["batches"]), account["batches_left_out"]) == (SHOWN, 3000 - SHOWN)
     assert len(json.dumps(account)) < 10_000
 
