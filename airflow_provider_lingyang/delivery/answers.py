@@ -76,7 +76,7 @@ class AnswerHandler:
         again_in = self.retry.delay(error, dispatch.attempts, idempotent=False)
         if again_in is not None:
             log.warning("%s: attempt %d: %s; again in %.1f s", request, dispatch.attempts, error, again_in)
-            self.schedule.pause(again_in)
+            self.schedule.limiter.pause(again_in)
             self._send_again(dispatch)
         elif state is RequestState.REJECTED:
             log.warning("%s was refused: %s", request, error)
@@ -145,7 +145,7 @@ class AnswerHandler:
             self.requests.end(self.schedule.defer_for(wait, why))
         elif wait > 0:
             log.warning("%s: %s; again in %.1f s", request, error, wait)
-            self.schedule.pause(wait)
+            self.schedule.limiter.pause(wait)
         return wait
 
     def look_up(self, dispatches: Sequence[Dispatch]) -> list[Resolution]:

@@ -286,7 +286,7 @@ class Dispatcher:
             if self.monotonic() > intended[0].fresh_until and not self._renew():
                 return
             dispatch = requests.ready.popleft()
-            self.schedule.record_dispatch()
+            self.schedule.limiter.record_dispatch()
             dispatch.dispatched_at = self.monotonic()
             requests.book(dispatch)
             requests.dispatched.append(dispatch)

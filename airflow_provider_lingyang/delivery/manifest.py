@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -233,16 +233,6 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """Return the account as plain JSON of a few KB: at most the first 100 batches."""
-        batches = [
-            {
-                "batch_num": batch.batch_num,
-                "tasks": batch.tasks,
-                "requests": batch.requests,
-                "accepted": batch.accepted,
-                "rejected": batch.rejected,
-            }
-            for batch in self.batches
-        ]
         return {
             "campaign_key": self.campaign_key,
             "plan_id": self.plan_id,
@@ -251,8 +241,8 @@ class Manifest:
             "output_slots": list(self.output_slots),
             "counts": self.counts(),
             "history_counted": self.history_counted,
-            "batches": batches[:_MAX_BATCHES],
-            "batches_left_out": max(0, len(batches) - _MAX_BATCHES),
+            "batches": [asdict(batch) for batch in self.batches[:_MAX_BATCHES]],
+            "batches_left_out": max(0, len(self.batches) - _MAX_BATCHES),
             "reasons": self._all_reasons(),
             "in_doubt": [
                 {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from datetime import time as day_time
 from typing import Self
@@ -85,33 +85,26 @@ class SendWindow:
         return f"{self.opens:%H:%M}-{self.closes:%H:%M}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SendSchedule:
     """Rate limit, throttle bans, send window and deadline of one campaign.
 
-    :param limiter: shared with look-ups. Default None: as fast as requests are answered.
+    :param limiter: shared with look-ups; learns of requests and pauses. Default: as fast as requests are answered.
     :param window: hours of the day; None: any.
     :param until: deadline, after which nothing is sent; None: no deadline.
     :param clock: returns the present moment, aware.
     """
 
-    def __init__(
-        self,
-        *,
-        limiter: RateLimiter | None = None,
-        window: SendWindow | None = None,
-        until: datetime | None = None,
-        clock: Callable[[], datetime] = lambda: datetime.now(CHINA),
-    ) -> None:
-        self._window = window
-        self._until = until
-        self._clock = clock
-        self._limiter = limiter or RateLimiter()
+    limiter: RateLimiter = field(default_factory=RateLimiter)
+    window: SendWindow | None = None
+    until: datetime | None = None
+    clock: Callable[[], datetime] = lambda: datetime.now(CHINA)
 
     def is_open(self) -> bool:
         """Whether a request that :meth:`delay` has let pass may still be sent. Thread-safe."""
-        now = self._clock()
-        closed = self._window is not None and self._window.opens_at(now) is not None
-        return not closed and not self.is_too_late(now) and not self._limiter.is_paused
+        now = self.clock()
+        closed = self.window is not None and self.window.opens_at(now) is not None
+        return not closed and not self.is_too_late(now) and not self.limiter.is_paused
 
     def delay(self) -> float:
         """Return the seconds until the next request may be sent; 0 or less: now.
@@ -119,20 +112,20 @@ class SendSchedule:
         :raises DeferSending: that is longer than a task should sleep.
         :raises DeadlinePassed: no request may be sent any more.
         """
-        now = self._clock()
-        opening = self._window.opens_at(now) if self._window else None
-        if self._until is not None and (opening or now) >= self._until:
-            raise DeadlinePassed(f"send_until ({self._until:%Y-%m-%d %H:%M:%S}, Asia/Shanghai) has passed")
+        now = self.clock()
+        opening = self.window.opens_at(now) if self.window else None
+        if self.until is not None and (opening or now) >= self.until:
+            raise DeadlinePassed(f"send_until ({self.until:%Y-%m-%d %H:%M:%S}, Asia/Shanghai) has passed")
         if opening is not None:
             wait = (opening - now).total_seconds()
             if wait > LONGEST_WAIT:
-                raise DeferSending(opening, f"send_window {self._window} is closed")
+                raise DeferSending(opening, f"send_window {self.window} is closed")
             return wait
-        return self._limiter.delay()
+        return self.limiter.delay()
 
     def seconds(self, requests: int) -> float | None:
         """Return the seconds that so many requests take at the rate limit; None: there is no rate limit."""
-        return requests * self._limiter.interval or None
+        return requests * self.limiter.interval or None
 
     def ends(self, requests: int) -> datetime | None:
         """Return when so many requests will have been sent at the earliest, the first of them now.
@@ -143,23 +136,15 @@ class SendSchedule:
         if seconds is None:
             return None
         try:
-            now = self._clock()
-            return self._window.after(now, seconds) if self._window else now + timedelta(seconds=seconds)
+            now = self.clock()
+            return self.window.after(now, seconds) if self.window else now + timedelta(seconds=seconds)
         except OverflowError:
             return None
 
     def is_too_late(self, moment: datetime) -> bool:
         """Whether the deadline will have passed at a moment."""
-        return self._until is not None and moment >= self._until
-
-    def pause(self, seconds: float) -> None:
-        """Let no request be sent for some seconds."""
-        self._limiter.pause(seconds)
-
-    def record_dispatch(self) -> None:
-        """Note that a request is sent now, for the rate limit."""
-        self._limiter.record_dispatch()
+        return self.until is not None and moment >= self.until
 
     def defer_for(self, seconds: float, why: str) -> DeferSending:
         """Return the error for a pause of some seconds, which is too long to be slept."""
-        return DeferSending(self._clock() + timedelta(seconds=seconds), why)
+        return DeferSending(self.clock() + timedelta(seconds=seconds), why)

@@ -36,19 +36,19 @@ def test_pace_spreads_requests_and_does_not_catch_up_in_a_burst() -> None:
     clock = Clock()
     schedule = SendSchedule(limiter=RateLimiter(4, monotonic=clock.monotonic), clock=clock)
     assert schedule.delay() <= 0
-    schedule.record_dispatch()
+    schedule.limiter.record_dispatch()
     assert schedule.delay() == 0.25
     clock.passes(10)
     assert schedule.delay() <= 0
-    schedule.record_dispatch()
+    schedule.limiter.record_dispatch()
     assert schedule.delay() == 0.25
 
 
 def test_pause_is_waited_out_once_by_all_senders() -> None:
     clock = Clock()
     schedule = SendSchedule(limiter=RateLimiter(monotonic=clock.monotonic), clock=clock)
-    schedule.pause(7)
-    schedule.pause(3)
+    schedule.limiter.pause(7)
+    schedule.limiter.pause(3)
     assert schedule.delay() == 7
     clock.passes(7)
     assert schedule.delay() <= 0
@@ -60,9 +60,9 @@ def test_recorded_dispatch_may_be_sent_unless_paused_or_late() -> None:
     schedule = SendSchedule(
         limiter=RateLimiter(1, monotonic=clock.monotonic), window=window, until=until, clock=clock
     )
-    schedule.record_dispatch()
+    schedule.limiter.record_dispatch()
     assert schedule.is_open()
-    schedule.pause(2)
+    schedule.limiter.pause(2)
     assert not schedule.is_open()
     clock.passes(2)
     assert schedule.is_open()
