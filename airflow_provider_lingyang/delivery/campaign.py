@@ -6,8 +6,8 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import tzinfo
 from functools import partial
 from typing import Any
@@ -31,7 +31,7 @@ from airflow_provider_lingyang.delivery.requests import Identity, RequestBuilder
 from airflow_provider_lingyang.delivery.schedule import SendSchedule
 from airflow_provider_lingyang.delivery.send_queue import SendQueue
 from airflow_provider_lingyang.delivery.sender_pool import SenderPool, Wire
-from airflow_provider_lingyang.errors import LedgerError, SubmissionStopped
+from airflow_provider_lingyang.errors import SubmissionStopped
 from airflow_provider_lingyang.gateway.models import UseBookInfo, explain
 from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.identity import IDENTITY_VERSION, settle_key
@@ -83,6 +83,7 @@ def parse_book(value: Mapping[str, Any] | None) -> UseBookInfo | None:
         raise AudienceError(f"use_book_info: {problems}") from None
 
 
+@dataclass(slots=True)
 class Campaign:
     """Reads an audience, then sends it.
 
@@ -94,31 +95,24 @@ class Campaign:
     :param key: keys derived ids: the App secret.
     """
 
-    def __init__(
-        self,
-        spec: CampaignSpec,
-        manifest: Manifest,
-        ledger: Ledger,
-        *,
-        host: str,
-        app_key: str,
-        key: str,
-    ) -> None:
-        self._spec = spec
-        self._manifest = manifest
-        self._ledger = ledger
-        self._host = host
-        self._app_key = app_key
-        self._key = key
-        self._identity_version = IDENTITY_VERSION
-        self._spent_words: frozenset[str] = frozenset()
-        """Words of ``settle`` that have been applied when the campaign was opened."""
-        manifest.plan_id = spec.plan_id
+    spec: CampaignSpec
+    manifest: Manifest
+    ledger: Ledger
+    _: KW_ONLY
+    host: str
+    app_key: str
+    key: str
+    _identity_version: int = field(init=False, default=IDENTITY_VERSION)
+    _spent_words: frozenset[str] = field(init=False, default=frozenset())
+    """Words of ``settle`` that have been applied when the campaign was opened."""
+
+    def __post_init__(self) -> None:
+        self.manifest.plan_id = self.spec.plan_id
 
     @property
     def plan_id(self) -> int:
         """The platform's plan."""
-        return self._spec.plan_id
+        return self.spec.plan_id
 
     def open(
         self,
@@ -151,12 +145,12 @@ class Campaign:
                 )
 
         header = Header.of(
-            host=self._host, app_key=self._app_key, app_secret=self._key, plan_id=self._spec.plan_id
+            host=self.host, app_key=self.app_key, app_secret=self.key, plan_id=self.spec.plan_id
         )
         not_executed = {key for key, said in (settle or {}).items() if said == NOT_EXECUTED}
-        self._manifest.settle_key = lambda code: settle_key(code, self._ledger.number(code))
-        opening = self._ledger.open(header, resubmit=resubmit, not_executed=not_executed, wait=wait)
-        self._manifest.generation = opening.generation
+        self.manifest.settle_key = lambda code: settle_key(code, self.ledger.number(code))
+        opening = self.ledger.open(header, resubmit=resubmit, not_executed=not_executed, wait=wait)
+        self.manifest.generation = opening.generation
         self._spent_words = frozenset(opening.settled)
         if opening.changed:
             log.warning(
@@ -166,8 +160,8 @@ class Campaign:
                 len(opening.settled),
                 ", ".join(opening.settled) or "none",
             )
-        self._identity_version = self._ledger.identity_version
-        self._manifest.ledger = self._ledger.handle
+        self._identity_version = self.ledger.identity_version
+        self.manifest.ledger = self.ledger.handle
 
     def read(
         self,
@@ -190,7 +184,7 @@ class Campaign:
         try:
             self._read(source, audience, cancellation)
         except Exception:
-            if self._ledger.is_durable and not cancellation.requested():
+            if self.ledger.is_durable and not cancellation.requested():
                 self._count_history(audience, history_unknown=history_unknown)
             raise
 
@@ -198,24 +192,24 @@ class Campaign:
         """Book what earlier tries did, as far as that is possible: this one ends without knowing."""
         try:
             queue = SendQueue(audience)
-            load_history(queue, self._ledger, self._manifest)
-            count_history(queue, self._manifest)
+            load_history(queue, self.ledger, self.manifest)
+            count_history(queue, self.manifest)
         except Exception as error:
             # What ended this try is the error to report.
             log.warning("what earlier tries did cannot be counted: %s", type(error).__name__)
         else:
-            self._manifest.history_counted = not history_unknown
+            self.manifest.history_counted = not history_unknown
 
     def _read(self, source: RowSource, audience: AudienceStore, cancellation: Cancellation) -> None:
-        spec = self._spec
+        spec = self.spec
         reader = RowParser(
             columns=spec.columns,
             task_defaults=spec.task_defaults,
             input_params_columns=spec.input_params_columns,
             output_slots=spec.output_slots,
             channel=spec.channel,
-            campaign=f"{self._manifest.campaign_key}/{spec.plan_id}",
-            app_secret=self._key,
+            campaign=f"{self.manifest.campaign_key}/{spec.plan_id}",
+            app_secret=self.key,
             identity_version=self._identity_version,
             plan_variables_as_text=spec.plan_variables_as_text,
             international_numbers=spec.international_numbers,
@@ -233,9 +227,9 @@ class Campaign:
                 max_recipients=spec.max_recipients,
             )
         finally:
-            self._manifest.audience = reading.audience
-            self._manifest.invalid = reading.invalid.rows
-            self._manifest.add_reason(
+            self.manifest.audience = reading.audience
+            self.manifest.invalid = reading.invalid.rows
+            self.manifest.add_reason(
                 "not_sent", "repeats an earlier row's contact", reading.repeated_contacts
             )
         if not reading.audience:
@@ -249,10 +243,10 @@ class Campaign:
         :param schedule: would hold requests back.
         :param look_up: what the look-up can prove, in words; None: none is described.
         """
-        plan = SendPreview.of(SendQueue(audience), self._spec.batch_size, schedule)
-        self._manifest.add_reason("not_sent", "validate_only", len(audience))
+        plan = SendPreview.of(SendQueue(audience), self.spec.batch_size, schedule)
+        self.manifest.add_reason("not_sent", "validate_only", len(audience))
         evidence = look_up or NO_LOOK_UP
-        self._manifest.plan = plan.account | {"look_up": evidence}
+        self.manifest.plan = plan.account | {"look_up": evidence}
         log.info("validate_only, so nothing is sent. %s", plan)
         log.info("should a request be in doubt: %s", evidence)
         if plan.too_late:
@@ -287,11 +281,9 @@ class Campaign:
         :raises DeferSending: the rest cannot be sent now.
         :raises LedgerError: the ledger cannot be read or written.
         """
-        spec, manifest = self._spec, self._manifest
+        spec, manifest = self.spec, self.manifest
         started = time.monotonic()
-        identity = Identity(
-            self._host, self._app_key, manifest.campaign_key, spec.plan_id, manifest.generation
-        )
+        identity = Identity(self.host, self.app_key, manifest.campaign_key, spec.plan_id, manifest.generation)
         queue = SendQueue(audience)
         builder = RequestBuilder(queue, identity, spec.batch_size, spec.use_book_info)
         with SenderPool(new_wire, policy.max_in_flight) as sender_pool:
@@ -302,42 +294,33 @@ class Campaign:
                 zone=created_at_zone,
                 reused=manifest.generation > 1,
             )
-            recovery = Recovery(builder, self._ledger, manifest, policy, reconciler, cancellation)
+            recovery = Recovery(builder, self.ledger, manifest, policy, reconciler, cancellation)
             words = {key: said for key, said in settle.items() if key not in self._spent_words}
             retried = recovery.run(words, started, lost=lost)
             batches = queue.batches()
             total = sum(count for _, count in batches)
-            with _waiting_for_others(recovery), Progress(manifest, total) as progress:
-                submission = Dispatcher(
-                    sender_pool=sender_pool,
-                    # It waits for the ledger itself, and reads the answers of what is under way meanwhile.
-                    ledger=impatient(self._ledger),
-                    queue=queue,
-                    manifest=manifest,
-                    progress=progress,
-                    schedule=schedule,
-                    retry=RetryPolicy(policy.max_attempts, random.Random()),
-                    policy=policy,
-                    cancellation=cancellation,
-                    reconciler=reconciler,
-                    retried=retried,
-                )
-                for batch_num, count in batches:
-                    submission.send_batch(BatchTally(batch_num, count), partial(builder.requests, batch_num))
-                submission.finish()
-
-
-@contextmanager
-def _waiting_for_others(recovery: Recovery) -> Iterator[None]:
-    """At the end, wait for other processes that may still send what is in doubt, before a person is asked about it."""
-    stopped = None
-    try:
-        yield
-    except SubmissionStopped as error:
-        stopped = error
-    try:
-        recovery.wait_for_others()
-    except LedgerError as error:
-        log.warning("%s; so a word about what is in doubt may be asked for again", error)
-    if stopped is not None:
-        raise stopped
+            try:
+                with Progress(manifest, total) as progress:
+                    submission = Dispatcher(
+                        sender_pool=sender_pool,
+                        # It waits for the ledger itself, and reads the answers of what is under way meanwhile.
+                        ledger=impatient(self.ledger),
+                        queue=queue,
+                        manifest=manifest,
+                        progress=progress,
+                        schedule=schedule,
+                        retry=RetryPolicy(policy.max_attempts, random.Random()),
+                        policy=policy,
+                        cancellation=cancellation,
+                        reconciler=reconciler,
+                        retried=retried,
+                    )
+                    for batch_num, count in batches:
+                        submission.send_batch(
+                            BatchTally(batch_num, count), partial(builder.requests, batch_num)
+                        )
+                    submission.finish()
+            except SubmissionStopped:
+                recovery.wait_for_others()
+                raise
+            recovery.wait_for_others()

@@ -16,7 +16,7 @@ from airflow_provider_lingyang.delivery.reconciler import Reconciler, Resolution
 from airflow_provider_lingyang.delivery.request_state import RequestEvent, RequestState, transition
 from airflow_provider_lingyang.delivery.requests import RequestBuilder
 from airflow_provider_lingyang.delivery.send_queue import History, SendQueue
-from airflow_provider_lingyang.errors import SubmissionStopped
+from airflow_provider_lingyang.errors import LedgerError, SubmissionStopped
 from airflow_provider_lingyang.identity import LOST_LEDGER, recipient_hash
 from airflow_provider_lingyang.ledger.base import (
     GIVEN_TOO_EARLY,
@@ -154,13 +154,15 @@ class Recovery:
         return retried
 
     def wait_for_others(self) -> None:
-        """Wait until no process can send a request in doubt: what is found out about it from then on stays true.
+        """At the end, before a person is asked: wait until no process can send a request in doubt.
 
-        :raises LedgerError: that cannot be written.
+        What is found out about it from then on stays true.
         """
-        codes = {doubt.task_unique_code for doubt in self.manifest.doubts}
-        if codes:
-            self._end_others(codes)
+        if codes := {doubt.task_unique_code for doubt in self.manifest.doubts}:
+            try:
+                self._end_others(codes)
+            except LedgerError as error:
+                log.warning("%s; so a word about what is in doubt may be asked for again", error)
 
     def _end_others(self, codes: Collection[str], too_early: Collection[str] = ()) -> None:
         if self.cancellation.sleep_until(
