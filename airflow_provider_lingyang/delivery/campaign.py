@@ -134,12 +134,8 @@ class Campaign:
         """
 
         def wait(seconds: float) -> None:
-            log.info(
-                "other tasks may still send what they had begun with the settings before, so this one waits %.0f s",
-                seconds,
-            )
-            cancellation.sleep(seconds)
-            if cancellation.requested():
+            why = "other tasks may still send what they had begun with the settings before"
+            if not cancellation.sleep_until(time.monotonic() + seconds, why):
                 raise SubmissionStopped(
                     "the task was asked to stop while it waited for other tasks; nothing was sent by this try"
                 )

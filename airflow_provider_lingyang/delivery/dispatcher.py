@@ -222,13 +222,13 @@ class Dispatcher:
         return bool(requests.unwritten) and self._write_unwritten()
 
     def _write_unwritten(self) -> bool:
-        return self._begin_life(self._requests.unwritten, self._writer.write)
+        return self._write_window(self._requests.unwritten, self._writer.write)
 
     def _renew(self) -> bool:
-        return self._begin_life(self._requests.intended, self._writer.renew)
+        return self._write_window(self._requests.intended, self._writer.renew)
 
-    def _begin_life(self, window: Sequence[Dispatch], write: Callable[[Sequence[Intent]], bool]) -> bool:
-        """Write intents, or renew them: from then on their requests may be sent for a while."""
+    def _write_window(self, window: Sequence[Dispatch], write: Callable[[Sequence[Intent]], bool]) -> bool:
+        """Write outcomes and intents, or renew intents: from then on their requests may be sent for a while."""
         # From before the write: another process that takes over after it counts from its own commit.
         fresh_until = self.monotonic() + self.policy.intent_life
         try:
@@ -252,17 +252,12 @@ class Dispatcher:
         requests = self._requests
         if isinstance(requests.ending, LedgerError):
             return
-        try:
-            if requests.ending is not None:
-                self._writer.write()
-            elif requests.unwritten:
-                self._write_unwritten()
-            elif requests.ready and renew:
-                self._renew()
-            else:
-                self._writer.write()
-        except LedgerError as error:
-            requests.end(error)
+        if requests.ending is None and requests.unwritten:
+            self._write_unwritten()
+        elif requests.ending is None and requests.ready and renew:
+            self._renew()
+        else:
+            self._write_window((), self._writer.write)
 
     def _dispatch_ready(self) -> None:
         """Let requests leave, as many as may."""

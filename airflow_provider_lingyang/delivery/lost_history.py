@@ -137,11 +137,7 @@ class LostHistory:
     def _look_up(
         self, claimed_at: float, lost: LostLedger, doubt: UnknownRequest, *, is_settled: bool
     ) -> None:
-        """Look every recipient up, and write the executed ones down.
-
-        :param is_settled: a person says that earlier tries sent nothing: a recipient that is not found is free.
-        :raises LedgerRefusedError: of some recipients nothing tells.
-        """
+        """Look every recipient up, and write the executed ones down; see :meth:`resolve`."""
         if self.builder.queue.audience.derived() and not is_settled:
             raise LedgerRefusedError(
                 f"{lost}. (Nothing was looked up: the ids of recipients without a biz_id are derived, and under "

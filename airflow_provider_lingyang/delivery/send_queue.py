@@ -111,9 +111,9 @@ class SendQueue:
             )
         )
 
-    def set_state(self, biz_ids: Iterable[str], state: RequestState) -> int:
-        """Change the state of recipients, and return how many of them are in the audience."""
-        return self.audience.write_many(
+    def set_state(self, biz_ids: Iterable[str], state: RequestState) -> None:
+        """Change the state of recipients, as far as they are in the audience."""
+        self.audience.write_many(
             "UPDATE recipient SET state = ? WHERE biz_id = ?", [(state, biz_id) for biz_id in biz_ids]
         )
 
