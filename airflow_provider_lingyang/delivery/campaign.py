@@ -109,25 +109,18 @@ class Campaign:
     def __post_init__(self) -> None:
         self.manifest.plan_id = self.spec.plan_id
 
-    @property
-    def plan_id(self) -> int:
-        """The platform's plan."""
-        return self.spec.plan_id
-
     def open(
         self,
         cancellation: Cancellation,
         *,
         resubmit: bool,
         settle: Mapping[str, str] | None = None,
-        lost: LostLedger | None = None,
     ) -> None:
         """Open the campaign in the ledger.
 
         :param cancellation: ends a wait for other tasks when the task is asked to stop.
         :param resubmit: a Clear of a finished submission sends to all recipients again.
         :param settle: the author's words, see :meth:`send`: they may let the campaign go on with other settings.
-        :param lost: see :meth:`send`.
         :raises LedgerRefusedError: it belongs to another app, or was begun with another secret.
         :raises LedgerError: the ledger cannot be written.
         :raises SubmissionStopped: the task was asked to stop.
@@ -265,9 +258,8 @@ class Campaign:
         """Send to all remaining recipients, in the order of ``batch_num``.
 
         :param new_wire: makes a connection to the gateway that sends each request once.
-        :param look_up: asks for results by ``biz_id``; None: no look-up is configured.
-        :param dated: whether its results tell when they were created.
-        :param created_at_zone: where a time of creation without a zone is meant; None: the author does not say.
+        :param look_up: see :class:`~airflow_provider_lingyang.delivery.reconciler.Reconciler`, also for the two after
+            it; None: no look-up is configured.
         :param schedule: holds requests back.
         :param cancellation: whether the task was asked to stop: then no further request leaves.
         :param settle: what the author knows of requests in doubt, as

@@ -183,10 +183,8 @@ class SubmissionTry:
         )
         with AudienceStore(options.spool_dir()) as audience, closing(hook):
             if not self.task.validate_only:
-                self._skip_if_late(due, campaign.plan_id, lost)
-                campaign.open(
-                    cancellation, resubmit=self.task.on_clear == "resubmit", settle=settle, lost=lost
-                )
+                self._skip_if_late(due, campaign.spec.plan_id, lost)
+                campaign.open(cancellation, resubmit=self.task.on_clear == "resubmit", settle=settle)
             campaign.read(self.task.read_rows, audience, cancellation, history_unknown=lost is not None)
             if self.task.validate_only:
                 campaign.show_plan(audience, schedule, result_query.proves if result_query else None)
