@@ -17,6 +17,7 @@ from airflow_provider_lingyang.delivery.dispatcher import Dispatcher
 from airflow_provider_lingyang.delivery.manifest import BatchTally, Manifest
 from airflow_provider_lingyang.delivery.policy import Policy
 from airflow_provider_lingyang.delivery.progress import Progress
+from airflow_provider_lingyang.delivery.reconciler import Resolution, UnresolvedRequest
 from airflow_provider_lingyang.delivery.requests import BatchRequest
 from airflow_provider_lingyang.delivery.schedule import DeferSending, SendSchedule
 from airflow_provider_lingyang.delivery.send_queue import SendQueue
@@ -372,6 +373,23 @@ def test_outcomes_are_written_after_an_execution_timeout() -> None:
     assert isinstance(raised, TimeOut)
     assert sending.manifest.accepted == 2 * len(sending.sent)
     assert sending.manifest.in_doubt == 0
+
+
+def test_a_limit_of_one_receiver_is_not_waited_for_without_knowing_since_when() -> None:
+    class Forgetful(Memory):
+        def fact(self, name: str) -> Any:
+            raise LedgerUnusableError("no such table")
+
+    class NoneFound:
+        def resolve(self, questions: Sequence[UnresolvedRequest]) -> list[Resolution]:
+            return [Resolution(not_executed=list(question.biz_ids)) for question in questions]
+
+    sending = Sending(Forgetful())
+    sending.reconciler = NoneFound()
+    sending.answers = {0: errors.ReceiverLimitedError("x", retry_after=1)}
+    assert isinstance(sending.run(2), LedgerUnusableError)
+    assert sending.sent == ["0a 0b"]
+    assert sending.ledger.count("free") == sending.manifest.not_sent == 4
 
 
 def test_does_not_defer_while_outcomes_are_only_in_memory() -> None:
