@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import date, datetime, time
+from datetime import date, time
 from decimal import Decimal
-from enum import Enum
 from typing import Any
-from uuid import UUID
 
 from pydantic_core import PydanticCustomError
 
-from airflow_provider_lingyang.gateway.dates import date_text
 from airflow_provider_lingyang.gateway.errors import RequestInvalidError
 from airflow_provider_lingyang.gateway.field_types import dump_json
+from airflow_provider_lingyang.gateway.values import plain_value
 
-_MAX_EXPONENT = 100
-"""Of a Decimal: one with a large exponent would fill the memory with zeros."""
+_NO_TIMES = ("NaTType", "datetime64")
+"""Types of values that may be no time: these are left out, unlike no number."""
 
 
 class _NotPlainError(Exception):
@@ -41,7 +39,8 @@ def parameter_texts(method: str, params: Mapping[str, Any]) -> dict[str, str]:
             plain = _plain(value)
             if plain is None:
                 continue
-            texts[name] = text = plain if isinstance(plain, str) else dump_json(plain)
+            # JSON puts a date or a Decimal between quotation marks.
+            texts[name] = text = plain if isinstance(plain, str) else dump_json(plain).strip('"')
             text.encode()
         except _NotPlainError as error:
             kind = f" ({error})"
@@ -57,54 +56,27 @@ def parameter_texts(method: str, params: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value in types that JSON has."""
-    if isinstance(value, Enum):
-        return _plain(value.value)
-    if value is None or isinstance(value, (bool, str)):
-        return value
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise _NotPlainError("NaN or infinite")
-        return float(value)
-    if isinstance(value, Decimal):
-        if not value.is_finite() or abs(value.adjusted()) > _MAX_EXPONENT:
-            raise _NotPlainError("NaN, infinite, or too large")
-        return format(value, "f")
-    if isinstance(value, (date, time, UUID)):
-        return _date(value)
-    if isinstance(value, dict):
-        named = {_name(name): _plain(item) for name, item in value.items()}
-        if len(named) < len(value):
+    """Return a value in types that :func:`dump_json` takes, where all of it has one meaning."""
+    plain, kind = plain_value(value), type(value).__name__
+    if isinstance(plain, dict):
+        named = {_name(name): _plain(item) for name, item in plain.items()}
+        if len(named) < len(plain):
             raise _NotPlainError("a name twice")
         return named
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
-        return _plain(_scalar(value))
-    raise _NotPlainError(type(value).__name__)
-
-
-def _date(value: Any) -> str | None:
-    if value != value:  # pandas' NaT, which is a datetime
-        return None
-    return date_text(value) if isinstance(value, datetime) else str(value)
-
-
-def _scalar(value: Any) -> Any:
-    if value.dtype.kind == "M":
-        # Of nanoseconds, item() would make a number.
-        return value.astype("datetime64[us]").item()
-    item = value.item()
-    if isinstance(item, type(value)) or value.dtype.kind not in "biufUO":
-        raise _NotPlainError(type(value).__name__)
-    return item
+    if isinstance(plain, (list, tuple)):
+        return [_plain(item) for item in plain]
+    is_number = isinstance(plain, (float, Decimal))
+    if (is_number and not math.isfinite(plain)) or (
+        plain is None and value is not None and kind not in _NO_TIMES
+    ):
+        raise _NotPlainError("NaN, infinite, or too large")
+    if not isinstance(plain, (str, int, float, Decimal, date, time, type(None))) or "timedelta" in kind:
+        raise _NotPlainError(kind)
+    return plain
 
 
 def _name(name: Any) -> str:
-    if isinstance(name, Enum):
-        name = name.value
+    name = plain_value(name)
     if isinstance(name, int) and not isinstance(name, bool):
         return int.__repr__(name)
     if not isinstance(name, str):
