@@ -9,26 +9,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import Annotated, Any, Required, cast
+from typing import Annotated, Any, Required, cast, get_type_hints
 
-from pydantic import ConfigDict, Field, GetPydanticSchema, PlainValidator, TypeAdapter, ValidationError
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema, to_json
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetPydanticSchema,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    with_config,
+)
+from pydantic_core import CoreSchema, core_schema, to_json
 from typing_extensions import TypedDict
 
+from airflow_provider_lingyang.gateway import field_types as types
 from airflow_provider_lingyang.gateway.contacts import PLAIN
 from airflow_provider_lingyang.gateway.dates import date_text
-from airflow_provider_lingyang.gateway.field_types import (
-    ALLOW_INTERNATIONAL,
-    INT64,
-    json_object_of,
-    json_object_text,
-    to_start_time,
-)
-from airflow_provider_lingyang.gateway.models import (
-    InitiativeBatchTaskRequest,
-    InitiativeTaskRequest,
-    UseBookInfo,
-)
+from airflow_provider_lingyang.gateway.field_types import ALLOW_INTERNATIONAL, INT64
+from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest, InitiativeTaskRequest
 
 
 def _either(first: CoreSchema, second: CoreSchema) -> GetPydanticSchema:
@@ -45,77 +45,59 @@ def _text(pattern: str) -> GetPydanticSchema:
 _INT64 = core_schema.int_schema(strict=True, ge=-INT64, lt=INT64)
 _DIGITS = core_schema.str_schema(strict=True, pattern="^[0-9]{1,18}$")
 
-# A text that begins with a control character may be blank.
-FastText = Annotated[str, _text(r"^[^\x00-\x1f]")]
-FastNumber = Annotated[int, _either(_INT64, core_schema.chain_schema([_DIGITS, core_schema.int_schema()]))]
-FastPhone = Annotated[str, _text(PLAIN)]
-FastEmail = Annotated[str, _text("^[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+$")]
-
-
-def _json_object(value: Any) -> str:
-    if type(value) is str:
-        return json_object_text(value)
-    if type(value) is dict:
-        return json_object_of(value)
-    raise PydanticCustomError("json_object", "must be a JSON object")
-
 
 def _start_time(value: Any) -> str:
     if type(value) is str:
         return _start_time_of_text(value)
     if type(value) is datetime:
-        return date_text(to_start_time(value))
-    raise PydanticCustomError("date", "must be a date with a time")
+        return date_text(types.to_start_time(value))
+    raise ValueError("not plain")
 
 
 @lru_cache(256)
 def _start_time_of_text(text: str) -> str:
-    return date_text(to_start_time(text))
+    return date_text(types.to_start_time(text))
 
 
-FastJsonObject = Annotated[str, PlainValidator(_json_object)]
-FastDate = Annotated[str, PlainValidator(_start_time)]
+# A text that begins with a control character may be blank.
+_TEXT = Annotated[str, _text(r"^[^\x00-\x1f]")]
+_NUMBER = Annotated[int, _either(_INT64, core_schema.chain_schema([_DIGITS, core_schema.int_schema()]))]
+_PLAIN_TYPES: dict[Any, Any] = {
+    types.Text: Required[_TEXT],
+    types.OptionalText: _TEXT | None,
+    types.Number: Required[_NUMBER],
+    types.OptionalNumber: _NUMBER | None,
+    types.OptionalPhone: Annotated[str, _text(PLAIN)] | None,
+    types.OptionalEmail: Annotated[str, _text("^[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+$")] | None,
+    types.JsonObject: Required[types.JsonObject],
+    types.OptionalJsonObject: types.JsonObject | None,
+    types.OptionalDate: Annotated[str, PlainValidator(_start_time)] | None,
+}
+"""Type of a model's field → that of plain values, as they are written."""
 
 
-class FastTask(TypedDict, total=False):
-    """An :class:`InitiativeTaskRequest` of plain values, as it is written."""
+def _plain(model: type[BaseModel], **others: Any) -> Any:
+    """Return the type of a dict that holds plain values for a model.
 
-    __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=True)  # type: ignore[misc]  # pydantic reads it from a TypedDict
-
-    biz_id: FastText | None
-    phone_number: FastPhone | None
-    email: FastEmail | None
-    outer_user_id: FastText | None
-    cms_user_id: FastNumber | None
-    user_name: FastText | None
-    input_params: Required[FastJsonObject]
-    output_params: Required[FastJsonObject]
-    source_id: FastNumber | None
-    department_id: FastNumber | None
-    cms_member_type: FastText | None
-    appointment_time_id: FastNumber | None
-    policy_id: FastNumber | None
-    book_charge_biz_info: FastJsonObject | None
-    book_user_id: FastNumber | None
-    plan_execute_start_time: FastDate | None
+    :param others: fields with a type of their own.
+    """
+    hints = get_type_hints(model, include_extras=True)
+    fields = {name: _PLAIN_TYPES.get(hints[name], hints[name]) for name in model.model_fields}
+    plain = TypedDict(f"Plain{model.__name__}", fields | others, total=False)  # type: ignore[misc]  # the fields are the model's
+    return with_config(ConfigDict(extra="forbid", hide_input_in_errors=True))(plain)
 
 
-class FastRequest(TypedDict, total=False):
-    """An :class:`InitiativeBatchTaskRequest`; of its tasks, those of plain values are :class:`FastTask`."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=True)  # type: ignore[misc]  # pydantic reads it from a TypedDict
-
-    task_unique_code: Required[FastText]
-    batch_num: FastText | None
-    task_list: Required[
+FastTask = _plain(InitiativeTaskRequest)
+FastRequest = _plain(
+    InitiativeBatchTaskRequest,
+    # Tasks of other values are the model's.
+    task_list=Required[
         Annotated[
-            list[Annotated[FastTask | InitiativeTaskRequest, Field(union_mode="left_to_right")]],
+            list[Annotated[FastTask | InitiativeTaskRequest, Field(union_mode="left_to_right")]],  # type: ignore[valid-type]  # mypy knows no type that is made
             Field(min_length=1),
         ]
-    ]
-    plan_id: Required[FastNumber]
-    use_book_info: UseBookInfo | None
-
+    ],
+)
 
 _TASK = TypeAdapter(FastTask)
 _REQUEST = TypeAdapter(FastRequest)

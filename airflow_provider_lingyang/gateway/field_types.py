@@ -77,13 +77,13 @@ def _to_number(value: Any) -> Any:
 
 def _to_json_object(value: Any) -> Any:
     """Check a JSON object, given as a dict or as text, and return its text: serialised once."""
-    if is_null(value):
-        return None
     if isinstance(value, str):
         return json_object_text(value)
-    if not isinstance(value, dict):
-        raise PydanticCustomError("json_object", "must be a JSON object")
-    return json_object_of(value)
+    if isinstance(value, dict):
+        return json_object_of(value)
+    if is_null(value):
+        return None
+    raise PydanticCustomError("json_object", "must be a JSON object")
 
 
 def json_object_of(value: dict[Any, Any]) -> str:
