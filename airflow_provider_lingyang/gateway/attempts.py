@@ -14,8 +14,10 @@ from typing import Any, Generic, TypeVar, cast
 
 from airflow_provider_lingyang.gateway import protocol
 from airflow_provider_lingyang.gateway.errors import (
+    AnswerUnreadableError,
     GatewayError,
     LingyangError,
+    NotSentError,
     Replay,
     ThrottledError,
     TransportError,
@@ -25,7 +27,7 @@ from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
-from airflow_provider_lingyang.gateway.transport_errors import SECOND_ANSWER, two_answers, wait_cut_short
+from airflow_provider_lingyang.gateway.transport_errors import SECOND_ANSWER
 
 T = TypeVar("T")
 
@@ -131,7 +133,8 @@ class Send(Generic[T]):
         :raises LingyangError: it is a refusal, or one of two answers.
         """
         if followed:
-            raise two_answers()
+            # None of them counts.
+            raise AnswerUnreadableError("the gateway answered more than once")
         if self._refusal is not None:
             raise self._refusal
         value = cast(T, self._value)
@@ -195,7 +198,10 @@ def _turn(limiter: RateLimiter | None) -> Generator[Sleep, Any, None]:
         # Ask again after each wait: another call may have gone first.
         while (wait := limiter.acquire()) > 0:
             if (yield Sleep(wait)) is False:
-                raise wait_cut_short()
+                raise NotSentError(
+                    "the task was asked to stop while the call waited for the rate limit; nothing was sent",
+                    replay=Replay.NEVER,
+                )
 
 
 def _attempt(

@@ -14,7 +14,6 @@ from airflow_provider_lingyang.gateway.error_codes import (
     CONTRADICTION,
     DOUBTFUL,
     FINER,
-    LOOK_UP,
     QUOTA,
     SUB_CODES,
     THROTTLED,
@@ -23,7 +22,7 @@ from airflow_provider_lingyang.gateway.error_codes import (
     refused_call,
     refused_request,
 )
-from airflow_provider_lingyang.gateway.errors import GatewayError, ServiceError, ThrottledError
+from airflow_provider_lingyang.gateway.errors import LOOK_UP, GatewayError, ServiceError, ThrottledError
 
 _BAN = re.compile(r"ban will last for (\d{1,7}) more second", re.IGNORECASE)
 _SHORT_BAN = 600.0

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from airflow_provider_lingyang.gateway.errors import (
+    LOOK_UP,
     CallRefusedError,
     GatewayError,
     ReceiverLimitedError,
@@ -32,9 +33,6 @@ class Rule:
     """Set where it differs from the class's own."""
     wait: float | None = None
     """Seconds to wait where the answer does not say."""
-
-
-LOOK_UP = "It may have been executed: look the biz_ids up before sending them again."
 
 
 def refused_call(what: str, hint: str) -> Rule:

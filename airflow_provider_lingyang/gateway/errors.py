@@ -33,6 +33,9 @@ class Replay(enum.Enum):
     """To send the same again is of no use: something has to be changed first."""
 
 
+LOOK_UP = "It may have been executed: look the biz_ids up before sending them again."
+
+
 class LingyangError(Exception):
     """Root of every error of this package's gateway side.
 
@@ -48,6 +51,7 @@ class LingyangError(Exception):
     """
 
     default_replay = Replay.NEVER
+    default_hint: str | None = None
 
     def __init__(
         self,
@@ -71,22 +75,13 @@ class LingyangError(Exception):
         self.sub_msg = sub_msg
         self.request_id = request_id
         self.retry_after = retry_after
-        self.hint = hint
+        self.hint = hint or self.default_hint
 
     @property
     def facts(self) -> str:
         """What happened, with the gateway's own words, and without the hint."""
-        facts = [
-            f"{name} {value}"
-            for name, value in (
-                ("code", self.code),
-                ("sub_code", self.sub_code),
-                ("msg", self.msg),
-                ("sub_msg", self.sub_msg),
-                ("request_id", self.request_id),
-            )
-            if value
-        ]
+        names = ("code", "sub_code", "msg", "sub_msg", "request_id")
+        facts = [f"{name} {value}" for name in names if (value := getattr(self, name))]
         return self.message + (f" [{', '.join(facts)}]" if facts else "")
 
     def __str__(self) -> str:
@@ -115,12 +110,14 @@ class AnswerLostError(TransportError):
     """The connection broke or timed out after the request may have been sent."""
 
     default_replay = Replay.AMBIGUOUS
+    default_hint = LOOK_UP
 
 
 class AnswerUnreadableError(LingyangError):
     """The answer is not one of the gateway, so the outcome of the request is unknown."""
 
     default_replay = Replay.AMBIGUOUS
+    default_hint = LOOK_UP
 
 
 class GatewayError(LingyangError):

@@ -9,8 +9,7 @@ import zlib
 from collections.abc import Iterable
 from typing import Final
 
-from airflow_provider_lingyang.gateway.error_codes import LOOK_UP
-from airflow_provider_lingyang.gateway.errors import AnswerUnreadableError
+from airflow_provider_lingyang.gateway.errors import LOOK_UP, AnswerUnreadableError
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Of the status line and the headers of one answer, with the interim answers (1xx) before it."""
@@ -40,7 +39,7 @@ def answer_limit(form: bytes, ids: int = 0) -> int:
 
 def unreadable(what: str) -> AnswerUnreadableError:
     """Return the error for an answer of which HTTP itself cannot be read."""
-    return AnswerUnreadableError(f"the answer cannot be read ({what})", hint=LOOK_UP)
+    return AnswerUnreadableError(f"the answer cannot be read ({what})")
 
 
 class HeadCheck:

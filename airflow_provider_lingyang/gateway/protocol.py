@@ -17,8 +17,8 @@ from airflow_provider_lingyang.gateway.answer_names import Sign, sign_of
 from airflow_provider_lingyang.gateway.answer_values import plain_text
 from airflow_provider_lingyang.gateway.dates import date_text
 from airflow_provider_lingyang.gateway.error_classification import gateway_error
-from airflow_provider_lingyang.gateway.error_codes import LOOK_UP
 from airflow_provider_lingyang.gateway.errors import (
+    LOOK_UP,
     AnswerUnreadableError,
     LingyangConfigError,
     RequestInvalidError,
@@ -206,9 +206,7 @@ def _refuse_error(
 
 
 def _contradiction(what: str, request_id: str | None, scrub: Scrubber) -> AnswerUnreadableError:
-    return AnswerUnreadableError(
-        f"{CONTRADICTION}: {what}", request_id=scrub.call_id(request_id), hint=LOOK_UP
-    )
+    return AnswerUnreadableError(f"{CONTRADICTION}: {what}", request_id=scrub.call_id(request_id))
 
 
 def _payload(document: Any) -> Mapping[str, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,6 @@ from airflow_provider_lingyang.gateway.error_classification import (
     refusal_of,
     shown_code,
 )
-from airflow_provider_lingyang.gateway.error_codes import LOOK_UP
 from airflow_provider_lingyang.gateway.errors import AnswerUnreadableError, GatewayError, RequestRefusedError
 from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, InitiativeTaskResponse
 from airflow_provider_lingyang.gateway.protocol import CONTRADICTION, Answer
@@ -130,13 +129,15 @@ def _refusal(
     ]
     # Anything structured beside the flag may be echoes under another name.
     if items or any(value and isinstance(value, (dict, list)) for _, value in members):
-        return _contradicts(answer, "success=false, and tasks that were accepted")
+        return _unreadable(answer, f"{CONTRADICTION}: success=false, and tasks that were accepted")
     known: GatewayError | None = None
     may_be_executed = False
-    for name, text in _texts(members):
-        sign = sign_of(name)
+    for name, value in members:
+        if not (word := plain_text(value)):
+            continue
+        text, sign = word.strip(), sign_of(name)
         if sign is Sign.FLAG and text.lower() not in ("false", "0"):
-            return _contradicts(answer, "success=false, and a flag that says otherwise")
+            return _unreadable(answer, f"{CONTRADICTION}: success=false, and a flag that says otherwise")
         if _says_executed(name, sign, text):
             may_be_executed = True
         elif known is None and sign in (Sign.CODE, Sign.ERROR):
@@ -148,8 +149,9 @@ def _refusal(
                 scrub=answer.scrub,
             )
     if may_be_executed:
-        return _contradicts(
-            answer, "success=false, and word of a fault after which the work may have been done"
+        return _unreadable(
+            answer,
+            f"{CONTRADICTION}: success=false, and word of a fault after which the work may have been done",
         )
     return known or RequestRefusedError(
         "the platform refused the request (success=false)",
@@ -158,12 +160,6 @@ def _refusal(
         request_id=answer.request_id,
         hint="Check the plan_id, the plan's state and the fields that the message names.",
     )
-
-
-def _texts(members: list[tuple[str, Any]]) -> Iterator[tuple[str, str]]:
-    for name, value in members:
-        if word := plain_text(value):
-            yield name, word.strip()
 
 
 def _says_executed(name: str, sign: Sign | None, text: str) -> bool:
@@ -176,9 +172,5 @@ def _says_executed(name: str, sign: Sign | None, text: str) -> bool:
     return sign is Sign.CODE and is_fault_code(text)
 
 
-def _contradicts(answer: Answer, what: str) -> AnswerUnreadableError:
-    return _unreadable(answer, f"{CONTRADICTION}: {what}")
-
-
 def _unreadable(answer: Answer, what: str) -> AnswerUnreadableError:
-    return AnswerUnreadableError(what, request_id=answer.request_id, hint=LOOK_UP)
+    return AnswerUnreadableError(what, request_id=answer.request_id)

@@ -6,10 +6,8 @@ import os
 import re
 import ssl
 
-from airflow_provider_lingyang.gateway.error_codes import LOOK_UP
 from airflow_provider_lingyang.gateway.errors import (
     AnswerLostError,
-    AnswerUnreadableError,
     NotSentError,
     Replay,
 )
@@ -56,30 +54,16 @@ def no_ca_bundle() -> NotSentError:
     )
 
 
-def wait_cut_short() -> NotSentError:
-    """Return the error for a call that was to wait for the rate limit, and may not."""
-    return NotSentError(
-        "the task was asked to stop while the call waited for the rate limit; nothing was sent",
-        replay=Replay.NEVER,
-    )
-
-
 def not_in_time(timeout: float) -> AnswerLostError:
     """Return the error for an answer that did not come."""
     return AnswerLostError(
-        f"the gateway did not answer in time (connected, but no complete answer within {timeout:g} s)",
-        hint=LOOK_UP,
+        f"the gateway did not answer in time (connected, but no complete answer within {timeout:g} s)"
     )
 
 
 def broken(error: BaseException) -> AnswerLostError:
     """Return the error for a connection that broke after the request may have been sent."""
-    return AnswerLostError(f"the connection to the gateway broke ({reason_of(error)})", hint=LOOK_UP)
-
-
-def two_answers() -> AnswerUnreadableError:
-    """Return the error for two answers to one request: none of them counts."""
-    return AnswerUnreadableError("the gateway answered more than once", hint=LOOK_UP)
+    return AnswerLostError(f"the connection to the gateway broke ({reason_of(error)})")
 
 
 def reason_of(error: BaseException) -> str:

@@ -6,8 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from airflow_provider_lingyang.gateway.dates import parse_date
-from airflow_provider_lingyang.gateway.error_codes import LOOK_UP
-from airflow_provider_lingyang.gateway.errors import LingyangError
+from airflow_provider_lingyang.gateway.errors import LOOK_UP, LingyangError
 
 _CLOCK_GRAIN = timedelta(seconds=2)
 _ACCEPTED_SKEW = timedelta(minutes=11)

@@ -13,8 +13,12 @@ from datetime import datetime
 from functools import lru_cache
 
 from airflow_provider_lingyang.gateway.attempts import Call
-from airflow_provider_lingyang.gateway.error_codes import LOOK_UP
-from airflow_provider_lingyang.gateway.errors import CallRefusedError, LingyangError, RequestRefusedError
+from airflow_provider_lingyang.gateway.errors import (
+    LOOK_UP,
+    CallRefusedError,
+    LingyangError,
+    RequestRefusedError,
+)
 from airflow_provider_lingyang.gateway.protocol import Answer
 from airflow_provider_lingyang.lookup.page import Page
 from airflow_provider_lingyang.lookup.query import ResultQuery
