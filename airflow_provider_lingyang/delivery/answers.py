@@ -13,6 +13,7 @@ from airflow_provider_lingyang.delivery.reconciler import Reconciler, Resolution
 from airflow_provider_lingyang.delivery.request_state import RequestEvent, RequestState, transition
 from airflow_provider_lingyang.delivery.schedule import SendSchedule
 from airflow_provider_lingyang.errors import LedgerError, SubmissionStopped
+from airflow_provider_lingyang.gateway.attempts import LONGEST_WAIT, RetryPolicy
 from airflow_provider_lingyang.gateway.errors import (
     CallRefusedError,
     LingyangConfigError,
@@ -25,7 +26,6 @@ from airflow_provider_lingyang.gateway.errors import (
     ThrottledError,
 )
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt
-from airflow_provider_lingyang.gateway.retry import LONGEST_WAIT, RetryPolicy
 
 log = logging.getLogger(__name__)
 

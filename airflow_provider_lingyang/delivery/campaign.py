@@ -32,8 +32,8 @@ from airflow_provider_lingyang.delivery.schedule import SendSchedule
 from airflow_provider_lingyang.delivery.send_queue import SendQueue
 from airflow_provider_lingyang.delivery.sender_pool import SenderPool, Wire
 from airflow_provider_lingyang.errors import SubmissionStopped
+from airflow_provider_lingyang.gateway.attempts import RetryPolicy
 from airflow_provider_lingyang.gateway.models import UseBookInfo, explain
-from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.identity import IDENTITY_VERSION, settle_key
 from airflow_provider_lingyang.ledger.base import Header, Ledger
 from airflow_provider_lingyang.ledger.patience import impatient

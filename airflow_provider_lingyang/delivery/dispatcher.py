@@ -31,8 +31,8 @@ from airflow_provider_lingyang.errors import (
     LedgerRefusedError,
     SubmissionStopped,
 )
+from airflow_provider_lingyang.gateway.attempts import RetryPolicy
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt
-from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.ledger.base import Intent, Ledger
 from airflow_provider_lingyang.ledger.patience import Patience
 

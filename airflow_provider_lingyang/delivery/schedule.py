@@ -10,9 +10,9 @@ from datetime import time as day_time
 from typing import Self
 
 from airflow_provider_lingyang.config.arguments import check_window
+from airflow_provider_lingyang.gateway.attempts import LONGEST_WAIT
 from airflow_provider_lingyang.gateway.dates import CHINA, in_china
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
-from airflow_provider_lingyang.gateway.retry import LONGEST_WAIT
 
 
 class DeferSending(Exception):

@@ -17,7 +17,7 @@ import certifi
 from airflow_provider_lingyang.gateway import protocol
 from airflow_provider_lingyang.gateway import transport_errors as transport
 from airflow_provider_lingyang.gateway.aiohttp_connections import Connector, Response
-from airflow_provider_lingyang.gateway.attempts import Call, Send, Sleep, attempts
+from airflow_provider_lingyang.gateway.attempts import Attempts, Call, RetryPolicy, Send, Sleep
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError
 from airflow_provider_lingyang.gateway.http_answer import (
     MAX_HEAD_BYTES,
@@ -27,7 +27,6 @@ from airflow_provider_lingyang.gateway.http_answer import (
 from airflow_provider_lingyang.gateway.protocol import Answer
 from airflow_provider_lingyang.gateway.proxies import proxy_of
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
-from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
 
 T = TypeVar("T")
@@ -70,10 +69,10 @@ class AsyncGatewayClient:
         self.settings = settings
         self._tls = tls
         self.clock = clock
-        self._monotonic = monotonic
         self._sleep = sleep
-        self._retry = RetryPolicy(settings.max_attempts, rng or random.Random())
-        self._limiter = RateLimiter(max_requests_per_second, monotonic=monotonic)
+        retry = RetryPolicy(settings.max_attempts, rng or random.Random())
+        limiter = RateLimiter(max_requests_per_second, monotonic=monotonic)
+        self._attempts = Attempts(settings, retry, clock, monotonic, limiter)
         self._slice_start: float | None = None
         self._session: aiohttp.ClientSession | None = None
         # Without TLS a proxy of the environment could read the session and the audience.
@@ -95,31 +94,12 @@ class AsyncGatewayClient:
                 await asyncio.sleep(TLS_CLOSE_GRACE)
 
     async def call(self, method: str, params: Mapping[str, str], *, idempotent: bool = False) -> Answer:
-        """Call any method of the platform.
-
-        :param method: the platform's method name.
-        :param params: business parameters as text; structs are JSON already.
-        :param idempotent: executing it twice does no harm, so it is retried also where it may have been executed.
-        :return: the answer below its root element.
-        :raises LingyangError: the typed reason, after the last attempt.
-        """
+        """Call any method of the platform; see ``GatewayClient.call``."""
         return await self.perform(Call(method, params, lambda answer: answer, idempotent))
 
     async def perform(self, call: Call[T]) -> T:
-        """Make one call.
-
-        :return: the value of the answer.
-        :raises LingyangError: the typed reason, after the last attempt.
-        """
-        steps = attempts(
-            call,
-            self.settings,
-            self._retry,
-            clock=self.clock,
-            monotonic=self._monotonic,
-            limiter=self._limiter,
-            keeps_connections=True,
-        )
+        """Make one call; see :meth:`Attempts.of`."""
+        steps = self._attempts.of(call)
         try:
             step = next(steps)
             while True:

@@ -1,12 +1,13 @@
 """The attempts of one call: signing, rate limit, session rules, classification, retry. Sans-I/O.
 
-:func:`attempts` is a generator that both clients drive. It yields :class:`Sleep` and :class:`Send`, and takes back the
-value of the answer, or the error.
+:meth:`Attempts.of` is a generator that both clients drive. It yields :class:`Sleep` and :class:`Send`, and takes back
+the value of the answer, or the error.
 """
 
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,7 +25,6 @@ from airflow_provider_lingyang.gateway.errors import (
 )
 from airflow_provider_lingyang.gateway.http_answer import answer_limit
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
-from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
 from airflow_provider_lingyang.gateway.transport_errors import SECOND_ANSWER
@@ -32,6 +32,40 @@ from airflow_provider_lingyang.gateway.transport_errors import SECOND_ANSWER
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+LONGEST_WAIT = 60.0
+"""Seconds. A longer throttle is the caller's to wait out: sleeping through it occupies a worker slot."""
+_BASE, _CAP = 0.5, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How many attempts one call has, and how long apart, for both clients.
+
+    A write is repeated only when it provably was not executed; a look-up also when that is unknown.
+
+    :param max_attempts: at most, the first included.
+    :param rng: source of jitter.
+    """
+
+    max_attempts: int
+    rng: random.Random
+
+    def delay(self, error: LingyangError, attempt: int, *, idempotent: bool) -> float | None:
+        """Return the seconds to wait before the next attempt, or None when there must be none.
+
+        :param attempt: how many attempts were made, from 1.
+        :param idempotent: whether executing it twice does no harm (a look-up).
+        """
+        may = error.replay is Replay.SAFE or (idempotent and error.replay is Replay.AMBIGUOUS)
+        if not may or attempt >= self.max_attempts:
+            return None
+        if isinstance(error, ThrottledError):
+            # One second more than announced: the gateway counts a ban in whole seconds.
+            wait = 1.0 + (error.retry_after or 1.0)
+            return wait if wait <= LONGEST_WAIT + 1 else None
+        backoff: float = min(_CAP, _BASE * 2 ** (attempt - 1))
+        return self.rng.uniform(0.5, 1.0) * backoff
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +99,7 @@ class Sleep:
     seconds: float
 
 
+@dataclass(slots=True, eq=False)
 class Send(Generic[T]):
     """Send a form, read the answer: :meth:`read`, listen for as long as it says, :meth:`result`.
 
@@ -75,28 +110,22 @@ class Send(Generic[T]):
     :param may_reuse: whether a connection that served another call may be used.
     """
 
-    def __init__(
-        self,
-        call: Call[T],
-        form: bytes,
-        scrub: Scrubber,
-        clock: Callable[[], datetime],
-        *,
-        may_reuse: bool,
-    ) -> None:
-        self.form = form
-        self.may_reuse = may_reuse
-        self.limit = answer_limit(form, call.ids)
+    call: Call[T]
+    form: bytes
+    scrub: Scrubber
+    clock: Callable[[], datetime]
+    may_reuse: bool
+    reused: bool = False
+    """Set by the client once the request is sent: whether its connection served another call."""
+    ours: bool = False
+    """Whether the value can only be of this call: then its connection may serve another one."""
+    _value: T | None = None
+    _refusal: GatewayError | None = None
+
+    @property
+    def limit(self) -> int:
         """Bytes that the answer may have."""
-        self.reused = False
-        """Set by the client once the request is sent: whether its connection served another call."""
-        self.ours = False
-        """Whether the value can only be of this call: then its connection may serve another one."""
-        self._call = call
-        self._scrub = scrub
-        self._clock = clock
-        self._value: T | None = None
-        self._refusal: GatewayError | None = None
+        return answer_limit(self.form, self.call.ids)
 
     def read(self, status: int, headers: Mapping[str, str], body: bytes) -> float | None:
         """Read a complete answer.
@@ -106,16 +135,16 @@ class Send(Generic[T]):
         :return: seconds to listen for a second answer on the same connection; None: nothing can contradict this one.
         :raises LingyangError: it leaves open whether the request was executed.
         """
-        at_once = 0.0 if self._call.idempotent else None
+        at_once = 0.0 if self.call.idempotent else None
         try:
-            self._value = self._call.read(
+            self._value = self.call.read(
                 protocol.read_answer(
                     status=status,
                     content_type=headers.get("Content-Type", ""),
                     body=body,
-                    scrub=self._scrub,
+                    scrub=self.scrub,
                     date=headers.get("Date"),
-                    now=self._clock(),
+                    now=self.clock(),
                 )
             )
         except GatewayError as error:
@@ -138,96 +167,92 @@ class Send(Generic[T]):
         if self._refusal is not None:
             raise self._refusal
         value = cast(T, self._value)
-        self.ours = self.may_reuse and self._call.is_ours is not None and self._call.is_ours(value)
+        self.ours = self.may_reuse and self.call.is_ours is not None and self.call.is_ours(value)
         return value
 
 
-def attempts(
-    call: Call[T],
-    settings: GatewaySettings,
-    retry: RetryPolicy,
-    *,
-    clock: Callable[[], datetime],
-    monotonic: Callable[[], float],
-    limiter: RateLimiter | None = None,
-    keeps_connections: bool = False,
-) -> Generator[Sleep | Send[T], Any, T]:
-    """Make one call.
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """Makes calls, with what a client has for all of them.
 
+    :param settings: URL, credentials, timeout and number of attempts.
+    :param retry: when a call is repeated.
     :param clock: returns the present moment (aware); goes into the signed timestamp.
     :param monotonic: seconds that only grow.
     :param limiter: shared by all calls of a client. Default None: each call waits for itself only.
-    :param keeps_connections: whether the client has connections that served another call.
-    :return: the value of the answer.
-    :raises LingyangError: the typed reason, after the last attempt.
     """
-    attempt = 0
-    while True:
-        attempt += 1
-        yield from _turn(limiter)
-        started = monotonic()
-        try:
-            return (yield from _attempt(call, settings, clock, limiter, keeps_connections))
-        except LingyangError as error:
-            delay = retry.delay(error, attempt, idempotent=call.idempotent)
-            if delay is None:
-                raise
-            log.warning(
-                "%s: attempt %d, after %.1f s: %s; again in %.1f s",
-                call.method,
-                attempt,
-                monotonic() - started,
-                error.facts,
-                delay,
-            )
-            throttled = isinstance(error, ThrottledError)
-        if throttled and limiter is not None:
-            # All calls wait, so that the first one back does not meet the same answer as the last.
-            limiter.pause(delay)
-        else:
-            yield Sleep(delay)
 
+    settings: GatewaySettings
+    retry: RetryPolicy
+    clock: Callable[[], datetime]
+    monotonic: Callable[[], float]
+    limiter: RateLimiter | None = None
 
-def _turn(limiter: RateLimiter | None) -> Generator[Sleep, Any, None]:
-    """Wait until the rate limit lets the next request pass.
+    def of(self, call: Call[T]) -> Generator[Sleep | Send[T], Any, T]:
+        """Make one call.
 
-    :raises NotSentError: the wait was cut short.
-    """
-    if limiter is not None:
-        yield Sleep(0.0)
-        # Ask again after each wait: another call may have gone first.
-        while (wait := limiter.acquire()) > 0:
-            if (yield Sleep(wait)) is False:
-                raise NotSentError(
-                    "the task was asked to stop while the call waited for the rate limit; nothing was sent",
-                    replay=Replay.NEVER,
+        :return: the value of the answer.
+        :raises LingyangError: the typed reason, after the last attempt.
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            yield from self._turn()
+            started = self.monotonic()
+            try:
+                return (yield from self._attempt(call))
+            except LingyangError as error:
+                delay = self.retry.delay(error, attempt, idempotent=call.idempotent)
+                if delay is None:
+                    raise
+                log.warning(
+                    "%s: attempt %d, after %.1f s: %s; again in %.1f s",
+                    call.method,
+                    attempt,
+                    self.monotonic() - started,
+                    error.facts,
+                    delay,
                 )
+                throttled = isinstance(error, ThrottledError)
+            if throttled and self.limiter is not None:
+                # All calls wait, so that the first one back does not meet the same answer as the last.
+                self.limiter.pause(delay)
+            else:
+                yield Sleep(delay)
 
+    def _turn(self) -> Generator[Sleep, Any, None]:
+        """Wait until the rate limit lets the next request pass.
 
-def _attempt(
-    call: Call[T],
-    settings: GatewaySettings,
-    clock: Callable[[], datetime],
-    limiter: RateLimiter | None,
-    keeps_connections: bool,
-) -> Generator[Sleep | Send[T], Any, T]:
-    # Signed inside the attempt: the timestamp must be of this one.
-    form = protocol.signed_form(settings, call.method, call.params, clock())
-    scrub = Scrubber(call.params, {protocol.signature_of(form): "sign", **settings.credentials})
-    if keeps_connections and call.is_ours is not None:
-        send = Send(call, form, scrub, clock, may_reuse=True)
-        try:
-            value: T = yield send
-        except LingyangError as error:
-            # A throttle is true, whichever call it answers. A broken connection has answered none.
-            if not send.reused or isinstance(error, (ThrottledError, TransportError)):
-                raise
-        else:
-            if send.ours or not send.reused:
-                return value
-        log.debug(
-            "%s: the answer on a kept connection may be another call's; again on a new one", call.method
-        )
-        yield from _turn(limiter)
-    last: T = yield Send(call, form, scrub, clock, may_reuse=False)
-    return last
+        :raises NotSentError: the wait was cut short.
+        """
+        if self.limiter is not None:
+            yield Sleep(0.0)
+            # Ask again after each wait: another call may have gone first.
+            while (wait := self.limiter.acquire()) > 0:
+                if (yield Sleep(wait)) is False:
+                    raise NotSentError(
+                        "the task was asked to stop while the call waited for the rate limit; nothing was sent",
+                        replay=Replay.NEVER,
+                    )
+
+    def _attempt(self, call: Call[T]) -> Generator[Sleep | Send[T], Any, T]:
+        # Signed inside the attempt: the timestamp must be of this one.
+        form = protocol.signed_form(self.settings, call.method, call.params, self.clock())
+        scrub = Scrubber(call.params, {protocol.signature_of(form): "sign", **self.settings.credentials})
+        if call.is_ours is not None:
+            send = Send(call, form, scrub, self.clock, may_reuse=True)
+            try:
+                value: T = yield send
+            except LingyangError as error:
+                # A throttle is true, whichever call it answers. A broken connection has answered none.
+                if not send.reused or isinstance(error, (ThrottledError, TransportError)):
+                    raise
+            else:
+                if send.ours or not send.reused:
+                    return value
+            log.debug(
+                "%s: the answer on a kept connection may be another call's; again on a new one", call.method
+            )
+            yield from self._turn()
+        last: T = yield Send(call, form, scrub, self.clock, may_reuse=False)
+        return last

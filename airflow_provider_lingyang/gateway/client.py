@@ -17,7 +17,7 @@ from requests.adapters import HTTPAdapter
 
 from airflow_provider_lingyang.gateway import protocol
 from airflow_provider_lingyang.gateway import transport_errors as transport
-from airflow_provider_lingyang.gateway.attempts import Call, Send, Sleep, attempts
+from airflow_provider_lingyang.gateway.attempts import Attempts, Call, RetryPolicy, Send, Sleep
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError
 from airflow_provider_lingyang.gateway.http_answer import AnswerBody
 from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, SUBMIT_PARAM, InitiativeBatchTaskRequest
@@ -25,7 +25,6 @@ from airflow_provider_lingyang.gateway.protocol import Answer
 from airflow_provider_lingyang.gateway.proxies import proxy_of
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt, read_receipt
-from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
 from airflow_provider_lingyang.gateway.transport_errors import CONNECT_TIMEOUT
 from airflow_provider_lingyang.gateway.urllib3_connections import POOLS, Response, before_send_hook
@@ -61,10 +60,9 @@ class GatewayClient:
     ) -> None:
         self.settings = settings
         self.clock = clock
-        self._limiter = limiter
-        self._monotonic = monotonic
         self._sleep = sleep
-        self._retry = RetryPolicy(settings.max_attempts, rng or random.Random())
+        retry = RetryPolicy(settings.max_attempts, rng or random.Random())
+        self._attempts = Attempts(settings, retry, clock, monotonic, limiter)
         self._session = _Session()
         # Without TLS a proxy of the environment could read the session and the audience.
         self._session.trust_env = not settings.plain_http
@@ -111,19 +109,8 @@ class GatewayClient:
         return self.perform(Call(method, params, lambda answer: answer, idempotent))
 
     def perform(self, call: Call[T]) -> T:
-        """Make one call.
-
-        :return: the value of the answer.
-        :raises LingyangError: the typed reason, after the last attempt.
-        """
-        steps = attempts(
-            call,
-            self.settings,
-            self._retry,
-            clock=self.clock,
-            monotonic=self._monotonic,
-            limiter=self._limiter,
-        )
+        """Make one call; see :meth:`Attempts.of`."""
+        steps = self._attempts.of(call)
         try:
             step = next(steps)
             while True:

@@ -23,9 +23,9 @@ from airflow_provider_lingyang.delivery.send_queue import SendQueue
 from airflow_provider_lingyang.delivery.sender_pool import SenderPool
 from airflow_provider_lingyang.errors import LedgerError, LedgerFencedError, SubmissionStopped
 from airflow_provider_lingyang.gateway import errors
+from airflow_provider_lingyang.gateway.attempts import RetryPolicy
 from airflow_provider_lingyang.gateway.errors import Replay
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt, read_receipt
-from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.ledger.base import Intent, Ledger, Outcome
 
 

@@ -30,9 +30,9 @@ from airflow_provider_lingyang.errors import (
     SubmissionStopped,
 )
 from airflow_provider_lingyang.gateway import errors
+from airflow_provider_lingyang.gateway.attempts import RetryPolicy
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt
-from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.ledger.base import Intent, Ledger, Outcome, RecordedRequest
 from airflow_provider_lingyang.ledger.patience import Patience, patient
 from airflow_provider_lingyang.storage.database import UniqueViolationError

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.gateway.attempts import Call, Send, Sleep, attempts
+from airflow_provider_lingyang.gateway.attempts import Attempts, Call, RetryPolicy, Send, Sleep
 from airflow_provider_lingyang.gateway.errors import (
     AnswerLostError,
     AnswerUnreadableError,
@@ -16,7 +16,6 @@ from airflow_provider_lingyang.gateway.errors import (
     ThrottledError,
 )
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
-from airflow_provider_lingyang.gateway.retry import RetryPolicy
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
 from airflow_provider_lingyang.gateway.transport_errors import SECOND_ANSWER
 from tests.gateway.conftest import NOON, Time
@@ -37,14 +36,8 @@ def run(
     time: Time, asked: Call[str], *replies: bytes | LingyangError, reused: bool = False, **options: Any
 ) -> tuple[str, list[Any]]:
     """Answer what is sent with one reply after the other; return the value, and sleeps and sends in order."""
-    steps = attempts(
-        asked,
-        SETTINGS,
-        RetryPolicy(3, random.Random(0)),
-        clock=lambda: NOON,
-        monotonic=lambda: time.seconds,
-        **options,
-    )
+    retry = RetryPolicy(3, random.Random(0))
+    steps = Attempts(SETTINGS, retry, lambda: NOON, lambda: time.seconds, **options).of(asked)
     came, done = iter(replies), []
     try:
         step: Any = next(steps)
@@ -105,25 +98,25 @@ OURS = {"idempotent": True, "is_ours": lambda value: value == "mine"}
 def test_late_answer_on_a_kept_connection_is_asked_again_on_a_new_one(
     time_machine: Time, late: bytes
 ) -> None:
-    found = run(time_machine, call(**OURS), late, ANSWER, reused=True, keeps_connections=True)
+    found = run(time_machine, call(**OURS), late, ANSWER, reused=True)
     assert found == ("mine", ["kept", "new"])
 
 
 @pytest.mark.parametrize("late", [THROTTLED, AnswerLostError("lost")])
 def test_throttle_or_lost_answer_on_a_kept_connection_is_an_attempt(time_machine: Time, late: Any) -> None:
-    found, done = run(time_machine, call(**OURS), late, ANSWER, reused=True, keeps_connections=True)
+    found, done = run(time_machine, call(**OURS), late, ANSWER, reused=True)
     assert (found, done[0], done[2]) == ("mine", "kept", "kept")
 
 
 def test_new_connection_answers_for_itself(time_machine: Time) -> None:
-    assert run(time_machine, call(**OURS), OTHERS, keeps_connections=True) == ("another call's", ["kept"])
+    assert run(time_machine, call(**OURS), OTHERS) == ("another call's", ["kept"])
     with pytest.raises(RequestRefusedError):
-        run(time_machine, call(**OURS), REFUSED, ANSWER, keeps_connections=True)
+        run(time_machine, call(**OURS), REFUSED, ANSWER)
 
 
 def test_kept_connections_are_for_calls_that_know_their_answers(time_machine: Time) -> None:
-    assert run(time_machine, call(idempotent=True), ANSWER, keeps_connections=True)[1] == ["new"]
-    assert run(time_machine, call(**OURS), ANSWER)[1] == ["new"]
+    assert run(time_machine, call(idempotent=True), ANSWER)[1] == ["new"]
+    assert run(time_machine, call(**OURS), ANSWER)[1] == ["kept"]
 
 
 @pytest.mark.parametrize(
@@ -133,15 +126,8 @@ def test_kept_connections_are_for_calls_that_know_their_answers(time_machine: Ti
 def test_second_answer_contradicts_a_refusal_but_no_accepted_write(
     idempotent: bool, body: bytes, patience: float | None
 ) -> None:
-    send = next(
-        attempts(
-            call(idempotent=idempotent),
-            SETTINGS,
-            RetryPolicy(1, random.Random(0)),
-            clock=lambda: NOON,
-            monotonic=lambda: 0.0,
-        )
-    )
+    retry = RetryPolicy(1, random.Random(0))
+    send = next(Attempts(SETTINGS, retry, lambda: NOON, lambda: 0.0).of(call(idempotent=idempotent)))
     assert isinstance(send, Send)
     assert send.read(200, {}, body) == patience
     with pytest.raises(AnswerUnreadableError, match="answered more than once"):
@@ -150,13 +136,8 @@ def test_second_answer_contradicts_a_refusal_but_no_accepted_write(
 
 def test_each_attempt_is_signed_anew(time_machine: Time) -> None:
     moments = iter([NOON, NOON, NOON.replace(minute=1), NOON])
-    steps = attempts(
-        call(),
-        SETTINGS,
-        RetryPolicy(2, random.Random(0)),
-        clock=lambda: next(moments),
-        monotonic=lambda: 0.0,
-    )
+    retry = RetryPolicy(2, random.Random(0))
+    steps = Attempts(SETTINGS, retry, lambda: next(moments), lambda: 0.0).of(call())
     first = next(steps)
     assert isinstance(first, Send)
     with pytest.raises(ThrottledError) as caught:

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from airflow_provider_lingyang.gateway.attempts import LONGEST_WAIT, RetryPolicy
 from airflow_provider_lingyang.gateway.errors import (
     AnswerLostError,
     AnswerUnreadableError,
@@ -19,7 +20,6 @@ from airflow_provider_lingyang.gateway.errors import (
     ServiceError,
     ThrottledError,
 )
-from airflow_provider_lingyang.gateway.retry import LONGEST_WAIT, RetryPolicy
 
 POLICY = RetryPolicy(3, random.Random(0))
 
