@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from airflow_provider_lingyang.gateway.answer_names import Sign, sign_of
+from airflow_provider_lingyang.gateway.answer_parser import DuplicateKeyError, parse_answer
 from airflow_provider_lingyang.gateway.answer_values import plain_text
 from airflow_provider_lingyang.gateway.dates import date_text
 from airflow_provider_lingyang.gateway.error_classification import gateway_error
@@ -24,11 +25,9 @@ from airflow_provider_lingyang.gateway.errors import (
     RequestInvalidError,
 )
 from airflow_provider_lingyang.gateway.form_encoding import form_encoded
-from airflow_provider_lingyang.gateway.json_answer import DuplicateKeyError, parse_json
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
 from airflow_provider_lingyang.gateway.signing import sign
-from airflow_provider_lingyang.gateway.xml_answer import parse_xml
 
 HEADERS = {
     "Content-Type": "application/x-www-form-urlencoded;charset=utf-8",
@@ -37,8 +36,6 @@ HEADERS = {
 }
 ONE_CALL_HEADERS = HEADERS | {"Connection": "close"}
 """Of a request with a connection of its own."""
-_MAX_BRACKETS = 250_000
-"""Objects and lists in one answer: each takes 50 bytes and more of memory, and no answer needs half as many."""
 _FLAT = frozenset(("isv", "isp", "system"))
 """Types of the newer gateway's errors (jaq-doc.alibaba.com articleId=119481)."""
 CONTRADICTION = "the answer contradicts itself"
@@ -125,7 +122,7 @@ def read_answer(
     """
     body = body.removeprefix(codecs.BOM_UTF8)
     try:
-        document = _parsed(body)
+        document = parse_answer(body)
     except DuplicateKeyError:
         raise _contradiction("a name twice, with different values", None, scrub) from None
     except (ValueError, RecursionError):
@@ -142,16 +139,6 @@ def read_answer(
         else {name: value for name, value in document.items() if value is not payload}
     )
     return Answer(payload, plain_text(payload.get("request_id") or document.get("request_id")), scrub, beside)
-
-
-def _parsed(body: bytes) -> Any:
-    if body[:64].lstrip().startswith(b"<"):
-        if body.count(b"<") > 2 * _MAX_BRACKETS:
-            raise ValueError("too many elements")
-        return parse_xml(body)
-    if body.count(b"{") + body.count(b"[") > _MAX_BRACKETS:
-        raise ValueError("too many objects and lists")
-    return parse_json(body)
 
 
 def _refuse_error(

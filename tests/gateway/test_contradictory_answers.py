@@ -217,8 +217,8 @@ def test_answer_with_too_many_brackets_is_not_parsed(body: bytes, monkeypatch: p
     def parser(_: bytes) -> None:
         raise AssertionError("the parser was asked")
 
-    for name in ("parse_json", "parse_xml"):
-        monkeypatch.setattr(f"airflow_provider_lingyang.gateway.protocol.{name}", parser)
+    for name in ("_parse_json", "_parse_xml"):
+        monkeypatch.setattr(f"airflow_provider_lingyang.gateway.answer_parser.{name}", parser)
     with pytest.raises(LingyangError) as caught:
         read_answer(status=200, content_type="", body=body, scrub=Scrubber({}, {}))
     assert caught.value.replay is Replay.AMBIGUOUS

@@ -471,8 +471,8 @@ def test_an_answer_of_countless_parts_is_refused_before_it_is_parsed(
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("it was parsed")
 
-    monkeypatch.setattr("airflow_provider_lingyang.gateway.protocol.parse_json", never)
-    monkeypatch.setattr("airflow_provider_lingyang.gateway.protocol.parse_xml", never)
+    monkeypatch.setattr("airflow_provider_lingyang.gateway.answer_parser._parse_json", never)
+    monkeypatch.setattr("airflow_provider_lingyang.gateway.answer_parser._parse_xml", never)
     with pytest.raises(AnswerUnreadableError):
         read(body)
 
