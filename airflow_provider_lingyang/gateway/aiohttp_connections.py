@@ -9,8 +9,7 @@ from weakref import WeakSet
 import aiohttp
 from urllib3.util.wait import wait_for_read
 
-from airflow_provider_lingyang.gateway import transport_errors as transport
-from airflow_provider_lingyang.gateway.http_answer import HeadCheck
+from airflow_provider_lingyang.gateway.transport import HeadCheck, not_connected
 
 _POLL_INTERVAL = 0.01
 _USED: WeakSet[Any] = WeakSet()
@@ -33,7 +32,7 @@ class Connector(aiohttp.TCPConnector):
                 if not protocol.should_close:
                     return connection
                 connection.close()
-                raise transport.not_connected("it answered before it was asked")
+                raise not_connected("it answered before it was asked")
             alone = req.headers.get("Connection") == "close"
             if not alone and not protocol.should_close and not _is_readable(connection.transport):
                 return connection
@@ -54,7 +53,7 @@ class Response(aiohttp.ClientResponse):
     async def start(self, connection: Any) -> Any:
         """Read the head.
 
-        :raises AnswerUnreadableError: it breaks the limits of ``http_answer.py``.
+        :raises AnswerUnreadableError: it breaks the limits of ``transport.py``.
         """
         protocol, heads = connection.protocol, HeadCheck()
         self.reused = protocol in _USED

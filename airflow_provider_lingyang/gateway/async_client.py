@@ -14,16 +14,10 @@ from typing import TypeVar
 import aiohttp
 import certifi
 
-from airflow_provider_lingyang.gateway import protocol
-from airflow_provider_lingyang.gateway import transport_errors as transport
+from airflow_provider_lingyang.gateway import protocol, transport
 from airflow_provider_lingyang.gateway.aiohttp_connections import Connector, Response
 from airflow_provider_lingyang.gateway.attempts import Attempts, Call, RetryPolicy, Send, Sleep
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError
-from airflow_provider_lingyang.gateway.http_answer import (
-    MAX_HEAD_BYTES,
-    AnswerBody,
-    unreadable,
-)
 from airflow_provider_lingyang.gateway.protocol import Answer
 from airflow_provider_lingyang.gateway.proxies import proxy_of
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
@@ -144,7 +138,7 @@ class AsyncGatewayClient:
         return value
 
     async def _read(self, response: Response, send: Send[T]) -> T:
-        body = AnswerBody(response.headers.getall("Content-Encoding", ()), send.limit)
+        body = transport.AnswerBody(response.headers.getall("Content-Encoding", ()), send.limit)
         # Not response.read(): it would take an answer of any size.
         async for piece in response.content.iter_any():
             body.feed(piece)
@@ -181,8 +175,8 @@ class AsyncGatewayClient:
             cookie_jar=aiohttp.DummyCookieJar(),
             response_class=Response,
             auto_decompress=False,
-            max_line_size=MAX_HEAD_BYTES,
-            max_field_size=MAX_HEAD_BYTES,
+            max_line_size=transport.MAX_HEAD_BYTES,
+            max_field_size=transport.MAX_HEAD_BYTES,
             # It would send a password of ~/.netrc, too.
             trust_env=False,
         )
@@ -213,15 +207,12 @@ def _transport_error(error: Exception, timeout: float) -> LingyangError:
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return transport.not_connected("timed out", within=min(transport.CONNECT_TIMEOUT, timeout))
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return transport.not_connected(
-            f"the proxy answered HTTP {error.status}", peer="the gateway (through the proxy)"
-        )
+        return transport.not_connected(f"the proxy answered HTTP {error.status}", proxied=True)
     if isinstance(error, aiohttp.ClientResponseError):
-        return unreadable("not HTTP, or beyond its limits")
+        return transport.unreadable("not HTTP, or beyond its limits")
     if isinstance(error, aiohttp.ClientConnectorError):
         proxied = isinstance(error, aiohttp.ClientProxyConnectionError)
-        peer = "the gateway (through the proxy)" if proxied else "the gateway"
-        return transport.not_connected(transport.reason_of(error), peer=peer)
+        return transport.not_connected(transport.reason_of(error), proxied=proxied)
     if isinstance(error, TimeoutError):
         return transport.not_in_time(timeout)
     return transport.broken(error)

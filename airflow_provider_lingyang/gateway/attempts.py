@@ -23,11 +23,10 @@ from airflow_provider_lingyang.gateway.errors import (
     ThrottledError,
     TransportError,
 )
-from airflow_provider_lingyang.gateway.http_answer import answer_limit
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
-from airflow_provider_lingyang.gateway.transport_errors import SECOND_ANSWER
+from airflow_provider_lingyang.gateway.transport import SECOND_ANSWER, answer_limit
 
 T = TypeVar("T")
 

@@ -15,18 +15,15 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from airflow_provider_lingyang.gateway import protocol
-from airflow_provider_lingyang.gateway import transport_errors as transport
+from airflow_provider_lingyang.gateway import protocol, transport
 from airflow_provider_lingyang.gateway.attempts import Attempts, Call, RetryPolicy, Send, Sleep
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError
-from airflow_provider_lingyang.gateway.http_answer import AnswerBody
 from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, SUBMIT_PARAM, InitiativeBatchTaskRequest
 from airflow_provider_lingyang.gateway.protocol import Answer
 from airflow_provider_lingyang.gateway.proxies import proxy_of
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt, read_receipt
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
-from airflow_provider_lingyang.gateway.transport_errors import CONNECT_TIMEOUT
 from airflow_provider_lingyang.gateway.urllib3_connections import POOLS, Response, before_send_hook
 
 T = TypeVar("T")
@@ -141,14 +138,14 @@ class GatewayClient:
         with ExitStack() as stack:
             try:
                 response = self._session.post_form(
-                    self.settings.url, form, timeout=(min(CONNECT_TIMEOUT, timeout), timeout)
+                    self.settings.url, form, timeout=(min(transport.CONNECT_TIMEOUT, timeout), timeout)
                 )
                 stack.enter_context(response)
                 # Not urllib3's own, which releases the connection at the end of the body, and decodes the body in a
                 # way that depends on installed packages.
                 stream = cast(Response, response.raw._original_response)
                 stack.enter_context(closing(stream))
-                body = AnswerBody(stream.headers.get_all("Content-Encoding", ()), limit)
+                body = transport.AnswerBody(stream.headers.get_all("Content-Encoding", ()), limit)
                 while piece := stream.read_piece(_CHUNK):
                     body.feed(piece)
                 decoded = body.finish()

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError
 from airflow_provider_lingyang.gateway.signing import SIGN_METHODS
-from airflow_provider_lingyang.gateway.transport_errors import CONNECT_TIMEOUT
+from airflow_provider_lingyang.gateway.transport import CONNECT_TIMEOUT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

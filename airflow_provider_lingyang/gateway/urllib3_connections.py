@@ -25,9 +25,14 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssl_ import create_urllib3_context
 from urllib3.util.ssl_match_hostname import CertificateError
 
-from airflow_provider_lingyang.gateway.errors import NotSentError
-from airflow_provider_lingyang.gateway.http_answer import MAX_HEAD_BYTES, HeadCheck, unreadable
-from airflow_provider_lingyang.gateway.transport_errors import chain, not_connected, reason_of
+from airflow_provider_lingyang.gateway.transport import (
+    MAX_HEAD_BYTES,
+    HeadCheck,
+    chain,
+    not_connected,
+    reason_of,
+    unreadable,
+)
 
 before_send_hook: ContextVar[Callable[[], None] | None] = ContextVar("before_send_hook", default=None)
 """Called last before a request is sent on a new connection; its error comes out, and nothing was sent."""
@@ -37,26 +42,21 @@ _MAX_TIMEOUT = 3600.0
 _MIN_TIMEOUT = 0.001
 
 
-def _not_connected(error: BaseException, connection: HTTPConnection) -> NotSentError:
-    """Return the error for a connection that was not made (name, network, proxy, TLS), so nothing was sent."""
-    causes = chain(error)
-    timed_out = any(isinstance(item, TimeoutError) for item in causes)
-    return not_connected(
-        reason_of(error),
-        peer="the gateway" if connection.proxy is None else "the gateway (through the proxy)",
-        certificate=any(isinstance(item, _CERTIFICATE) for item in causes),
-        within=cast("float", connection.timeout) if timed_out else None,
-    )
-
-
 @contextmanager
 def _raising_not_connected(connection: HTTPConnection) -> Iterator[None]:
     try:
         yield
     except (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError, CertificateError) as error:
-        # Into an error that urllib3 does not know, so that it arrives as it is. Nothing else is caught: Airflow
-        # raises from a signal handler, anywhere.
-        raise _not_connected(error, connection) from None
+        causes = chain(error)
+        timed_out = any(isinstance(item, TimeoutError) for item in causes)
+        # An error that urllib3 does not know, so that it arrives as it is. Nothing else is caught: Airflow raises from
+        # a signal handler, anywhere.
+        raise not_connected(
+            reason_of(error),
+            proxied=connection.proxy is not None,
+            certificate=any(isinstance(item, _CERTIFICATE) for item in causes),
+            within=cast("float", connection.timeout) if timed_out else None,
+        ) from None
 
 
 class _DeadlineReader(io.RawIOBase):
@@ -109,7 +109,7 @@ class Response(http.client.HTTPResponse):
     def begin(self) -> None:
         """Read the head.
 
-        :raises AnswerUnreadableError: it is not one of HTTP, or breaks the limits of ``http_answer.py``.
+        :raises AnswerUnreadableError: it is not one of HTTP, or breaks the limits of ``transport.py``.
         """
         self._heads = HeadCheck()
         self._source.bytes_left = MAX_HEAD_BYTES
@@ -196,7 +196,7 @@ class _HTTPConnection(HTTPConnection):
             self.connect()
         if _has_unsolicited_bytes(self.sock):
             self.close()
-            raise _not_connected(_UnsolicitedBytesError(), self)
+            raise not_connected("it answered before it was asked", proxied=self.proxy is not None)
         # Not in send, which a proxy's CONNECT passes, too.
         if (check := before_send_hook.get()) is not None:
             check()
@@ -207,11 +207,6 @@ class _HTTPConnection(HTTPConnection):
             super().send(data)
         else:
             self._buffered.append(data)
-
-
-class _UnsolicitedBytesError(OSError):
-    def __init__(self) -> None:
-        super().__init__(0, "it answered before it was asked")
 
 
 def _has_unsolicited_bytes(sock: Any) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient
 from airflow_provider_lingyang.gateway.errors import AnswerLostError, ServiceError, ThrottledError
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
-from airflow_provider_lingyang.gateway.transport_errors import IDLE_LIMIT
+from airflow_provider_lingyang.gateway.transport import IDLE_LIMIT
 from airflow_provider_lingyang.lookup import calls
 from airflow_provider_lingyang.lookup.query import ResultQuery
 from airflow_provider_lingyang.sandbox import LOOKUP

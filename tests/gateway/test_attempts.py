@@ -17,7 +17,7 @@ from airflow_provider_lingyang.gateway.errors import (
 )
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
-from airflow_provider_lingyang.gateway.transport_errors import SECOND_ANSWER
+from airflow_provider_lingyang.gateway.transport import SECOND_ANSWER
 from tests.gateway.conftest import NOON, Time
 
 SETTINGS = GatewaySettings(url="https://gateway.example/", app_key="k", app_secret="s")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.gateway import http_answer
+from airflow_provider_lingyang.gateway import transport
 from airflow_provider_lingyang.gateway.errors import AnswerLostError, AnswerUnreadableError, Replay
-from airflow_provider_lingyang.gateway.http_answer import (
+from airflow_provider_lingyang.gateway.transport import (
     MAX_HEADERS,
     MAX_INTERIM,
     AnswerBody,
@@ -146,7 +146,7 @@ def test_limits_the_reason_however_it_arrives() -> None:
 def test_answer_beyond_the_size_limit_is_refused(
     serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, coding: str
 ) -> None:
-    monkeypatch.setattr(http_answer, "BASE_BYTES", 100_000)
+    monkeypatch.setattr(transport, "BASE_BYTES", 100_000)
     body = OK[:-2] + b" " * 200_000 + OK[-2:]
     answers = {
         "identity": reply(body),

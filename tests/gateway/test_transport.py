@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.gateway import client as client_module
-from airflow_provider_lingyang.gateway import http_answer
+from airflow_provider_lingyang.gateway import transport
 from airflow_provider_lingyang.gateway.errors import (
     AnswerLostError,
     AnswerUnreadableError,
@@ -409,7 +408,7 @@ def test_a_slow_but_complete_answer_is_read_and_the_next_call_has_its_full_time(
 def test_too_large_answer_is_refused(
     serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, coding: str
 ) -> None:
-    monkeypatch.setattr(http_answer, "BASE_BYTES", 1_000_000)
+    monkeypatch.setattr(transport, "BASE_BYTES", 1_000_000)
     huge = b" " * 3_000_000
     answers = {
         "identity": reply(huge),
@@ -426,7 +425,7 @@ def test_too_large_answer_is_refused(
 def test_a_redirect_with_an_endless_body_is_not_read_to_its_end(
     serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_answer, "BASE_BYTES", 100_000)
+    monkeypatch.setattr(transport, "BASE_BYTES", 100_000)
     server = serve(says(reply(b" " * 3_000_000, "302 Found", Location="/x"), keep=False))
     with pytest.raises(AnswerUnreadableError, match=r"longer than 10\d{4} bytes"):
         connect(server.url).call("a.method", {})
@@ -446,4 +445,4 @@ def test_gzip_is_read_and_so_is_an_answer_in_many_pieces(serve: Serve, connect: 
 
 
 def test_the_connect_time_out_is_never_longer_than_ten_seconds() -> None:
-    assert client_module.CONNECT_TIMEOUT == 10.0
+    assert transport.CONNECT_TIMEOUT == 10.0

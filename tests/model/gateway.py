@@ -15,7 +15,7 @@ import requests
 from requests.structures import CaseInsensitiveDict
 
 from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, SUBMIT_PARAM
-from airflow_provider_lingyang.gateway.transport_errors import not_connected
+from airflow_provider_lingyang.gateway.transport import not_connected
 from airflow_provider_lingyang.gateway.urllib3_connections import before_send_hook
 from tests.model.simulated_time import EPOCH, Process
 

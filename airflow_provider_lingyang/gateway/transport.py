@@ -1,15 +1,33 @@
-"""Checks of an HTTP answer, for both clients: head, coding, size. Pure.
+"""What both clients need of HTTP: errors on the way, and checks of an answer's head, coding and size. Pure.
 
 The libraries of the two clients differ in all of this, so both pass heads and undecoded bodies.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import ssl
 import zlib
 from collections.abc import Iterable
 from typing import Final
 
-from airflow_provider_lingyang.gateway.errors import LOOK_UP, AnswerUnreadableError
+from airflow_provider_lingyang.gateway.errors import (
+    LOOK_UP,
+    AnswerLostError,
+    AnswerUnreadableError,
+    NotSentError,
+    Replay,
+)
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds at most for a connection to be made: a gateway that is there answers within a few."""
+IDLE_LIMIT = 5.0
+"""Seconds that a look-up's connection is kept without use: the gateway may close it unnoticed. Writes are sent on new
+connections only."""
+SECOND_ANSWER = 0.2
+"""Seconds to wait after a refused write for a second, contradicting answer, unless the gateway closes the connection
+before, as requested."""
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Of the status line and the headers of one answer, with the interim answers (1xx) before it."""
@@ -26,6 +44,80 @@ BYTES_PER_ID: Final = 16 * 1024
 """Of a look-up, for each id that it asks for. Where recipients' results are longer, lower ``max_biz_ids``."""
 
 _WINDOWS: Final = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
+
+
+def not_connected(
+    reason: str, *, proxied: bool = False, certificate: bool = False, within: float | None = None
+) -> NotSentError:
+    """Return the error for a connection that was not made.
+
+    :param reason: see :func:`reason_of`.
+    :param proxied: whether it was to lead through a proxy.
+    :param certificate: the peer's certificate was refused.
+    :param within: seconds that were waited for the connection; None: it failed sooner.
+    """
+    peer = "the gateway (through the proxy)" if proxied else "the gateway"
+    if certificate:
+        return NotSentError(
+            f"the TLS certificate of {peer} was refused ({reason}); nothing was sent",
+            replay=Replay.NEVER,
+            hint="Check the connection's host, this machine's clock, and REQUESTS_CA_BUNDLE where a proxy reads TLS.",
+        )
+    waited = f" within {within:g} s" if within is not None else ""
+    return NotSentError(
+        f"{peer} was not reached{waited} ({reason}); nothing was sent",
+        hint="Check the connection's host, the network, the firewall, and HTTPS_PROXY and NO_PROXY in the environment.",
+    )
+
+
+def no_ca_bundle() -> NotSentError:
+    """Return the error for a CA bundle that the environment names and that cannot be read."""
+    return NotSentError(
+        "the CA bundle that the environment names is not there; nothing was sent",
+        replay=Replay.NEVER,
+        hint="Correct REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE.",
+    )
+
+
+def not_in_time(timeout: float) -> AnswerLostError:
+    """Return the error for an answer that did not come."""
+    return AnswerLostError(
+        f"the gateway did not answer in time (connected, but no complete answer within {timeout:g} s)"
+    )
+
+
+def broken(error: BaseException) -> AnswerLostError:
+    """Return the error for a connection that broke after the request may have been sent."""
+    return AnswerLostError(f"the connection to the gateway broke ({reason_of(error)})")
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the innermost reason in a few words, without the URLs and headers that outer ones repeat."""
+    for item in reversed(chain(error)):
+        if isinstance(item, ssl.SSLCertVerificationError) and item.verify_message:
+            return item.verify_message
+        if type(item).__name__ == "CertificateError":
+            return "Hostname mismatch"
+        if found := _TUNNEL.search(str(item)):
+            return f"the proxy answered HTTP {found[1]}"
+        if isinstance(item, OSError) and item.strerror:
+            # asyncio's own text holds the address instead of the reason.
+            own_words = item.errno and item.strerror.startswith("Connect call")
+            return os.strerror(item.errno or 0) if own_words else item.strerror
+    return type(chain(error)[-1]).__name__
+
+
+def chain(error: BaseException) -> list[BaseException]:
+    """Return an error and all its causes, in any of the libraries' ways of chaining them."""
+    found: list[BaseException] = []
+    pending: list[object] = [error]
+    while pending and len(found) < 20:
+        item = pending.pop(0)
+        if isinstance(item, BaseException) and item not in found:
+            found.append(item)
+            pending += [getattr(item, "reason", None), item.__cause__, item.__context__, *item.args]
+    return found
 
 
 def answer_limit(form: bytes, ids: int = 0) -> int:
