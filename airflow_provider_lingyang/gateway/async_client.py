@@ -1,4 +1,4 @@
-"""The gateway over HTTP, for event loops: aiohttp."""
+"""The gateway over HTTP, for event loops: aiohttp, on connections where an answer is to the request before it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
+from weakref import WeakSet
 
 import aiohttp
 import certifi
+from urllib3.util.wait import wait_for_read
 
 from airflow_provider_lingyang.gateway import protocol, transport
-from airflow_provider_lingyang.gateway.aiohttp_connections import Connector, Response
 from airflow_provider_lingyang.gateway.attempts import Attempts, Call, RetryPolicy, Send, Sleep
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError
 from airflow_provider_lingyang.gateway.protocol import Answer
@@ -29,7 +30,84 @@ TLS_CLOSE_GRACE = 0.25
 """Seconds for TLS connections to close."""
 LOOP_TIME_SLICE = 0.01
 """Seconds for which calls may keep the event loop busy: many answers may come at once."""
+_POLL_INTERVAL = 0.01
+_USED: WeakSet[Any] = WeakSet()
+"""Connections that a request was sent on."""
 _UNUSABLE = "the gateway's URL, or the proxy's in the environment, cannot be used"
+
+
+class Connector(aiohttp.TCPConnector):
+    """Reuses a connection only where no bytes wait on it, and never for a request with ``Connection: close``."""
+
+    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109  # aiohttp's signature
+        """Return a connection, kept or new.
+
+        :raises NotSentError: the gateway sent bytes before the request.
+        """
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            stream = connection.protocol
+            assert stream is not None
+            if stream not in _USED:
+                if not stream.should_close:
+                    return connection
+                connection.close()
+                raise transport.not_connected("it answered before it was asked")
+            alone = req.headers.get("Connection") == "close"
+            if not alone and not stream.should_close and not _is_readable(connection.transport):
+                return connection
+            connection.close()
+
+
+def _is_readable(connection: asyncio.Transport | None) -> bool:
+    # Bytes that the loop has not read yet count, too. So does any TLS record: the tickets came with the first answer.
+    sock: Any = connection and connection.get_extra_info("socket")
+    return sock is None or bool(wait_for_read(sock, 0))
+
+
+class Response(aiohttp.ClientResponse):
+    """Holds its connection until the client closes or releases it, not only until the body is complete."""
+
+    reused = False
+
+    async def start(self, connection: Any) -> Any:
+        """Read the head.
+
+        :raises AnswerUnreadableError: it breaks the limits of ``transport.py``.
+        """
+        stream, heads = connection.protocol, transport.HeadCheck()
+        self.reused = stream in _USED
+        _USED.add(stream)
+        read = stream.read
+
+        async def checked() -> Any:
+            message, payload = await read()
+            heads.is_final(message.code, message.reason, message.raw_headers)
+            return message, payload
+
+        stream.read = checked
+        try:
+            return await super().start(connection)
+        finally:
+            del stream.read
+
+    def _response_eof(self) -> None:
+        """Keep the connection until ``close`` or ``release``."""
+
+    async def is_followed(self, wait: float) -> bool:
+        """Return whether another answer comes after this one.
+
+        :param wait: seconds to wait for that, unless the gateway closes the connection before; 0: look only.
+        """
+        stream = self.connection and self.connection.protocol
+        if stream is None:
+            return False
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        # No event announces bytes between answers.
+        while not len(stream) and stream.is_connected() and loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_INTERVAL)
+        return len(stream) > 0
 
 
 class AsyncGatewayClient:
