@@ -1,11 +1,127 @@
-"""Values in an answer, in the shapes that the platform gives them. Pure."""
+"""Members of an answer: what their names mean, and their values in the shapes that the platform gives them. Pure.
+
+Names are recognised in any spelling: case, underscores and hyphens do not count.
+"""
 
 from __future__ import annotations
 
+import enum
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
+
+SUCCESS_WORDS = frozenset(("success", "succeed", "succeeded", "successful", "ok"))
+"""Values that say success, folded."""
+
+
+class Sign(enum.Enum):
+    """The meaning of a name."""
+
+    FLAG = enum.auto()
+    """True where the call succeeded."""
+    OTHER_FLAG = enum.auto()
+    """Another flag: it may speak of something else, so it counts only where it is false."""
+    MESSAGE = enum.auto()
+    """A text for a reader."""
+    ERROR = enum.auto()
+    """Empty, or false, where the call succeeded."""
+    CODE = enum.auto()
+    """Empty, 0 or a success word where the call succeeded."""
+    STATUS = enum.auto()
+    """The same, or a word for "done"; only on the path itself, because elsewhere it may be anything's."""
+    TOTAL = enum.auto()
+    """How many results there are on all pages."""
+    COUNT = enum.auto()
+    """How many results there are, on this page or on all."""
+    PAGES = enum.auto()
+    """How many pages there are."""
+    PAGE = enum.auto()
+    """Which page this is."""
+    PAGE_SIZE = enum.auto()
+    """How many results a page holds at most."""
+    MORE = enum.auto()
+    """True where there is another page."""
+    LAST = enum.auto()
+    """True where there is none."""
+    CURSOR = enum.auto()
+    """Not empty where there is another page."""
+
+
+_PREFIX = (
+    "(?:is|has|biz|busi|business|result|res|rsp|resp|response|request|query|api|service|invoke|call|op|sys|system|data"
+    "|ret|rtn|return|inner)*"
+)
+_MANY = (
+    "(?:records?|results?|items?|rows?|elements?|hits?|tasks?|data|size|count|counts|cnt|num|number|nums)*"
+)
+_NAMES: tuple[tuple[Sign, str], ...] = (
+    (Sign.FLAG, _PREFIX + "(?:success|succeed|succeeds|succeeded|successful|successed|succ|ok)(?:flag)?"),
+    (
+        Sign.ERROR,
+        _PREFIX + "(?:err|error|errors|exception|exceptions|fault|fail|fails|failed|failure|failures).*",
+    ),
+    (Sign.ERROR, ".*(?:error|exception).*|sub(?:msg|message)"),
+    (
+        Sign.CODE,
+        "(?:sub|biz|result|res|ret|rtn|return|resp|response|rsp|status|state|http|httpstatus|msg|message|busi|business|api"
+        "|sys|system|inner|top)*code|ret|rc|httpstatus",
+    ),
+    (Sign.STATUS, "(?:result|res|response|resp|ret|query|biz)*(?:status|state)|result"),
+    (
+        Sign.PAGES,
+        "(?:total|max|all)pages?(?:count|num|number|no)?|pages?(?:count|total)|pages|lastpage(?:no|num)?",
+    ),
+    (Sign.TOTAL, "total" + _MANY + "|(?:record|item|result|row|data|list|task|hit|all|element|page)s?total"),
+    (Sign.COUNT, "(?:record|item|result|row|data|list|task|hit|all|element)?s?(?:count|cnt)"),
+    (Sign.PAGE, "(?:curr?|current)?page(?:no|num|number|index|idx|current)?"),
+    (Sign.PAGE_SIZE, "page(?:size|limit|rows|records)|(?:per|each)page|limit|maxresults?|sizeofpage"),
+    (Sign.MORE, "(?:is|has|have|exists?)*(?:next|more)(?:page|pages|data|results?|items?|records?|flag)?"),
+    (Sign.MORE, "(?:is)?(?:truncated|partial|incomplete|overflow)"),
+    (
+        Sign.LAST,
+        "is(?:the)?(?:last|end|finish|finished|over|complete|completed)(?:page|flag)?|nomore(?:data|pages?)?",
+    ),
+    (Sign.LAST, "complete|completed|endflag|lastflag"),
+    (
+        Sign.CURSOR,
+        "next.*|(?:end|after)?cursor|scrollid|(?:page|continuation)(?:token|key)|continuation|marker",
+    ),
+    # The names below are on no page of the platform, and count only against an answer.
+    (
+        Sign.ERROR,
+        "(?:is|has|request|query)*(?:(?:un|not|non)suc+es.*|time(?:d|r)?out|timeouted|degraded?|fallback|throttled"
+        "|limited|stale|retry|retryable|invalid|broken|aborted|cancell?ed|busy|rejected|blocked"
+        "|(?:permission|access)?denied|partial.*|incomplete.*|truncat.*|(?:need|should)retry|warn(?:ing)?s?)",
+    ),
+    (Sign.ERROR, "(?:unprocessed|skipped|invalid)(?:biz)?(?:ids?|keys?|items?)?"),
+    (Sign.OTHER_FLAG, ".*(?:suc+es+|suc+e+d|suc+e+ded|suc+es+ful|ok|成功|正常|有效)"),
+    (
+        Sign.OTHER_FLAG,
+        "(?:is|all|data|result)*(?:valid|ready|available|done|healthy|alive|normal|reliable|accurate)",
+    ),
+    (Sign.CURSOR, "(?:is|has)?(?:remaining|remain|remainder|leftover)" + _MANY),
+    (
+        Sign.MESSAGE,
+        _PREFIX + "(?:err)?(?:msg|message|messages|reason|tips?|desc|description|detail|details|info)",
+    ),
+    (Sign.COUNT, "numfound|found|numberofelements|总数"),
+)
+_PATTERNS = tuple((sign, re.compile(pattern)) for sign, pattern in _NAMES)
+_NOT_LETTERS = re.compile(r"[\W_]+")
+_MAX_NAME_LENGTH = 64
+
+
+@lru_cache(2048)
+def sign_of(name: str) -> Sign | None:
+    """Return the meaning of a name, in any spelling; None: it says nothing about the answer."""
+    if len(name) > _MAX_NAME_LENGTH:
+        return None
+    plain = _NOT_LETTERS.sub("", unicodedata.normalize("NFKC", name).casefold())
+    return next((sign for sign, pattern in _PATTERNS if pattern.fullmatch(plain)), None)
+
 
 _DECODER = json.JSONDecoder(strict=False)
 _MEMBER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")

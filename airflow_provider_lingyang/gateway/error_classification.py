@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from airflow_provider_lingyang.gateway.answer_names import SUCCESS_WORDS
+from airflow_provider_lingyang.gateway.answer_values import SUCCESS_WORDS
 from airflow_provider_lingyang.gateway.error_codes import (
     BACKEND,
     CODES,

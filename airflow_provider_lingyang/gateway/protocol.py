@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any
 
-from airflow_provider_lingyang.gateway.answer_names import Sign, sign_of
 from airflow_provider_lingyang.gateway.answer_parser import DuplicateKeyError, parse_answer
-from airflow_provider_lingyang.gateway.answer_values import plain_text
+from airflow_provider_lingyang.gateway.answer_values import Sign, plain_text, sign_of
 from airflow_provider_lingyang.gateway.dates import date_text
 from airflow_provider_lingyang.gateway.error_classification import gateway_error
 from airflow_provider_lingyang.gateway.errors import (
@@ -73,6 +73,8 @@ def signature_of(form: bytes) -> str:
     return form[form.rindex(b"&sign=") + len(b"&sign=") :].decode()
 
 
+# Its repr would show recipients.
+@dataclass(eq=False, repr=False)
 class Answer:
     """A success of the envelope.
 
@@ -82,17 +84,10 @@ class Answer:
     :param beside: the members beside the root element.
     """
 
-    def __init__(
-        self,
-        payload: Mapping[str, Any],
-        raw_request_id: str | None,
-        scrub: Scrubber,
-        beside: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.beside = beside or {}
-        self.payload = payload
-        self.raw_request_id = raw_request_id
-        self.scrub = scrub
+    payload: Mapping[str, Any]
+    raw_request_id: str | None
+    scrub: Scrubber
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def request_id(self) -> str | None:
@@ -134,7 +129,7 @@ def read_answer(
     if status != 200 or payload is None or "error_response" in document:
         raise _unreadable(status, content_type, body)
     beside = (
-        None
+        {}
         if payload is document
         else {name: value for name, value in document.items() if value is not payload}
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from airflow_provider_lingyang.gateway.answer_names import Sign, sign_of
-from airflow_provider_lingyang.gateway.answer_values import as_list, names_in, plain_text
+from airflow_provider_lingyang.gateway.answer_values import Sign, as_list, names_in, plain_text, sign_of
 from airflow_provider_lingyang.gateway.error_classification import (
     is_fault_code,
     is_fault_text,
@@ -41,6 +41,7 @@ _ACCEPTED_TASKS = TypeAdapter(list[_AcceptedTask])
 _RESPONSES = TypeAdapter(list[InitiativeTaskResponse])
 
 
+@dataclass(eq=False, repr=False)
 class SubmitReceipt:
     """The accepted tasks of one submitted request.
 
@@ -49,10 +50,9 @@ class SubmitReceipt:
     :param answer: the answer that holds them.
     """
 
-    def __init__(self, items: list[Any], accepted: list[_AcceptedTask], answer: Answer) -> None:
-        self.items = items
-        self.accepted = accepted
-        self._answer = answer
+    items: list[Any]
+    accepted: list[_AcceptedTask]
+    answer: Answer
 
     def __repr__(self) -> str:
         # Without the echo, which is personal data.
@@ -65,7 +65,7 @@ class SubmitReceipt:
     @property
     def request_id(self) -> str | None:
         """The gateway's id of the call."""
-        return self._answer.request_id
+        return self.answer.request_id
 
     @cached_property
     def data(self) -> list[InitiativeTaskResponse]:

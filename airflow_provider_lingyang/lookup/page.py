@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from airflow_provider_lingyang.gateway.answer_names import Sign, sign_of
-from airflow_provider_lingyang.gateway.answer_values import decoded_json
+from airflow_provider_lingyang.gateway.answer_values import Sign, decoded_json, sign_of
 from airflow_provider_lingyang.gateway.error_classification import shown_code
 from airflow_provider_lingyang.gateway.errors import RequestRefusedError, ServiceError
 from airflow_provider_lingyang.lookup.parameters import ANY

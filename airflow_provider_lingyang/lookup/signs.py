@@ -11,8 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_lingyang.gateway.answer_names import SUCCESS_WORDS, Sign, sign_of
-from airflow_provider_lingyang.gateway.answer_values import decoded_json, is_plain_name
+from airflow_provider_lingyang.gateway.answer_values import (
+    SUCCESS_WORDS,
+    Sign,
+    decoded_json,
+    is_plain_name,
+    sign_of,
+)
 
 _FAILURE_TEXT = re.compile(
     r"(?<!no )(?<!0 )(?<!without )(?<!无)(?<!没有)"

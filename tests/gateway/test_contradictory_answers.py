@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.gateway.answer_names import SUCCESS_WORDS
+from airflow_provider_lingyang.gateway.answer_values import SUCCESS_WORDS
 from airflow_provider_lingyang.gateway.errors import (
     AnswerUnreadableError,
     CallRefusedError,
