@@ -173,18 +173,14 @@ def dump_json(value: Any) -> str:
     """
     try:
         try:
-            text = _encoded(value)
+            text = _ENCODER.encode(value)
         except ValueError:
             # Not-a-number is NULL; the encoder knows no way to say so.
-            text = _encoded(_without_nan(value))
+            text = _ENCODER.encode(_without_nan(value))
         text.encode()
     except (TypeError, ValueError, OverflowError, RecursionError):
         raise PydanticCustomError("json_object", "holds a value that JSON cannot hold") from None
     return text
-
-
-def _encoded(value: Any) -> str:
-    return _ENCODER.encode(value)
 
 
 def _without_nan(value: Any) -> Any:
@@ -251,17 +247,13 @@ def _to_phone(value: Any, info: ValidationInfo) -> Any:
         return None
     try:
         number = canonical_phone(text)
+        if is_international(number) and not (info.context or {}).get(ALLOW_INTERNATIONAL):
+            raise PhoneNumberError(
+                "is another country's number (to allow them: international_numbers of the connection)"
+            )
     except PhoneNumberError as error:
-        raise _phone_error(str(error)) from None
-    if is_international(number) and not (info.context or {}).get(ALLOW_INTERNATIONAL):
-        raise _phone_error(
-            "is another country's number (to allow them: international_numbers of the connection)"
-        )
+        raise PydanticCustomError("phone", "{reason}", {"reason": str(error)}) from None
     return number
-
-
-def _phone_error(reason: str) -> PydanticCustomError:
-    return PydanticCustomError("phone", "{reason}", {"reason": reason})
 
 
 def _to_email(value: Any) -> Any:

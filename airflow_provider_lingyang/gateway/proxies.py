@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies_environment
+from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed lacks it
 
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError
 
@@ -44,29 +44,19 @@ def proxy_of(url: str) -> str | None:
 
 def _is_excepted(host: str, port: int, no_proxy: str) -> bool:
     host = host.lower().rstrip(".")
+    entries = [entry.strip() for entry in no_proxy.split(",")]
+    names = ",".join(entry.lstrip("*.").rstrip(".") for entry in entries)
+    if "*" in entries or proxy_bypass_environment(f"{host}:{port}", {"no": names}):
+        return True
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        address = None
-    for entry in no_proxy.lower().split(","):
-        entry = entry.strip()
-        if entry == "*":
-            return True
-        try:
-            network = ipaddress.ip_network(entry.strip("[]"), strict=False)
-        except ValueError:
-            if _names(entry.lstrip("*."), host, port):
-                return True
-        else:
-            if address is not None and address in network:
-                return True
-    return False
+        return False
+    return any(_holds(entry.strip("[]"), address) for entry in entries)
 
 
-def _names(entry: str, host: str, port: int) -> bool:
+def _holds(network: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     try:
-        named = urlsplit(f"//{entry}")
-        name, at = (named.hostname or "").rstrip("."), named.port
+        return address in ipaddress.ip_network(network, strict=False)
     except ValueError:
         return False
-    return bool(name) and at in (None, port) and (host == name or host.endswith(f".{name}"))

@@ -53,17 +53,7 @@ def plain_value(value: Any) -> Any:
         return plain_value(value.value)
     if isinstance(value, datetime):
         # Classes derived from it write themselves differently.
-        return datetime(
-            value.year,
-            value.month,
-            value.day,
-            value.hour,
-            value.minute,
-            value.second,
-            value.microsecond,
-            value.tzinfo,
-            fold=value.fold,
-        )
+        return datetime.combine(value.date(), value.time(), value.tzinfo).replace(fold=value.fold)
     if isinstance(value, uuid.UUID):
         return str(value)
     if isinstance(value, timedelta):
