@@ -20,7 +20,6 @@ from airflow_provider_lingyang.gateway import protocol, transport
 from airflow_provider_lingyang.gateway.attempts import Attempts, Call, RetryPolicy, Send, Sleep
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError
 from airflow_provider_lingyang.gateway.protocol import Answer
-from airflow_provider_lingyang.gateway.proxies import proxy_of
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
 
@@ -147,8 +146,7 @@ class AsyncGatewayClient:
         self._attempts = Attempts(settings, retry, clock, monotonic, limiter)
         self._slice_start: float | None = None
         self._session: aiohttp.ClientSession | None = None
-        # Without TLS a proxy of the environment could read the session and the audience.
-        self._proxy = None if settings.plain_http else proxy_of(settings.url)
+        self._proxy = settings.proxy
 
     async def __aenter__(self) -> AsyncGatewayClient:
         return self
@@ -266,7 +264,7 @@ def tls_context() -> ssl.SSLContext:
 
     :raises NotSentError: the environment names a CA bundle that cannot be read.
     """
-    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where()
+    bundle = transport.ca_bundle() or certifi.where()
     folder = os.path.isdir(bundle)  # noqa: PTH112  # a variable's text, as it is
     try:
         return ssl.create_default_context(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import http.client
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -20,7 +21,6 @@ from airflow_provider_lingyang.gateway.attempts import Attempts, Call, RetryPoli
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError
 from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, SUBMIT_PARAM, InitiativeBatchTaskRequest
 from airflow_provider_lingyang.gateway.protocol import Answer
-from airflow_provider_lingyang.gateway.proxies import proxy_of
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt, read_receipt
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
@@ -60,9 +60,9 @@ class GatewayClient:
         self._sleep = sleep
         retry = RetryPolicy(settings.max_attempts, rng or random.Random())
         self._attempts = Attempts(settings, retry, clock, monotonic, limiter)
-        self._session = _Session()
-        # Without TLS a proxy of the environment could read the session and the audience.
-        self._session.trust_env = not settings.plain_http
+        # Not a session, which follows redirects, keeps cookies and sends passwords of ~/.netrc, and takes a tenth of a
+        # submission's time for it.
+        self._adapter = _Adapter()
 
     def __enter__(self) -> GatewayClient:
         return self
@@ -72,7 +72,7 @@ class GatewayClient:
 
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        self._adapter.close()
 
     def submit_batch(self, request: InitiativeBatchTaskRequest) -> SubmitReceipt:
         """Submit one request; see :meth:`submit_struct`."""
@@ -127,63 +127,43 @@ class GatewayClient:
             return result
 
     def _send(self, send: Send[T]) -> T:
-        with self._exchange(send.form, send.limit) as (response, body, stream):
-            patience = send.read(response.status_code, response.headers, body)
-            return send.result(followed=patience is not None and stream.is_followed(patience))
-
-    @contextmanager
-    def _exchange(self, form: bytes, limit: int) -> Iterator[tuple[requests.Response, bytes, Response]]:
-        """Send a form; yield its complete answer while the connection is still open."""
         timeout = self.settings.timeout
         with ExitStack() as stack:
             try:
-                response = self._session.post_form(
-                    self.settings.url, form, timeout=(min(transport.CONNECT_TIMEOUT, timeout), timeout)
+                request = self._prepared.copy()
+                request.body = send.form
+                request.prepare_content_length(send.form)
+                connect_timeout = min(transport.CONNECT_TIMEOUT, timeout)
+                response = self._adapter.send(
+                    request, stream=True, timeout=(connect_timeout, timeout), **self._environment
                 )
                 stack.enter_context(response)
                 # Not urllib3's own, which releases the connection at the end of the body, and decodes the body in a
                 # way that depends on installed packages.
                 stream = cast(Response, response.raw._original_response)
                 stack.enter_context(closing(stream))
-                body = transport.AnswerBody(stream.headers.get_all("Content-Encoding", ()), limit)
+                body = transport.AnswerBody(stream.headers.get_all("Content-Encoding", ()), send.limit)
                 while piece := stream.read_piece(_CHUNK):
                     body.feed(piece)
                 decoded = body.finish()
             except _BROKEN as error:
                 # from None: the original carries the whole request, and Airflow prints what it is chained to.
                 raise _transport_error(error, timeout) from None
-            yield response, decoded, stream
+            patience = send.read(response.status_code, response.headers, decoded)
+            return send.result(followed=patience is not None and stream.is_followed(patience))
 
+    @cached_property
+    def _prepared(self) -> requests.PreparedRequest:
+        """The common part of all requests."""
+        return requests.Request("POST", self.settings.url, headers=protocol.ONE_CALL_HEADERS).prepare()
 
-class _Session(requests.Session):
-    """Follows no redirect, keeps no cookie, and sends no password of ``~/.netrc``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mount("https://", _Adapter())
-        self.mount("http://", _Adapter())
-        self._url = ""
-        self._prepared = requests.PreparedRequest()
-        self._settings: Mapping[str, Any] = {}
-
-    def post_form(self, url: str, form: bytes, *, timeout: tuple[float, float]) -> requests.Response:
-        """Post a form. The common part of all requests to a URL is prepared once.
-
-        Not ``post``, which would take a tenth of a submission's time for it, and look into ``~/.netrc``; nor ``send``,
-        which reads the whole body of a redirect even when it is not followed, and fails on an odd URL there.
-        """
-        if url != self._url:
-            proxy = proxy_of(url) if self.trust_env else None
-            self._settings = {
-                **self.merge_environment_settings(url, {}, True, None, None),
-                "proxies": {urlsplit(url).scheme: proxy} if proxy else {},
-            }
-            self._prepared = requests.Request("POST", url, headers=protocol.ONE_CALL_HEADERS).prepare()
-            self._url = url
-        request = self._prepared.copy()
-        request.body = form
-        request.prepare_content_length(form)
-        return self.get_adapter(url).send(request, timeout=timeout, **self._settings)
+    @cached_property
+    def _environment(self) -> dict[str, Any]:
+        proxy = self.settings.proxy
+        return {
+            "verify": transport.ca_bundle() or True,
+            "proxies": {urlsplit(self.settings.url).scheme: proxy} if proxy else {},
+        }
 
 
 class _Adapter(HTTPAdapter):
@@ -199,7 +179,8 @@ class _Adapter(HTTPAdapter):
 
 def _transport_error(error: Exception, timeout: float) -> LingyangError:
     """Return the typed error of a failed exchange: unless it is provably before the request, it counts as after it."""
-    if isinstance(error, _UNUSABLE):
+    # Raised while a request is prepared, and never later: redirects, which could raise them, are not looked at.
+    if isinstance(error, (requests.exceptions.InvalidURL, urllib3.exceptions.LocationValueError)):
         return LingyangConfigError("the gateway's URL, or the proxy's in the environment, cannot be used")
     if "TLS CA certificate bundle" in str(error):
         return transport.no_ca_bundle()
@@ -209,11 +190,3 @@ def _transport_error(error: Exception, timeout: float) -> LingyangError:
 
 
 _BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError)
-_UNUSABLE = (
-    requests.exceptions.InvalidURL,
-    requests.exceptions.InvalidProxyURL,
-    requests.exceptions.InvalidSchema,
-    requests.exceptions.MissingSchema,
-    urllib3.exceptions.LocationValueError,
-)
-"""Raised while a request is prepared, and never later: redirects, which could raise them, are not looked at."""

@@ -71,6 +71,11 @@ def not_connected(
     )
 
 
+def ca_bundle() -> str | None:
+    """Return the file or folder of certificates that the environment names."""
+    return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+
+
 def no_ca_bundle() -> NotSentError:
     """Return the error for a CA bundle that the environment names and that cannot be read."""
     return NotSentError(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError
-from airflow_provider_lingyang.gateway.proxies import proxy_of
+from airflow_provider_lingyang.gateway.settings import proxy_of
 from tests.gateway.conftest import Connect, Serve
 from tests.gateway.test_tls_and_proxies import Proxy, certificate, https, says_ok, tls
 

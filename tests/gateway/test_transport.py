@@ -201,6 +201,7 @@ def test_refused_connection_is_retried_and_the_request_sent_once(
     def returns(seconds: float) -> None:
         sleep(seconds)
         object.__setattr__(client.settings, "url", server.url)
+        vars(client).pop("_prepared", None)  # with the first address
 
     client._sleep = returns
     client.call("a.method", {})
