@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Final
 
 CHINA: Final = timezone(timedelta(hours=8), "CST")
 """GMT+8, the platform's only time zone (no daylight saving since 1991)."""
 
-_MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, 1)}
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _JAVA_DATE = re.compile(
-    r"[A-Z][a-z]{2} ([A-Z][a-z]{2}) (\d{1,2}) (\d{2}):(\d{2}):(\d{2}) (CST|UTC|GMT(?:[+-]\d{2}:?\d{2})?) (\d{4})",
+    r"[A-Z][a-z]{2} ([A-Z][a-z]{2}) (\d{1,2}) (\d{2}:\d{2}:\d{2}) (?:(CST)|UTC|GMT([+-]\d{2}:?\d{2})?) (\d{4})",
     re.ASCII,
 )
 _ISO_DATE = re.compile(r"\d{4}-?\d{2}-?\d{2}[ Tt]\d{2}", re.ASCII)
@@ -33,13 +32,10 @@ def parse_date(text: str) -> datetime:
 def read_date(text: str) -> datetime:
     """Return the moment as it is written: naive where no zone stands in the text."""
     if found := _JAVA_DATE.fullmatch(text):
-        month, day, hour, minute, second, zone, year = found.groups()
-        if month not in _MONTHS:
-            raise ValueError("not a date")
-        return datetime(
-            int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second), tzinfo=_zone(zone)
-        )
-    if not _ISO_DATE.match(text):
+        month, day, clock, china, offset, year = found.groups()
+        zone = "+08:00" if china else offset or "Z"
+        text = f"{year}-{_MONTHS.index(month) + 1:02}-{day:0>2}T{clock}{zone}"
+    elif not _ISO_DATE.match(text):
         raise ValueError("not a date with a time")
     return datetime.fromisoformat(text)
 
@@ -61,13 +57,3 @@ def in_china(moment: datetime) -> datetime:
     if moment.tzinfo is CHINA:
         return moment
     return moment.replace(tzinfo=CHINA) if moment.tzinfo is None else moment.astimezone(CHINA)
-
-
-def _zone(name: str) -> timezone:
-    if name == "CST":
-        return CHINA
-    offset = name.removeprefix("GMT").replace(":", "")
-    if name == "UTC" or not offset:
-        return UTC
-    sign = -1 if offset[0] == "-" else 1
-    return timezone(sign * timedelta(hours=int(offset[1:3]), minutes=int(offset[3:5])))

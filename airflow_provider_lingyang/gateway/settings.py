@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed lacks it
@@ -10,6 +11,8 @@ from urllib.request import getproxies_environment, proxy_bypass_environment  # t
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError
 from airflow_provider_lingyang.gateway.signing import SIGN_METHODS
 from airflow_provider_lingyang.gateway.transport import CONNECT_TIMEOUT
+
+_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +40,7 @@ class GatewaySettings:
     def __post_init__(self) -> None:
         _check_url(self.url)
         for value, name in ((self.app_key, "App key"), *self.credentials.items()):
-            if not _is_unicode(value):
+            if _HALF_A_CHARACTER.search(value):
                 raise LingyangConfigError(f"the {name} holds half a character, which no text can")
         if not self.app_key:
             raise LingyangConfigError("the App key is missing")
@@ -72,14 +75,6 @@ class GatewaySettings:
     def plain_http(self) -> bool:
         """Whether the gateway is a process on this machine, spoken to without TLS."""
         return urlsplit(self.url).scheme == "http"
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _check_url(url: str) -> None:

@@ -13,7 +13,7 @@ _PLAIN = frozenset((str, int, bool, dict, list, tuple, bytes, datetime, date, ti
 """Types whose values are plain already, and never NULL."""
 _NULLS = frozenset(("NAType", "NaTType", "MaskedConstant"))
 """Types of ``pandas.NA``, ``pandas.NaT`` and ``numpy.ma.masked``, which equal nothing or claim to be a datetime."""
-_DAY = timedelta(days=1)
+_DAY, _MIDNIGHT = timedelta(days=1), datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def is_null(value: Any) -> bool:
@@ -57,7 +57,7 @@ def plain_value(value: Any) -> Any:
     if isinstance(value, uuid.UUID):
         return str(value)
     if isinstance(value, timedelta):
-        return str(_time_of_day(value)) if timedelta() <= value < _DAY else value
+        return str((_MIDNIGHT + value).time()) if timedelta() <= value < _DAY else value
     return _of_numpy(value) if _is_numpy_scalar(value) else value
 
 
@@ -78,7 +78,3 @@ def _of_numpy(value: Any) -> Any:
     item = value.item()
     # Some have no counterpart, and return themselves.
     return item if type(item).__module__ != "numpy" else value
-
-
-def _time_of_day(span: timedelta) -> time:
-    return (datetime(2000, 1, 1, tzinfo=UTC) + span).time()
