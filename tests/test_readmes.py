@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 ENGLISH, CHINESE = (ROOT / "README.md").read_text(), (ROOT / "README.zh.md").read_text()
 BOTH = pytest.mark.parametrize("readme", [ENGLISH, CHINESE], ids=["README.md", "README.zh.md"])
 BLOCK = re.compile(r"(?:<!-- [^\n]* -->\n)?^```.*?^```$", re.DOTALL | re.MULTILINE)
-PATTERNS = [pattern for pattern, _ in (*error_codes.FINER, *error_codes.DOUBTFUL, *error_codes.SUB_CODES)]
+PATTERNS = [*error_codes.FINER, *error_codes.DOUBTFUL, *error_codes.SUB_CODES]
 # Codes that leave it to the sub_code, and what an answer says without a code.
 BESIDE_THE_TABLES = {"15", "50", "success=false"}
 

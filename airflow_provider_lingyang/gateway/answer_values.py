@@ -57,59 +57,37 @@ _PREFIX = (
 _MANY = (
     "(?:records?|results?|items?|rows?|elements?|hits?|tasks?|data|size|count|counts|cnt|num|number|nums)*"
 )
-_NAMES: tuple[tuple[Sign, str], ...] = (
-    (Sign.FLAG, _PREFIX + "(?:success|succeed|succeeds|succeeded|successful|successed|succ|ok)(?:flag)?"),
-    (
-        Sign.ERROR,
-        _PREFIX + "(?:err|error|errors|exception|exceptions|fault|fail|fails|failed|failure|failures).*",
-    ),
-    (Sign.ERROR, ".*(?:error|exception).*|sub(?:msg|message)"),
-    (
-        Sign.CODE,
-        "(?:sub|biz|result|res|ret|rtn|return|resp|response|rsp|status|state|http|httpstatus|msg|message|busi|business|api"
-        "|sys|system|inner|top)*code|ret|rc|httpstatus",
-    ),
-    (Sign.STATUS, "(?:result|res|response|resp|ret|query|biz)*(?:status|state)|result"),
-    (
-        Sign.PAGES,
-        "(?:total|max|all)pages?(?:count|num|number|no)?|pages?(?:count|total)|pages|lastpage(?:no|num)?",
-    ),
-    (Sign.TOTAL, "total" + _MANY + "|(?:record|item|result|row|data|list|task|hit|all|element|page)s?total"),
-    (Sign.COUNT, "(?:record|item|result|row|data|list|task|hit|all|element)?s?(?:count|cnt)"),
-    (Sign.PAGE, "(?:curr?|current)?page(?:no|num|number|index|idx|current)?"),
-    (Sign.PAGE_SIZE, "page(?:size|limit|rows|records)|(?:per|each)page|limit|maxresults?|sizeofpage"),
-    (Sign.MORE, "(?:is|has|have|exists?)*(?:next|more)(?:page|pages|data|results?|items?|records?|flag)?"),
-    (Sign.MORE, "(?:is)?(?:truncated|partial|incomplete|overflow)"),
-    (
-        Sign.LAST,
-        "is(?:the)?(?:last|end|finish|finished|over|complete|completed)(?:page|flag)?|nomore(?:data|pages?)?",
-    ),
-    (Sign.LAST, "complete|completed|endflag|lastflag"),
-    (
-        Sign.CURSOR,
-        "next.*|(?:end|after)?cursor|scrollid|(?:page|continuation)(?:token|key)|continuation|marker",
-    ),
+_NAMES = {
+    _PREFIX + "(?:success|succeed|succeeds|succeeded|successful|successed|succ|ok)(?:flag)?": Sign.FLAG,
+    _PREFIX
+    + "(?:err|error|errors|exception|exceptions|fault|fail|fails|failed|failure|failures).*": Sign.ERROR,
+    ".*(?:error|exception).*|sub(?:msg|message)": Sign.ERROR,
+    "(?:sub|biz|result|res|ret|rtn|return|resp|response|rsp|status|state|http|httpstatus|msg|message|busi|business|api"
+    "|sys|system|inner|top)*code|ret|rc|httpstatus": Sign.CODE,
+    "(?:result|res|response|resp|ret|query|biz)*(?:status|state)|result": Sign.STATUS,
+    "(?:total|max|all)pages?(?:count|num|number|no)?|pages?(?:count|total)|pages|lastpage(?:no|num)?": Sign.PAGES,
+    "total" + _MANY + "|(?:record|item|result|row|data|list|task|hit|all|element|page)s?total": Sign.TOTAL,
+    "(?:record|item|result|row|data|list|task|hit|all|element)?s?(?:count|cnt)": Sign.COUNT,
+    "(?:curr?|current)?page(?:no|num|number|index|idx|current)?": Sign.PAGE,
+    "page(?:size|limit|rows|records)|(?:per|each)page|limit|maxresults?|sizeofpage": Sign.PAGE_SIZE,
+    "(?:is|has|have|exists?)*(?:next|more)(?:page|pages|data|results?|items?|records?|flag)?": Sign.MORE,
+    "(?:is)?(?:truncated|partial|incomplete|overflow)": Sign.MORE,
+    "is(?:the)?(?:last|end|finish|finished|over|complete|completed)(?:page|flag)?|nomore(?:data|pages?)?": Sign.LAST,
+    "complete|completed|endflag|lastflag": Sign.LAST,
+    "next.*|(?:end|after)?cursor|scrollid|(?:page|continuation)(?:token|key)|continuation|marker": Sign.CURSOR,
     # The names below are on no page of the platform, and count only against an answer.
-    (
-        Sign.ERROR,
-        "(?:is|has|request|query)*(?:(?:un|not|non)suc+es.*|time(?:d|r)?out|timeouted|degraded?|fallback|throttled"
-        "|limited|stale|retry|retryable|invalid|broken|aborted|cancell?ed|busy|rejected|blocked"
-        "|(?:permission|access)?denied|partial.*|incomplete.*|truncat.*|(?:need|should)retry|warn(?:ing)?s?)",
-    ),
-    (Sign.ERROR, "(?:unprocessed|skipped|invalid)(?:biz)?(?:ids?|keys?|items?)?"),
-    (Sign.OTHER_FLAG, ".*(?:suc+es+|suc+e+d|suc+e+ded|suc+es+ful|ok|成功|正常|有效)"),
-    (
-        Sign.OTHER_FLAG,
-        "(?:is|all|data|result)*(?:valid|ready|available|done|healthy|alive|normal|reliable|accurate)",
-    ),
-    (Sign.CURSOR, "(?:is|has)?(?:remaining|remain|remainder|leftover)" + _MANY),
-    (
-        Sign.MESSAGE,
-        _PREFIX + "(?:err)?(?:msg|message|messages|reason|tips?|desc|description|detail|details|info)",
-    ),
-    (Sign.COUNT, "numfound|found|numberofelements|总数"),
-)
-_PATTERNS = tuple((sign, re.compile(pattern)) for sign, pattern in _NAMES)
+    "(?:is|has|request|query)*(?:(?:un|not|non)suc+es.*|time(?:d|r)?out|timeouted|degraded?|fallback|throttled"
+    "|limited|stale|retry|retryable|invalid|broken|aborted|cancell?ed|busy|rejected|blocked"
+    "|(?:permission|access)?denied|partial.*|incomplete.*|truncat.*|(?:need|should)retry|warn(?:ing)?s?)": Sign.ERROR,
+    "(?:unprocessed|skipped|invalid)(?:biz)?(?:ids?|keys?|items?)?": Sign.ERROR,
+    ".*(?:suc+es+|suc+e+d|suc+e+ded|suc+es+ful|ok|成功|正常|有效)": Sign.OTHER_FLAG,
+    "(?:is|all|data|result)*(?:valid|ready|available|done|healthy|alive|normal|reliable|accurate)": Sign.OTHER_FLAG,
+    "(?:is|has)?(?:remaining|remain|remainder|leftover)" + _MANY: Sign.CURSOR,
+    _PREFIX
+    + "(?:err)?(?:msg|message|messages|reason|tips?|desc|description|detail|details|info)": Sign.MESSAGE,
+    "numfound|found|numberofelements|总数": Sign.COUNT,
+}
+_PATTERNS = {re.compile(pattern): sign for pattern, sign in _NAMES.items()}
 _NOT_LETTERS = re.compile(r"[\W_]+")
 _MAX_NAME_LENGTH = 64
 
@@ -120,7 +98,7 @@ def sign_of(name: str) -> Sign | None:
     if len(name) > _MAX_NAME_LENGTH:
         return None
     plain = _NOT_LETTERS.sub("", unicodedata.normalize("NFKC", name).casefold())
-    return next((sign for sign, pattern in _PATTERNS if pattern.fullmatch(plain)), None)
+    return next((sign for pattern, sign in _PATTERNS.items() if pattern.fullmatch(plain)), None)
 
 
 _DECODER = json.JSONDecoder(strict=False)

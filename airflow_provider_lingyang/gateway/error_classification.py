@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -101,8 +101,8 @@ _FAULT_TEXT = re.compile(
 )
 
 
-def _first(table: Sequence[tuple[str, Rule]], sub_code: str) -> Rule | None:
-    return next((rule for pattern, rule in table if fnmatchcase(sub_code, pattern)), None)
+def _first(table: Mapping[str, Rule], sub_code: str) -> Rule | None:
+    return next((rule for pattern, rule in table.items() if fnmatchcase(sub_code, pattern)), None)
 
 
 def ban_seconds(text: str | None) -> float | None:

@@ -169,113 +169,86 @@ CODES: dict[str, Rule] = {
 }
 """Codes that decide by themselves. All others leave the decision to the sub_code."""
 
-FINER: tuple[tuple[str, Rule], ...] = (
-    ("accesscontrol.limited-by-app-access-count", QUOTA),
-    ("accesscontrol.limited-by-*", THROTTLED),
-    ("isv.access-limited-by-*", THROTTLED),
+FINER: dict[str, Rule] = {
+    "accesscontrol.limited-by-app-access-count": QUOTA,
+    "accesscontrol.limited-by-*": THROTTLED,
+    "isv.access-limited-by-*": THROTTLED,
     # Of one number and period: alibabacloud.com/help/doc-detail/73694 and 116206.
-    ("isv.BUSINESS_LIMIT_*", _LIMITED),
-    ("isv.business-limit-*", _LIMITED),
-    ("BUSINESS_LIMIT_*", _LIMITED),
-    ("isv.trade-service-rejection*", _BUSY),
-    ("invalid-sessionkey*", _INVALID_SESSION),
-    ("isv.invalid-sessionkey*", _INVALID_SESSION),
-    (
-        "isv.permission-ip-whitelist-limit*",
-        refused_call(
-            "this machine's address is not on the app's IP allow-list",
-            "Add the worker's outgoing IP address to the allow-list on the app's page in the Open Platform console.",
-        ),
+    "isv.BUSINESS_LIMIT_*": _LIMITED,
+    "isv.business-limit-*": _LIMITED,
+    "BUSINESS_LIMIT_*": _LIMITED,
+    "isv.trade-service-rejection*": _BUSY,
+    "invalid-sessionkey*": _INVALID_SESSION,
+    "isv.invalid-sessionkey*": _INVALID_SESSION,
+    "isv.permission-ip-whitelist-limit*": refused_call(
+        "this machine's address is not on the app's IP allow-list",
+        "Add the worker's outgoing IP address to the allow-list on the app's page in the Open Platform console.",
     ),
-    (
-        "isv.permission-*",
-        refused_call(
-            "the app lacks the permission package of this API",
-            "Apply for the API's permission package on the app's page in the Open Platform console.",
-        ),
+    "isv.permission-*": refused_call(
+        "the app lacks the permission package of this API",
+        "Apply for the API's permission package on the app's page in the Open Platform console.",
     ),
-)
+}
 """Patterns of sub_codes that decide whatever the code is, unless code or sub_code speak of the backend."""
 
-DOUBTFUL: tuple[tuple[str, Rule], ...] = (
-    ("isp.null-pointer-exception*", _BACKEND_BROKEN),
-    ("isp.top-parse-error*", _BACKEND_BROKEN),
-    ("isp.top-mapping-parse-error*", _BACKEND_BROKEN),
-    ("isp.invalid-parameters*", _BACKEND_BROKEN),
-    ("isp.*-service-unavailable*", _BACKEND_AWAY),
-    ("isp.remote-connection-error*", _BACKEND_AWAY),
-    ("isp.top-remote-connection-error*", _BACKEND_AWAY),
-    ("isp.call-limited*", _BACKEND_AWAY),
-    ("isp.system-busy*", _BACKEND_AWAY),
-    ("isp.*", BACKEND),
-    ("ism.*", BACKEND),
-    ("mz.*", BACKEND),
-    ("isv.system*", FAULT),
-    ("isv.error*", FAULT),
-    ("isv.service-error*", FAULT),
-    ("isv.remote-*", FAULT),
-    ("isv.*connection-*", FAULT),
-    ("isv.*gateway-error*", FAULT),
-    ("isv.*internal*error*", FAULT),
-    ("isv.*server*error*", FAULT),
-    ("isv.*unknow*", FAULT),
-    ("isv.*exception*", FAULT),
-    ("isv.*time*out*", FAULT),
-    ("isv.*service-unavailable*", FAULT),
-    ("isv.*duplicate*", _THERE_ALREADY),
-    ("isv.*repeat*", _THERE_ALREADY),
-    ("isv.*already*", _THERE_ALREADY),
-)
+DOUBTFUL: dict[str, Rule] = {
+    "isp.null-pointer-exception*": _BACKEND_BROKEN,
+    "isp.top-parse-error*": _BACKEND_BROKEN,
+    "isp.top-mapping-parse-error*": _BACKEND_BROKEN,
+    "isp.invalid-parameters*": _BACKEND_BROKEN,
+    "isp.*-service-unavailable*": _BACKEND_AWAY,
+    "isp.remote-connection-error*": _BACKEND_AWAY,
+    "isp.top-remote-connection-error*": _BACKEND_AWAY,
+    "isp.call-limited*": _BACKEND_AWAY,
+    "isp.system-busy*": _BACKEND_AWAY,
+    "isp.*": BACKEND,
+    "ism.*": BACKEND,
+    "mz.*": BACKEND,
+    "isv.system*": FAULT,
+    "isv.error*": FAULT,
+    "isv.service-error*": FAULT,
+    "isv.remote-*": FAULT,
+    "isv.*connection-*": FAULT,
+    "isv.*gateway-error*": FAULT,
+    "isv.*internal*error*": FAULT,
+    "isv.*server*error*": FAULT,
+    "isv.*unknow*": FAULT,
+    "isv.*exception*": FAULT,
+    "isv.*time*out*": FAULT,
+    "isv.*service-unavailable*": FAULT,
+    "isv.*duplicate*": _THERE_ALREADY,
+    "isv.*repeat*": _THERE_ALREADY,
+    "isv.*already*": _THERE_ALREADY,
+}
 """Patterns of sub_codes after which the work may have been done: under any code, in any spelling of case and marks."""
 
-SUB_CODES: tuple[tuple[str, Rule], ...] = (
-    (
-        "isv.missing-parameter*",
-        refused_request(
-            "the platform misses a field of the request",
-            "The field stands after the colon of sub_code: fill it through the operator's columns or task_defaults.",
-        ),
+SUB_CODES: dict[str, Rule] = {
+    "isv.missing-parameter*": refused_request(
+        "the platform misses a field of the request",
+        "The field stands after the colon of sub_code: fill it through the operator's columns or task_defaults.",
     ),
-    (
-        "isv.invalid-parameter*",
-        refused_request(
-            "the platform refused a field of the request",
-            "Correct the field that sub_code or sub_msg names, in the audience or in task_defaults.",
-        ),
+    "isv.invalid-parameter*": refused_request(
+        "the platform refused a field of the request",
+        "Correct the field that sub_code or sub_msg names, in the audience or in task_defaults.",
     ),
-    (
-        "isv.parameters-mismatch*",
-        refused_request(
-            "fields of the request contradict each other",
-            "Correct the fields that sub_msg names; check that plan_id and use_book_info belong together.",
-        ),
+    "isv.parameters-mismatch*": refused_request(
+        "fields of the request contradict each other",
+        "Correct the fields that sub_msg names; check that plan_id and use_book_info belong together.",
     ),
-    (
-        "isv.invalid-permission*",
-        refused_request(
-            "the account may not do this",
-            "Check in the Lingyang console that the plan and the account book belong to this app's account.",
-        ),
+    "isv.invalid-permission*": refused_request(
+        "the account may not do this",
+        "Check in the Lingyang console that the plan and the account book belong to this app's account.",
     ),
-    (
-        "isv.*-not-exist*",
-        refused_request(
-            "the request names something that the platform does not have",
-            "Check plan_id, use_book_info and the ids in the audience against the Lingyang console.",
-        ),
+    "isv.*-not-exist*": refused_request(
+        "the request names something that the platform does not have",
+        "Check plan_id, use_book_info and the ids in the audience against the Lingyang console.",
     ),
-    (
-        "isv.*-service-error*",
-        refused_request(
-            "a business rule of the platform refused the request",
-            "sub_msg says which: check the plan's state and the balance of the account book in the Lingyang console.",
-        ),
+    "isv.*-service-error*": refused_request(
+        "a business rule of the platform refused the request",
+        "sub_msg says which: check the plan's state and the balance of the account book in the Lingyang console.",
     ),
-    (
-        "isv.*",
-        refused_request("the platform refused the request", "Correct what sub_code and sub_msg name."),
-    ),
-)
+    "isv.*": refused_request("the platform refused the request", "Correct what sub_code and sub_msg name."),
+}
 """Patterns of sub_codes, the first that matches decides where the code does not."""
 
 UNKNOWN = Rule(

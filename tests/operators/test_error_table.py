@@ -27,13 +27,13 @@ ROWS = [
     *(
         (code, pattern.replace("*", tail) if pattern != "isv.*" else "isv.x", rule)
         for code, tail in (("15", ""), ("50", "-some.thing:x"))
-        for pattern, rule in (*error_codes.FINER, *error_codes.SUB_CODES)
+        for pattern, rule in (error_codes.FINER | error_codes.SUB_CODES).items()
     ),
     # Under a code that refuses the call, too.
     *(
         (code, pattern.replace("*", ""), rule)
         for code in ("7", "25")
-        for pattern, rule in error_codes.DOUBTFUL
+        for pattern, rule in error_codes.DOUBTFUL.items()
     ),
 ]
 BOOKED = {
