@@ -63,17 +63,19 @@ def _start_time_of_text(text: str) -> str:
 _TEXT = Annotated[str, _text(r"^[^\x00-\x1f]")]
 _NUMBER = Annotated[int, _either(_INT64, core_schema.chain_schema([_DIGITS, core_schema.int_schema()]))]
 _PLAIN_TYPES: dict[Any, Any] = {
-    types.Text: Required[_TEXT],
-    types.OptionalText: _TEXT | None,
-    types.Number: Required[_NUMBER],
-    types.OptionalNumber: _NUMBER | None,
-    types.OptionalPhone: Annotated[str, _text(PLAIN)] | None,
-    types.OptionalEmail: Annotated[str, _text("^[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+$")] | None,
-    types.JsonObject: Required[types.JsonObject],
-    types.OptionalJsonObject: types.JsonObject | None,
-    types.OptionalDate: Annotated[str, PlainValidator(_start_time)] | None,
+    types.Text: _TEXT,
+    types.Number: _NUMBER,
+    types.Phone: Annotated[str, _text(PLAIN)],
+    types.Email: Annotated[str, _text("^[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+$")],
+    types.JsonObject: types.JsonObject,
+    types.Date: Annotated[str, PlainValidator(_start_time)],
 }
 """Type of a model's field → that of plain values, as they are written."""
+_OR_BLANK: Any = types.OrBlank
+_FIELDS = {
+    **{kind: Required[plain] for kind, plain in _PLAIN_TYPES.items()},
+    **{_OR_BLANK[kind]: plain | None for kind, plain in _PLAIN_TYPES.items()},
+}
 
 
 def _plain(model: type[BaseModel], **others: Any) -> Any:
@@ -82,7 +84,7 @@ def _plain(model: type[BaseModel], **others: Any) -> Any:
     :param others: fields with a type of their own.
     """
     hints = get_type_hints(model, include_extras=True)
-    fields = {name: _PLAIN_TYPES.get(hints[name], hints[name]) for name in model.model_fields}
+    fields = {name: _FIELDS.get(hints[name], hints[name]) for name in model.model_fields}
     plain = TypedDict(f"Plain{model.__name__}", fields | others, total=False)  # type: ignore[misc]  # the fields are the model's
     return with_config(ConfigDict(extra="forbid", hide_input_in_errors=True))(plain)
 

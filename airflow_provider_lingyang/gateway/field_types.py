@@ -10,7 +10,7 @@ import re
 from datetime import date, datetime, time
 from decimal import Decimal
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, PlainSerializer, StringConstraints, ValidationInfo
 from pydantic_core import PydanticCustomError, from_json, to_json
@@ -24,6 +24,8 @@ from airflow_provider_lingyang.gateway.contacts import (
 from airflow_provider_lingyang.gateway.dates import CHINA, date_text, in_china, parse_date
 from airflow_provider_lingyang.gateway.values import is_blank, is_null, plain_value
 
+T = TypeVar("T")
+
 INT64 = 2**63
 _MAX_DIGITS = 100
 """Of a Decimal: one with a large exponent would fill the memory with zeros."""
@@ -34,10 +36,6 @@ _TEXT_ONLY = frozenset((str,))
 _JSON_SCALARS = frozenset((str, int, float, bool))
 ALLOW_INTERNATIONAL = "allow_international"
 """Key of a validation's context: whether a phone number may be another country's. Default: it may not."""
-
-
-def _blank_to_none(value: Any) -> Any:
-    return None if is_blank(value) else value
 
 
 def to_text(value: Any) -> Any:
@@ -267,7 +265,6 @@ def _to_email(value: Any) -> Any:
 
 
 _STRIPPED = StringConstraints(strip_whitespace=True, min_length=1)
-_NOT_BLANK = BeforeValidator(_blank_to_none)
 
 Text = Annotated[str, _STRIPPED, BeforeValidator(to_text)]
 Number = Annotated[int, BeforeValidator(_to_number)]
@@ -279,10 +276,5 @@ Date = Annotated[
 ]
 Phone = Annotated[str, BeforeValidator(_to_phone)]
 Email = Annotated[str, BeforeValidator(_to_email)]
-
-OptionalText = Annotated[Text | None, _NOT_BLANK]
-OptionalNumber = Annotated[Number | None, _NOT_BLANK]
-OptionalJsonObject = Annotated[JsonObject | None, _NOT_BLANK]
-OptionalDate = Annotated[Date | None, _NOT_BLANK]
-OptionalPhone = Annotated[Phone | None, _NOT_BLANK]
-OptionalEmail = Annotated[Email | None, _NOT_BLANK]
+OrBlank = Annotated[T | None, BeforeValidator(lambda value: None if is_blank(value) else value)]
+"""Any of these types, where a blank value is as good as none."""

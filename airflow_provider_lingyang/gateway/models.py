@@ -23,14 +23,12 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from airflow_provider_lingyang.gateway.field_types import (
+    Date,
+    Email,
     JsonObject,
     Number,
-    OptionalDate,
-    OptionalEmail,
-    OptionalJsonObject,
-    OptionalNumber,
-    OptionalPhone,
-    OptionalText,
+    OrBlank,
+    Phone,
     Text,
     to_date,
 )
@@ -61,22 +59,22 @@ class InitiativeTaskRequest(_Struct):
     object; ``plan_execute_start_time`` takes a datetime (a naive one is China's time) or text.
     """
 
-    biz_id: OptionalText = None
-    phone_number: OptionalPhone = _private()
-    email: OptionalEmail = _private()
-    outer_user_id: OptionalText = _private()
-    cms_user_id: OptionalNumber = _private()
-    user_name: OptionalText = _private()
+    biz_id: OrBlank[Text] = None
+    phone_number: OrBlank[Phone] = _private()
+    email: OrBlank[Email] = _private()
+    outer_user_id: OrBlank[Text] = _private()
+    cms_user_id: OrBlank[Number] = _private()
+    user_name: OrBlank[Text] = _private()
     input_params: JsonObject = Field(repr=False)
     output_params: JsonObject = Field(repr=False)
-    source_id: OptionalNumber = None
-    department_id: OptionalNumber = None
-    cms_member_type: OptionalText = None
-    appointment_time_id: OptionalNumber = None
-    policy_id: OptionalNumber = None
-    book_charge_biz_info: OptionalJsonObject = _private()
-    book_user_id: OptionalNumber = _private()
-    plan_execute_start_time: OptionalDate = None
+    source_id: OrBlank[Number] = None
+    department_id: OrBlank[Number] = None
+    cms_member_type: OrBlank[Text] = None
+    appointment_time_id: OrBlank[Number] = None
+    policy_id: OrBlank[Number] = None
+    book_charge_biz_info: OrBlank[JsonObject] = _private()
+    book_user_id: OrBlank[Number] = _private()
+    plan_execute_start_time: OrBlank[Date] = None
 
 
 class UseBookInfo(_Struct):
@@ -91,7 +89,7 @@ class InitiativeBatchTaskRequest(_Struct):
     """One call: tasks of one plan and one ``batch_num`` (the Java sample's ``obj1``)."""
 
     task_unique_code: Text
-    batch_num: OptionalText = None
+    batch_num: OrBlank[Text] = None
     task_list: Annotated[list[InitiativeTaskRequest], Field(min_length=1)]
     plan_id: Number
     use_book_info: UseBookInfo | None = None
