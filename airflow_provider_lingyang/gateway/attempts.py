@@ -100,20 +100,14 @@ class Sleep:
 
 @dataclass(slots=True, eq=False)
 class Send(Generic[T]):
-    """Send a form, read the answer: :meth:`read`, listen for as long as it says, :meth:`result`.
-
-    :param call: the call of the form.
-    :param form: the request's body.
-    :param scrub: takes the request's values out of texts.
-    :param clock: returns the present moment (aware).
-    :param may_reuse: whether a connection that served another call may be used.
-    """
+    """Send the form of a call, read the answer: :meth:`read`, listen for as long as it says, :meth:`result`."""
 
     call: Call[T]
     form: bytes
     scrub: Scrubber
     clock: Callable[[], datetime]
     may_reuse: bool
+    """Whether a connection that served another call may be used."""
     reused: bool = False
     """Set by the client once the request is sent: whether its connection served another call."""
     ours: bool = False
@@ -172,14 +166,7 @@ class Send(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """Makes calls, with what a client has for all of them.
-
-    :param settings: URL, credentials, timeout and number of attempts.
-    :param retry: when a call is repeated.
-    :param clock: returns the present moment (aware); goes into the signed timestamp.
-    :param monotonic: seconds that only grow.
-    :param limiter: shared by all calls of a client. Default None: each call waits for itself only.
-    """
+    """Makes calls, with what a client has for all of them: see the parameters of ``GatewayClient``."""
 
     settings: GatewaySettings
     retry: RetryPolicy

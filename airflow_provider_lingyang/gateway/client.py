@@ -17,7 +17,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from airflow_provider_lingyang.gateway import protocol, transport
-from airflow_provider_lingyang.gateway.attempts import Attempts, Call, RetryPolicy, Send, Sleep
+from airflow_provider_lingyang.gateway.attempts import Attempts, Call, RetryPolicy, Send
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError
 from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, SUBMIT_PARAM, InitiativeBatchTaskRequest
 from airflow_provider_lingyang.gateway.protocol import Answer
@@ -111,13 +111,11 @@ class GatewayClient:
         try:
             step = next(steps)
             while True:
-                value: object = None
                 try:
-                    if isinstance(step, Sleep):
-                        if step.seconds:
-                            value = self._sleep(step.seconds)
+                    if isinstance(step, Send):
+                        value: object = self._send(step)
                     else:
-                        value = self._send(step)
+                        value = self._sleep(step.seconds) if step.seconds else None
                 except LingyangError as error:
                     step = steps.throw(error)
                 else:

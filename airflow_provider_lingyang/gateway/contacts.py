@@ -84,11 +84,6 @@ def canonical_phone(text: str) -> str:
     return number
 
 
-def is_international(number: str) -> bool:
-    """Whether a number in its one spelling is another country's."""
-    return number.startswith("00")
-
-
 def _domestic(digits: str, *, explicit: bool) -> str:
     """Return a number inside China.
 

@@ -19,7 +19,6 @@ from airflow_provider_lingyang.gateway.contacts import (
     INVISIBLE,
     PhoneNumberError,
     canonical_phone,
-    is_international,
 )
 from airflow_provider_lingyang.gateway.dates import CHINA, date_text, in_china, parse_date
 from airflow_provider_lingyang.gateway.values import is_blank, is_null, plain_value
@@ -245,7 +244,8 @@ def _to_phone(value: Any, info: ValidationInfo) -> Any:
         return None
     try:
         number = canonical_phone(text)
-        if is_international(number) and not (info.context or {}).get(ALLOW_INTERNATIONAL):
+        # In its one spelling, another country's number begins so.
+        if number.startswith("00") and not (info.context or {}).get(ALLOW_INTERNATIONAL):
             raise PhoneNumberError(
                 "is another country's number (to allow them: international_numbers of the connection)"
             )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import math
 import os
 import socket
 import ssl
@@ -67,8 +68,8 @@ class _DeadlineReader(io.RawIOBase):
         self._sock = sock
         self._seconds = seconds
         self.deadline = time.monotonic() + seconds
-        self.bytes_left: int | None = None
-        """Bytes that may be read; None: any number."""
+        self.bytes_left = math.inf
+        """Bytes that may be read."""
 
     def readable(self) -> bool:
         return True
@@ -77,15 +78,14 @@ class _DeadlineReader(io.RawIOBase):
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
-        if self.bytes_left is not None and self.bytes_left <= 0:
+        if self.bytes_left <= 0:
             raise unreadable(f"its head is longer than {MAX_HEAD_BYTES} bytes")
         self._sock.settimeout(left)
         try:
             count = self._raw.readinto(buffer)
         finally:
             self._sock.settimeout(self._seconds)
-        if self.bytes_left is not None:
-            self.bytes_left -= count or 0
+        self.bytes_left -= count or 0
         return count
 
     def close(self) -> None:
@@ -120,7 +120,7 @@ class Response(http.client.HTTPResponse):
         except http.client.HTTPException as error:
             # Its text may repeat the answer.
             raise unreadable(f"not HTTP, or beyond its limits: {type(error).__name__}") from None
-        self._source.bytes_left = None
+        self._source.bytes_left = math.inf
         self._heads.is_final(self.status, self.reason, _lines(self.headers))
 
     def _read_status(self) -> tuple[str, int, str]:

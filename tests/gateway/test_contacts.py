@@ -15,7 +15,6 @@ from airflow_provider_lingyang.gateway.contacts import (
     SEVERAL,
     PhoneNumberError,
     canonical_phone,
-    is_international,
 )
 
 # Numbers of no subscriber: mobile segments that are not in use, and subscribers of zeros.
@@ -54,7 +53,6 @@ SPELLINGS = {
 def test_a_number_has_one_spelling(spelling: str, number: str) -> None:
     assert canonical_phone(spelling) == number
     assert canonical_phone(number) == number
-    assert is_international(number) is number.startswith("00")
 
 
 @pytest.mark.parametrize(
