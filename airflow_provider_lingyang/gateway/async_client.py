@@ -32,7 +32,6 @@ LOOP_TIME_SLICE = 0.01
 _POLL_INTERVAL = 0.01
 _USED: WeakSet[Any] = WeakSet()
 """Connections that a request was sent on."""
-_UNUSABLE = "the gateway's URL, or the proxy's in the environment, cannot be used"
 
 
 class Connector(aiohttp.TCPConnector):
@@ -277,7 +276,7 @@ def tls_context() -> ssl.SSLContext:
 def _transport_error(error: Exception, timeout: float) -> LingyangError:
     """Return the typed error of a failed exchange: unless it is provably before the request, it counts as after it."""
     if isinstance(error, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError)):
-        return LingyangConfigError(_UNUSABLE)
+        return LingyangConfigError("the gateway's URL, or the proxy's in the environment, cannot be used")
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return transport.not_connected(transport.reason_of(error.certificate_error), certificate=True)
     if isinstance(error, aiohttp.ConnectionTimeoutError):

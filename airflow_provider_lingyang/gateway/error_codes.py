@@ -9,6 +9,7 @@ contradicts itself, is treated as if the work may have been done.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from airflow_provider_lingyang.gateway.errors import (
     LOOK_UP,
@@ -35,16 +36,10 @@ class Rule:
     """Seconds to wait where the answer does not say."""
 
 
-def refused_call(what: str, hint: str) -> Rule:
-    """Return the row for a refusal of the call itself."""
-    return Rule(CallRefusedError, what, hint)
-
-
-def refused_request(what: str, hint: str) -> Rule:
-    """Return the row for a refusal of the request's content."""
-    return Rule(RequestRefusedError, what, hint)
-
-
+refused_call = partial(Rule, CallRefusedError)
+"""A row for a refusal of the call itself."""
+refused_request = partial(Rule, RequestRefusedError)
+"""A row for a refusal of the request's content."""
 THROTTLED = Rule(
     ThrottledError,
     "the gateway throttles",

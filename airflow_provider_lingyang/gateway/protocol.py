@@ -144,20 +144,14 @@ def _refuse_error(
     :raises GatewayError: the gateway refused, and said nothing else.
     :raises AnswerUnreadableError: it said something else beside it, so the outcome of the request is unknown.
     """
-    error, kind = document.get("error_response"), None
+    error = document.get("error_response")
     others = [value for name, value in document.items() if name != "error_response"]
     if "error_response" not in document:
         roots = [name for name, value in document.items() if name.endswith("_response") and value]
         # An empty root says nothing beside a success, but two roots are two answers where one refuses.
         if len(roots) > 1 or (roots and "result" in document):
             raise _contradiction("two answers in one", plain_text(document.get("request_id")), scrub)
-        kind = plain_text(document.get("type"))
-        if (
-            roots
-            or "result" in document
-            or (kind or "").strip().lower() not in _FLAT
-            or not document.get("code")
-        ):
+        if roots or "result" in document or _side(document) not in _FLAT or not document.get("code"):
             inner = document[roots[0]] if roots else document
             if isinstance(inner, dict) and inner.get("error_response"):
                 raise _contradiction("an error inside a success", plain_text(inner.get("request_id")), scrub)
@@ -169,9 +163,8 @@ def _refuse_error(
     # Old gateways repeat the request's arguments in their errors.
     within = [value for name, value in error.items() if name != "args"]
     flagged = any(sign_of(name) is Sign.FLAG for node in (document, error) for name in node)
-    if kind is None and (plain_text(error.get("type")) or "").strip().lower() in ("isp", "system"):
-        # The newer gateway's type says which side is at fault, also where it wraps its error.
-        kind = plain_text(error.get("type"))
+    # The newer gateway's type says which side is at fault, also where it wraps its error.
+    kind = _side(error) if error is document or _side(error) in ("isp", "system") else None
     if flagged or any(isinstance(value, (dict, list)) and value for value in (*others, *within)):
         raise _contradiction("an error beside a success", request_id, scrub)
     raise gateway_error(
@@ -185,6 +178,10 @@ def _refuse_error(
         status=status,
         kind=kind,
     )
+
+
+def _side(error: Mapping[str, Any]) -> str:
+    return (plain_text(error.get("type")) or "").strip().lower()
 
 
 def _contradiction(what: str, request_id: str | None, scrub: Scrubber) -> AnswerUnreadableError:

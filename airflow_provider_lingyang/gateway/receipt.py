@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from airflow_provider_lingyang.gateway.answer_values import Sign, as_list, names_in, plain_text, sign_of
@@ -22,17 +22,15 @@ from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, InitiativeTa
 from airflow_provider_lingyang.gateway.protocol import CONTRADICTION, Answer
 
 
+@with_config(ConfigDict(coerce_numbers_to_str=True, hide_input_in_errors=True))
 class _EchoedTask(TypedDict, total=False):
     """The part of an echoed task that matches it with its recipient."""
-
-    __pydantic_config__ = ConfigDict(coerce_numbers_to_str=True, hide_input_in_errors=True)  # type: ignore[misc]  # pydantic reads it from a TypedDict
 
     biz_id: str | None
 
 
+@with_config(ConfigDict(hide_input_in_errors=True))
 class _AcceptedTask(TypedDict, total=False):
-    __pydantic_config__ = ConfigDict(hide_input_in_errors=True)  # type: ignore[misc]  # pydantic reads it from a TypedDict
-
     task_id: int | None
     task_request: _EchoedTask | None
 

@@ -10,7 +10,7 @@ import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote_to_bytes
 
@@ -223,7 +223,9 @@ class _View:
         """Return it without differences of width, form and case, and without characters that are not seen."""
         view = self
         if not view.text.isascii():
-            view = view.respelled(_FORMAT, lambda _: "").respelled(_NOT_ASCII, _normalized)
+            view = view.respelled(_FORMAT, lambda _: "").respelled(
+                _NOT_ASCII, partial(unicodedata.normalize, "NFKC")
+            )
         folded = view.text.casefold()
         if len(folded) == len(view.text):
             return _View(folded, view.starts, view.ends)
@@ -252,10 +254,6 @@ class _View:
 _ANY = re.compile("(?s:.)")
 _NOT_ASCII = re.compile("(?s:.)[\u0300-\u036f\u3099\u309a]+|[^\x00-\x7f]")
 """One character, with the marks that are written above it."""
-
-
-def _normalized(text: str) -> str:
-    return unicodedata.normalize("NFKC", text)
 
 
 def _digits(value: str) -> str | None:

@@ -169,14 +169,10 @@ class HeadCheck:
         return True
 
 
-def _check_framing(headers: Iterable[tuple[bytes, bytes]]) -> None:
+def _check_framing(headers: list[tuple[bytes, bytes]]) -> None:
     """Check that the body has one definite end (RFC 9112, 6.3): else two readers find two ends."""
-    lengths, transfer = [], []
-    for name, value in headers:
-        if name.lower() == b"content-length":
-            lengths.append(value.strip())
-        elif name.lower() == b"transfer-encoding":
-            transfer.append(value.strip().lower())
+    lengths = [value.strip() for name, value in headers if name.lower() == b"content-length"]
+    transfer = [value.strip().lower() for name, value in headers if name.lower() == b"transfer-encoding"]
     if len(lengths) + len(transfer) > 1:
         raise unreadable("it has more than one length")
     if not all(length.isdigit() and len(length) < 19 for length in lengths):
