@@ -13,95 +13,74 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, redirect_stdout
+from contextlib import closing, redirect_stdout
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from airflow_provider_lingyang.errors import LedgerError
 from airflow_provider_lingyang.gateway.dates import CHINA
-from airflow_provider_lingyang.ledger.listing import ListedCampaign, Listing
-
-
-class _CommandError(Exception):
-    """What to tell the user, and the exit code: 2 for arguments that cannot be right, else 1."""
-
-    def __init__(self, message: str, code: int = 1) -> None:
-        super().__init__(message)
-        self.code = code
+from airflow_provider_lingyang.identity import settle_key
+from airflow_provider_lingyang.ledger.migrations import check_version
+from airflow_provider_lingyang.ledger.sql_tables import ACCEPTED, IN_DOUBT, SAME_REQUEST, STATES, THIS
+from airflow_provider_lingyang.storage.database import Database, Transaction
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; ends the process with a message where it cannot be right."""
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_lingyang.ledger",
-        description="Show what a ledger in a database knows.",
+        description="List the campaigns of a ledger in a database; of those that are asked for also each request in "
+        "doubt.",
     )
-    commands = parser.add_subparsers(required=True, metavar="list")
-    command = commands.add_parser(
-        "list",
-        help="list campaigns; with --campaign-key or --plan-id also their requests in doubt",
-        description="List the campaigns of a ledger; of those that are asked for also each request in doubt.",
-    )
-    command.add_argument(
+    parser.add_argument("command", choices=["list"])
+    parser.add_argument(
         "--conn-id", required=True, help="the Airflow connection that campaigns have as ledger_conn_id"
     )
-    command.add_argument("--campaign-key", metavar="KEY", help="only the campaign with this key")
-    command.add_argument("--plan-id", type=int, metavar="N", help="only campaigns of this plan")
-    command.add_argument("--json", action="store_true", help="print JSON")
-    command.add_argument(
+    parser.add_argument("--campaign-key", metavar="KEY", help="only the campaign with this key")
+    parser.add_argument("--plan-id", type=int, metavar="N", help="only campaigns of this plan")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
         "--biz-ids", action="store_true", help="with --json and a campaign: all accepted biz_ids, too"
     )
     options = parser.parse_args(argv)
     options.one = options.campaign_key is not None or options.plan_id is not None
     if options.biz_ids and not (options.json and options.one):
-        command.error("--biz-ids needs --json, and --campaign-key or --plan-id")
+        parser.error("--biz-ids needs --json, and --campaign-key or --plan-id")
     return options
 
 
 def read(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return what is to be shown, as plain JSON.
+    """Return the campaigns that are asked for as plain JSON, in the order in which they were opened.
 
-    :raises LedgerError: the database cannot be read.
+    :raises argparse.ArgumentError: there is no such connection to a database.
+    :raises LedgerError: the database cannot be read, or holds nothing that is asked for.
     """
-    with closing(Listing(_hook(options.conn_id), options.conn_id)) as listing:
-        if not listing.has_tables():
-            raise _CommandError(
-                f"no campaign has used this database yet: on connection {options.conn_id!r} there is no table "
-                "lingyang_ledger_campaign that can be read"
+    ledger = f"connection {options.conn_id!r}"
+    with closing(Database(_hook(options.conn_id), options.conn_id)) as database:
+        check_version(database)
+        if not database.columns("lingyang_ledger_campaign"):
+            raise LedgerError(
+                f"no campaign has used this database yet: on {ledger} there is no table lingyang_ledger_campaign that "
+                "can be read"
             )
-        campaigns = listing.campaigns(options.campaign_key, options.plan_id)
-        if not campaigns and options.one:
-            asked = [f"campaign_key {options.campaign_key!r}"] if options.campaign_key is not None else []
-            asked += [f"plan_id {options.plan_id}"] if options.plan_id is not None else []
-            raise _CommandError(
-                f"the ledger on connection {options.conn_id!r} knows no campaign with {' and '.join(asked)}"
+        with database.transaction() as run:
+            rows = run.rows(
+                "SELECT campaign, generation, campaign_key, plan_id, opened_at, finished_by FROM "
+                "lingyang_ledger_campaign ORDER BY opened_at, campaign, generation",
+                [],
             )
-        return [_facts(listing, campaign, options) for campaign in campaigns]
-
-
-def _facts(listing: Listing, campaign: ListedCampaign, options: argparse.Namespace) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "campaign_key": campaign.campaign_key,
-        "plan_id": campaign.plan_id,
-        "generation": campaign.generation,
-        "opened": _time(campaign.opened_at),
-        "finished": campaign.finished,
-        "counts": campaign.counts,
-    }
-    if options.one:
-        facts["requests_in_doubt"] = [
-            {
-                "task_unique_code": request.task_unique_code,
-                "batch_num": request.batch_num,
-                "written_at": _time(request.written_at),
-                "biz_ids": request.biz_ids,
-            }
-            | ({} if request.settle_key == request.task_unique_code else {"settle": request.settle_key})
-            for request in listing.in_doubt(campaign)
-        ]
-    if options.biz_ids:
-        facts["accepted"] = listing.accepted(campaign)
-    return facts
+            found = [
+                _campaign(run, options, *row)
+                for row in rows
+                # Compared here, because some databases take upper and lower case for the same.
+                if options.campaign_key in (None, row[2]) and options.plan_id in (None, row[3])
+            ]
+    if not found and options.one:
+        asked = [f"campaign_key {options.campaign_key!r}"] if options.campaign_key is not None else []
+        asked += [f"plan_id {options.plan_id}"] if options.plan_id is not None else []
+        raise LedgerError(f"the ledger on {ledger} knows no campaign with {' and '.join(asked)}")
+    return found
 
 
 def _hook(conn_id: str) -> Any:
@@ -112,7 +91,58 @@ def _hook(conn_id: str) -> Any:
     try:
         return sql_hook(conn_id)
     except QueryError as error:
-        raise _CommandError(str(error), 2) from None
+        raise argparse.ArgumentError(None, str(error)) from None
+
+
+def _campaign(
+    run: Transaction,
+    options: argparse.Namespace,
+    campaign: str,
+    generation: int,
+    campaign_key: str,
+    plan_id: int,
+    opened_at: float,
+    finished_by: str | None,
+) -> dict[str, Any]:
+    this = campaign, generation
+    counts = run.rows(
+        f"SELECT state, count(*) FROM lingyang_ledger_recipient WHERE {THIS} GROUP BY state", this
+    )
+    shown: dict[str, Any] = {
+        "campaign_key": campaign_key,
+        "plan_id": plan_id,
+        "generation": generation,
+        "opened": _time(opened_at),
+        "finished": bool(finished_by),
+        "counts": dict.fromkeys(STATES, 0) | {state: int(count) for state, count in counts},
+    }
+    if options.one:
+        shown["requests_in_doubt"] = [
+            {
+                "task_unique_code": code,
+                "batch_num": batch_num,
+                "written_at": _time(written_at),
+                "biz_ids": [row[-1] for row in rows],
+            }
+            | ({} if number == 1 else {"settle": settle_key(code, number)})
+            for (code, batch_num, written_at, number), rows in groupby(
+                _recipients(run, *this, IN_DOUBT), lambda row: row[:-1]
+            )
+        ]
+    if options.biz_ids:
+        shown["accepted"] = [row[-1] for row in _recipients(run, *this, ACCEPTED)]
+    return shown
+
+
+def _recipients(run: Transaction, campaign: str, generation: int, state: str) -> list[Sequence[Any]]:
+    """Return the requests of a campaign, each once for each recipient in a state, oldest first."""
+    return run.rows(
+        "SELECT request.task_unique_code, request.batch_num, request.written_at, request.intents, recipient.biz_id "
+        f"FROM lingyang_ledger_request request JOIN lingyang_ledger_recipient recipient ON {SAME_REQUEST} "
+        "WHERE request.campaign=? AND request.generation=? AND recipient.state=? "
+        "ORDER BY request.written_at, request.task_unique_code, recipient.place",
+        [campaign, generation, state],
+    )
 
 
 def _time(epoch: float) -> str:
@@ -144,35 +174,21 @@ def _quoted(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Airflow logs and warns to stdout, where the result belongs."""
-    with redirect_stdout(sys.stderr), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.ERROR)
-        try:
-            yield
-        finally:
-            logging.disable(logging.NOTSET)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = arguments(argv)
+    logging.disable(logging.ERROR)
     try:
-        with _quiet():
+        # Airflow logs and warns to stdout, where the result belongs.
+        with redirect_stdout(sys.stderr), warnings.catch_warnings(action="ignore"):
             found = read(options)
-    except _CommandError as error:
-        print(f"ledger: {error}", file=sys.stderr)
-        return error.code
     except Exception as error:
-        text = (
-            str(error)
-            if isinstance(error, LedgerError)
-            else f"Airflow failed: {type(error).__name__}: {error}"
-        )
+        is_expected = isinstance(error, (LedgerError, argparse.ArgumentError))
+        text = str(error) if is_expected else f"Airflow failed: {type(error).__name__}: {error}"
         print(f"ledger: {text}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, argparse.ArgumentError) else 1
+    finally:
+        logging.disable(logging.NOTSET)
     lines = [json.dumps(found, indent=2)] if options.json else _text(found)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal without Chinese.
