@@ -21,8 +21,14 @@ from typing import Any
 from airflow_provider_lingyang.errors import LedgerError
 from airflow_provider_lingyang.gateway.dates import CHINA
 from airflow_provider_lingyang.identity import settle_key
-from airflow_provider_lingyang.ledger.migrations import check_version
-from airflow_provider_lingyang.ledger.sql_tables import ACCEPTED, IN_DOUBT, SAME_REQUEST, STATES, THIS
+from airflow_provider_lingyang.ledger.sql_tables import (
+    ACCEPTED,
+    IN_DOUBT,
+    SAME_REQUEST,
+    STATES,
+    THIS,
+    check_version,
+)
 from airflow_provider_lingyang.storage.database import Database, Transaction
 
 

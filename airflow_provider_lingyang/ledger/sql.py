@@ -31,11 +31,10 @@ from airflow_provider_lingyang.ledger.base import (
     Outcome,
     RecordedRequest,
 )
-from airflow_provider_lingyang.ledger.migrations import migrate
 from airflow_provider_lingyang.ledger.opening import opening_of
 from airflow_provider_lingyang.ledger.sql_campaigns import CampaignRows
 from airflow_provider_lingyang.ledger.sql_requests import RequestRow, RequestRows
-from airflow_provider_lingyang.ledger.sql_tables import THIS, check_keys
+from airflow_provider_lingyang.ledger.sql_tables import THIS, check_keys, migrate
 from airflow_provider_lingyang.storage.database import (
     Database,
     SerializationFailureError,
@@ -108,7 +107,7 @@ class SqlLedger(Ledger):
     @override
     def claim(self) -> bool:
         migrate(self._database, self._conn_type)
-        check_keys(self._database, self._conn_id)
+        check_keys(self._database)
         now = time.time()
         with self._database.transaction() as run:
             known = self._change_own_row(

@@ -15,8 +15,7 @@ import pytest
 from airflow_provider_lingyang.errors import LedgerError, LedgerFencedError, LedgerRefusedError
 from airflow_provider_lingyang.ledger import __main__ as command
 from airflow_provider_lingyang.ledger.base import Outcome, RecordedRequest
-from airflow_provider_lingyang.ledger.migrations import MIGRATIONS
-from airflow_provider_lingyang.ledger.sql_tables import accepted_recipients
+from airflow_provider_lingyang.ledger.sql_tables import MIGRATIONS, accepted_recipients
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
 from airflow_provider_lingyang.ledger.task_state_format import encode, read_segment, segment
 from airflow_provider_lingyang.ledger.tombstone import Tombstone

@@ -15,9 +15,9 @@ import pytest
 
 from airflow_provider_lingyang.errors import LedgerError, LedgerFencedError, LedgerRefusedError
 from airflow_provider_lingyang.identity import digest, recipient_hash
-from airflow_provider_lingyang.ledger import migrations, sql_tables
+from airflow_provider_lingyang.ledger import sql_tables
 from airflow_provider_lingyang.ledger.base import WRITTEN_WITHIN, Opening, Outcome
-from airflow_provider_lingyang.ledger.migrations import MIGRATIONS
+from airflow_provider_lingyang.ledger.sql_tables import MIGRATIONS
 from airflow_provider_lingyang.storage.database import Transaction
 from tests.ledger.conftest import TABLES, SqlLedgers, no_wait, unexpected_wait
 
@@ -443,7 +443,7 @@ def test_an_error_of_the_database_quotes_no_values(database: SqlLedgers) -> None
 
 def test_a_table_that_cannot_be_made_is_named(database: SqlLedgers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        migrations, "MIGRATIONS", [{"lingyang_ledger_request": "code VARCHAR(36) NONSENSE ("}]
+        sql_tables, "MIGRATIONS", [{"lingyang_ledger_request": "code VARCHAR(36) NONSENSE ("}]
     )
     with pytest.raises(
         LedgerError, match=r"cannot be read, made or changed: .*Error.*CREATE TABLE lingyang_ledger_req"
