@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from airflow_provider_lingyang.errors import LedgerFencedError
 from airflow_provider_lingyang.ledger.base import Intent, Ledger, Outcome
-from airflow_provider_lingyang.ledger.patience import Patience, UnsureWrite
+from airflow_provider_lingyang.ledger.patience import Patience
 
 
 class LedgerWriter:
@@ -20,7 +20,6 @@ class LedgerWriter:
     def __init__(self, ledger: Ledger, patience: Patience) -> None:
         self._ledger = ledger
         self._patience = patience
-        self._write = UnsureWrite(ledger)
         self.outcomes: list[Outcome] = []
         """To be written with the next intents."""
 
@@ -34,7 +33,7 @@ class LedgerWriter:
 
     def _attempt(self, intents: Sequence[Intent]) -> None:
         try:
-            self._write.attempt(self.outcomes, intents)
+            self._ledger.write(self.outcomes, intents)
         except LedgerFencedError as error:
             if error.unwritten is not None:
                 self.outcomes = list(error.unwritten)

@@ -213,6 +213,8 @@ class Ledger:
         self._facts: dict[str, Any] = {}
         self._numbers: dict[str, int] = {}
         """The latest number of each code that may have another intent, where it is known."""
+        self._unsure: Sequence[Intent] = ()
+        """Intents of a write that failed: they may be there all the same."""
 
     @property
     def handle(self) -> dict[str, Any] | None:
@@ -266,9 +268,24 @@ class Ledger:
     def write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
         """Write outcomes and intents, all or nothing. No request may leave before this has returned.
 
+        It may be called again after a failure, although what it wrote may have been committed.
+
         :raises LedgerFencedError: another process has taken over, or has one of the recipients.
         :raises LedgerError: it cannot be written.
         """
+        # Else this process's own rows would look like another task instance's.
+        there = self.holds(self._unsure) if intents and self._unsure else set()
+        known = {biz_id for each in intents if each.task_unique_code in there for biz_id in each.biz_ids}
+        self._unsure = intents
+        # Those of a recipient who is intended anew were committed before: they must not free the recipient again.
+        outcomes = [each for each in outcomes if known.isdisjoint(each.not_executed)]
+        intents = [each for each in intents if each.task_unique_code not in there]
+        if outcomes or intents:
+            self._write(outcomes, intents)
+        self._unsure = ()
+
+    def _write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
+        """Write them once; raises as :meth:`write` does."""
 
     def holds(self, intents: Sequence[Intent]) -> set[str]:
         """Return the codes of those intents that are there as this process writes them, with all recipients in doubt.

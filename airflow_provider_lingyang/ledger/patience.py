@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
 from airflow_provider_lingyang.cancellation import Cancellation
@@ -15,7 +15,7 @@ from airflow_provider_lingyang.errors import (
     LedgerRefusedError,
     LedgerUnusableError,
 )
-from airflow_provider_lingyang.ledger.base import Intent, Ledger, Outcome, RecordedRequest
+from airflow_provider_lingyang.ledger.base import Ledger, RecordedRequest
 
 log = logging.getLogger(__name__)
 
@@ -129,32 +129,6 @@ class Patience:
         self._cancellation.linger(self.wait)
 
 
-class UnsureWrite:
-    """Writes outcomes and intents, repeatedly, although an attempt that failed may have been committed.
-
-    :param ledger: what is written to.
-    """
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._unsure: Sequence[Intent] = ()
-
-    def attempt(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
-        """Write them; raises as :meth:`Ledger.write` does. After a failure, call it again with the same intents."""
-        there: set[str] = set()
-        if intents and self._unsure:
-            # Else its own rows would look like another task instance's.
-            there = self._ledger.holds(self._unsure)
-        known = {biz_id for each in intents if each.task_unique_code in there for biz_id in each.biz_ids}
-        self._unsure = intents
-        self._ledger.write(
-            # Those of a recipient who is intended anew were committed before: they must not free the recipient again.
-            [each for each in outcomes if known.isdisjoint(each.not_executed)],
-            [each for each in intents if each.task_unique_code not in there],
-        )
-        self._unsure = ()
-
-
 class _PatientLedger:
     def __init__(self, ledger: Ledger, patience: Patience) -> None:
         self.ledger = ledger
@@ -180,10 +154,6 @@ class _PatientLedger:
                 self._patience.succeeded()
                 return
             self._patience.linger()
-
-    def write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
-        write = UnsureWrite(self.ledger)
-        self._patience.run(lambda: write.attempt(outcomes, intents))
 
 
 def patient(ledger: Ledger, patience: Patience) -> Ledger:

@@ -253,9 +253,7 @@ class SqlLedger(Ledger):
 
     @_repeated_after(SerializationFailureError)
     @override
-    def write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
-        if not outcomes and not intents:
-            return
+    def _write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
         with self._database.transaction() as run:
             has_token = self._has_token(run)
             if has_token and intents:

@@ -91,7 +91,7 @@ class TaskStateLedger(Ledger):
         self._segment: dict[str, _Part] = {}
         self._changed: set[str] = set()
         """Entries of the segment that are not as the store has them."""
-        self._unsure = 0
+        self._unsure_until = 0
         """The last segment that a write which failed may have written; 0: what the store holds is known."""
         self._open: dict[str, RecordedRequest] = {}
         """Requests with recipients in doubt: what is known of them must outlive their next state."""
@@ -145,7 +145,7 @@ class TaskStateLedger(Ledger):
         self._generation = opening.generation
         self._header = replace(header, identity_version=opening.identity_version)
         self._begin_with(opening)
-        self._number, self._unsure, self._open = 0, 0, {}
+        self._number, self._unsure_until, self._open = 0, 0, {}
         if opening.settled:
             # Before the header: a look-up with the new settings proves nothing about what the old ones sent.
             doubts = _in_doubt(self.history())
@@ -195,7 +195,7 @@ class TaskStateLedger(Ledger):
             for request in segment:
                 self._remember(request)
                 yield replace(request, others_may_send=self.others_may_run)
-        self._number, self._segment, self._unsure = number, {}, 0
+        self._number, self._segment, self._unsure_until = number, {}, 0
 
     def _segments(self, generation: int) -> Iterator[list[RecordedRequest]]:
         for number in itertools.count(1):
@@ -208,9 +208,7 @@ class TaskStateLedger(Ledger):
         return itertools.chain.from_iterable(self._segments(generation))
 
     @override
-    def write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
-        if not outcomes and not intents:
-            return
+    def _write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
         self._read_back()
         # Before anything is changed: the outcomes can still be written without the intents.
         for intent in intents:
@@ -219,9 +217,9 @@ class TaskStateLedger(Ledger):
             # Before the first intent: where it is missing, nothing may have been sent, or it could not be written.
             self._tombstone.write(_settings(self._header))
             self._is_marked = True
-        self._write(outcomes, [formats.intended(intent, self._next_number(intent)) for intent in intents])
+        self._put_all(outcomes, [formats.intended(intent, self._next_number(intent)) for intent in intents])
 
-    def _write(self, outcomes: Sequence[Outcome], requests: Sequence[RecordedRequest]) -> None:
+    def _put_all(self, outcomes: Sequence[Outcome], requests: Sequence[RecordedRequest]) -> None:
         before = self._number, self._segment.copy(), self._open.copy(), self._numbers.copy()
         self._changed = set()
         try:
@@ -235,7 +233,7 @@ class TaskStateLedger(Ledger):
             self._write_segment()
         except BaseException:
             # An outcome that is written again later must find what it was first added to.
-            self._unsure = self._number
+            self._unsure_until = self._number
             self._number, self._segment, self._open, self._numbers = before
             raise
 
@@ -255,9 +253,9 @@ class TaskStateLedger(Ledger):
             # Never over what an earlier try has written.
             for _ in self.history():
                 pass
-        if not self._unsure:
+        if not self._unsure_until:
             return
-        for number in range(self._number, self._unsure + 1):
+        for number in range(self._number, self._unsure_until + 1):
             key = self._key(self._generation, number)
             if (text := self._get(key)) is None:
                 # That write may still arrive, so its key is used up: what is written from now on must outrank it.
@@ -265,12 +263,12 @@ class TaskStateLedger(Ledger):
                 continue
             for request in formats.read_segment(key, text):
                 self._remember(request)
-        self._number, self._segment, self._unsure = self._unsure + 1, {}, 0
+        self._number, self._segment, self._unsure_until = self._unsure_until + 1, {}, 0
 
     @override
     def renew(self, intents: Sequence[Intent]) -> None:
         self._read_back()
-        self._write([], [formats.intended(each, self.number(each.task_unique_code)) for each in intents])
+        self._put_all([], [formats.intended(each, self.number(each.task_unique_code)) for each in intents])
 
     def _next_number(self, intent: Intent) -> int:
         code = intent.task_unique_code
@@ -285,7 +283,7 @@ class TaskStateLedger(Ledger):
         if too_early:
             self._read_back()
             doubts = [self._open[code] for code in too_early if code in self._open]
-            self._write([], [replace(each, number=each.number + 1) for each in doubts])
+            self._put_all([], [replace(each, number=each.number + 1) for each in doubts])
         self.others_may_run = False
 
     @override

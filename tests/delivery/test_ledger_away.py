@@ -75,10 +75,8 @@ class Memory(Ledger):
         self.failed = 0
         self._away, self._stays, self._error = away, stays, error
 
-    def write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
-        if not outcomes and not intents:
-            return
-        self._call(lambda: self._write(outcomes, intents))
+    def _write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
+        self._call(lambda: self._commit(outcomes, intents))
 
     def _call(self, work: Callable[[], Any]) -> Any:
         self.calls += 1
@@ -89,7 +87,7 @@ class Memory(Ledger):
             work()
         raise self._error()
 
-    def _write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
+    def _commit(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
         states, codes = dict(self.states), dict(self.codes)
         for outcome in outcomes:
             for state, biz_ids in (
@@ -267,10 +265,10 @@ def test_accepted_recipients_are_written_after_the_try_was_fenced(in_flight: int
             self.fenced = True
             raise LedgerFencedError("taken over")
 
-        def _write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
+        def _commit(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
             if not self.fenced:
-                return super()._write(outcomes, intents)
-            super()._write([replace(each, rejected=(), not_executed=()) for each in outcomes], [])
+                return super()._commit(outcomes, intents)
+            super()._commit([replace(each, rejected=(), not_executed=()) for each in outcomes], [])
             raise LedgerFencedError("taken over", [replace(each, accepted={}) for each in outcomes])
 
     ledger = Fenced()
