@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from airflow_provider_lingyang.errors import LedgerRefusedError
-from airflow_provider_lingyang.ledger.base import Attempt, Header, Opening
+from airflow_provider_lingyang.ledger.base import Attempt, Header, Opening, RecordedRequest
 
 _SHOWN = 200
 
@@ -18,18 +18,22 @@ class Opened:
     """A campaign as the ledger knows it.
 
     :param finished: the task instance and ``max_tries`` of the submission that finished it, or None.
-    :param has_reached_recipients: tells whether any recipient was accepted or rejected.
-    :param in_doubt: gives the :func:`settle_key` of each request in doubt, of whatever task instance.
+    :param requests: gives them, of whatever task instance.
     :param has_other_senders: tells whether another task instance has sent, or may have, or is about to.
     """
 
     generation: int
     header: Header
     finished: tuple[str, int | None] | None
-    has_reached_recipients: Callable[[], bool]
-    in_doubt: Callable[[], list[str]]
+    requests: Callable[[], Iterable[RecordedRequest]]
     has_other_senders: Callable[[], bool] = lambda: False
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def in_doubt(requests: Iterable[RecordedRequest]) -> list[RecordedRequest]:
+    """Return those with recipients in doubt, as they stand last."""
+    latest = {request.task_unique_code: request for request in requests}
+    return [request for request in latest.values() if request.in_doubt]
 
 
 def changed_settings(before: Header, now: Header) -> list[str]:
@@ -89,8 +93,8 @@ def opening_of(
     # A secret with a typo, or a wrong host, reached no recipient: correcting it must not end the campaign.
     if not opening.changed:
         return opening
-    doubts = found.in_doubt()
-    reached = found.has_reached_recipients()
+    reached = any(each.accepted or each.rejected for each in found.requests())
+    doubts = [] if reached else [each.settle_key for each in in_doubt(found.requests())]
     if not reached and set(doubts) <= set(not_executed):
         return replace(opening, settled=doubts)
     words = json.dumps(dict.fromkeys(doubts[:_SHOWN], "not_executed"))

@@ -7,6 +7,7 @@ its primary key: of two workers that want to send to one recipient, the database
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -333,15 +334,17 @@ class SqlLedger(Ledger):
             # Other task instances note facts of their own in the same row.
             campaigns.hold()
             facts = change(campaigns.facts(self._this[1]))
-            campaigns.set_facts(self._this[1], facts)
+            campaigns.update(self._this[1], facts=json.dumps(facts))
         self._facts = facts
 
     @_repeated_after(SerializationFailureError)
     @override
     def finish(self) -> None:
         with self._transaction() as run:
-            self._campaigns(run).finish(
-                self._this[1], self._attempt.task_instance_key, self._attempt.max_tries
+            self._campaigns(run).update(
+                self._this[1],
+                finished_by=self._attempt.task_instance_key,
+                finished_max_tries=self._attempt.max_tries,
             )
 
     @override

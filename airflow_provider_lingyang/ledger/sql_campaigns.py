@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from airflow_provider_lingyang.errors import LedgerFencedError
-from airflow_provider_lingyang.identity import settle_key
 from airflow_provider_lingyang.ledger.base import Header
 from airflow_provider_lingyang.ledger.opening import Opened, changed_settings
 from airflow_provider_lingyang.ledger.sql_requests import RequestRows
-from airflow_provider_lingyang.ledger.sql_tables import (
-    ACCEPTED,
-    IN_DOUBT,
-    NOT_EXECUTED,
-    REJECTED,
-    THIS,
-)
+from airflow_provider_lingyang.ledger.sql_tables import IN_DOUBT, NOT_EXECUTED, THIS
 from airflow_provider_lingyang.storage.database import Transaction, chunks, marks
 
 
@@ -51,13 +44,13 @@ class CampaignRows:
         if not rows:
             return None
         generation, host, app_key, plan_id, fingerprint, identity_version, facts, *finished = rows[-1]
+        requests = RequestRows(self._run, (self._campaign, generation), self._task_instance)
         return Opened(
             generation,
             Header(host, app_key, plan_id, fingerprint, identity_version or 1),
             (finished[0], finished[1]) if finished[0] else None,
-            lambda: self._has("recipient", generation, "state IN (?, ?)", ACCEPTED, REJECTED),
-            lambda: self._in_doubt(generation),
-            lambda: self._has("request", generation, "worker<>?", self._task_instance),
+            requests.all,
+            lambda: bool(requests.read("AND worker<>?", self._task_instance)),
             _facts(facts),
         )
 
@@ -82,17 +75,6 @@ class CampaignRows:
                 "the campaign is sent with another host, App key or secret meanwhile, by another task"
             )
 
-    def _has(self, table: str, generation: int, condition: str, *parameters: Any) -> bool:
-        ((count,),) = self._run.rows(
-            f"SELECT count(*) FROM lingyang_ledger_{table} WHERE {THIS} AND {condition}",
-            [self._campaign, generation, *parameters],
-        )
-        return bool(count)
-
-    def _in_doubt(self, generation: int) -> list[str]:
-        requests = RequestRows(self._run, (self._campaign, generation), self._task_instance)
-        return [settle_key(row.task_unique_code, row.intents) for row in requests.in_doubt()]
-
     def begin(self, generation: int, campaign_key: str, header: Header) -> None:
         """Insert a generation."""
         values = {
@@ -116,7 +98,7 @@ class CampaignRows:
                 f"task_unique_code IN ({marks(some)})",
                 [NOT_EXECUTED, self._campaign, generation, IN_DOUBT, *some],
             )
-        self._set(
+        self.update(
             generation,
             finished_by=None,
             finished_max_tries=None,
@@ -125,10 +107,6 @@ class CampaignRows:
             key_fingerprint=header.key_fingerprint,
         )
 
-    def finish(self, generation: int, finished_by: str, max_tries: int | None) -> None:
-        """Note which task instance finished a generation."""
-        self._set(generation, finished_by=finished_by, finished_max_tries=max_tries)
-
     def facts(self, generation: int) -> dict[str, Any]:
         """Return what is noted about a generation."""
         ((text,),) = self._run.rows(
@@ -136,11 +114,8 @@ class CampaignRows:
         )
         return _facts(text)
 
-    def set_facts(self, generation: int, facts: Mapping[str, Any]) -> None:
-        """Replace what is noted about a generation."""
-        self._set(generation, facts=json.dumps(facts))
-
-    def _set(self, generation: int, **values: Any) -> None:
+    def update(self, generation: int, **values: Any) -> None:
+        """Replace values of a generation's row."""
         columns = ", ".join(f"{name}=?" for name in values)
         self._run.execute(
             f"UPDATE lingyang_ledger_campaign SET {columns} WHERE {THIS}",

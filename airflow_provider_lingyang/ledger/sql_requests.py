@@ -85,6 +85,11 @@ class RequestRows:
             IN_DOUBT,
         )
 
+    def all(self) -> Iterator[RecordedRequest]:
+        """Yield all requests, within the transaction."""
+        for some in chunks(self.read()):
+            yield from self.load(some, others_may_run=False)
+
     def load(self, rows: Sequence[RequestRow], *, others_may_run: bool) -> Iterator[RecordedRequest]:
         """Read the recipients of requests; return an iterator that may be used after the transaction.
 

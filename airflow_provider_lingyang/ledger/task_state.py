@@ -16,7 +16,7 @@ import itertools
 import json
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -37,7 +37,7 @@ from airflow_provider_lingyang.ledger.base import (
     Outcome,
     RecordedRequest,
 )
-from airflow_provider_lingyang.ledger.opening import Opened, opening_of
+from airflow_provider_lingyang.ledger.opening import Opened, in_doubt, opening_of
 from airflow_provider_lingyang.ledger.tombstone import Tombstone
 
 _REPEATED_BYTES = 10_000
@@ -148,7 +148,7 @@ class TaskStateLedger(Ledger):
         self._number, self._unsure_until, self._open = 0, 0, {}
         if opening.settled:
             # Before the header: a look-up with the new settings proves nothing about what the old ones sent.
-            doubts = _in_doubt(self.history())
+            doubts = in_doubt(self.history())
             if self.others_may_run:
                 wait(WRITTEN_WITHIN + max(each.open_for for each in doubts))
                 codes = [each.task_unique_code for each in doubts]
@@ -171,8 +171,7 @@ class TaskStateLedger(Ledger):
                 generation,
                 Header(**stored["header"]),
                 tuple(finished) if finished else None,
-                lambda: any(each.accepted or each.rejected for each in self._stored(generation)),
-                lambda: [each.settle_key for each in _in_doubt(self._stored(generation))],
+                lambda: itertools.chain.from_iterable(self._segments(generation)),
                 facts=dict(stored.get("facts", {})),
             )
 
@@ -203,9 +202,6 @@ class TaskStateLedger(Ledger):
             if (text := self._get(key)) is None:
                 return
             yield formats.read_segment(key, text)
-
-    def _stored(self, generation: int) -> Iterable[RecordedRequest]:
-        return itertools.chain.from_iterable(self._segments(generation))
 
     @override
     def _write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
@@ -273,10 +269,6 @@ class TaskStateLedger(Ledger):
     def _next_number(self, intent: Intent) -> int:
         code = intent.task_unique_code
         return max(self._numbers.get(code, 0), self._skipped.get(code, 0)) + 1
-
-    @override
-    def take_over(self, task_unique_codes: Sequence[str]) -> None:
-        """Do nothing: the writes of a try that was replaced fail anyhow."""
 
     @override
     def end_others(self, task_unique_codes: Collection[str], too_early: Collection[str] = ()) -> None:
@@ -389,8 +381,3 @@ def _is_replaced(error: Exception) -> bool:
 def _settings(header: Header) -> str:
     """Return what stands for the settings that requests and derived ids are made with."""
     return digest(*header.to_json().values())
-
-
-def _in_doubt(requests: Iterable[RecordedRequest]) -> list[RecordedRequest]:
-    latest = {request.task_unique_code: request for request in requests}
-    return [request for request in latest.values() if request.in_doubt]
