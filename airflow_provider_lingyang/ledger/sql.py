@@ -159,9 +159,15 @@ class SqlLedger(Ledger):
         self._this = digest(self._campaign_key, header.plan_id), 1
         enter = partial(self._enter, header, resubmit=resubmit, not_executed=not_executed)
         opening = enter(others_ended=False)
-        if opening is None:
-            # What they were about to write is there after this, so that it is decided about, too.
-            begun = self._fence_others(header, not_executed)
+        if opening.changed:
+            # Read after the fence: what they were about to write is there, so that it is decided about, too.
+            with self._database.transaction() as run:
+                doubts = self._requests(run).in_doubt()
+            begun = [
+                row
+                for row in doubts
+                if row.others_may_send(self._task_instance, others_may_run=self.others_may_run)
+            ]
             if begun:
                 wait(
                     WRITTEN_WITHIN + max(OPEN_FOR if row.open_for is None else row.open_for for row in begun)
@@ -173,15 +179,14 @@ class SqlLedger(Ledger):
                 if not begun:
                     raise
                 raise LedgerRefusedError(f"{GIVEN_TOO_EARLY}. {error}") from None
-            assert opening is not None
         self._header = header
         return opening
 
     @_repeated_after(UniqueViolationError, SerializationFailureError)
     def _enter(
         self, header: Header, *, resubmit: bool, not_executed: Collection[str], others_ended: bool
-    ) -> Opening | None:
-        """Decide on a generation, and begin with it; return None where others have to be ended first."""
+    ) -> Opening:
+        """Decide on a generation, and begin with it; where settings changed, fence others first, and no more."""
         with self._transaction() as run:
             if others_ended:
                 # A process that is about to write has done so before this, or sees the new settings after it.
@@ -194,44 +199,21 @@ class SqlLedger(Ledger):
             campaigns.hold()
             found = campaigns.latest()
             opening = opening_of(found, header, self._attempt, resubmit=resubmit, not_executed=not_executed)
-            if opening.changed and not others_ended:
-                return None
             self._this = self._this[0], opening.generation
+            if opening.changed and not others_ended:
+                # Processes that have sent with the settings before: their next requests would go there, too.
+                run.execute(
+                    "UPDATE lingyang_ledger_worker SET owner=? WHERE worker<>? AND owner IN "
+                    f"(SELECT owner FROM lingyang_ledger_request WHERE {THIS})",
+                    ["", self._task_instance, *self._this],
+                )
+                return opening
             self._begin_with(opening)
             if found is not None and found.generation == opening.generation:
                 campaigns.go_on(opening.generation, header, opening.settled)
             else:
                 campaigns.begin(opening.generation, self._campaign_key, header)
         return opening
-
-    @_repeated_after(SerializationFailureError)
-    def _fence_others(self, header: Header, not_executed: Collection[str]) -> Sequence[RequestRow]:
-        """Fence the processes that have sent with the settings before: their next requests would go there, too.
-
-        :return: requests in doubt that they may still send.
-        """
-        with self._transaction() as run:
-            campaigns = self._campaigns(run)
-            campaigns.hold()
-            opening = opening_of(
-                campaigns.latest(), header, self._attempt, resubmit=False, not_executed=not_executed
-            )
-            if not opening.changed:
-                # Another task has come here first, and may send with the new ones already.
-                return ()
-            self._this = self._this[0], opening.generation
-            run.execute(
-                "UPDATE lingyang_ledger_worker SET owner=? WHERE worker<>? AND owner IN "
-                f"(SELECT owner FROM lingyang_ledger_request WHERE {THIS})",
-                ["", self._task_instance, *self._this],
-            )
-        with self._database.transaction() as run:
-            doubts = self._requests(run).in_doubt()
-        return [
-            row
-            for row in doubts
-            if row.others_may_send(self._task_instance, others_may_run=self.others_may_run)
-        ]
 
     @_repeated_after(SerializationFailureError)
     def _end_fenced(self, begun: Sequence[RequestRow]) -> None:
