@@ -95,30 +95,28 @@ class RequestRows:
 
         :param rows: as many as one statement takes, and not none.
         """
-        states: dict[str, dict[str, list[tuple[str, str]]]] = {}
+        # A state is the name of the field that holds its recipients.
+        states: dict[str, dict[str, Any]] = {}
         for code, state, recipient, biz_id in self._run.rows(
             f"SELECT task_unique_code, state, recipient, biz_id FROM lingyang_ledger_recipient WHERE {THIS} "
             f"AND task_unique_code IN ({marks(rows)}) ORDER BY task_unique_code, place",
             [*self._this, *(row.task_unique_code for row in rows)],
         ):
-            states.setdefault(code, {}).setdefault(state, []).append((recipient, biz_id))
+            found = _unchanged(recipient, biz_id) if state == IN_DOUBT else bytes.fromhex(recipient)
+            states.setdefault(code, {}).setdefault(state, []).append(found)
         return (
             RecordedRequest(
                 task_unique_code=row.task_unique_code,
                 batch_num=row.batch_num,
                 struct_digest=row.struct_digest,
                 written_at=row.written_at,
-                accepted=_recipients(found.get(ACCEPTED, ())),
-                rejected=_recipients(found.get(REJECTED, ())),
-                not_executed=_recipients(found.get(NOT_EXECUTED, ())),
-                in_doubt=[_unchanged(*pair) for pair in found.get(IN_DOUBT, ())],
                 is_own=row.worker == self._task_instance,
                 others_may_send=row.others_may_send(self._task_instance, others_may_run=others_may_run),
                 number=row.intents,
                 open_for=OPEN_FOR if row.open_for is None else row.open_for,
+                **states.get(row.task_unique_code, {}),
             )
             for row in rows
-            for found in [states.get(row.task_unique_code, {})]
         )
 
     def owns(self, code: str) -> bool:
@@ -131,12 +129,8 @@ class RequestRows:
         :param number: only this intent of its code; None: whichever.
         """
         # Not its worker, which sent it: its recipients stay that task instance's.
-        changes = "owner=?, writes=writes+1", [self._fencing_token]
-        return (
-            self._update(code, *changes)
-            if number is None
-            else self._update(code, *changes, "intents=?", number)
-        )
+        only = ("1=1",) if number is None else ("intents=?", number)
+        return self._update(code, "owner=?, writes=writes+1", [self._fencing_token], *only)
 
     def end(self, code: str, number: int, owner: str | None = None) -> bool:
         """Note that no process can send a request any more; return whether it is still its owner's.
@@ -296,10 +290,6 @@ class RequestRows:
 
 def _hashes(biz_ids: Iterable[str]) -> list[str]:
     return [recipient_hash(biz_id).hex() for biz_id in biz_ids]
-
-
-def _recipients(pairs: Sequence[tuple[str, str]]) -> list[bytes]:
-    return [bytes.fromhex(recipient) for recipient, _ in pairs]
 
 
 def _unchanged(recipient: str, biz_id: str) -> str:

@@ -65,10 +65,8 @@ class Transaction:
 
     def columns(self, table: str) -> list[str]:
         """Return the names of a table's columns."""
-        self._cursor.execute(f"SELECT * FROM {table} WHERE 1=0")
-        names = [column[0] for column in self._cursor.description]
-        self._cursor.fetchall()
-        return names
+        self.rows(f"SELECT * FROM {table} WHERE 1=0", [])
+        return [column[0] for column in self._cursor.description]
 
     def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
         """Insert rows, many in one statement: a round trip for each would be slow."""
