@@ -29,7 +29,12 @@ class LedgerWriter:
         :return: False where the ledger is away: to be called again, with the same intents until they are written.
         :raises LedgerError: it was away for too long, or no repetition helps.
         """
-        return self._patience.wait <= 0 and self._patience.attempt(lambda: self._attempt(intents))
+        if self._patience.wait > 0:
+            return False
+        with self._patience.attempt():
+            self._attempt(intents)
+            return True
+        return False
 
     def _attempt(self, intents: Sequence[Intent]) -> None:
         try:
@@ -42,7 +47,11 @@ class LedgerWriter:
 
     def renew(self, intents: Sequence[Intent]) -> bool:
         """Write intents again as they are; returns and raises as :meth:`write` does."""
-        return self._patience.wait <= 0 and self._patience.attempt(lambda: self._ledger.renew(intents))
+        if self._patience.wait <= 0:
+            with self._patience.attempt():
+                self._ledger.renew(intents)
+                return True
+        return False
 
     def flush(self, *, once: bool = False) -> None:
         """Write the outcomes, and wait for the ledger where it is away.

@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from airflow_provider_lingyang.cancellation import Cancellation
@@ -41,7 +42,6 @@ class Patience:
     :param seconds: how long, from the first failure to the last attempt; 0: no call is repeated.
     :param cancellation: once the task was asked to stop, its few seconds are the end, whatever ``seconds`` says.
     :param monotonic: returns seconds.
-    :param rng: source of jitter: many tasks may wait for one database.
     """
 
     def __init__(
@@ -50,12 +50,10 @@ class Patience:
         cancellation: Cancellation,
         *,
         monotonic: Callable[[], float] = time.monotonic,
-        rng: random.Random | None = None,
     ) -> None:
         self._seconds = seconds
         self._cancellation = cancellation
         self._monotonic = monotonic
-        self._rng = rng or random.Random()
         self._since: float | None = None
         self._pause = 0.0
         self._next = 0.0
@@ -74,11 +72,7 @@ class Patience:
             else self._next - self._monotonic()
         )
 
-    def failed(self, error: LedgerError) -> None:
-        """Note that a call failed.
-
-        :raises LedgerError: the same one, where the call is not to be made again.
-        """
+    def _failed(self, error: LedgerError) -> None:
         if is_lasting(error):
             raise error
         now = self._monotonic()
@@ -88,40 +82,32 @@ class Patience:
             raise error
         self._pause = _FIRST if first else min(2 * self._pause, _LONGEST)
         longest = _LONGEST_AT_THE_END if self._cancellation.requested() else _LONGEST
-        pause = self._rng.uniform(0.5, 1.0) * min(self._pause, longest)
+        # Many tasks may wait for one database.
+        pause = random.uniform(0.5, 1.0) * min(self._pause, longest)
         self._next = min(now + pause, since + self._seconds)
         if first:
             log.warning("%s; nothing is sent meanwhile, and it is tried again for %g s", error, self._seconds)
 
-    def succeeded(self) -> None:
-        """Note that a call did not fail."""
-        if self._since is not None:
-            log.info("the ledger is back after %.1f s", self._monotonic() - self._since)
-            self._since = None
-
-    def attempt(self, call: Callable[[], object]) -> bool:
-        """Make a call once and return whether it succeeded; raises as :meth:`failed` does."""
-        try:
-            call()
-        except LedgerError as error:
-            self.failed(error)
-            return False
-        self.succeeded()
-        return True
-
-    def run(self, call: Callable[[], T]) -> T:
-        """Make a call until it succeeds.
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Make a call once in this context, which swallows its error where it is to be made again.
 
         :raises LedgerError: it failed until patience ended, or for good.
         """
+        try:
+            yield
+        except LedgerError as error:
+            self._failed(error)
+        else:
+            if self._since is not None:
+                log.info("the ledger is back after %.1f s", self._monotonic() - self._since)
+            self._since = None
+
+    def run(self, call: Callable[[], T]) -> T:
+        """Make a call until it succeeds; raises as :meth:`attempt` does."""
         while True:
-            try:
-                result = call()
-            except LedgerError as error:
-                self.failed(error)
-            else:
-                self.succeeded()
-                return result
+            with self.attempt():
+                return call()
             self.linger()
 
     def linger(self) -> None:
@@ -146,12 +132,8 @@ class _PatientLedger:
     def history(self) -> Iterator[RecordedRequest]:
         # From the start again: of a request that comes twice the later state counts.
         while True:
-            try:
+            with self._patience.attempt():
                 yield from self.ledger.history()
-            except LedgerError as error:
-                self._patience.failed(error)
-            else:
-                self._patience.succeeded()
                 return
             self._patience.linger()
 
