@@ -149,7 +149,7 @@ class Campaign:
                 len(opening.settled),
                 ", ".join(opening.settled) or "none",
             )
-        self._identity_version = self.ledger.identity_version
+        self._identity_version = opening.identity_version
         self.manifest.ledger = self.ledger.handle
 
     def read(

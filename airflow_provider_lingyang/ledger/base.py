@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
 
@@ -95,10 +95,6 @@ class Header:
         """Return the header of a campaign that is sent with these settings."""
         fingerprint = hmac.new(app_secret.encode(), b"lingyang ledger", hashlib.sha256).hexdigest()[:32]
         return cls(host, app_key, plan_id, fingerprint, IDENTITY_VERSION)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,14 +187,12 @@ class Opening:
 class Ledger:
     """What tries of a task leave for later ones; this base leaves nothing. All calls come from the task's main thread.
 
-    Every method that writes raises :class:`~airflow_provider_lingyang.errors.LedgerFencedError` where another process
-    has taken over, and ``LedgerError`` where the ledger cannot be written.
+    Every method raises :class:`~airflow_provider_lingyang.errors.LedgerError` where the ledger cannot be reached, and
+    one that writes ``LedgerFencedError`` where another process has taken over.
     """
 
     is_durable = False
     """Whether a later try can go on from here."""
-    identity_version = IDENTITY_VERSION
-    """Of the canonical forms that the open campaign's derived ids are made from."""
     others_may_run = False
     """Whether an earlier process of this task instance, which Airflow may have replaced, may still send.
 
@@ -224,9 +218,7 @@ class Ledger:
     def claim(self) -> bool:
         """Take over from every earlier process of this task instance. The first thing a try does.
 
-        :return: False where there were earlier processes it does not know, until
-            :meth:`mark_history_known`.
-        :raises LedgerError: it cannot be reached.
+        :return: False where there were earlier processes it does not know, until :meth:`mark_history_known`.
         """
         return True
 
@@ -234,10 +226,7 @@ class Ledger:
         """Note that what earlier processes did, which the ledger did not know, is known now."""
 
     def has_begun(self, plan_id: int) -> bool:
-        """Return whether this task instance has written an intent for a plan. May be asked before :meth:`open`.
-
-        :raises LedgerError: it cannot be read.
-        """
+        """Return whether this task instance has written an intent for a plan. May be asked before :meth:`open`."""
         return False
 
     def open(
@@ -257,7 +246,6 @@ class Ledger:
             what it raises comes out, and nothing is settled.
         :raises LedgerRefusedError: it is open with another host, app key or secret; or others share what is to be
             sent again; or a word was given while others could still send what it names.
-        :raises LedgerError: it cannot be written.
         """
         return Opening(1)
 
@@ -270,8 +258,7 @@ class Ledger:
 
         It may be called again after a failure, although what it wrote may have been committed.
 
-        :raises LedgerFencedError: another process has taken over, or has one of the recipients.
-        :raises LedgerError: it cannot be written.
+        :raises LedgerFencedError: also where another process has one of the recipients.
         """
         # Else this process's own rows would look like another task instance's.
         there = self.holds(self._unsure) if intents and self._unsure else set()
@@ -285,24 +272,24 @@ class Ledger:
         self._unsure = ()
 
     def _write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
-        """Write them once; raises as :meth:`write` does."""
+        """Write them once."""
 
     def holds(self, intents: Sequence[Intent]) -> set[str]:
         """Return the codes of those intents that are there as this process writes them, with all recipients in doubt.
 
-        What a write whose answer was lost has left: it may have been committed. Raises as :meth:`write` does.
+        What a write whose answer was lost has left: it may have been committed.
         """
         return set()
 
     def renew(self, intents: Sequence[Intent]) -> None:
-        """Write intents again as they are, to find out whether they are still ours; raises as :meth:`write` does."""
+        """Write intents again as they are, to find out whether they are still ours."""
 
     def number(self, task_unique_code: str) -> int:
         """Return the number of a code's latest intent that this try has read or written; 1 where it knows of none."""
         return self._numbers.get(task_unique_code, 1)
 
     def skip_numbers(self, numbers: Mapping[str, int]) -> None:
-        """Give later intents of codes higher numbers than these, in later tries too; raises as :meth:`write` does."""
+        """Give later intents of codes higher numbers than these, in later tries too."""
         if any(number > self._skipped.get(code, 0) for code, number in numbers.items()):
             self._change_facts(lambda facts: {**facts, _NUMBERS: _highest(facts.get(_NUMBERS, {}), numbers)})
 
@@ -313,15 +300,13 @@ class Ledger:
         return numbers
 
     def take_over(self, task_unique_codes: Sequence[str]) -> None:
-        """Take requests in doubt over from the process that wrote them; raises as :meth:`write` does.
+        """Take requests in doubt over from the process that wrote them, which can write none of them again then.
 
-        When it has returned, an earlier owner can write none of these intents again.
-
-        :raises LedgerFencedError: another task instance has sent one of them again since this try read of it.
+        :raises LedgerFencedError: also where another task instance has sent one of them again since it was read.
         """
 
     def end_others(self, task_unique_codes: Collection[str], too_early: Collection[str] = ()) -> None:
-        """Note that no process can send some requests any more, nor an earlier one anything; raises as :meth:`write`.
+        """Note that no process can send some requests any more, nor an earlier one anything.
 
         Call it only after whatever another process had begun must be over.
 
@@ -331,26 +316,22 @@ class Ledger:
         """
 
     def fact(self, name: str) -> Any:
-        """Return what is noted about the open generation under a name, or None.
-
-        :raises LedgerError: it cannot be read.
-        """
+        """Return what is noted about the open generation under a name, or None."""
         return self._facts.get(name)
 
     def set_fact(self, name: str, value: Any) -> None:
-        """Note something small about the open generation, for this try and later ones; raises as :meth:`write` does.
+        """Note something small about the open generation, for this try and later ones.
 
         :param value: plain JSON, of a few hundred bytes at most.
         """
         self._change_facts(lambda facts: {**facts, name: value})
 
     def _change_facts(self, change: FactsChange) -> None:
-        """Replace what is noted about the open generation; raises as :meth:`write` does."""
+        """Replace what is noted about the open generation."""
         self._facts = change(self._facts)
 
     def _begin_with(self, opening: Opening) -> None:
         """Start from what the campaign's latest generation has noted."""
-        self.identity_version = opening.identity_version
         self._facts = dict(opening.facts)
         self._numbers = {}
 
@@ -358,7 +339,7 @@ class Ledger:
         """Note that all recipients of the audience are in a final state."""
 
     def release(self) -> None:
-        """Note that this process sends nothing more; raises as :meth:`write` does."""
+        """Note that this process sends nothing more."""
 
     def close(self) -> None:
         """Give its connection back."""

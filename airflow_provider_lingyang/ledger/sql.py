@@ -210,9 +210,9 @@ class SqlLedger(Ledger):
                 return opening
             self._begin_with(opening)
             if found is not None and found.generation == opening.generation:
-                campaigns.go_on(opening.generation, header, opening.settled)
+                self._campaigns(run).go_on(header, opening.settled)
             else:
-                campaigns.begin(opening.generation, self._campaign_key, header)
+                self._campaigns(run).begin(self._campaign_key, header)
         return opening
 
     @_repeated_after(SerializationFailureError)
@@ -240,7 +240,7 @@ class SqlLedger(Ledger):
         with self._database.transaction() as run:
             has_token = self._has_token(run)
             if has_token and intents:
-                self._campaigns(run).check(self._this[1], self._header, is_first=not self._has_written)
+                self._campaigns(run).check(self._header, is_first=not self._has_written)
             requests = self._requests(run)
             left = [requests.write_outcome(outcome, has_token=has_token) for outcome in outcomes]
             unwritten = [outcome for outcome in left if outcome is not None]
@@ -306,7 +306,7 @@ class SqlLedger(Ledger):
     @override
     def fact(self, name: str) -> Any:
         with self._database.transaction() as run:
-            return self._campaigns(run).facts(self._this[1]).get(name)
+            return self._campaigns(run).facts().get(name)
 
     @_repeated_after(SerializationFailureError)
     @override
@@ -315,8 +315,8 @@ class SqlLedger(Ledger):
             campaigns = self._campaigns(run)
             # Other task instances note facts of their own in the same row.
             campaigns.hold()
-            facts = change(campaigns.facts(self._this[1]))
-            campaigns.update(self._this[1], facts=json.dumps(facts))
+            facts = change(campaigns.facts())
+            campaigns.update(facts=json.dumps(facts))
         self._facts = facts
 
     @_repeated_after(SerializationFailureError)
@@ -324,9 +324,7 @@ class SqlLedger(Ledger):
     def finish(self) -> None:
         with self._transaction() as run:
             self._campaigns(run).update(
-                self._this[1],
-                finished_by=self._attempt.task_instance_key,
-                finished_max_tries=self._attempt.max_tries,
+                finished_by=self._attempt.task_instance_key, finished_max_tries=self._attempt.max_tries
             )
 
     @override
@@ -342,7 +340,7 @@ class SqlLedger(Ledger):
         self._database.close()
 
     def _campaigns(self, run: Transaction) -> CampaignRows:
-        return CampaignRows(run, self._this[0], self._task_instance)
+        return CampaignRows(run, self._this, self._task_instance)
 
     def _requests(self, run: Transaction) -> RequestRows:
         return RequestRows(run, self._this, self._task_instance, self._fencing_token)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from airflow_provider_lingyang.errors import LedgerFencedError
@@ -18,20 +19,19 @@ from airflow_provider_lingyang.storage.database import Transaction, chunks, mark
 class CampaignRows:
     """Reads and writes the rows of one campaign.
 
-    :param run: the transaction.
-    :param campaign: stands for the campaign.
+    :param this: the campaign and the generation that this process has opened.
     :param task_instance: the key of this one.
     """
 
-    def __init__(self, run: Transaction, campaign: str, task_instance: str) -> None:
+    def __init__(self, run: Transaction, this: tuple[str, int], task_instance: str) -> None:
         self._run = run
-        self._campaign = campaign
+        self._this = this
         self._task_instance = task_instance
 
     def hold(self) -> None:
         """Let no other task instance begin with a generation, or end it, until the transaction ends."""
         self._run.execute(
-            "UPDATE lingyang_ledger_campaign SET opened_at=opened_at WHERE campaign=?", [self._campaign]
+            "UPDATE lingyang_ledger_campaign SET opened_at=opened_at WHERE campaign=?", self._this[:1]
         )
 
     def latest(self) -> Opened | None:
@@ -39,12 +39,12 @@ class CampaignRows:
         rows = self._run.rows(
             "SELECT generation, host, app_key, plan_id, key_fingerprint, identity_version, facts, finished_by, "
             "finished_max_tries FROM lingyang_ledger_campaign WHERE campaign=? ORDER BY generation",
-            [self._campaign],
+            self._this[:1],
         )
         if not rows:
             return None
         generation, host, app_key, plan_id, fingerprint, identity_version, facts, *finished = rows[-1]
-        requests = RequestRows(self._run, (self._campaign, generation), self._task_instance)
+        requests = RequestRows(self._run, (self._this[0], generation), self._task_instance)
         return Opened(
             generation,
             Header(host, app_key, plan_id, fingerprint, identity_version or 1),
@@ -54,7 +54,7 @@ class CampaignRows:
             _facts(facts),
         )
 
-    def check(self, generation: int, header: Header | None, *, is_first: bool) -> None:
+    def check(self, header: Header | None, *, is_first: bool) -> None:
         """Find out whether the campaign is still sent as this process has opened it.
 
         :param is_first: whether this process has written no intent yet.
@@ -66,7 +66,7 @@ class CampaignRows:
         found = self.latest()
         if found is None:
             raise LedgerFencedError("the ledger was emptied")
-        if found.generation != generation:
+        if found.generation != self._this[1]:
             raise LedgerFencedError(
                 "the campaign was started anew meanwhile (on_clear='resubmit' of another task)"
             )
@@ -75,20 +75,18 @@ class CampaignRows:
                 "the campaign is sent with another host, App key or secret meanwhile, by another task"
             )
 
-    def begin(self, generation: int, campaign_key: str, header: Header) -> None:
-        """Insert a generation."""
-        values = {
-            "campaign": self._campaign,
-            "generation": generation,
-            "campaign_key": campaign_key,
-            "opened_at": time.time(),
-            # Its fields are columns.
-            **header.to_json(),
-        }
-        self._run.insert("lingyang_ledger_campaign", ", ".join(values), [[*values.values()]])
+    def begin(self, campaign_key: str, header: Header) -> None:
+        """Insert the generation."""
+        # The header's fields are columns.
+        values = {"campaign_key": campaign_key, "opened_at": time.time(), **asdict(header)}
+        self._run.insert(
+            "lingyang_ledger_campaign",
+            ", ".join(("campaign", "generation", *values)),
+            [[*self._this, *values.values()]],
+        )
 
-    def go_on(self, generation: int, header: Header, settled: Sequence[str]) -> None:
-        """Go on with a generation, under settings that may be others.
+    def go_on(self, header: Header, settled: Sequence[str]) -> None:
+        """Go on with the generation, under settings that may be others.
 
         :param settled: :func:`settle_key` of requests in doubt that were not executed.
         """
@@ -96,10 +94,9 @@ class CampaignRows:
             self._run.execute(
                 f"UPDATE lingyang_ledger_recipient SET state=? WHERE {THIS} AND state=? AND "
                 f"task_unique_code IN ({marks(some)})",
-                [NOT_EXECUTED, self._campaign, generation, IN_DOUBT, *some],
+                [NOT_EXECUTED, *self._this, IN_DOUBT, *some],
             )
         self.update(
-            generation,
             finished_by=None,
             finished_max_tries=None,
             host=header.host,
@@ -107,19 +104,17 @@ class CampaignRows:
             key_fingerprint=header.key_fingerprint,
         )
 
-    def facts(self, generation: int) -> dict[str, Any]:
-        """Return what is noted about a generation."""
-        ((text,),) = self._run.rows(
-            f"SELECT facts FROM lingyang_ledger_campaign WHERE {THIS}", [self._campaign, generation]
-        )
+    def facts(self) -> dict[str, Any]:
+        """Return what is noted about the generation."""
+        ((text,),) = self._run.rows(f"SELECT facts FROM lingyang_ledger_campaign WHERE {THIS}", self._this)
         return _facts(text)
 
-    def update(self, generation: int, **values: Any) -> None:
-        """Replace values of a generation's row."""
+    def update(self, **values: Any) -> None:
+        """Replace values of the generation's row."""
         columns = ", ".join(f"{name}=?" for name in values)
         self._run.execute(
             f"UPDATE lingyang_ledger_campaign SET {columns} WHERE {THIS}",
-            [*values.values(), self._campaign, generation],
+            [*values.values(), *self._this],
         )
 
 

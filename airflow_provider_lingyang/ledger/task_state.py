@@ -17,7 +17,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple, Protocol
 
 from typing_extensions import override
@@ -180,7 +180,7 @@ class TaskStateLedger(Ledger):
         value = {
             "version": formats.VERSION,
             "generation": self._generation,
-            "header": self._header.to_json(),
+            "header": asdict(self._header),
             "finished": finished,
             "facts": facts,
         }
@@ -380,4 +380,4 @@ def _is_replaced(error: Exception) -> bool:
 
 def _settings(header: Header) -> str:
     """Return what stands for the settings that requests and derived ids are made with."""
-    return digest(*header.to_json().values())
+    return digest(*asdict(header).values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -45,7 +46,7 @@ def test_a_campaign_keeps_the_ids_that_it_began_with(
     with monkeypatch.context() as patch:
         if version == 1:
             patch.setattr(
-                Header, "of", lambda **given: Header(**made(**given).to_json() | {"identity_version": 1})
+                Header, "of", lambda **given: Header(**asdict(made(**given)) | {"identity_version": 1})
             )
         campaign.next_try("stops", audience=audience(SPELLINGS), batch_size=2)
     if version == 1:
