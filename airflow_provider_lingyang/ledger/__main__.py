@@ -77,7 +77,7 @@ def read(options: argparse.Namespace) -> list[dict[str, Any]]:
                 [],
             )
             found = [
-                _campaign(run, options, *row)
+                _campaign(run, options, row)
                 for row in rows
                 # Compared here, because some databases take upper and lower case for the same.
                 if options.campaign_key in (None, row[2]) and options.plan_id in (None, row[3])
@@ -100,16 +100,8 @@ def _hook(conn_id: str) -> Any:
         raise argparse.ArgumentError(None, str(error)) from None
 
 
-def _campaign(
-    run: Transaction,
-    options: argparse.Namespace,
-    campaign: str,
-    generation: int,
-    campaign_key: str,
-    plan_id: int,
-    opened_at: float,
-    finished_by: str | None,
-) -> dict[str, Any]:
+def _campaign(run: Transaction, options: argparse.Namespace, row: Sequence[Any]) -> dict[str, Any]:
+    campaign, generation, campaign_key, plan_id, opened_at, finished_by = row
     this = campaign, generation
     counts = run.rows(
         f"SELECT state, count(*) FROM lingyang_ledger_recipient WHERE {THIS} GROUP BY state", this

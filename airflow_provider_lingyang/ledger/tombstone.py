@@ -89,13 +89,14 @@ class Tombstone:
 
         :param settings: stands for what requests and derived ids are made with.
         """
+        attempt = self._attempt
+        new = {"dag_id": attempt.dag_id, "run_id": attempt.run_id, "task_id": attempt.task_id}
+        new |= {"since": self._now().isoformat(), "settings": settings}
         for store in self._stores:
             with _harmless("written"):
                 note = store.get(self._key)
                 if not note or note["finished"]:
-                    since = note["since"] if note else self._now().isoformat()
-                    known = note.get("settings") if note else settings
-                    store.set(self._key, self._note(since, None, known))
+                    store.set(self._key, (note or new) | {"finished": None})
 
     def finish(self) -> None:
         """Note that the campaign is finished, and delete the notes of those that did so 30 days ago."""
@@ -105,7 +106,7 @@ class Tombstone:
                 note = store.get(self._key)
                 if not note:
                     continue  # nothing was sent by this task instance, or it could not be noted
-                store.set(self._key, self._note(note["since"], now.isoformat(), note.get("settings")))
+                store.set(self._key, note | {"finished": now.isoformat()})
                 # Of two campaigns that finish at the same moment one may lose its entry. Its note then stays.
                 finished = dict(store.get(_FINISHED) or {})
                 for task_instance, at in list(finished.items()):
@@ -113,11 +114,6 @@ class Tombstone:
                         _delete(store, task_instance, now)
                         del finished[task_instance]
                 store.set(_FINISHED, finished | {self._attempt.task_instance_key: int(now.timestamp())})
-
-    def _note(self, since: str, finished: str | None, settings: str | None) -> dict[str, str | None]:
-        attempt = self._attempt
-        names = {"dag_id": attempt.dag_id, "run_id": attempt.run_id, "task_id": attempt.task_id}
-        return {**names, "since": since, "finished": finished, "settings": settings}
 
 
 def _key(task_instance: str) -> str:

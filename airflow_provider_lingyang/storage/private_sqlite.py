@@ -35,14 +35,10 @@ def open_private(folder: str, schema: str, what: str, *, cache_kb: int = CACHE_K
         try:
             db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             # Without a journal nothing but this one file, and what is sorted, is ever written.
-            for setting in (
-                "journal_mode=OFF",
-                "synchronous=OFF",
-                "locking_mode=EXCLUSIVE",
-                f"cache_size=-{cache_kb}",
-            ):
-                db.execute(f"PRAGMA {setting}")
-            db.executescript(schema)
+            db.executescript(
+                "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA locking_mode=EXCLUSIVE; "
+                f"PRAGMA cache_size=-{cache_kb}; {schema}"
+            )
         finally:
             Path(path).unlink()
     return db
