@@ -27,15 +27,6 @@ _LONGEST_AT_THE_END = 0.5
 """The same, once the task was asked to stop."""
 
 
-def is_lasting(error: BaseException | None) -> bool:
-    """Whether no repetition of a ledger's call can help; what is not known may be over in a moment."""
-    while error is not None:
-        if isinstance(error, (LedgerFencedError, LedgerRefusedError, LedgerUnusableError)):
-            return True
-        error = error.__cause__
-    return False
-
-
 class Patience:
     """Decides when a call of the ledger that failed is made again.
 
@@ -73,7 +64,8 @@ class Patience:
         )
 
     def _failed(self, error: LedgerError) -> None:
-        if is_lasting(error):
+        # What is not known may be over in a moment.
+        if isinstance(error, (LedgerFencedError, LedgerRefusedError, LedgerUnusableError)):
             raise error
         now = self._monotonic()
         first = self._since is None

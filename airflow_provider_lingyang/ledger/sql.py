@@ -162,12 +162,11 @@ class SqlLedger(Ledger):
         if opening.changed:
             # Read after the fence: what they were about to write is there, so that it is decided about, too.
             with self._database.transaction() as run:
-                doubts = self._requests(run).in_doubt()
-            begun = [
-                row
-                for row in doubts
-                if row.others_may_send(self._task_instance, others_may_run=self.others_may_run)
-            ]
+                begun = [
+                    row
+                    for row in self._requests(run).in_doubt()
+                    if row.others_may_send(self._task_instance, others_may_run=self.others_may_run)
+                ]
             if begun:
                 wait(
                     WRITTEN_WITHIN + max(OPEN_FOR if row.open_for is None else row.open_for for row in begun)

@@ -130,7 +130,7 @@ def _run(database: Database, version: int, options: str) -> None:
         except LedgerError as error:
             # Another process may have made it at the same time.
             if statement in (left := list(_missing(database, version, options))):
-                raise LedgerError(
+                raise type(error)(
                     f"the ledger's tables cannot be read, made or changed: {error}. Where this account may not do so, "
                     f"have it done by one that may: {'; '.join(left)}. Do not drop the tables of an open campaign: "
                     "they know who was contacted"
