@@ -279,7 +279,16 @@ class Ledger:
 
         What a write whose answer was lost has left: it may have been committed.
         """
-        return set()
+        there = self._own_doubts(intents)
+        return {
+            intent.task_unique_code
+            for intent in intents
+            if there.get(intent.task_unique_code) == list(intent.biz_ids)
+        }
+
+    def _own_doubts(self, intents: Sequence[Intent]) -> Mapping[str, Sequence[str]]:
+        """Return the recipients in doubt of those of the intents that are this process's, by code."""
+        return {}
 
     def renew(self, intents: Sequence[Intent]) -> None:
         """Write intents again as they are, to find out whether they are still ours."""

@@ -36,11 +36,7 @@ class Patience:
     """
 
     def __init__(
-        self,
-        seconds: float,
-        cancellation: Cancellation,
-        *,
-        monotonic: Callable[[], float] = time.monotonic,
+        self, seconds: float, cancellation: Cancellation, *, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._seconds = seconds
         self._cancellation = cancellation
@@ -57,11 +53,9 @@ class Patience:
     @property
     def wait(self) -> float:
         """Seconds until the next attempt; 0 or less: now."""
-        return (
-            0.0
-            if self._since is None or self._cancellation.grace_expired()
-            else self._next - self._monotonic()
-        )
+        if self._since is None or self._cancellation.grace_expired():
+            return 0.0
+        return self._next - self._monotonic()
 
     def _failed(self, error: LedgerError) -> None:
         # What is not known may be over in a moment.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial, wraps
 from typing import Any, TypeVar, cast
@@ -73,7 +73,6 @@ class SqlLedger(Ledger):
     """
 
     is_durable = True
-    found_lost_before = False
 
     def __init__(self, hook: Any, conn_id: str, campaign_key: str, attempt: Attempt) -> None:
         super().__init__()
@@ -254,7 +253,7 @@ class SqlLedger(Ledger):
 
     @_repeated_after(SerializationFailureError)
     @override
-    def holds(self, intents: Sequence[Intent]) -> set[str]:
+    def _own_doubts(self, intents: Sequence[Intent]) -> Mapping[str, Sequence[str]]:
         there: dict[str, Sequence[str]] = {}
         # Waits for a commit of this process that is still under way on a connection which broke.
         with self._transaction() as run:
@@ -263,11 +262,7 @@ class SqlLedger(Ledger):
                 if owned := requests.owned(some):
                     found = requests.load(owned, others_may_run=self.others_may_run)
                     there |= {request.task_unique_code: request.in_doubt for request in found}
-        return {
-            intent.task_unique_code
-            for intent in intents
-            if there.get(intent.task_unique_code) == list(intent.biz_ids)
-        }
+        return there
 
     @_repeated_after(SerializationFailureError)
     @override

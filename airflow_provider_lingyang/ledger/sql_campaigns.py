@@ -20,7 +20,6 @@ class CampaignRows:
     """Reads and writes the rows of one campaign.
 
     :param this: the campaign and the generation that this process has opened.
-    :param task_instance: the key of this one.
     """
 
     def __init__(self, run: Transaction, this: tuple[str, int], task_instance: str) -> None:

@@ -47,9 +47,7 @@ class RequestRow(NamedTuple):
 class RequestRows:
     """Reads and writes the rows of one generation's requests.
 
-    :param run: the transaction.
     :param this: the campaign and its generation.
-    :param task_instance: the key of this one.
     :param fencing_token: of this process. Default "": it owns no request.
     """
 

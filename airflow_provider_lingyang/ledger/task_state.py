@@ -16,7 +16,7 @@ import itertools
 import json
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -78,8 +78,8 @@ class TaskStateLedger(Ledger):
         self._store = store
         self._attempt = attempt
         self._retention = retention
-        self._tombstone = tombstone
-        self._is_marked = tombstone is None
+        self._tombstone = tombstone or Tombstone((), attempt)
+        self._is_marked = False
         self._begun_with: str | None = None
         """Stands for the settings with which earlier processes have sent, where this ledger has nothing of them."""
         self._mark: dict[str, Any] = {}
@@ -108,7 +108,7 @@ class TaskStateLedger(Ledger):
                 self.others_may_run = not mark.get("ended", False)
         self._mark = {"version": formats.VERSION, "knows_past": knows, "process": uuid.uuid4().hex}
         self._set(_ROOT, self._mark)
-        if not knows and self._tombstone is not None:
+        if not knows:
             self.begun_at, self._begun_with = self._tombstone.found() or (None, None)
         return knows
 
@@ -209,7 +209,7 @@ class TaskStateLedger(Ledger):
         # Before anything is changed: the outcomes can still be written without the intents.
         for intent in intents:
             formats.check_size(intent)
-        if intents and not self._is_marked and self._tombstone is not None and self._header is not None:
+        if intents and not self._is_marked and self._header is not None:
             # Before the first intent: where it is missing, nothing may have been sent, or it could not be written.
             self._tombstone.write(_settings(self._header))
             self._is_marked = True
@@ -234,14 +234,9 @@ class TaskStateLedger(Ledger):
             raise
 
     @override
-    def holds(self, intents: Sequence[Intent]) -> set[str]:
+    def _own_doubts(self, intents: Sequence[Intent]) -> Mapping[str, Sequence[str]]:
         self._read_back()
-        there = {code: request.in_doubt for code, request in self._open.items()}
-        return {
-            intent.task_unique_code
-            for intent in intents
-            if there.get(intent.task_unique_code) == list(intent.biz_ids)
-        }
+        return {code: request.in_doubt for code, request in self._open.items()}
 
     def _read_back(self) -> None:
         """Find out what the store holds where that is not known: before the first write, and after one that failed."""
@@ -287,8 +282,7 @@ class TaskStateLedger(Ledger):
     @override
     def finish(self) -> None:
         self._set_campaign(self._facts, [self._attempt.task_instance_key, self._attempt.max_tries])
-        if self._tombstone is not None:
-            self._tombstone.finish()
+        self._tombstone.finish()
 
     @override
     def release(self) -> None:

@@ -93,19 +93,13 @@ def read_segment(key: str, text: Any) -> list[RecordedRequest]:
 
 
 def check_version(key: str, version: int) -> None:
-    """Refuse what a newer version of this package has written.
-
-    :raises LedgerRefusedError: it has.
-    """
+    """Refuse what a newer version of this package has written."""
     refuse_newer(version, VERSION, f"what the task state store holds under {key!r}")
 
 
 @contextmanager
 def ours(key: str) -> Iterator[None]:
-    """Refuse a value that is not as a ledger writes it.
-
-    :raises LedgerRefusedError: reading it fails.
-    """
+    """Refuse a value that cannot be read as a ledger writes it."""
     try:
         yield
     except (TypeError, KeyError, ValueError, AttributeError) as error:
