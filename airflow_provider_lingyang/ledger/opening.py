@@ -59,11 +59,9 @@ def opening_of(
 ) -> Opening:
     """Decide which generation a try belongs to, and whether it may go on with the settings that it has.
 
+    See :meth:`Ledger.open`, of which this is the decision.
+
     :param found: the latest generation in the ledger.
-    :param resubmit: the author wants a Clear of a finished submission to send to all recipients again.
-    :param not_executed: see :meth:`Ledger.open`.
-    :raises LedgerRefusedError: the campaign is another app's, was sent with another secret, or others share what would
-        be sent again.
     """
     if found is None:
         return Opening(1, identity_version=header.identity_version)

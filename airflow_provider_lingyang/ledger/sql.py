@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial, wraps
 from typing import Any, TypeVar, cast
 
@@ -197,6 +198,7 @@ class SqlLedger(Ledger):
             campaigns.hold()
             found = campaigns.latest()
             opening = opening_of(found, header, self._attempt, resubmit=resubmit, not_executed=not_executed)
+            header = replace(header, identity_version=opening.identity_version)
             self._this = self._this[0], opening.generation
             if opening.changed and not others_ended:
                 # Processes that have sent with the settings before: their next requests would go there, too.
@@ -327,7 +329,8 @@ class SqlLedger(Ledger):
             # What was before this process, nothing has ended.
             return
         with self._database.transaction() as run:
-            self._change_own_row(run, "ended=1", token=self._fencing_token)
+            if self._has_token(run):
+                self._change_own_row(run, "ended=1")
 
     @override
     def close(self) -> None:
@@ -349,16 +352,13 @@ class SqlLedger(Ledger):
 
     def _has_token(self, run: Transaction) -> bool:
         # First in each transaction, and a write: it holds the row against a taker-over until the transaction ends.
-        return self._change_own_row(run, "writes=writes+1", token=self._fencing_token)
+        sql = "UPDATE lingyang_ledger_worker SET writes=writes+1 WHERE worker=? AND owner=?"
+        return bool(run.execute(sql, [self._task_instance, self._fencing_token]))
 
-    def _change_own_row(self, run: Transaction, changes: str, *values: Any, token: str | None = None) -> bool:
-        """Return whether this task instance has a row.
-
-        :param token: only where this is its fencing token.
-        """
-        condition, only = ("", []) if token is None else (" AND owner=?", [token])
-        sql = f"UPDATE lingyang_ledger_worker SET {changes} WHERE worker=?{condition}"
-        return bool(run.execute(sql, [*values, self._task_instance, *only]))
+    def _change_own_row(self, run: Transaction, changes: str, *values: Any) -> bool:
+        """Return whether this task instance has a row."""
+        sql = f"UPDATE lingyang_ledger_worker SET {changes} WHERE worker=?"
+        return bool(run.execute(sql, [*values, self._task_instance]))
 
     def _replaced(self, unwritten: Sequence[Outcome] | None = None) -> LedgerFencedError:
         return LedgerFencedError(

@@ -95,13 +95,7 @@ class CampaignRows:
                 f"task_unique_code IN ({marks(some)})",
                 [NOT_EXECUTED, *self._this, IN_DOUBT, *some],
             )
-        self.update(
-            finished_by=None,
-            finished_max_tries=None,
-            host=header.host,
-            app_key=header.app_key,
-            key_fingerprint=header.key_fingerprint,
-        )
+        self.update(finished_by=None, finished_max_tries=None, **asdict(header))
 
     def facts(self) -> dict[str, Any]:
         """Return what is noted about the generation."""

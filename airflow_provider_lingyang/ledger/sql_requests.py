@@ -217,30 +217,26 @@ class RequestRows:
             number = max(before, skipped.get(code, 0)) + 1
             if number > 1:
                 numbers[code] = number
-            requests.append(
-                (
-                    *self._this,
-                    code,
-                    intent.batch_num,
-                    intent.struct_digest,
-                    intent.written_at,
-                    worker,
-                    self._fencing_token,
-                    1,
-                    number,
-                    intent.open_for,
-                    # Intents that are skipped may have been written by any task instance.
-                    only_sender if number == before + 1 else None,
-                )
+            row = RequestRow(
+                task_unique_code=code,
+                batch_num=intent.batch_num,
+                struct_digest=intent.struct_digest,
+                written_at=intent.written_at,
+                worker=worker,
+                owner=self._fencing_token,
+                intents=number,
+                open_for=intent.open_for,
+                # Intents that are skipped may have been written by any task instance.
+                only_sender=only_sender if number == before + 1 else None,
             )
+            requests.append((*self._this, *row, 1))
             recipients += [
                 (*self._this, key, biz_id, code, place, IN_DOUBT)
                 for place, (key, biz_id) in enumerate(zip(keys, intent.biz_ids, strict=True))
             ]
         self._run.insert(
             "lingyang_ledger_request",
-            "campaign, generation, task_unique_code, batch_num, struct_digest, written_at, worker, owner, writes, "
-            "intents, open_for, only_sender",
+            f"campaign, generation, {', '.join(RequestRow._fields)}, writes",
             requests,
         )
         self._run.insert(

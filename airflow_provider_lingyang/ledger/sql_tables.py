@@ -164,12 +164,11 @@ def check_keys(database: Database) -> None:
         return
     probe = uuid.uuid4().hex  # of no campaign, and rolled back
     with suppress(UniqueViolationError), database.transaction() as run:
-        for place in range(2):
-            run.insert(
-                "lingyang_ledger_recipient",
-                "campaign, generation, recipient, biz_id, task_unique_code, place, state",
-                [(probe, 0, probe, "probe", probe, place, NOT_EXECUTED)],
-            )
+        run.insert(
+            "lingyang_ledger_recipient",
+            "campaign, generation, recipient, biz_id, task_unique_code, place, state",
+            [(probe, 0, probe, "probe", probe, place, NOT_EXECUTED) for place in range(2)],
+        )
         raise LedgerRefusedError(
             f"{database.name} took one primary key twice: it does not enforce keys (Snowflake, Redshift and BigQuery "
             "do not), or its tables lost theirs, so it cannot decide between two tasks. Keep the ledger in "

@@ -213,7 +213,12 @@ class TaskStateLedger(Ledger):
             # Before the first intent: where it is missing, nothing may have been sent, or it could not be written.
             self._tombstone.write(_settings(self._header))
             self._is_marked = True
-        self._put_all(outcomes, [formats.intended(intent, self._next_number(intent)) for intent in intents])
+        requests = []
+        for intent in intents:
+            code = intent.task_unique_code
+            number = max(self._numbers.get(code, 0), self._skipped.get(code, 0)) + 1
+            requests.append(formats.intended(intent, number))
+        self._put_all(outcomes, requests)
 
     def _put_all(self, outcomes: Sequence[Outcome], requests: Sequence[RecordedRequest]) -> None:
         before = self._number, self._segment.copy(), self._open.copy(), self._numbers.copy()
@@ -260,10 +265,6 @@ class TaskStateLedger(Ledger):
     def renew(self, intents: Sequence[Intent]) -> None:
         self._read_back()
         self._put_all([], [formats.intended(each, self.number(each.task_unique_code)) for each in intents])
-
-    def _next_number(self, intent: Intent) -> int:
-        code = intent.task_unique_code
-        return max(self._numbers.get(code, 0), self._skipped.get(code, 0)) + 1
 
     @override
     def end_others(self, task_unique_codes: Collection[str], too_early: Collection[str] = ()) -> None:

@@ -45,28 +45,23 @@ class Transaction:
     """Runs statements in one transaction. They are written with question marks for the parameters."""
 
     def __init__(self, cursor: Any, placeholder: str) -> None:
-        self._cursor = cursor
+        self.cursor = cursor
         self._placeholder = placeholder
 
     def execute(self, sql: str, parameters: Sequence[Any]) -> int:
         """Return how many rows a statement touched."""
-        self._cursor.execute(sql.replace("?", self._placeholder), tuple(parameters))
-        return int(self._cursor.rowcount)
+        self.cursor.execute(sql.replace("?", self._placeholder), tuple(parameters))
+        return int(self.cursor.rowcount)
 
     def rows(self, sql: str, parameters: Sequence[Any]) -> list[Sequence[Any]]:
         """Return all rows of a query."""
-        self._cursor.execute(sql.replace("?", self._placeholder), tuple(parameters))
-        return list(self._cursor.fetchall())
+        self.cursor.execute(sql.replace("?", self._placeholder), tuple(parameters))
+        return list(self.cursor.fetchall())
 
     def many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run a statement once for each row of parameters, as fast as the driver can."""
         if rows:
-            self._cursor.executemany(sql.replace("?", self._placeholder), [tuple(row) for row in rows])
-
-    def columns(self, table: str) -> list[str]:
-        """Return the names of a table's columns."""
-        self.rows(f"SELECT * FROM {table} WHERE 1=0", [])
-        return [column[0] for column in self._cursor.description]
+            self.cursor.executemany(sql.replace("?", self._placeholder), [tuple(row) for row in rows])
 
     def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
         """Insert rows, many in one statement: a round trip for each would be slow."""
@@ -155,7 +150,8 @@ class Database:
         """
         try:
             with self.transaction() as run:
-                return run.columns(table)
+                run.rows(f"SELECT * FROM {table} WHERE 1=0", [])
+                return [column[0] for column in run.cursor.description]
         except UnreachableError:
             raise
         except LedgerError:
