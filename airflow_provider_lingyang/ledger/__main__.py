@@ -62,8 +62,16 @@ def read(options: argparse.Namespace) -> list[dict[str, Any]]:
     :raises argparse.ArgumentError: there is no such connection to a database.
     :raises LedgerError: the database cannot be read, or holds nothing that is asked for.
     """
+    # Airflow 3 looks into its own database only where an environment variable says that this is no task.
+    os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
+    from airflow_provider_lingyang.storage.query import QueryError, sql_hook
+
+    try:
+        hook = sql_hook(options.conn_id)
+    except QueryError as error:
+        raise argparse.ArgumentError(None, str(error)) from None
     ledger = f"connection {options.conn_id!r}"
-    with closing(Database(_hook(options.conn_id), options.conn_id)) as database:
+    with closing(Database(hook, options.conn_id)) as database:
         check_version(database)
         if not database.columns("lingyang_ledger_campaign"):
             raise LedgerError(
@@ -87,17 +95,6 @@ def read(options: argparse.Namespace) -> list[dict[str, Any]]:
         asked += [f"plan_id {options.plan_id}"] if options.plan_id is not None else []
         raise LedgerError(f"the ledger on {ledger} knows no campaign with {' and '.join(asked)}")
     return found
-
-
-def _hook(conn_id: str) -> Any:
-    # Airflow 3 looks into its own database only where an environment variable says that this is no task.
-    os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
-    from airflow_provider_lingyang.storage.query import QueryError, sql_hook
-
-    try:
-        return sql_hook(conn_id)
-    except QueryError as error:
-        raise argparse.ArgumentError(None, str(error)) from None
 
 
 def _campaign(run: Transaction, options: argparse.Namespace, row: Sequence[Any]) -> dict[str, Any]:

@@ -256,15 +256,15 @@ class SqlLedger(Ledger):
     @_repeated_after(SerializationFailureError)
     @override
     def _own_doubts(self, intents: Sequence[Intent]) -> Mapping[str, Sequence[str]]:
-        there: dict[str, Sequence[str]] = {}
         # Waits for a commit of this process that is still under way on a connection which broke.
         with self._transaction() as run:
-            requests = self._requests(run)
-            for some in chunks([intent.task_unique_code for intent in intents]):
-                if owned := requests.owned(some):
-                    found = requests.load(owned, others_may_run=self.others_may_run)
-                    there |= {request.task_unique_code: request.in_doubt for request in found}
-        return there
+            return {
+                request.task_unique_code: request.in_doubt
+                for intent in intents
+                for request in self._requests(run).recorded(
+                    "AND owner=? AND task_unique_code=?", self._fencing_token, intent.task_unique_code
+                )
+            }
 
     @_repeated_after(SerializationFailureError)
     @override

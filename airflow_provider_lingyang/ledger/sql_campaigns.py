@@ -48,7 +48,7 @@ class CampaignRows:
             generation,
             Header(host, app_key, plan_id, fingerprint, identity_version or 1),
             (finished[0], finished[1]) if finished[0] else None,
-            requests.all,
+            requests.recorded,
             lambda: bool(requests.read("AND worker<>?", self._task_instance)),
             _facts(facts),
         )

@@ -71,10 +71,6 @@ class RequestRows:
         )
         return [RequestRow(*row) for row in rows]
 
-    def owned(self, codes: Sequence[str]) -> list[RequestRow]:
-        """Return those of some requests that are this process's."""
-        return self.read(f"AND owner=? AND task_unique_code IN ({marks(codes)})", self._fencing_token, *codes)
-
     def in_doubt(self) -> list[RequestRow]:
         """Return requests with recipients in doubt."""
         return self.read(
@@ -83,9 +79,9 @@ class RequestRows:
             IN_DOUBT,
         )
 
-    def all(self) -> Iterator[RecordedRequest]:
-        """Yield all requests, within the transaction."""
-        for some in chunks(self.read()):
+    def recorded(self, condition: str = "", *parameters: Any) -> Iterator[RecordedRequest]:
+        """Yield what :meth:`read` returns, with the recipients; within the transaction only."""
+        for some in chunks(self.read(condition, *parameters)):
             yield from self.load(some, others_may_run=False)
 
     def load(self, rows: Sequence[RequestRow], *, others_may_run: bool) -> Iterator[RecordedRequest]:

@@ -61,7 +61,7 @@ class Tombstone:
         self._stores = stores
         self._attempt = attempt
         self._now = now
-        self._key = _key(attempt.task_instance_key)
+        self._key = f"{_FINISHED}/{attempt.task_instance_key}"
 
     @classmethod
     def of(cls, context: Context, attempt: Attempt) -> Self | None:
@@ -116,15 +116,12 @@ class Tombstone:
                 store.set(_FINISHED, finished | {self._attempt.task_instance_key: int(now.timestamp())})
 
 
-def _key(task_instance: str) -> str:
-    return f"{_FINISHED}/{task_instance}"
-
-
 def _delete(store: AssetStateStore, task_instance: str, now: datetime) -> None:
     """Delete a note, unless its task instance has begun again, or finished again later."""
-    note = store.get(_key(task_instance))
+    key = f"{_FINISHED}/{task_instance}"
+    note = store.get(key)
     if note and note["finished"] and now - datetime.fromisoformat(note["finished"]) > KEPT:
-        store.delete(_key(task_instance))
+        store.delete(key)
 
 
 @contextmanager
