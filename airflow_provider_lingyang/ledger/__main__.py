@@ -31,6 +31,8 @@ from airflow_provider_lingyang.ledger.sql_tables import (
 )
 from airflow_provider_lingyang.storage.database import Database, Transaction
 
+_quoted = json.JSONEncoder(ensure_ascii=False).encode
+
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; ends the process with a message where it cannot be right."""
@@ -163,10 +165,6 @@ def _text(campaigns: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield "no campaigns"
     if any(campaign.get("requests_in_doubt") for campaign in campaigns):
         yield "Once you know what became of one, give the task settle={CODE: 'accepted'} or {CODE: 'not_executed'}"
-
-
-def _quoted(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -78,7 +78,6 @@ class SqlLedger(Ledger):
     def __init__(self, hook: Any, conn_id: str, campaign_key: str, attempt: Attempt) -> None:
         super().__init__()
         self._database = Database(hook, conn_id)
-        self._conn_type = getattr(hook, "conn_type", None)
         self._conn_id = conn_id
         self._campaign_key = campaign_key
         self._attempt = attempt
@@ -107,7 +106,7 @@ class SqlLedger(Ledger):
     @_repeated_after(UniqueViolationError, SerializationFailureError)
     @override
     def claim(self) -> bool:
-        migrate(self._database, self._conn_type)
+        migrate(self._database)
         check_keys(self._database)
         now = time.time()
         with self._database.transaction() as run:

@@ -50,7 +50,7 @@ class CampaignRows:
             (finished[0], finished[1]) if finished[0] else None,
             requests.recorded,
             lambda: bool(requests.read("AND worker<>?", self._task_instance)),
-            _facts(facts),
+            json.loads(facts or "{}"),
         )
 
     def check(self, header: Header | None, *, is_first: bool) -> None:
@@ -100,7 +100,8 @@ class CampaignRows:
     def facts(self) -> dict[str, Any]:
         """Return what is noted about the generation."""
         ((text,),) = self._run.rows(f"SELECT facts FROM lingyang_ledger_campaign WHERE {THIS}", self._this)
-        return _facts(text)
+        facts: dict[str, Any] = json.loads(text or "{}")
+        return facts
 
     def update(self, **values: Any) -> None:
         """Replace values of the generation's row."""
@@ -109,7 +110,3 @@ class CampaignRows:
             f"UPDATE lingyang_ledger_campaign SET {columns} WHERE {THIS}",
             [*values.values(), *self._this],
         )
-
-
-def _facts(text: str | None) -> dict[str, Any]:
-    return dict(json.loads(text)) if text else {}

@@ -94,15 +94,14 @@ _SCHEMA = "lingyang_ledger_schema"
 _MYSQL_OPTIONS = " ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4"
 
 
-def migrate(database: Database, conn_type: str | None) -> None:
+def migrate(database: Database) -> None:
     """Make what the ledger's tables lack.
 
-    :param conn_type: the Airflow connection's.
     :raises LedgerError: they cannot be read, made or changed; see :func:`check_version`, too.
     """
     version = check_version(database)
     if version < len(MIGRATIONS):
-        _run(database, version, _MYSQL_OPTIONS if conn_type == "mysql" else "")
+        _run(database, version, _MYSQL_OPTIONS if database.conn_type == "mysql" else "")
         # Not as before: it may have been there without being readable for a moment.
         _version(database)
 

@@ -95,6 +95,7 @@ class Database:
         on_connect: Sequence[str] = (),
     ) -> None:
         self._hook = hook
+        self.conn_type = getattr(hook, "conn_type", None)
         self._conn_id = conn_id
         self.name = f"{what} (connection {conn_id!r})"
         self._collision = f"{collision} (connection {conn_id!r})"

@@ -35,7 +35,7 @@ def stream_rows(
             connection = hook.get_conn()
             stack.callback(_close, connection)
             cursor, declared = _streaming_cursor(hook, connection)
-            if not _is_of(connection, *_MYSQL):
+            if not _is_of(connection, "MySQLdb", "mysql"):
                 # There it would read all that is left first, or refuse to.
                 stack.callback(_close, cursor)
             bound = () if parameters is None else (parameters,)
@@ -50,9 +50,6 @@ def stream_rows(
             raise QueryError(f"the sql on connection {conn_id!r} returns no rows: it must be a SELECT")
         names = [column[0] for column in cursor.description]
         yield names, _rows(conn_id, cursor, first, names)
-
-
-_MYSQL = ("MySQLdb", "mysql")
 
 
 def _streaming_cursor(hook: Any, connection: Any) -> tuple[Any, bool]:
