@@ -22,8 +22,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_lingyang.config.arguments import ArgumentError, check_no_frame, is_listing
 from airflow_provider_lingyang.config.literals import holds_open
-from airflow_provider_lingyang.operators.audience_sources import Hidden, Rows
-from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
+from airflow_provider_lingyang.operators.lingyang import Hidden, LingyangSubmitBatchOperator, Rows
 from airflow_provider_lingyang.storage.query import QueryError
 
 if TYPE_CHECKING:

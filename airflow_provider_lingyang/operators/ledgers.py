@@ -6,14 +6,15 @@ import logging
 from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowFailException, conf
+from airflow.providers.common.compat.version_compat import get_base_airflow_version_tuple
 
 from airflow_provider_lingyang.config.arguments import ArgumentError
+from airflow_provider_lingyang.delivery.lost_history import LostLedger
+from airflow_provider_lingyang.ledger.base import Attempt, Ledger
+from airflow_provider_lingyang.storage import query
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
-
-    from airflow_provider_lingyang.delivery.lost_history import LostLedger
-    from airflow_provider_lingyang.ledger.base import Attempt, Ledger
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +31,7 @@ _NONE_CAME = "none of them came as far as its ledger (validate_only does not, no
 
 def clear_discards_task_state() -> bool:
     """Whether Clear empties a task's own state by default, as from Airflow 3.4 on."""
-    from airflow.providers.common.compat import version_compat
-
-    return version_compat.get_base_airflow_version_tuple() >= (3, 4, 0)
+    return get_base_airflow_version_tuple() >= (3, 4, 0)
 
 
 def find_ledger(conn_id: str | None, context: Context, campaign_key: str, attempt: Attempt) -> Ledger:
@@ -42,14 +41,11 @@ def find_ledger(conn_id: str | None, context: Context, campaign_key: str, attemp
     :raises ArgumentError: the ledger that there is could not hold.
     :raises AirflowFailException: there is none, and one is needed.
     """
-    from airflow_provider_lingyang.ledger.base import Ledger
-    from airflow_provider_lingyang.storage.query import sql_hook
-
     if conn_id is not None:
         from airflow_provider_lingyang.ledger.sql import SqlLedger
 
         log.info("The ledger is on connection %r, campaign_key %r", conn_id, campaign_key)
-        return SqlLedger(sql_hook(conn_id), conn_id, campaign_key, attempt)
+        return SqlLedger(query.sql_hook(conn_id), conn_id, campaign_key, attempt)
     if attempt.in_loop:
         raise ArgumentError(
             "each iteration of a loop has a state of its own, and knows nothing of those before it, so each would "
@@ -92,23 +88,17 @@ def find_ledger(conn_id: str | None, context: Context, campaign_key: str, attemp
 
 def lost_ledger(conn_id: str | None, ledger: Ledger, attempt: Attempt, campaign_key: str) -> LostLedger:
     """Return what a try knows whose ledger has nothing of earlier ones."""
-    from airflow_provider_lingyang.delivery.lost_history import LostLedger
-
+    next_time = "have the ledger in a database (ledger_conn_id)"
     if conn_id is not None:
-        cause = f"either {_NONE_CAME}, or its tables were emptied"
-        next_time = ""
+        cause, next_time = f"either {_NONE_CAME}, or its tables were emptied", ""
     elif clear_discards_task_state():
         cause = (
             f"it was in the task's own state, which Clear discards unless {KEEP_STATE} is ticked "
             f"(keep_task_state in Airflow's API), or {_NONE_CAME}"
         )
-        next_time = (
-            f"clear with {KEEP_STATE}, or have the ledger in a database (ledger_conn_id), which "
-            "Clear leaves alone"
-        )
+        next_time = f"clear with {KEEP_STATE}, or {next_time}, which Clear leaves alone"
     else:
         cause = f"either {_NONE_CAME}, or the task's own state was emptied"
-        next_time = "have the ledger in a database (ledger_conn_id)"
     # A word is about one task instance: others of the campaign may have lost theirs, too.
     instance = f"{campaign_key} [{attempt.map_index}]" if attempt.map_index >= 0 else campaign_key
     return LostLedger(

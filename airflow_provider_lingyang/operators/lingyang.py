@@ -25,12 +25,37 @@ from airflow_provider_lingyang.config.submit_arguments import (
     check_task_defaults,
 )
 from airflow_provider_lingyang.links.lingyang import LingyangPlanLink
-from airflow_provider_lingyang.operators.audience_sources import Rows
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_lingyang.audience.parser import Problem, Recipient, RowParser
+
+
+class Hidden:
+    """An argument that may hold personal data. The UI and logs show its type, never its value."""
+
+    name = ""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"<{self.name}{type(self.value).__name__}, not shown>"
+
+
+class Rows(Hidden):
+    """Rows given as an argument."""
+
+    name = "audience: "
+
+    def __iter__(self) -> Iterator[Any]:
+        arguments.check_no_frame("audience", self.value)
+        if not arguments.is_listing(self.value):
+            raise arguments.ArgumentError(
+                f"audience must be a list of rows (mappings of names to values); it is a {type(self.value).__name__}"
+            )
+        return iter(self.value)
 
 
 class LingyangSubmitBatchOperator(BaseOperator):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -17,35 +17,38 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     TaskDeferred,
 )
+from airflow.providers.common.compat.version_compat import get_base_airflow_version_tuple
 
+from airflow_provider_lingyang.audience.store import AudienceError
 from airflow_provider_lingyang.config.arguments import ArgumentError
+from airflow_provider_lingyang.delivery.campaign import NobodyToSendTo
+from airflow_provider_lingyang.delivery.manifest import Manifest
 from airflow_provider_lingyang.delivery.schedule import DeferSending
+from airflow_provider_lingyang.errors import LedgerError, LedgerRefusedError, SubmissionStopped
+from airflow_provider_lingyang.gateway.errors import LingyangError
+from airflow_provider_lingyang.identity import LOST_LEDGER
 from airflow_provider_lingyang.ledger.base import Attempt, Ledger
 from airflow_provider_lingyang.operators import ledgers
-
-if TYPE_CHECKING:
-    from airflow_provider_lingyang.config.submit_arguments import OnEmpty
-    from airflow_provider_lingyang.delivery.manifest import Manifest
+from airflow_provider_lingyang.storage.private_sqlite import SpoolError
+from airflow_provider_lingyang.storage.query import QueryError
 
 log = logging.getLogger(__name__)
 
 _SHOWN = 10
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class TryReport:
     """The report of one try.
 
+    :param task: the operator.
     :param ti: the task instance, which keeps the XComs.
-    :param on_empty: the operator's argument.
-    :param in_database: whether the ledger, if there is one, is in a database.
     """
 
+    task: Any
     ti: Any
     manifest: Manifest
     attempt: Attempt
-    on_empty: OnEmpty
-    in_database: bool
     ledger: Ledger = field(default_factory=Ledger)
     ids_query: dict[str, Any] | None = None
 
@@ -66,9 +69,7 @@ class TryReport:
             if self.ledger.is_durable or not touched:
                 later = error
             else:
-                failure = self.broken_off(
-                    f"{error.why}. {self.manifest.in_words()}. {_way_out(self.manifest, self.ledger)}"
-                )
+                failure = self.broken_off(f"{error.why}. {self._summary()}")
         except Exception as error:
             failure = self.to_airflow(error)
         except BaseException:
@@ -76,9 +77,7 @@ class TryReport:
             raise
         if failure is None and later is None and self.manifest.doubts:
             before_clear = f". {ledgers.BEFORE_CLEAR}" if self._is_discarded_by_clear else ""
-            log.warning(
-                "%s. %s%s", self.manifest.in_words(), _way_out(self.manifest, self.ledger), before_clear
-            )
+            log.warning("%s%s", self._summary(), before_clear)
         if problem := self._publish(account, waits=failure is None and later is not None):
             failure = failure or self.broken_off(f"{problem}. {self.manifest.in_words()}")
         if failure is not None:
@@ -96,35 +95,24 @@ class TryReport:
 
     def to_airflow(self, error: Exception) -> AirflowException | None:
         """Return Airflow's error for one that ended the try; None: the try succeeds all the same."""
-        from airflow_provider_lingyang.audience.store import AudienceError
-        from airflow_provider_lingyang.delivery.campaign import NobodyToSendTo
-        from airflow_provider_lingyang.errors import LedgerError, LedgerRefusedError, SubmissionStopped
-        from airflow_provider_lingyang.gateway.errors import LingyangError
-        from airflow_provider_lingyang.storage.private_sqlite import SpoolError
-        from airflow_provider_lingyang.storage.query import QueryError
-
         if isinstance(error, NobodyToSendTo):
-            if self.on_empty == "succeed":
+            if self.task.on_empty == "succeed":
                 log.warning("%s", error)
                 return None
-            return (AirflowSkipException if self.on_empty == "skip" else AirflowFailException)(str(error))
+            kind = AirflowSkipException if self.task.on_empty == "skip" else AirflowFailException
+            return kind(str(error))
         nothing = "nothing was sent"
         if self.attempt.has_history or self.attempt.in_loop:
             nothing += " by this try"
+        counts = self.manifest.in_words()
         refused = (AudienceError, ArgumentError, LingyangError, LedgerRefusedError)
-        for kinds, prefix, suffix, final in (
-            (refused, f"{nothing}: ", "", True),
-            ((SpoolError, QueryError), f"{nothing}: ", "", False),
-            ((LedgerError,), "", ", so nothing more was sent", False),
-        ):
-            if isinstance(error, kinds):
-                text = str(error).rstrip(".")
-                return self.broken_off(f"{prefix}{text}{suffix}. {self.manifest.in_words()}", final=final)
+        if isinstance(error, (*refused, SpoolError, QueryError)):
+            message = f"{nothing}: {str(error).rstrip('.')}. {counts}"
+            return self.broken_off(message, final=isinstance(error, refused))
+        if isinstance(error, LedgerError):
+            return self.broken_off(f"{str(error).rstrip('.')}, so nothing more was sent. {counts}")
         if isinstance(error, SubmissionStopped):
-            return self.broken_off(
-                f"{error}. {self.manifest.in_words()}. {_way_out(self.manifest, self.ledger)}",
-                final=error.final,
-            )
+            return self.broken_off(f"{error}. {self._summary()}", final=error.final)
         if isinstance(error, AirflowException):
             return error
         # Not chained, and without its text: what an unforeseen error repeats of the data is unknown.
@@ -132,8 +120,7 @@ class TryReport:
             "unforeseen %s:\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
         )
         return AirflowFailException(
-            f"unforeseen {type(error).__name__}, see the traceback above. {self.manifest.in_words()}. "
-            f"{_way_out(self.manifest, self.ledger)}"
+            f"unforeseen {type(error).__name__}, see the traceback above. {self._summary()}"
         )
 
     def broken_off(self, message: str, *, final: bool = False) -> AirflowException:
@@ -144,8 +131,12 @@ class TryReport:
     @property
     def _is_discarded_by_clear(self) -> bool:
         """Whether there is a ledger, and Clear discards it by default."""
-        in_task_state = self.ledger.is_durable and not self.in_database
+        in_task_state = self.ledger.is_durable and self.task.ledger_conn_id is None
         return in_task_state and ledgers.clear_discards_task_state()
+
+    def _summary(self) -> str:
+        """Return what became of the audience, and what to do now."""
+        return f"{self.manifest.in_words()}. {_way_out(self.manifest, self.ledger)}"
 
     def _publish(self, account: dict[str, Any], *, waits: bool = False) -> str | None:
         """Push the manifest and the ids, and log the manifest last; return what went wrong, without raising it."""
@@ -161,8 +152,9 @@ class TryReport:
         if self.attempt.resumed:
             # XComs pushed before the deferral remain, and are about other ids.
             xcoms = {"task_ids": None, "biz_ids_query": None} | xcoms
-        if _null_is_refused():
-            # A missing XCom reads as null, too. One pushed before the end would stay, so none is.
+        if get_base_airflow_version_tuple()[:2] == (3, 0):
+            # It fails when it is to keep null. A missing XCom reads as null, too. One pushed before the end would
+            # stay, so none is.
             xcoms = {"manifest": account} if waits else {k: v for k, v in xcoms.items() if v is not None}
         for key, value in xcoms.items():
             try:
@@ -177,16 +169,7 @@ class TryReport:
         return problem
 
 
-def _null_is_refused() -> bool:
-    """Whether Airflow fails when it is to keep null as XCom, as 3.0 does."""
-    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
-
-    return AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
-
-
 def _way_out(manifest: Manifest, ledger: Ledger) -> str:
-    from airflow_provider_lingyang.identity import LOST_LEDGER
-
     if not ledger.is_durable:
         return _way_out_without_ledger(manifest)
     # A lost ledger's entry stands for no single request, so the console shows none for it.
@@ -214,15 +197,10 @@ def _way_out_without_ledger(manifest: Manifest) -> str:
             "Correct the cause and clear this task. Trigger no new run: what earlier tries sent is not known to it, "
             "and it would send to all"
         )
-    if manifest.in_doubt:
+    if manifest.in_doubt or manifest.accepted or manifest.rejected:
+        cause = "find out in the Lingyang console whether the request in doubt was executed"
         return (
-            "Find out in the Lingyang console whether the request in doubt was executed. Without a ledger this run "
-            "sends nothing more: send the remaining recipients in a new run, from an audience without those already "
-            "reached"
-        )
-    if manifest.accepted or manifest.rejected:
-        return (
-            "Without a ledger this run sends nothing more: correct the cause, then send the remaining recipients in a "
-            "new run, from an audience without those already reached"
+            f"Without a ledger this run sends nothing more: {cause if manifest.in_doubt else 'correct the cause'}, "
+            "then send the remaining recipients in a new run, from an audience without those already reached"
         )
     return "Nothing was executed: correct the cause, then trigger a new run"

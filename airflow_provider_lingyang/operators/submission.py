@@ -10,24 +10,27 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
 
 from airflow_provider_lingyang.assets.lingyang import add_to_outlet_events
+from airflow_provider_lingyang.audience.store import AudienceStore
+from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.config import arguments, literals, options
 from airflow_provider_lingyang.config.submit_arguments import CHECKS, TEMPLATED
 from airflow_provider_lingyang.delivery import lateness
+from airflow_provider_lingyang.delivery.campaign import Campaign, CampaignSpec, parse_book
+from airflow_provider_lingyang.delivery.lost_history import LostLedger
 from airflow_provider_lingyang.delivery.manifest import Manifest
+from airflow_provider_lingyang.delivery.policy import Policy
+from airflow_provider_lingyang.delivery.schedule import SendSchedule, SendWindow
+from airflow_provider_lingyang.errors import LedgerError
+from airflow_provider_lingyang.gateway.errors import LingyangConfigError
+from airflow_provider_lingyang.hooks.lingyang import LingyangHook
+from airflow_provider_lingyang.ledger.base import Attempt, Ledger
+from airflow_provider_lingyang.ledger.patience import Patience, impatient, patient
 from airflow_provider_lingyang.links.lingyang import push_plan_link
 from airflow_provider_lingyang.operators import ledgers
-from airflow_provider_lingyang.operators.attempts import attempt_of
-from airflow_provider_lingyang.operators.audience_sources import ids_query
 from airflow_provider_lingyang.operators.reporting import TryReport
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
-
-    from airflow_provider_lingyang.cancellation import Cancellation
-    from airflow_provider_lingyang.delivery.campaign import CampaignSpec
-    from airflow_provider_lingyang.delivery.lost_history import LostLedger
-    from airflow_provider_lingyang.hooks.lingyang import LingyangHook
-    from airflow_provider_lingyang.ledger.base import Ledger
+    from airflow.providers.common.compat.sdk import BaseOperator, Context
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +63,7 @@ class SubmissionTry:
             {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index},
         )
         self.manifest.history_counted = not (self.attempt.has_history or self.attempt.in_loop or own_key)
-        self.report = TryReport(
-            ti=ti,
-            manifest=self.manifest,
-            attempt=self.attempt,
-            on_empty=task.on_empty,
-            in_database=task.ledger_conn_id is not None,
-        )
+        self.report = TryReport(task, ti, self.manifest, self.attempt)
 
     def run(self) -> dict[str, Any]:
         """Submit, and return the manifest."""
@@ -96,8 +93,6 @@ class SubmissionTry:
         return account
 
     def _open_ledger(self) -> Ledger:
-        from airflow_provider_lingyang.ledger.patience import Patience, patient
-
         patience = Patience(options.ledger_patience(), self.cancellation)
         found = ledgers.find_ledger(
             self.task.ledger_conn_id, self.context, self.manifest.campaign_key, self.attempt
@@ -106,16 +101,11 @@ class SubmissionTry:
 
     def _release(self) -> None:
         """Release the claim, where that is quick: otherwise the next try waits a minute."""
-        from airflow_provider_lingyang.errors import LedgerError
-        from airflow_provider_lingyang.ledger.patience import impatient
-
         if not self.cancellation.grace_expired():
             with suppress(LedgerError):
                 impatient(self.report.ledger).release()
 
     def _finish(self) -> None:
-        from airflow_provider_lingyang.errors import LedgerError
-
         try:
             self.report.ledger.finish()
         except LedgerError as error:
@@ -130,12 +120,6 @@ class SubmissionTry:
 
         :param due: see :func:`~airflow_provider_lingyang.delivery.lateness.due_at`.
         """
-        from airflow_provider_lingyang.audience.store import AudienceStore
-        from airflow_provider_lingyang.delivery.campaign import Campaign
-        from airflow_provider_lingyang.delivery.policy import Policy
-        from airflow_provider_lingyang.delivery.schedule import SendSchedule, SendWindow
-        from airflow_provider_lingyang.hooks.lingyang import LingyangHook
-
         attempt, manifest, ledger = self.attempt, self.manifest, self.report.ledger
         # First of all: a try that the ledger does not know of may have sent anything, as far as later ones can tell.
         lost = None
@@ -189,7 +173,7 @@ class SubmissionTry:
             if self.task.validate_only:
                 campaign.show_plan(audience, schedule, result_query.proves if result_query else None)
                 return False
-            self.report.ids_query = ids_query(self.task, audience, manifest)
+            self.report.ids_query = self._ids_query(audience)
             campaign.send(
                 audience,
                 new_wire=lambda: hook.new_client(max_attempts=1),
@@ -203,6 +187,39 @@ class SubmissionTry:
                 lost=lost,
             )
         return not manifest.doubts
+
+    def _ids_query(self, audience: AudienceStore) -> dict[str, Any] | None:
+        """Return the query from which a result sensor can read the ids that XCom does not carry; None: there is none.
+
+        Warn, before anything is sent, where the sensor has no other way to them.
+        """
+        task, manifest = self.task, self.manifest
+        if len(audience) <= manifest.ids_limit:
+            return None
+        left_out = manifest.audience - len(audience)
+        if task.sql is None:
+            why = "the audience came without a query"
+        elif audience.derived():
+            why = "its query selects no biz_id"
+        elif left_out and manifest.ledger is None:
+            why = f"its query gives {left_out} more recipients, left out here"
+        else:
+            return {
+                "sql": task.sql,
+                "conn_id": task.sql_conn_id,
+                "parameters": task.parameters,
+                "column": task.columns.get("biz_id", "biz_id"),
+            }
+        if manifest.ledger is None:
+            log.warning(
+                "%d recipients are more than XCom carries ([lingyang] xcom_ids_limit=%d), and %s: a "
+                "LingyangResultSensor with campaign=… cannot find them. Give this task a ledger_conn_id, the sensor an "
+                "ids_sql, or raise the limit",
+                len(audience),
+                manifest.ids_limit,
+                why,
+            )
+        return None
 
     def _skip_if_late(self, due: datetime | None, plan_id: int, lost: LostLedger | None) -> None:
         """Skip a run that comes too late, unless it has begun to send: then it goes on.
@@ -225,8 +242,6 @@ class SubmissionTry:
         )
 
     def _link(self, hook: LingyangHook) -> None:
-        from airflow_provider_lingyang.gateway.errors import LingyangConfigError
-
         manifest = self.manifest
         assert manifest.plan_id is not None
         try:
@@ -237,8 +252,6 @@ class SubmissionTry:
         push_plan_link(self.task, self.ti, manifest.plan_url)
 
     def _spec(self, hook: LingyangHook) -> CampaignSpec:
-        from airflow_provider_lingyang.delivery.campaign import CampaignSpec, parse_book
-
         return CampaignSpec(
             plan_id=arguments.parse_number("plan_id", self.task.plan_id),
             channel=self.task.channel,
@@ -256,3 +269,54 @@ class SubmissionTry:
             on_invalid=self.task.on_invalid,
             on_duplicate_contact=self.task.on_duplicate_contact,
         )
+
+
+def attempt_of(task: BaseOperator, context: Context, *, resumed: bool) -> Attempt:
+    """Return the attempt that a context stands for.
+
+    :param task: as it runs.
+    :param resumed: whether it goes on after a deferral.
+    """
+    ti = context["ti"]
+    map_index = -1 if ti.map_index is None else ti.map_index
+    loop_node, loop_index = _iteration(task, context, map_index)
+    return Attempt(
+        dag_id=ti.dag_id,
+        run_id=ti.run_id,
+        task_id=ti.task_id,
+        map_index=map_index,
+        try_number=ti.try_number,
+        max_tries=getattr(ti, "max_tries", None),
+        resumed=resumed,
+        loop_node=loop_node,
+        loop_index=loop_index,
+    )
+
+
+def _iteration(task: BaseOperator, context: Context, map_index: int) -> tuple[str | None, int | None]:
+    """Return the loop around a task (Airflow 3.4) and its iteration, or twice None.
+
+    The iteration comes from Airflow's context, the loop from the DAG. One of them is enough to be in a loop: other
+    task instances of this task exist then, and may have sent.
+    """
+    node = _loop_around(task)
+    loop: Any = context.get("loop")
+    if loop is not None:
+        return node or "", loop.index
+    ti: Any = context["ti"]
+    region = getattr(ti, "region_id", None)
+    # Mapped instances outside loops have regions, too; their map_index distinguishes them.
+    in_region = region is not None and region.int != 0 and map_index < 0
+    if node is not None or in_region:
+        return node or "", getattr(ti, "region_index", None)
+    return None, None
+
+
+def _loop_around(task: Any) -> str | None:
+    group = getattr(task, "task_group", None)
+    while group is not None:
+        # Airflow's class is private. Nothing but a loop has a gate.
+        if hasattr(group, "gate_task_id"):
+            return str(group.node_id)
+        group = group.parent_group
+    return None

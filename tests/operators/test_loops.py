@@ -17,8 +17,8 @@ import pytest
 
 from airflow_provider_lingyang.identity import digest
 from airflow_provider_lingyang.ledger.base import Attempt
-from airflow_provider_lingyang.operators.attempts import attempt_of
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
+from airflow_provider_lingyang.operators.submission import attempt_of
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.conftest import Run
 from tests.helpers.campaigns import LOST, NOT_DONE, all_reached_once, row, sent
