@@ -153,7 +153,7 @@ def test_empty_form_fields_mean_the_defaults(monkeypatch: pytest.MonkeyPatch, ex
     assert (settings.sign_method, settings.timeout, settings.max_attempts) == (SIGN_METHODS[0], 30.0, 3)
     assert settings.session_token is None
     assert (hook.max_requests_per_second, hook.lookup_settle, hook.result_query) == (None, 60.0, None)
-    assert not hook.dedupes_by_code
+    assert not hook.read("dedupes_by_code").dedupes_by_code
 
 
 def test_text_in_a_form_field_equals_a_number_or_an_object(
@@ -173,7 +173,8 @@ def test_text_in_a_form_field_equals_a_number_or_an_object(
     )
     settings = hook.settings
     assert (settings.sign_method, settings.timeout, settings.max_attempts) == ("hmac", 7.5, 2)
-    assert (hook.max_requests_per_second, hook.lookup_settle, hook.dedupes_by_code) == (0.5, 45.0, True)
+    assert (hook.max_requests_per_second, hook.lookup_settle) == (0.5, 45.0)
+    assert hook.read("dedupes_by_code").dedupes_by_code is True
     assert hook.result_query is not None
     assert hook.result_query.method == RESULT_QUERY["method"]
 

@@ -33,17 +33,8 @@ def skew_seconds(reported: Any, asked: datetime, answered: datetime) -> float | 
 
 def sentence_of(error: LingyangError) -> str:
     """Return an error without the texts of the answer, which may hold anything."""
-    facts = [
-        f"{name} {value}"
-        for name, value in (
-            ("code", error.code),
-            ("sub_code", error.sub_code),
-            ("request_id", error.request_id),
-        )
-        if value
-    ]
-    # `airflow connections test` takes square brackets for markup, and hides their content.
-    text = error.message.translate(_ROUND_BRACKETS) + (f" ({', '.join(facts)})" if facts else "")
+    error.msg = error.sub_msg = None
     # "It may have been executed" is no hint for a call that contacts no recipient.
-    hint = (error.hint or "").replace(LOOK_UP, "").strip().rstrip(".")
-    return (f"{text}. {hint}" if hint else text).translate(_ROUND_BRACKETS)
+    error.hint = (error.hint or "").replace(LOOK_UP, "").strip()
+    # `airflow connections test` takes square brackets for markup, and hides their content.
+    return str(error).translate(_ROUND_BRACKETS)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
@@ -66,7 +67,6 @@ class LingyangHook(BaseHook):
         self._sleep = sleep
         self._connection: Connection | None = None
         self._client: GatewayClient | None = None
-        self._limiter: RateLimiter | None = None
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class LingyangHook(BaseHook):
     @property
     def result_query(self) -> ResultQuery | None:
         """The look-up that the connection describes, if it describes one."""
-        described = self._read("result_query").result_query
+        described = self.read("result_query").result_query
         # The form of Airflow 3 shows an empty object as a list.
         if described in (None, {}, []):
             return None
@@ -95,14 +95,12 @@ class LingyangHook(BaseHook):
     @property
     def max_requests_per_second(self) -> float | None:
         """The connection's rate limit; None: as fast as requests are answered."""
-        return self._read("max_requests_per_second").max_requests_per_second
+        return self.read("max_requests_per_second").max_requests_per_second
 
-    @property
+    @cached_property
     def limiter(self) -> RateLimiter:
         """The rate limit that all calls of this hook share, the same at each call."""
-        if self._limiter is None:
-            self._limiter = RateLimiter(self.max_requests_per_second)
-        return self._limiter
+        return RateLimiter(self.max_requests_per_second)
 
     @property
     def lookup_settle(self) -> float:
@@ -110,7 +108,7 @@ class LingyangHook(BaseHook):
 
         :raises LingyangConfigError: it is no number, or less than the timeout.
         """
-        timeout, seconds = self.settings.timeout, self._read("lookup_settle").lookup_settle
+        timeout, seconds = self.settings.timeout, self.read("lookup_settle").lookup_settle
         if seconds is None:
             return max(30.0, 2 * timeout)
         if seconds < timeout:
@@ -121,38 +119,24 @@ class LingyangHook(BaseHook):
             )
         return seconds
 
-    @property
-    def dedupes_by_code(self) -> bool:
-        """Whether the gateway executes a ``task_unique_code`` only once, as the connection states."""
-        return self._read("dedupes_by_code").dedupes_by_code
+    def read(self, *fields: str) -> LingyangConnection:
+        """Return the connection with these fields checked: one that is not used holds up no call.
 
-    @property
-    def plan_variables_as_text(self) -> bool:
-        """Whether every plan variable is sent as text."""
-        return self._read("plan_variables_as_text").plan_variables_as_text
-
-    @property
-    def allows_international_numbers(self) -> bool:
-        """Whether a recipient's phone number may be another country's."""
-        return self._read("international_numbers").international_numbers == "allow"
+        :raises LingyangConfigError: one of them cannot be right.
+        """
+        return LingyangConnection.read(self._get_connection(), *fields)
 
     def plan_url(self, plan_id: int) -> str | None:
         """Return the address of a plan in the console, or None where the connection has no ``console_url``.
 
         :raises LingyangConfigError: its ``console_url`` cannot be right.
         """
-        template = self._read("console_url").console_url
+        template = self.read("console_url").console_url
         return None if template is None else template.format(plan_id=plan_id)
 
-    def new_client(self, *, max_attempts: int | None = None) -> GatewayClient:
-        """Return one more client, for a thread of its own. Its caller takes the :attr:`limiter` for it.
-
-        :param max_attempts: attempts of one request at most. Default None: as the connection says.
-        """
-        settings = self.settings
-        if max_attempts is not None:
-            settings = replace(settings, max_attempts=max_attempts)
-        return GatewayClient(settings, sleep=self._sleep)
+    def new_client(self) -> GatewayClient:
+        """Return one more client, for a thread of its own, that sends each request once, without the limiter."""
+        return GatewayClient(replace(self.settings, max_attempts=1), sleep=self._sleep)
 
     def get_conn(self) -> GatewayClient:
         """Return the client, which is the same at each call.
@@ -174,7 +158,7 @@ class LingyangHook(BaseHook):
         if self._connection is None:
             with self._explain_missing():
                 conn = await get_async_connection(self.lingyang_conn_id, self)
-            self._use(conn)
+            self._connection = self._masked(conn)
         return AsyncGatewayClient(self.settings, max_requests_per_second=self.max_requests_per_second)
 
     def close(self) -> None:
@@ -198,7 +182,8 @@ class LingyangHook(BaseHook):
         if not isinstance(request, Mapping):
             raise RequestInvalidError(f"the request must be a dict; it is a {type(request).__name__}")
         try:
-            struct = request_json(request, allow_international=self.allows_international_numbers)
+            numbers = self.read("international_numbers").international_numbers
+            struct = request_json(request, allow_international=numbers == "allow")
         except ValidationError as error:
             problems = "; ".join(f"{field} {reason}" for field, reason in explain(error)[:20])
             raise RequestInvalidError(f"the request is not valid, nothing was sent: {problems}") from None
@@ -217,17 +202,14 @@ class LingyangHook(BaseHook):
         query, client = self._described_query(biz_ids, result_query), self.get_conn()
         return drive(client, calls.fetch(query, biz_ids, client.clock))
 
-    def look_up(
-        self, biz_ids: Sequence[str], *, result_query: ResultQuery | Mapping[str, Any] | None = None
-    ) -> LookupAnswer:
+    def look_up(self, biz_ids: Sequence[str]) -> LookupAnswer:
         """Look recipients up as evidence of what was executed: every result, and the absences that are proven.
 
         :param biz_ids: the recipients' ids.
-        :param result_query: how to look up; default: the connection's.
-        :raises LingyangConfigError: no look-up is described.
+        :raises LingyangConfigError: the connection describes no look-up.
         :raises LingyangError: the typed reason.
         """
-        query, client = self._described_query(biz_ids, result_query), self.get_conn()
+        query, client = self._described_query(biz_ids, None), self.get_conn()
         return drive(client, calls.prove(query, biz_ids, client.clock))
 
     def _described_query(
@@ -280,7 +262,7 @@ class LingyangHook(BaseHook):
                 self.settings, timeout=min(_TEST_TIMEOUT, self.settings.timeout), max_attempts=1
             )
             # Fields that only submitting or waiting needs are checked now rather than then.
-            LingyangConnection.read(self._get_connection(), *EXTRA_FIELDS)
+            self.read(*EXTRA_FIELDS)
             _ = self.lookup_settle
             query = self.result_query
             with GatewayClient(settings) as client:
@@ -304,16 +286,11 @@ class LingyangHook(BaseHook):
             filter(None, ("The gateway accepts the App key and the signature", clock, proves))
         )
 
-    def _read(self, field: str) -> LingyangConnection:
-        """Return the connection with one field checked: one that is not used holds up no call."""
-        return LingyangConnection.read(self._get_connection(), field)
-
     def _get_connection(self) -> Connection:
         if self._connection is None:
             with self._explain_missing():
                 conn = self.get_connection(self.lingyang_conn_id)
-            self._use(conn)
-        assert self._connection is not None
+            self._connection = self._masked(conn)
         return self._connection
 
     @contextmanager
@@ -327,7 +304,7 @@ class LingyangHook(BaseHook):
                 "(Outside a task, Airflow 3 sees only AIRFLOW_CONN_… variables and secrets backends.)"
             ) from None
 
-    def _use(self, conn: Connection) -> None:
+    def _masked(self, conn: Connection) -> Connection:
         if conn.conn_type and conn.conn_type != self.conn_type:
             raise LingyangConfigError(
                 f"connection {self.lingyang_conn_id!r} is of type {conn.conn_type!r}, not {self.conn_type!r}"
@@ -335,7 +312,7 @@ class LingyangHook(BaseHook):
         for secret in _client_settings(conn).credentials:
             mask_secret(secret)
             mask_secret(quote_plus(secret))
-        self._connection = conn
+        return conn
 
 
 def _client_settings(conn: Connection) -> GatewaySettings:

@@ -159,7 +159,7 @@ class SubmissionTry:
             max_attempts=settings.max_attempts,
             lookup_settle=hook.lookup_settle,
             answer_within=settings.answer_within,
-            dedupes_by_code=hook.dedupes_by_code,
+            dedupes_by_code=hook.read("dedupes_by_code").dedupes_by_code,
             on_in_doubt=self.task.on_in_doubt,
             on_rejected=self.task.on_rejected,
             ledger_patience=options.ledger_patience(),
@@ -176,7 +176,7 @@ class SubmissionTry:
             self.report.ids_query = self._ids_query(audience)
             campaign.send(
                 audience,
-                new_wire=lambda: hook.new_client(max_attempts=1),
+                new_wire=hook.new_client,
                 look_up=hook.look_up if result_query else None,
                 dated=bool(result_query and result_query.created_at_field),
                 created_at_zone=result_query.zone if result_query else None,
@@ -252,6 +252,7 @@ class SubmissionTry:
         push_plan_link(self.task, self.ti, manifest.plan_url)
 
     def _spec(self, hook: LingyangHook) -> CampaignSpec:
+        connection = hook.read("plan_variables_as_text", "international_numbers")
         return CampaignSpec(
             plan_id=arguments.parse_number("plan_id", self.task.plan_id),
             channel=self.task.channel,
@@ -264,8 +265,8 @@ class SubmissionTry:
             output_slots=self.task.output_slots,
             batch_size=self.task.batch_size,
             max_recipients=self.task.max_recipients,
-            plan_variables_as_text=hook.plan_variables_as_text,
-            international_numbers=hook.allows_international_numbers,
+            plan_variables_as_text=connection.plan_variables_as_text,
+            international_numbers=connection.international_numbers == "allow",
             on_invalid=self.task.on_invalid,
             on_duplicate_contact=self.task.on_duplicate_contact,
         )

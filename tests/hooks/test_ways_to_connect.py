@@ -37,7 +37,7 @@ def means_the_same(sandbox: SandboxProcess) -> None:
     settings = hook.settings
     assert (settings.url, settings.app_key, settings.app_secret) == (sandbox.url, APP_KEY, APP_SECRET)
     assert (settings.sign_method, settings.timeout) == ("md5", 7.0)
-    assert (hook.lookup_settle, hook.dedupes_by_code) == (9.0, True)
+    assert (hook.lookup_settle, hook.read("dedupes_by_code").dedupes_by_code) == (9.0, True)
     assert hook.result_query is not None
     assert hook.result_query.model_dump(mode="json", exclude_unset=True) == RESULT_QUERY
 
