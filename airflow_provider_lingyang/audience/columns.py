@@ -37,9 +37,9 @@ class Layout:
 
 def layout_of(
     names: tuple[str, ...],
-    *,
     columns: Mapping[str, str],
     input_params_columns: Mapping[str, str],
+    *,
     row: int | None = None,
 ) -> Layout:
     """Return which of these columns holds what.

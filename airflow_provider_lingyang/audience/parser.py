@@ -30,21 +30,9 @@ _ANY_CONTACT = ("phone_number", "email", "outer_user_id")
 _MAX_BATCH_NUM = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why a row cannot be sent. Names the row and the field, never the value.
-
-    :param row: number of the row in the reading, from 1.
-    :param field: the API's field, with the column it came from where that has another name.
-    :param reason: what is wrong with it.
-    """
-
-    row: int
-    field: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"row {self.row}: {self.field} {self.reason}"
+Problems = list[tuple[str, str]]
+"""Why a row cannot be sent: the API's field, with the column it came from where that has another name, and what is
+wrong with it. Never the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +55,11 @@ class Recipient:
     task: str = field(repr=False)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class RowParser:
-    """Turns rows into recipients.
+    """Turns rows into recipients. Parameters without a description are the operator's.
 
-    :param columns: API field → column of the rows; fields not named here are taken from a column of
-        their own name, whatever its case, unless that column is named here for another field.
-    :param task_defaults: API field → value, for rows that lack it.
-    :param input_params_columns: plan variable → column, folded into ``input_params``.
-    :param output_slots: become the slots of ``output_params``, each ``""``.
-    :param channel: ``call``, ``sms`` or ``email``; None: any contact will do.
+    :param input_params_columns: plan variable → column.
     :param campaign: makes derived ids of different campaigns differ.
     :param app_secret: makes derived ids impossible to enumerate.
     :param identity_version: of the canonical forms that derived ids are made from. Default: the latest.
@@ -84,61 +68,49 @@ class RowParser:
         Default: it may not. Of ``email`` it is not dialled, and any will do.
     """
 
-    def __init__(
-        self,
-        *,
-        columns: Mapping[str, str],
-        task_defaults: Mapping[str, Any],
-        input_params_columns: Mapping[str, str],
-        output_slots: Sequence[str],
-        channel: Channel | None,
-        campaign: str,
-        app_secret: str,
-        identity_version: int = IDENTITY_VERSION,
-        plan_variables_as_text: bool = False,
-        international_numbers: bool = False,
-    ) -> None:
-        self._columns = columns
-        self._defaults = {name: value for name, value in task_defaults.items() if not is_blank(value)}
-        self._identity_version = identity_version
-        self._as_text = plan_variables_as_text
-        self._allow_international = international_numbers or channel == "email"
-        self._variables = input_params_columns
-        self._slots = dict.fromkeys(output_slots, "")
+    columns: Mapping[str, str]
+    task_defaults: Mapping[str, Any]
+    input_params_columns: Mapping[str, str]
+    output_slots: Sequence[str]
+    channel: Channel | None
+    campaign: str
+    app_secret: str
+    identity_version: int = IDENTITY_VERSION
+    plan_variables_as_text: bool = False
+    international_numbers: bool = False
+
+    def __post_init__(self) -> None:
+        self._defaults = {name: value for name, value in self.task_defaults.items() if not is_blank(value)}
+        self._allow_international = self.international_numbers or self.channel == "email"
+        self._slots = dict.fromkeys(self.output_slots, "")
         self._slots_json = dump_json(self._slots)
-        self._channel = channel
-        self._contacts = (CHANNELS[channel],) if channel else _ANY_CONTACT
-        self._campaign = campaign
-        self._app_secret = app_secret.encode()
+        self._contacts = (CHANNELS[self.channel],) if self.channel else _ANY_CONTACT
         self._layouts: dict[tuple[str, ...], Layout] = {}
 
-    def for_columns(self, names: Sequence[str]) -> Callable[[int, Sequence[Any]], Recipient | list[Problem]]:
+    def for_columns(self, names: Sequence[str]) -> Callable[[int, Sequence[Any]], Recipient | Problems]:
         """Return the parser of rows of these columns: row number, values → recipient or problems.
 
         :raises ArgumentError: a column is unknown, twice there, or missing; with the nearest valid name.
         """
-        layout = layout_of(tuple(names), columns=self._columns, input_params_columns=self._variables)
-        return partial(self._parse, layout)
+        return partial(self._parse, layout_of(tuple(names), self.columns, self.input_params_columns))
 
-    def parse_mapping(self, number: int, row: Mapping[str, Any]) -> Recipient | list[Problem]:
+    def parse_mapping(self, number: int, row: Mapping[str, Any]) -> Recipient | Problems:
         """Parse one row that brings its own names.
 
         :param number: of the row, from 1.
         :raises ArgumentError: a name in it is unknown or twice there.
         """
         if not isinstance(row, Mapping):
-            return [
-                Problem(number, "the row", f"is a {type(row).__name__}, not a mapping of names to values")
-            ]
+            return [("the row", f"is a {type(row).__name__}, not a mapping of names to values")]
         names = tuple(row)
         layout = self._layouts.get(names)
         if layout is None:
-            layout = layout_of(names, columns=self._columns, input_params_columns=self._variables, row=number)
+            layout = layout_of(names, self.columns, self.input_params_columns, row=number)
             if len(self._layouts) < 1000:
                 self._layouts[names] = layout
         return self._parse(layout, number, tuple(row.values()))
 
-    def _parse(self, layout: Layout, number: int, values: Sequence[Any]) -> Recipient | list[Problem]:
+    def _parse(self, layout: Layout, number: int, values: Sequence[Any]) -> Recipient | Problems:
         # An absent value and a NULL are the same: validation then says "missing" for both.
         fields = self._defaults | {
             name: value for name, position in layout.fields.items() if not is_blank(value := values[position])
@@ -156,21 +128,20 @@ class RowParser:
         try:
             task = validate_task(fields, allow_international=self._allow_international)
         except ValidationError as error:
-            problems += self._explained(error, layout, fields, {name for name, _ in problems})
-            return [Problem(number, *problem) for problem in problems]
+            return problems + self._explained(error, layout, fields, {name for name, _ in problems})
         contact = self._contact(task)
         if contact is None:
             label = " or ".join(layout.label(name) for name in self._contacts)
-            needed = f"channel {self._channel!r} needs it" if self._channel else "one is needed"
+            needed = f"channel {self.channel!r} needs it" if self.channel else "one is needed"
             problems.append((label, f"is missing ({needed})"))
         if not problems and "\0" in task.get("biz_id", ""):
             problems.append((layout.label("biz_id"), "holds a NUL character"))
         if problems or contact is None:
-            return [Problem(number, *problem) for problem in problems]
+            return problems
         derived = "biz_id" not in task
         if derived:
-            identity = identity_of(task, fields, self._identity_version)
-            task = {"biz_id": derived_id(self._app_secret, self._campaign, identity), **task}
+            identity = identity_of(task, fields, self.identity_version)
+            task = {"biz_id": derived_id(self.app_secret.encode(), self.campaign, identity), **task}
         return Recipient(number, task["biz_id"], derived, batch_num, contact, to_json(task).decode())
 
     def _contact(self, task: Mapping[str, Any]) -> str | None:
@@ -179,12 +150,10 @@ class RowParser:
                 return f"{name} {value}"
         return None
 
-    def _fold_variables(
-        self, layout: Layout, values: Sequence[Any], fields: dict[str, Any]
-    ) -> list[tuple[str, str]]:
+    def _fold_variables(self, layout: Layout, values: Sequence[Any], fields: dict[str, Any]) -> Problems:
         """Put the plan variables into ``input_params``; return problems of the variables."""
         given = fields.get("input_params")
-        if type(given) is str and not (layout.variables or self._as_text or "null" in given):
+        if type(given) is str and not (layout.variables or self.plan_variables_as_text or "null" in given):
             return []
         variables = _as_object(given)
         if variables is None:
@@ -194,7 +163,7 @@ class RowParser:
             for name, value in variables.items()
             if is_null(value)
         ]
-        if not (layout.variables or self._as_text):
+        if not (layout.variables or self.plan_variables_as_text):
             return problems
         for name, position in layout.variables.items():
             if is_null(value := values[position]):
@@ -202,7 +171,7 @@ class RowParser:
             else:
                 variables[name] = value
         fields["input_params"] = variables
-        if self._as_text:
+        if self.plan_variables_as_text:
             with suppress(PydanticCustomError):
                 fields["input_params"] = {name: _variable_text(value) for name, value in variables.items()}
         return problems
@@ -216,9 +185,9 @@ class RowParser:
 
     def _explained(
         self, error: ValidationError, layout: Layout, fields: Mapping[str, Any], seen: set[str]
-    ) -> list[tuple[str, str]]:
+    ) -> Problems:
         """Return what validation found, without fields of which a problem is known already."""
-        problems = []
+        problems: Problems = []
         for name, reason in explain(error):
             given = fields.get(name)
             if name == "input_params" and isinstance(given, Mapping):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from airflow_provider_lingyang.audience.parser import Problem, Recipient
+from airflow_provider_lingyang.audience.parser import Problems, Recipient
 from airflow_provider_lingyang.identity import recipient_hash
 from airflow_provider_lingyang.storage.private_sqlite import CACHE_KB, insert, open_private, written
 
@@ -39,25 +39,18 @@ class Invalid:
     problems: dict[tuple[str, str], tuple[list[int], int]] = field(default_factory=dict)
     more: bool = False
 
-    def add(self, problems: list[Problem]) -> None:
-        """Count one row with its problems."""
+    def add(self, problems: Problems, first: list[int], rows: int = 1) -> None:
+        """Count rows that share their problems.
+
+        :param first: the numbers of the first of them.
+        """
+        self.rows += rows
         for problem in problems:
-            self._note(problem.field, problem.reason, [problem.row], 1)
-        self.rows += 1
-
-    def add_rows(self, rows: int, first: list[int], field: str, reason: str) -> None:
-        """Count rows that share one problem."""
-        if rows:
-            self._note(field, reason, first, rows)
-            self.rows += rows
-
-    def _note(self, field: str, reason: str, first: list[int], count: int) -> None:
-        known = self.problems.get((field, reason))
-        if known is None and len(self.problems) >= SHOWN:
-            self.more = True
-            return
-        named, before = known or ([], 0)
-        self.problems[field, reason] = [*named, *first][:_NAMED], before + count
+            if problem not in self.problems and len(self.problems) >= SHOWN:
+                self.more = True
+                continue
+            named, before = self.problems.get(problem, ([], 0))
+            self.problems[problem] = [*named, *first][:_NAMED], before + rows
 
     def __str__(self) -> str:
         shown = [

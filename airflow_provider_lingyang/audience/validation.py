@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from airflow_provider_lingyang.audience.parser import Problem, Recipient
+from airflow_provider_lingyang.audience.parser import Problems, Recipient
 from airflow_provider_lingyang.audience.store import SHOWN, AudienceError, AudienceStore, Invalid
 from airflow_provider_lingyang.config.submit_arguments import OnDuplicateContact, OnInvalid
 from airflow_provider_lingyang.errors import SubmissionStopped
@@ -31,11 +31,10 @@ class Validation:
     repeated_contacts: int = 0
     contacts_in_ids: int = 0
 
-    def read(
-        self, rows: Iterable[Recipient | list[Problem]], stopped: Callable[[], bool] = lambda: False
-    ) -> None:
+    def read(self, rows: Iterable[Recipient | Problems], stopped: Callable[[], bool] = lambda: False) -> None:
         """Read every row into the store.
 
+        :param rows: from the first, in order.
         :param stopped: whether the task was asked to stop.
         :raises SubmissionStopped: it was.
         :raises SpoolError: the disk is full.
@@ -50,10 +49,11 @@ class Validation:
                 self.store.add(row)
                 self.contacts_in_ids += _shows_contact(row)
             else:
-                self.invalid.add(row)
+                self.invalid.add(row, [self.audience])
         for column in ("batch_num", "biz_id"):
             count, first = self.store.drop_incomplete(column)
-            self.invalid.add_rows(count, first, column, "is missing, while other rows have one")
+            if count:
+                self.invalid.add([(column, "is missing, while other rows have one")], first, count)
 
     def check(
         self, *, on_invalid: OnInvalid, on_duplicate_contact: OnDuplicateContact, max_recipients: int | None

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.sdk.bases.decorator import Task
 
-    from airflow_provider_lingyang.audience.parser import Problem, Recipient, RowParser
+    from airflow_provider_lingyang.audience.parser import Problems, Recipient, RowParser
     from airflow_provider_lingyang.config.submit_arguments import (
         Channel,
         OnClear,
@@ -178,7 +178,7 @@ class LingyangSubmitBatchDecoratedOperator(DecoratedOperator, LingyangSubmitBatc
         return super()._submit(context, resumed=resumed)
 
     @contextmanager
-    def read_rows(self, reader: RowParser) -> Iterator[Iterator[Recipient | list[Problem]]]:
+    def read_rows(self, reader: RowParser) -> Iterator[Iterator[Recipient | Problems]]:
         """Call the function, and give its rows as the reader parses them."""
         with closing(self._of_function()) as rows:
             yield (reader.parse_mapping(number, row) for number, row in enumerate(rows, 1))

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from airflow_provider_lingyang.audience.parser import Problem, Recipient, RowParser
+from airflow_provider_lingyang.audience.parser import Problems, Recipient, RowParser
 from airflow_provider_lingyang.audience.store import AudienceError, AudienceStore
 from airflow_provider_lingyang.audience.validation import Validation
 from airflow_provider_lingyang.cancellation import Cancellation
@@ -40,7 +40,7 @@ from airflow_provider_lingyang.ledger.patience import impatient
 
 log = logging.getLogger(__name__)
 
-RowSource = Callable[[RowParser], AbstractContextManager[Iterator[Recipient | list[Problem]]]]
+RowSource = Callable[[RowParser], AbstractContextManager[Iterator[Recipient | Problems]]]
 """Opens the audience and gives its rows, read."""
 
 

@@ -29,7 +29,7 @@ from airflow_provider_lingyang.links.lingyang import LingyangPlanLink
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_lingyang.audience.parser import Problem, Recipient, RowParser
+    from airflow_provider_lingyang.audience.parser import Problems, Recipient, RowParser
 
 
 class Hidden:
@@ -297,7 +297,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         return SubmissionTry(self, context, cancellation, resumed=resumed).run()
 
     @contextmanager
-    def read_rows(self, reader: RowParser) -> Iterator[Iterator[Recipient | list[Problem]]]:
+    def read_rows(self, reader: RowParser) -> Iterator[Iterator[Recipient | Problems]]:
         """Open the source of the audience, and give its rows as the reader parses them."""
         if self.sql is None:
             yield (reader.parse_mapping(number, row) for number, row in enumerate(self.audience, 1))

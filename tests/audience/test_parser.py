@@ -36,7 +36,7 @@ def reader(**changes: Any) -> RowParser:
 
 def read(row: dict[str, Any], **changes: Any) -> Recipient:
     found = reader(**changes).parse_mapping(1, row)
-    assert isinstance(found, Recipient), [str(problem) for problem in found]
+    assert isinstance(found, Recipient), found
     return found
 
 
@@ -48,7 +48,7 @@ def task(row: dict[str, Any], **changes: Any) -> dict[str, Any]:
 def problems(row: dict[str, Any], **changes: Any) -> list[str]:
     found = reader(**changes).parse_mapping(7, row)
     assert isinstance(found, list)
-    return [str(problem) for problem in found]
+    return [f"{field} {reason}" for field, reason in found]
 
 
 def test_the_light_list_of_fields_is_the_models_own() -> None:
@@ -153,11 +153,11 @@ def test_slots_of_a_row_are_kept_and_completed() -> None:
         ({"user_name": b"x"}, {"input_params_columns": {"who": "user_name"}}, "holds a value that JSON cannot hold"),
     ],
 )  # fmt: skip
-def test_a_bad_value_is_named_by_row_and_field_and_never_shown(
+def test_a_bad_value_is_named_by_its_field_and_never_shown(
     change: dict[str, Any], settings: dict[str, Any], expected: str
 ) -> None:
     found = problems({"user_name": "张三"} | BASE | change, **settings)
-    assert any(text.startswith("row 7: ") and expected in text for text in found), found
+    assert any(expected in text for text in found), found
     for value in change.values():
         if isinstance(value, str) and len(value) > 2:
             assert value not in "".join(found).replace("is not a phone number", "").replace("JSON", "")
@@ -171,7 +171,7 @@ def test_error_of_a_row_names_every_problem() -> None:
 def test_a_problem_names_the_column_a_field_came_from() -> None:
     row = {"no": "1", "tel": "x", "input_params": "{}", "output_params": "{}"}
     assert problems(row, columns={"biz_id": "no", "phone_number": "tel"}) == [
-        "row 7: phone_number (column 'tel') is not a phone number (5 to 20 digits)"
+        "phone_number (column 'tel') is not a phone number (5 to 20 digits)"
     ]
 
 
@@ -223,13 +223,12 @@ def test_rows_of_different_shapes_are_each_read_by_their_own_names() -> None:
     assert isinstance(one.parse_mapping(2, base | {"TEL": PHONE, "biz_id": "2"}), Recipient)
     missing = one.parse_mapping(3, base | {"biz_id": "3"})
     assert isinstance(missing, list)
-    assert str(missing[0]).startswith("row 3: columns['phone_number'] names the column 'tel'")
-    again = one.parse_mapping(4, base | {"biz_id": "3"})
-    assert isinstance(again, list)
-    assert again[0].row == 4
+    assert missing[0][0] == "columns['phone_number']"
+    assert missing[0][1].startswith("names the column 'tel'")
+    assert one.parse_mapping(4, base | {"biz_id": "3"}) == missing
     with pytest.raises(ArgumentError, match=r"'tell' .*\(row 5\)"):
         one.parse_mapping(5, base | {"tell": PHONE, "biz_id": "5"})
-    assert str(one.parse_mapping(6, "text")[0]) == "row 6: the row is a str, not a mapping of names to values"  # type: ignore[arg-type, index]
+    assert one.parse_mapping(6, "text") == [("the row", "is a str, not a mapping of names to values")]  # type: ignore[arg-type]
 
 
 def test_a_biz_id_is_derived_from_the_contact_alone_and_cannot_be_enumerated() -> None:
@@ -318,9 +317,7 @@ def test_foreign_phone_number_has_one_verdict(spelling: str) -> None:
     row = BASE | {"phone_number": spelling}
     for channel in (None, "call", "sms"):
         (problem,) = problems(row, channel=channel)
-        assert problem.startswith(
-            "row 7: phone_number is another country's number (to allow them: international_"
-        )
+        assert problem.startswith("phone_number is another country's number (to allow them: international_")
         found = read(row, channel=channel, international_numbers=True)
         assert found.contact == "phone_number 0014000000001"
     sent = task(row | {"email": "a@example.com"}, channel="email")
