@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
+import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,9 +17,9 @@ from pydantic import ValidationError
 from pydantic_core import PydanticCustomError, to_json
 
 from airflow_provider_lingyang.audience.columns import PLAIN_NAME, Layout, layout_of
-from airflow_provider_lingyang.audience.contact import canonical, derived_id, identity_of
 from airflow_provider_lingyang.config.arguments import CHANNELS
 from airflow_provider_lingyang.config.submit_arguments import Channel
+from airflow_provider_lingyang.gateway.contacts import INVISIBLE
 from airflow_provider_lingyang.gateway.fast_path import validate_task
 from airflow_provider_lingyang.gateway.field_types import (
     dump_json,
@@ -28,6 +32,9 @@ from airflow_provider_lingyang.identity import IDENTITY_VERSION
 
 _ANY_CONTACT = ("phone_number", "email", "outer_user_id")
 _MAX_BATCH_NUM = 100
+IDENTITY_FIELDS = ("phone_number", "email", "outer_user_id", "cms_user_id")
+"""Fields that a derived ``biz_id`` is made from."""
+_INVISIBLE = dict.fromkeys(map(ord, INVISIBLE))
 
 
 Problems = list[tuple[str, str]]
@@ -140,15 +147,28 @@ class RowParser:
             return problems
         derived = "biz_id" not in task
         if derived:
-            identity = identity_of(task, fields, self.identity_version)
+            identity = self._identity(task, fields)
             task = {"biz_id": derived_id(self.app_secret.encode(), self.campaign, identity), **task}
         return Recipient(number, task["biz_id"], derived, batch_num, contact, to_json(task).decode())
 
     def _contact(self, task: Mapping[str, Any]) -> str | None:
         for name in self._contacts:
-            if value := canonical(task, name):
+            if value := _canonical(task, name):
                 return f"{name} {value}"
         return None
+
+    def _identity(self, task: Mapping[str, Any], fields: Mapping[str, Any]) -> list[Any]:
+        """Return what a derived ``biz_id`` is made from: the canonical forms of :data:`IDENTITY_FIELDS`.
+
+        :param task: the task as it is written.
+        :param fields: its fields as the row has them.
+        """
+        if self.identity_version != 1:
+            return [_canonical(task, name) for name in IDENTITY_FIELDS]
+        phone, email, *ids = map(task.get, IDENTITY_FIELDS)
+        # A spelling that version 1 refused had no id: it takes the one of the same number in digits.
+        first = phone and canonical_phone_of_version_1(to_text(fields["phone_number"]))
+        return [first or phone, email and email.lower(), *ids]
 
     def _fold_variables(self, layout: Layout, values: Sequence[Any], fields: dict[str, Any]) -> Problems:
         """Put the plan variables into ``input_params``; return problems of the variables."""
@@ -253,3 +273,36 @@ def _variable_text(value: Any) -> str | None:
         return value
     text = dump_json(value)
     return str(json.loads(text)) if text.startswith('"') else text
+
+
+def _canonical(task: Mapping[str, Any], name: str) -> Any:
+    """Return a contact so that equal ones look equal: of mailboxes case does not matter, of ids of members it may."""
+    value = task.get(name)
+    return canonical_email(value) if name == "email" and value else value
+
+
+def derived_id(app_secret: bytes, campaign: str, identity: Sequence[Any]) -> str:
+    """Return the ``biz_id`` of a recipient that has none."""
+    return hmac.new(app_secret, dump_json([campaign, *identity]).encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def canonical_email(text: str) -> str:
+    """Return a mailbox so that two spellings of one are equal; a request keeps the original spelling.
+
+    Neither case nor width matters, and a domain in Unicode is the one that its ASCII form names.
+    """
+    folded = unicodedata.normalize("NFKC", text.strip().translate(_INVISIBLE)).casefold()
+    name, _, domain = folded.rpartition("@")
+    domain = domain.rstrip(".")
+    try:
+        domain = domain.encode("idna").decode()
+    except UnicodeError:  # A label that is too long, or blank.
+        pass
+    return f"{name}@{domain}"
+
+
+def canonical_phone_of_version_1(text: str) -> str | None:
+    """Return the canonical form of version 1 of a phone number; None where version 1 refused it."""
+    digits = re.sub(r"(?<=[0-9])[\s-]+(?=[0-9])", "", text.strip())
+    digits = re.sub(r"^(?:\+\s*|00)86", "", digits)
+    return digits if re.fullmatch(r"[0-9]{5,20}", digits) else None

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 from airflow_provider_lingyang.audience.parser import Problems, Recipient
 from airflow_provider_lingyang.identity import recipient_hash
@@ -116,26 +117,15 @@ class AudienceStore:
     def drop_repeated_contacts(self) -> int:
         """Keep the first row of each contact, return how many others there were."""
         self.index()
-        repeats = (
-            "FROM recipient WHERE EXISTS (SELECT 1 FROM recipient AS other "
-            "WHERE other.contact = recipient.contact AND other.row < recipient.row)"
-        )
         # Not forgotten: the next try's query may give the rows in another order.
-        self.write(f"INSERT INTO dropped SELECT contact, key {repeats}")
-        return self.write(f"DELETE {repeats}")
+        self.write(f"INSERT INTO dropped SELECT contact, key {_REPEATED_CONTACTS}")
+        return self.write(f"DELETE {_REPEATED_CONTACTS}")
 
     def repeated_contacts(self) -> tuple[int, list[int]]:
         """Return how many rows repeat an earlier row's contact, and the first of their numbers."""
         self.index()
-        repeats = (
-            "FROM recipient AS later WHERE EXISTS (SELECT 1 FROM recipient AS other "
-            "WHERE other.contact = later.contact AND other.row < later.row)"
-        )
-        (count,) = self.one(f"SELECT count(*) {repeats}")
-        if not count:
-            return 0, []
-        first = self._db.execute(f"SELECT later.row {repeats} ORDER BY later.row LIMIT {SHOWN}")
-        return int(count), [row for (row,) in first]
+        count, first = self._first("row", _REPEATED_CONTACTS)
+        return count, [row for (row,) in first]
 
     def repeated_biz_ids(self) -> tuple[int, list[str]]:
         """Return how many rows repeat an earlier row's ``biz_id``, and the first of them in words."""
@@ -144,13 +134,8 @@ class AudienceStore:
             "FROM (SELECT biz_id, min(row) AS row FROM recipient GROUP BY biz_id HAVING count(*) > 1) AS first "
             "JOIN recipient AS later ON later.biz_id = first.biz_id AND later.row > first.row"
         )
-        (count,) = self.one(f"SELECT count(*) {repeats}")
-        if not count:
-            return 0, []
-        rows = self._db.execute(
-            f"SELECT later.row, first.row, later.biz_id, later.derived {repeats} ORDER BY later.row LIMIT {SHOWN}"
-        )
-        return int(count), [
+        count, rows = self._first("later.row, first.row, later.biz_id, later.derived", repeats)
+        return count, [
             f"row {later} has the contact of row {first}"
             if derived
             else f"row {later} has the biz_id {biz_id[:64]!r} of row {first}"
@@ -172,9 +157,16 @@ class AudienceStore:
         (some_have,) = self.one(f"SELECT EXISTS (SELECT 1 FROM recipient WHERE {have})")
         if not some_have:
             return 0, []
-        rows = self._db.execute(f"SELECT row FROM recipient WHERE {lack} ORDER BY row LIMIT {SHOWN}")
-        first = [row for (row,) in rows]
-        return (self.write(f"DELETE FROM recipient WHERE {lack}") if first else 0), first
+        count, first = self._first("row", f"FROM recipient WHERE {lack}")
+        if count:
+            self.write(f"DELETE FROM recipient WHERE {lack}")
+        return count, [row for (row,) in first]
+
+    def _first(self, columns: str, source: str) -> tuple[int, list[tuple[Any, ...]]]:
+        """Return how many rows a query has, and the first of them by the first of its columns."""
+        (count,) = self.one(f"SELECT count(*) {source}")
+        rows = self.execute(f"SELECT {columns} {source} ORDER BY 1 LIMIT {SHOWN}") if count else ()
+        return count, list(rows)
 
     def batch_nums_of_equal_number(self) -> list[str]:
         """Return spellings such as ``1`` and ``01`` that stand for one number, if there are any."""
@@ -187,8 +179,7 @@ class AudienceStore:
 
     def __len__(self) -> int:
         self._flush()
-        (count,) = self.one("SELECT count(*) FROM recipient")
-        return int(count)
+        return self.one("SELECT count(*) FROM recipient")[0]
 
     def derived(self) -> bool:
         """Whether the ids were made from the contacts, so that no query can give them."""
@@ -252,6 +243,10 @@ class AudienceStore:
 
 
 _WHAT = "the audience's private copy"
+_REPEATED_CONTACTS = (
+    "FROM recipient WHERE EXISTS (SELECT 1 FROM recipient AS other "
+    "WHERE other.contact = recipient.contact AND other.row < recipient.row)"
+)
 # Sorting takes as much memory again as the cache may have.
 _INDEXES = (
     f"PRAGMA cache_size=-{CACHE_KB // 4}",

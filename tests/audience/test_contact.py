@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_lingyang.audience.contact import canonical_email, canonical_phone_of_version_1
+from airflow_provider_lingyang.audience.parser import canonical_email, canonical_phone_of_version_1
 from airflow_provider_lingyang.gateway.contacts import PLAIN
 
 

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.audience.contact import derived_id
-from airflow_provider_lingyang.audience.parser import Recipient, RowParser
+from airflow_provider_lingyang.audience.parser import Recipient, RowParser, derived_id
 from airflow_provider_lingyang.config.arguments import ROW_FIELDS, TASK_FIELDS, ArgumentError
 from airflow_provider_lingyang.gateway.models import InitiativeTaskRequest
 
