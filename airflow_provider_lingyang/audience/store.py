@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from airflow_provider_lingyang.audience.parser import Problems, Recipient
@@ -97,20 +98,9 @@ class AudienceStore:
 
         :raises SpoolError: the disk is full.
         """
-        batch_num = recipient.batch_num
-        self._pending.append(
-            (
-                recipient.row,
-                order_key(batch_num),
-                batch_num,
-                recipient.biz_id,
-                # Not by a function in SQL: SQLite swallows what a signal handler raises in one.
-                recipient_hash(recipient.biz_id),
-                recipient.derived,
-                recipient.contact,
-                recipient.task,
-            )
-        )
+        # The last two not by a function in SQL: SQLite swallows what a signal handler raises in one.
+        computed = order_key(recipient.batch_num), recipient_hash(recipient.biz_id)
+        self._pending.append((*_values(recipient), *computed))
         if len(self._pending) >= 1000:
             self._flush()
 
@@ -210,11 +200,7 @@ class AudienceStore:
         if self._pending:
             rows, self._pending = self._pending, []
             with written(_WHAT):
-                insert(
-                    self._db,
-                    "INSERT INTO recipient (row, order_key, batch_num, biz_id, key, derived, contact, task)",
-                    rows,
-                )
+                insert(self._db, f"INSERT INTO recipient ({', '.join(_COLUMNS)}, order_key, key)", rows)
 
     def write(self, sql: str) -> int:
         """Run a statement that writes, and return how many rows it changed.
@@ -243,6 +229,9 @@ class AudienceStore:
 
 
 _WHAT = "the audience's private copy"
+_COLUMNS = Recipient.__slots__
+"""The table's columns of the same names."""
+_values = attrgetter(*_COLUMNS)
 _REPEATED_CONTACTS = (
     "FROM recipient WHERE EXISTS (SELECT 1 FROM recipient AS other "
     "WHERE other.contact = recipient.contact AND other.row < recipient.row)"

@@ -53,10 +53,6 @@ _SHORT = 10_000
 """A whole number below it has fewer digits than any phone number."""
 
 
-class FunctionError(QueryError):
-    """The function of a task did not give the rows. The text holds no values of theirs."""
-
-
 def _check(arguments: Mapping[str, Any]) -> None:
     if given := [name for name in _SOURCES if name in arguments]:
         raise ArgumentError(f"{_NAME} gets its rows from the function: leave out {', '.join(given)}")
@@ -98,10 +94,9 @@ class LingyangSubmitBatchDecoratedOperator(DecoratedOperator, LingyangSubmitBatc
         *(name for name in LingyangSubmitBatchOperator.template_fields if name not in _SOURCES),
     )
     template_ext: Sequence[str] = ()
-    template_fields_renderers: ClassVar[dict[str, str]] = DecoratedOperator.template_fields_renderers | {
-        name: shown
-        for name, shown in LingyangSubmitBatchOperator.template_fields_renderers.items()
-        if name not in _SOURCES
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **DecoratedOperator.template_fields_renderers,
+        **LingyangSubmitBatchOperator.template_fields_renderers,
     }
     custom_operator_name = _NAME
     if not hasattr(DecoratedOperator, "xcom_push"):
@@ -173,22 +168,18 @@ class LingyangSubmitBatchDecoratedOperator(DecoratedOperator, LingyangSubmitBatc
         # Airflow's own mark, the same in 2.11 to 3.3; nothing else tells.
         return bool(getattr(self, "_BaseOperator__from_mapped", False))
 
-    def _submit(self, context: Context, *, resumed: bool) -> dict[str, Any]:
-        self._context = context
-        return super()._submit(context, resumed=resumed)
-
     @contextmanager
-    def read_rows(self, reader: RowParser) -> Iterator[Iterator[Recipient | Problems]]:
+    def read_rows(self, context: Context, reader: RowParser) -> Iterator[Iterator[Recipient | Problems]]:
         """Call the function, and give its rows as the reader parses them."""
-        with closing(self._of_function()) as rows:
+        with closing(self._of_function(context)) as rows:
             yield (reader.parse_mapping(number, row) for number, row in enumerate(rows, 1))
 
-    def _of_function(self) -> Generator[Any, None, None]:
+    def _of_function(self, context: Context) -> Generator[Any, None, None]:
         """Call the function and yield its rows, one in memory at a time."""
         name = getattr(self.python_callable, "__name__", "the function")
         with _errors_without_values(name):
             args = [_value_of(argument) for argument in self.op_args]
-            of_context = determine_kwargs(self.python_callable, args, self._context)
+            of_context = determine_kwargs(self.python_callable, args, context)
             # Not merged into the context, which the task itself still needs.
             kwargs = {**of_context, **{key: _value_of(value) for key, value in self.op_kwargs.items()}}
             returned = self.python_callable(*args, **kwargs)
@@ -225,7 +216,7 @@ def _errors_without_values(name: str) -> Iterator[None]:
         if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
             raise error from None
         log.error("%s raised (without the texts, which may quote rows):\n%s", name, _trace(error))
-        raise FunctionError(
+        raise QueryError(
             f"{name} raised {type(error).__name__}, see the traceback above; its text may quote rows and is left out "
             "(that of an AirflowException, AirflowFailException or AirflowSkipException is shown)"
         ) from None

@@ -218,10 +218,8 @@ class LingyangHook(BaseHook):
         if isinstance(biz_ids, (str, bytes)):
             raise RequestInvalidError("biz_ids must be a list, also for one")
         if result_query is not None:
-            query: ResultQuery | None = ResultQuery.parse(result_query, where="result_query")
-        else:
-            query = self.result_query
-        if query is None:
+            return ResultQuery.parse(result_query, where="result_query")
+        if (query := self.result_query) is None:
             raise LingyangConfigError(
                 f"connection {self.lingyang_conn_id!r} describes no result_query: the platform has no public "
                 "look-up for these tasks, so describe the one your account has"

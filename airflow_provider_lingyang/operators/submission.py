@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import closing, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
@@ -165,11 +166,12 @@ class SubmissionTry:
             ledger_patience=options.ledger_patience(),
             receiver_limit_patience=options.receiver_limit_patience(),
         )
+        read_rows = partial(self.task.read_rows, self.context)
         with AudienceStore(options.spool_dir()) as audience, closing(hook):
             if not self.task.validate_only:
                 self._skip_if_late(due, campaign.spec.plan_id, lost)
                 campaign.open(cancellation, resubmit=self.task.on_clear == "resubmit", settle=settle)
-            campaign.read(self.task.read_rows, audience, cancellation, history_unknown=lost is not None)
+            campaign.read(read_rows, audience, cancellation, history_unknown=lost is not None)
             if self.task.validate_only:
                 campaign.show_plan(audience, schedule, result_query.proves if result_query else None)
                 return False

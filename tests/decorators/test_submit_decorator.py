@@ -368,8 +368,7 @@ def test_rendered_arguments_hold_no_recipient() -> None:
     )
     # Airflow 2 may render them once more.
     operator.op_args, operator.op_kwargs = operator.op_args, operator.op_kwargs
-    operator._context = {}
-    assert list(operator._of_function()) == [
+    assert list(operator._of_function({})) == [
         "2026-01-05", [{"mobile": "CANARY"}], 3, "new", None, "CANARY",
     ]  # fmt: skip
 
@@ -405,5 +404,4 @@ def test_rendered_arguments_hold_no_value_of_an_upstream_task() -> None:
         "number": "<int, not shown>",
         "shard": "1",
     }
-    operator._context = {}
-    assert list(operator._of_function()) == [values]
+    assert list(operator._of_function({})) == [values]
