@@ -50,8 +50,21 @@ def layout_of(
     :param row: number of the row that brings these names. Default: they are those of all rows, and show in errors.
     :raises ArgumentError: a column is unknown, twice there, or missing in all rows; with the nearest valid name.
     """
-    index = _index(names, row)
     where = "" if row is None else f" (row {row})"
+    if strange := [type(name).__name__ for name in names if not isinstance(name, str)]:
+        more = ": a line of a file has more fields than its header" if None in names else ""
+        raise ArgumentError(f"the audience has a column whose name is a {strange[0]}{where}{more}")
+
+    def shown(position: int, name: str) -> str:
+        return repr(name) if row is None or PLAIN_NAME.fullmatch(name) else f"number {position + 1}"
+
+    index: dict[str, int] = {}
+    for position, name in enumerate(names):
+        if name.lower() in index:
+            raise ArgumentError(
+                f"the audience has the column {shown(position, name)} twice{where}: give each a name of its own"
+            )
+        index[name.lower()] = position
     known = [name for name in names if row is None or PLAIN_NAME.fullmatch(name)]
     missing: list[tuple[str, str]] = []
 
@@ -82,28 +95,7 @@ def layout_of(
     for position, name in enumerate(names):
         if position not in used:
             raise ArgumentError(
-                f"the audience's column {_shown(names, position, row)} is not a field of the API{where} and nothing "
+                f"the audience's column {shown(position, name)} is not a field of the API{where} and nothing "
                 f"uses it{did_you_mean(name, ROW_FIELDS)}: name it in columns or input_params_columns, or leave it out"
             )
     return Layout(names, fields, variables, missing)
-
-
-def _index(names: tuple[str, ...], row: int | None) -> dict[str, int]:
-    """Return lower-case name → position."""
-    where = "" if row is None else f" (row {row})"
-    if strange := [type(name).__name__ for name in names if not isinstance(name, str)]:
-        more = ": a line of a file has more fields than its header" if None in names else ""
-        raise ArgumentError(f"the audience has a column whose name is a {strange[0]}{where}{more}")
-    index: dict[str, int] = {}
-    for position, name in enumerate(names):
-        if name.lower() in index:
-            raise ArgumentError(
-                f"the audience has the column {_shown(names, position, row)} twice{where}: give each a name of its own"
-            )
-        index[name.lower()] = position
-    return index
-
-
-def _shown(names: tuple[str, ...], position: int, row: int | None) -> str:
-    name = names[position]
-    return repr(name) if row is None or PLAIN_NAME.fullmatch(name) else f"number {position + 1}"

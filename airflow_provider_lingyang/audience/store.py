@@ -74,7 +74,7 @@ class AudienceStore:
     """Keeps recipients in the order of sending, whatever the order of the rows.
 
     :param folder: where the file lies; empty: the system's folder for temporary files.
-    :raises SpoolError: it cannot be made.
+    :raises SpoolError: it cannot be made; by every method that writes: the disk is full.
     """
 
     def __init__(self, folder: str = "") -> None:
@@ -94,10 +94,7 @@ class AudienceStore:
         self.close()
 
     def add(self, recipient: Recipient) -> None:
-        """Add one recipient.
-
-        :raises SpoolError: the disk is full.
-        """
+        """Add one recipient."""
         # The last two not by a function in SQL: SQLite swallows what a signal handler raises in one.
         computed = order_key(recipient.batch_num), recipient_hash(recipient.biz_id)
         self._pending.append((*_values(recipient), *computed))
@@ -178,10 +175,7 @@ class AudienceStore:
         return bool(exists)
 
     def index(self) -> None:
-        """Index the recipients: once all are there, because keeping a large index up takes longer.
-
-        :raises SpoolError: the disk is full.
-        """
+        """Index the recipients: once all are there, because keeping a large index up takes longer."""
         self._flush()
         if not self._indexed:
             quoted = self._folder.replace("'", "''")
@@ -203,18 +197,12 @@ class AudienceStore:
                 insert(self._db, f"INSERT INTO recipient ({', '.join(_COLUMNS)}, order_key, key)", rows)
 
     def write(self, sql: str) -> int:
-        """Run a statement that writes, and return how many rows it changed.
-
-        :raises SpoolError: the disk is full.
-        """
+        """Run a statement that writes, and return how many rows it changed."""
         with written(_WHAT):
             return self._db.execute(sql).rowcount
 
     def write_many(self, sql: str, rows: Sequence[Sequence[object]]) -> int:
-        """Run a statement once for each row, and return how many rows it changed.
-
-        :raises SpoolError: the disk is full.
-        """
+        """Run a statement once for each row, and return how many rows it changed."""
         with written(_WHAT):
             return self._db.executemany(sql, rows).rowcount if rows else 0
 

@@ -157,8 +157,7 @@ class LingyangHook(BaseHook):
 
         if self._connection is None:
             with self._explain_missing():
-                conn = await get_async_connection(self.lingyang_conn_id, self)
-            self._connection = self._masked(conn)
+                self._connection = self._masked(await get_async_connection(self.lingyang_conn_id, self))
         return AsyncGatewayClient(self.settings, max_requests_per_second=self.max_requests_per_second)
 
     def close(self) -> None:
@@ -205,9 +204,7 @@ class LingyangHook(BaseHook):
     def look_up(self, biz_ids: Sequence[str]) -> LookupAnswer:
         """Look recipients up as evidence of what was executed: every result, and the absences that are proven.
 
-        :param biz_ids: the recipients' ids.
-        :raises LingyangConfigError: the connection describes no look-up.
-        :raises LingyangError: the typed reason.
+        Arguments and errors are those of :meth:`fetch_results`.
         """
         query, client = self._described_query(biz_ids, None), self.get_conn()
         return drive(client, calls.prove(query, biz_ids, client.clock))
@@ -275,20 +272,16 @@ class LingyangHook(BaseHook):
                 "What answered is not the gateway: its answer holds no time. Check that the connection's host is the "
                 "full gateway URL, such as https://eco.taobao.com/router/rest"
             )
-        clock = (
-            f"this machine's clock is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}" if skew else ""
-        )
+        said = ["The gateway accepts the App key and the signature"]
+        if skew:
+            said.append(f"this machine's clock is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}")
         missing = "no result_query is described, which a result sensor needs"
-        proves = missing if query is None else query.proves
-        return True, "; ".join(
-            filter(None, ("The gateway accepts the App key and the signature", clock, proves))
-        )
+        return True, "; ".join([*said, missing if query is None else query.proves])
 
     def _get_connection(self) -> Connection:
         if self._connection is None:
             with self._explain_missing():
-                conn = self.get_connection(self.lingyang_conn_id)
-            self._connection = self._masked(conn)
+                self._connection = self._masked(self.get_connection(self.lingyang_conn_id))
         return self._connection
 
     @contextmanager

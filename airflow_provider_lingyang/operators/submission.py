@@ -76,7 +76,7 @@ class SubmissionTry:
                 self.manifest.ids_limit = options.xcom_ids_limit()
                 if not self.task.validate_only:
                     self.report.ledger = self._open_ledger()
-                finished = self._run(lateness.due_at(self.context.get("dag_run")))
+                finished = self._run()
             if finished:
                 # Only now: for a Clear, a submission without a published manifest is unfinished.
                 self._finish()
@@ -116,11 +116,8 @@ class SubmissionTry:
             )
             raise failure from None
 
-    def _run(self, due: datetime | None) -> bool:
-        """Read and send; return whether every recipient is in a final state.
-
-        :param due: see :func:`~airflow_provider_lingyang.delivery.lateness.due_at`.
-        """
+    def _run(self) -> bool:
+        """Read and send; return whether every recipient is in a final state."""
         attempt, manifest, ledger = self.attempt, self.manifest, self.report.ledger
         # First of all: a try that the ledger does not know of may have sent anything, as far as later ones can tell.
         lost = None
@@ -169,7 +166,7 @@ class SubmissionTry:
         read_rows = partial(self.task.read_rows, self.context)
         with AudienceStore(options.spool_dir()) as audience, closing(hook):
             if not self.task.validate_only:
-                self._skip_if_late(due, campaign.spec.plan_id, lost)
+                self._skip_if_late(campaign.spec.plan_id, lost)
                 campaign.open(cancellation, resubmit=self.task.on_clear == "resubmit", settle=settle)
             campaign.read(read_rows, audience, cancellation, history_unknown=lost is not None)
             if self.task.validate_only:
@@ -223,12 +220,13 @@ class SubmissionTry:
             )
         return None
 
-    def _skip_if_late(self, due: datetime | None, plan_id: int, lost: LostLedger | None) -> None:
+    def _skip_if_late(self, plan_id: int, lost: LostLedger | None) -> None:
         """Skip a run that comes too late, unless it has begun to send: then it goes on.
 
         :param lost: there were earlier tries, and the ledger knows nothing of them.
         :raises AirflowSkipException: saying so.
         """
+        due = lateness.due_at(self.context.get("dag_run"))
         why = lateness.too_late(due, self.task.max_lateness, datetime.now(UTC))
         if why is None:
             return
