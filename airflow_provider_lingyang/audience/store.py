@@ -137,11 +137,8 @@ class AudienceStore:
         :return: how many there were, and the first of their numbers.
         """
         self._flush()
-        have, lack = {
-            "batch_num": ("batch_num IS NOT NULL", "batch_num IS NULL"),
-            "biz_id": ("NOT derived", "derived"),
-        }[column]
-        (some_have,) = self.one(f"SELECT EXISTS (SELECT 1 FROM recipient WHERE {have})")
+        lack = {"batch_num": "batch_num IS NULL", "biz_id": "derived"}[column]
+        (some_have,) = self.one(f"SELECT EXISTS (SELECT 1 FROM recipient WHERE NOT ({lack}))")
         if not some_have:
             return 0, []
         count, first = self._first("row", f"FROM recipient WHERE {lack}")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
@@ -18,14 +18,19 @@ from pydantic import ValidationError
 from airflow_provider_lingyang.config.connection import CONN_TYPE, EXTRA_FIELDS, LingyangConnection
 from airflow_provider_lingyang.config.connection_form import field_behaviour, widgets
 from airflow_provider_lingyang.gateway.client import GatewayClient
-from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError, RequestInvalidError
+from airflow_provider_lingyang.gateway.dates import parse_date
+from airflow_provider_lingyang.gateway.errors import (
+    LOOK_UP,
+    LingyangConfigError,
+    LingyangError,
+    RequestInvalidError,
+)
 from airflow_provider_lingyang.gateway.fast_path import request_json
 from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest, explain
 from airflow_provider_lingyang.gateway.parameters import parameter_texts
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
-from airflow_provider_lingyang.hooks.connection_check import sentence_of, skew_seconds
 from airflow_provider_lingyang.lookup import calls
 from airflow_provider_lingyang.lookup.client import drive
 from airflow_provider_lingyang.lookup.query import ResultQuery, TaskResult
@@ -36,7 +41,10 @@ if TYPE_CHECKING:
 
     from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient
 
-_TEST_TIMEOUT = 10.0
+_CLOCK_GRAIN = timedelta(seconds=2)
+_ACCEPTED_SKEW = timedelta(minutes=11)
+"""Beyond 10 minutes the gateway refuses a call."""
+_ROUND_BRACKETS = str.maketrans("[]", "()")
 
 
 class LingyangHook(BaseHook):
@@ -54,6 +62,9 @@ class LingyangHook(BaseHook):
     default_conn_name = "lingyang_default"
     conn_type = CONN_TYPE
     hook_name = "Lingyang customer service cloud"
+    # Asked before Airflow 3.2.
+    get_connection_form_widgets = staticmethod(widgets)
+    get_ui_field_behaviour = staticmethod(field_behaviour)
 
     def __init__(
         self,
@@ -67,16 +78,6 @@ class LingyangHook(BaseHook):
         self._sleep = sleep
         self._connection: Connection | None = None
         self._client: GatewayClient | None = None
-
-    @classmethod
-    def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Return the fields of the connection form that Airflow does not have itself. Asked before Airflow 3.2."""
-        return widgets()
-
-    @classmethod
-    def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return the behaviour of the fields that Airflow has itself. Asked before Airflow 3.2."""
-        return field_behaviour()
 
     @property
     def settings(self) -> GatewaySettings:
@@ -253,9 +254,7 @@ class LingyangHook(BaseHook):
         :return: whether it works, and the sentence.
         """
         try:
-            settings = replace(
-                self.settings, timeout=min(_TEST_TIMEOUT, self.settings.timeout), max_attempts=1
-            )
+            settings = replace(self.settings, timeout=min(10.0, self.settings.timeout), max_attempts=1)
             # Fields that only submitting or waiting needs are checked now rather than then.
             self.read(*EXTRA_FIELDS)
             _ = self.lookup_settle
@@ -263,10 +262,10 @@ class LingyangHook(BaseHook):
             with GatewayClient(settings) as client:
                 asked = datetime.now(UTC)
                 answer = client.call("taobao.time.get", {})
-                skew = skew_seconds(answer.payload.get("time"), asked, datetime.now(UTC))
+                skew = _skew_seconds(answer.payload.get("time"), asked, datetime.now(UTC))
         except LingyangError as error:
             # Airflow's form tests its fields as a connection with a name of its own.
-            return False, sentence_of(error).removeprefix(f"connection {self.lingyang_conn_id!r}: ")
+            return False, _sentence_of(error).removeprefix(f"connection {self.lingyang_conn_id!r}: ")
         if skew is None:
             return False, (
                 "What answered is not the gateway: its answer holds no time. Check that the connection's host is the "
@@ -327,3 +326,29 @@ def _client_settings(conn: Connection) -> GatewaySettings:
         )
     except LingyangConfigError as error:
         raise LingyangConfigError(f"connection {conn.conn_id!r}: {error}") from None
+
+
+def _skew_seconds(reported: Any, asked: datetime, answered: datetime) -> float | None:
+    """Return by how much this machine's clock is ahead; 0 when the difference is no more than the call explains.
+
+    :return: None: no gateway that accepted the call's timestamp reports such a time.
+    """
+    try:
+        gateway = parse_date(str(reported))
+    except ValueError:
+        return None
+    if not asked - _ACCEPTED_SKEW <= gateway <= answered + _ACCEPTED_SKEW:
+        return None
+    # The gateway reports whole seconds.
+    if asked - _CLOCK_GRAIN <= gateway <= answered + _CLOCK_GRAIN:
+        return 0.0
+    return (answered - gateway).total_seconds()
+
+
+def _sentence_of(error: LingyangError) -> str:
+    """Return an error without the texts of the answer, which may hold anything."""
+    error.msg = error.sub_msg = None
+    # "It may have been executed" is no hint for a call that contacts no recipient.
+    error.hint = (error.hint or "").replace(LOOK_UP, "").strip()
+    # `airflow connections test` takes square brackets for markup, and hides their content.
+    return str(error).translate(_ROUND_BRACKETS)

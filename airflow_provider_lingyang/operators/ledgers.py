@@ -11,6 +11,9 @@ from airflow.providers.common.compat.version_compat import get_base_airflow_vers
 from airflow_provider_lingyang.config.arguments import ArgumentError
 from airflow_provider_lingyang.delivery.lost_history import LostLedger
 from airflow_provider_lingyang.ledger.base import Attempt, Ledger
+from airflow_provider_lingyang.ledger.sql import SqlLedger
+from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
+from airflow_provider_lingyang.ledger.tombstone import Tombstone
 from airflow_provider_lingyang.storage import query
 
 if TYPE_CHECKING:
@@ -42,8 +45,6 @@ def find_ledger(conn_id: str | None, context: Context, campaign_key: str, attemp
     :raises AirflowFailException: there is none, and one is needed.
     """
     if conn_id is not None:
-        from airflow_provider_lingyang.ledger.sql import SqlLedger
-
         log.info("The ledger is on connection %r, campaign_key %r", conn_id, campaign_key)
         return SqlLedger(query.sql_hook(conn_id), conn_id, campaign_key, attempt)
     if attempt.in_loop:
@@ -71,9 +72,6 @@ def find_ledger(conn_id: str | None, context: Context, campaign_key: str, attemp
             )
         return Ledger()
     from airflow.sdk.execution_time.context import NEVER_EXPIRE
-
-    from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
-    from airflow_provider_lingyang.ledger.tombstone import Tombstone
 
     for section, option in (("state_store", "clear_on_success"), ("workers", "state_store_backend")):
         value = conf.get(section, option, fallback="")

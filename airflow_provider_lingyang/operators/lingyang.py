@@ -241,7 +241,18 @@ class LingyangSubmitBatchOperator(BaseOperator):
         self.ledger_conn_id = ledger_conn_id
         self.lingyang_conn_id = lingyang_conn_id
         self._killed_at: float | None = None
-        self._check_arguments()
+        if (self.sql is None) == (self.audience is None):
+            raise arguments.ArgumentError(
+                "give one source of the audience: either sql (with sql_conn_id) or audience"
+            )
+        literals.check_query(self, "sql", "sql_conn_id", "parameters")
+        if self.campaign_key is not None and self.ledger_conn_id is None:
+            raise arguments.ArgumentError(
+                "an own campaign_key needs ledger_conn_id: a task's own state ends with its DAG run"
+            )
+        literals.check_task(self, CHECKS)
+        literals.check_templated(self, TEMPLATED)
+        check_task_defaults("task_defaults", self.task_defaults)
         # Not those that a subclass adds, which it may set later. A blank settle settles nothing; on_clear has choices.
         may_be_blank = ("settle", "on_clear")
         self.rendering = literals.Rendering(
@@ -261,20 +272,6 @@ class LingyangSubmitBatchOperator(BaseOperator):
         # Another task's output, what a task group is mapped over, a param of the DAG: Airflow resolves them first.
         open_yet = hasattr(value, "iter_references")
         self._audience = value if value is None or open_yet or isinstance(value, Rows) else Rows(value)
-
-    def _check_arguments(self) -> None:
-        if (self.sql is None) == (self.audience is None):
-            raise arguments.ArgumentError(
-                "give one source of the audience: either sql (with sql_conn_id) or audience"
-            )
-        literals.check_query(self, "sql", "sql_conn_id", "parameters")
-        if self.campaign_key is not None and self.ledger_conn_id is None:
-            raise arguments.ArgumentError(
-                "an own campaign_key needs ledger_conn_id: a task's own state ends with its DAG run"
-            )
-        literals.check_task(self, CHECKS)
-        literals.check_templated(self, TEMPLATED)
-        check_task_defaults("task_defaults", self.task_defaults)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Read, validate, decide, send, account."""

@@ -24,7 +24,7 @@ from airflow_provider_lingyang.delivery.schedule import SendSchedule, SendWindow
 from airflow_provider_lingyang.errors import LedgerError
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
-from airflow_provider_lingyang.ledger.base import Attempt, Ledger
+from airflow_provider_lingyang.ledger.base import Attempt
 from airflow_provider_lingyang.ledger.patience import Patience, impatient, patient
 from airflow_provider_lingyang.links.lingyang import push_plan_link
 from airflow_provider_lingyang.operators import ledgers
@@ -75,7 +75,12 @@ class SubmissionTry:
                 literals.check_rendered_task(self.task, CHECKS)
                 self.manifest.ids_limit = options.xcom_ids_limit()
                 if not self.task.validate_only:
-                    self.report.ledger = self._open_ledger()
+                    found = ledgers.find_ledger(
+                        self.task.ledger_conn_id, self.context, self.manifest.campaign_key, self.attempt
+                    )
+                    self.report.ledger = patient(
+                        found, Patience(options.ledger_patience(), self.cancellation)
+                    )
                 finished = self._run()
             if finished:
                 # Only now: for a Clear, a submission without a published manifest is unfinished.
@@ -92,13 +97,6 @@ class SubmissionTry:
             self.task.outlets = []
         add_to_outlet_events(self.context, campaign=account, counts=account["counts"])
         return account
-
-    def _open_ledger(self) -> Ledger:
-        patience = Patience(options.ledger_patience(), self.cancellation)
-        found = ledgers.find_ledger(
-            self.task.ledger_conn_id, self.context, self.manifest.campaign_key, self.attempt
-        )
-        return patient(found, patience)
 
     def _release(self) -> None:
         """Release the claim, where that is quick: otherwise the next try waits a minute."""
