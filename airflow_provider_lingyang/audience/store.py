@@ -168,8 +168,7 @@ class AudienceStore:
     def derived(self) -> bool:
         """Whether the ids were made from the contacts, so that no query can give them."""
         self._flush()
-        (exists,) = self.one("SELECT EXISTS (SELECT 1 FROM recipient WHERE derived)")
-        return bool(exists)
+        return bool(self.one("SELECT EXISTS (SELECT 1 FROM recipient WHERE derived)")[0])
 
     def index(self) -> None:
         """Index the recipients: once all are there, because keeping a large index up takes longer."""

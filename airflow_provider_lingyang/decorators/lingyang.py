@@ -60,22 +60,6 @@ def _check(arguments: Mapping[str, Any]) -> None:
         raise ArgumentError(f"{_NAME} returns one value, the manifest: leave out multiple_outputs")
 
 
-def _hide(rendered: Any, raw: Any, *, mapped: bool) -> Any:
-    """Return a rendered argument as it may be shown.
-
-    :param raw: the argument before it was rendered.
-    :param mapped: whether a mapped task became this one: then text of an upstream task was put in before, and is not
-        rendered.
-    """
-    if isinstance(rendered, (Hidden, *_SHOWN)) or (isinstance(rendered, int) and abs(rendered) < _SHORT):
-        return rendered
-    upstream = (
-        isinstance(raw, XComArg) or (isinstance(raw, str) and "xcom" in raw) or (mapped and rendered == raw)
-    )
-    shown = isinstance(rendered, (str, numbers.Number)) and not upstream
-    return rendered if shown else Hidden(rendered)
-
-
 def _value_of(argument: Any) -> Any:
     return argument.value if isinstance(argument, Hidden) else argument
 
@@ -139,12 +123,9 @@ class LingyangSubmitBatchDecoratedOperator(DecoratedOperator, LingyangSubmitBatc
 
     @op_args.setter
     def op_args(self, value: Collection[Any]) -> None:
-        raw = self._op_args
-        self._op_args = (
-            value
-            if raw is None
-            else [_hide(new, old, mapped=self._mapped) for new, old in zip(value, raw, strict=True)]
-        )
+        if (raw := self._op_args) is not None:
+            value = [self._hide(new, old) for new, old in zip(value, raw, strict=True)]
+        self._op_args = value
 
     @property
     def op_kwargs(self) -> Any:
@@ -153,20 +134,30 @@ class LingyangSubmitBatchDecoratedOperator(DecoratedOperator, LingyangSubmitBatc
 
     @op_kwargs.setter
     def op_kwargs(self, value: Mapping[str, Any]) -> None:
-        raw = self._op_kwargs
-        if raw is not None:
-            value = {name: _hide(new, raw.get(name), mapped=self._mapped) for name, new in value.items()}
+        if (raw := self._op_kwargs) is not None:
+            value = {name: self._hide(new, raw.get(name)) for name, new in value.items()}
         elif self._mapped and value:
             # What a mapping brings: Airflow logs all arguments as they are when it cannot render one of them.
-            value = {
-                name: new if holds_open(new) else _hide(new, new, mapped=True) for name, new in value.items()
-            }
+            value = {name: new if holds_open(new) else self._hide(new, new) for name, new in value.items()}
         self._op_kwargs = value
 
     @property
     def _mapped(self) -> bool:
+        """Whether a mapped task became this one: text of an upstream task was put in then, and is not rendered."""
         # Airflow's own mark, the same in 2.11 to 3.3; nothing else tells.
         return bool(getattr(self, "_BaseOperator__from_mapped", False))
+
+    def _hide(self, rendered: Any, raw: Any) -> Any:
+        """Return a rendered argument as it may be shown.
+
+        :param raw: the argument before it was rendered.
+        """
+        if isinstance(rendered, (Hidden, *_SHOWN)) or (isinstance(rendered, int) and abs(rendered) < _SHORT):
+            return rendered
+        pulled = isinstance(raw, XComArg) or (isinstance(raw, str) and "xcom" in raw)
+        upstream = pulled or (self._mapped and rendered == raw)
+        shown = isinstance(rendered, (str, numbers.Number)) and not upstream
+        return rendered if shown else Hidden(rendered)
 
     @contextmanager
     def read_rows(self, context: Context, reader: RowParser) -> Iterator[Iterator[Recipient | Problems]]:

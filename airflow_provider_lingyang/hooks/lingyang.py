@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 _CLOCK_GRAIN = timedelta(seconds=2)
 _ACCEPTED_SKEW = timedelta(minutes=11)
 """Beyond 10 minutes the gateway refuses a call."""
-_ROUND_BRACKETS = str.maketrans("[]", "()")
 
 
 class LingyangHook(BaseHook):
@@ -351,4 +350,4 @@ def _sentence_of(error: LingyangError) -> str:
     # "It may have been executed" is no hint for a call that contacts no recipient.
     error.hint = (error.hint or "").replace(LOOK_UP, "").strip()
     # `airflow connections test` takes square brackets for markup, and hides their content.
-    return str(error).translate(_ROUND_BRACKETS)
+    return str(error).translate(str.maketrans("[]", "()"))

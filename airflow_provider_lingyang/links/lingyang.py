@@ -20,12 +20,8 @@ class LingyangPlanLink(BaseOperatorLink):
     """
 
     name = "Lingyang plan"
-    key = "plan_url"
-
-    @property
-    def xcom_key(self) -> str:
-        """The XCom where Airflow 3 finds the address, also while the task runs."""
-        return self.key
+    key = xcom_key = "plan_url"
+    """The XCom where Airflow 3 finds the address, also while the task runs."""
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
         """Return the address that the task pushed, or blank text.
