@@ -40,13 +40,13 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "extra-links": ["airflow_provider_lingyang.links.lingyang.LingyangPlanLink"],
-        # Airflow 2 calls them datasets.
-        **{
-            kind: [
-                {"schemes": ["lingyang"], "handler": "airflow_provider_lingyang.assets.lingyang.sanitize_uri"}
-            ]
-            for kind in ("asset-uris", "dataset-uris")
-        },
+        "asset-uris": [
+            {"schemes": ["lingyang"], "handler": "airflow_provider_lingyang.assets.lingyang.sanitize_uri"}
+        ],
+        # What Airflow 2 calls them.
+        "dataset-uris": [
+            {"schemes": ["lingyang"], "handler": "airflow_provider_lingyang.assets.lingyang.sanitize_uri"}
+        ],
         "task-decorators": [
             {
                 "name": "lingyang_submit_batch",

@@ -247,8 +247,7 @@ class LingyangHook(BaseHook):
         """Ask the gateway for its time, which contacts no recipient, and say in one sentence what works or does not.
 
         Every field is read first. Tells apart: host, TLS, app key, signature, clock (in seconds), session, permission,
-        IP allow-list.
-        Runs in Airflow's API server: one attempt, ten seconds at most for the connection, and for the answer.
+        IP allow-list. In Airflow's API server: one attempt, ten seconds at most to connect, and for the answer.
 
         :return: whether it works, and the sentence.
         """

@@ -54,7 +54,6 @@ class SubmissionTry:
         ti = context["ti"]
         self.task = task
         self.context = context
-        self.ti: Any = ti
         self.cancellation = cancellation
         self.attempt = attempt_of(task, context, resumed=resumed)
         own_key = task.campaign_key is not None
@@ -247,7 +246,7 @@ class SubmissionTry:
         except LingyangConfigError as error:
             # A missing link holds up no call.
             log.warning("no link to the plan: %s", error)
-        push_plan_link(self.task, self.ti, manifest.plan_url)
+        push_plan_link(self.task, self.context["ti"], manifest.plan_url)
 
     def _spec(self, hook: LingyangHook) -> CampaignSpec:
         connection = hook.read("plan_variables_as_text", "international_numbers")
