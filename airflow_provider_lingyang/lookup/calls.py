@@ -1,16 +1,17 @@
-"""The calls of a look-up, page by page, and what their answers prove. Sans-I/O.
+"""The calls of a look-up, page by page, and what their answers prove.
 
-A look-up is a generator. It yields calls, takes the ``Page`` of each answer, and returns the results:
-``lookup/client.py`` drives it over either client of the gateway.
+A look-up is a coroutine that awaits nothing but its calls. Over the client for event loops it is awaited;
+:func:`finish` runs it over the client for tasks, whose calls block.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
+from typing import Any, TypeVar
 
 from airflow_provider_lingyang.gateway.attempts import Call
 from airflow_provider_lingyang.gateway.errors import (
@@ -25,6 +26,10 @@ from airflow_provider_lingyang.lookup.query import ResultQuery
 from airflow_provider_lingyang.lookup.reading import read_page
 from airflow_provider_lingyang.lookup.result import LookupAnswer, TaskResult
 
+T = TypeVar("T")
+Perform = Callable[[Call[Page]], Awaitable[Page]]
+"""Makes one call, and returns its answer as a page."""
+
 log = logging.getLogger(__name__)
 
 MAX_PAGES = 200
@@ -33,12 +38,31 @@ _ARGUMENTS = frozenset(("40", "41", "42", "43"))
 """Codes of a missing or refused argument; its name stands after the colon of msg."""
 
 
-def fetch(
+def finish(perform: Callable[[Call[Page]], Page], look_up: Callable[[Perform], Coroutine[Any, Any, T]]) -> T:
+    """Return the result of a look-up over a client whose calls block.
+
+    :param look_up: takes what makes its calls.
+    :raises LingyangError: the typed reason, after the last attempt.
+    """
+
+    async def perform_at_once(call: Call[Page]) -> Page:
+        return perform(call)
+
+    try:
+        look_up(perform_at_once).send(None)
+    except StopIteration as end:
+        found: T = end.value
+        return found
+    raise AssertionError("a look-up awaits something else than its calls")
+
+
+async def fetch(
+    perform: Perform,
     query: ResultQuery,
     biz_ids: Sequence[str],
     now: Callable[[], datetime],
     task_ids: Mapping[str, str | None] | None = None,
-) -> Generator[Call[Page], Page, dict[str, TaskResult]]:
+) -> dict[str, TaskResult]:
     """Look up for a wait: one result for each id, see :meth:`ResultQuery.preferred`.
 
     :param now: returns the present moment (aware).
@@ -46,7 +70,7 @@ def fetch(
     """
     found: dict[str, TaskResult] = {}
     for chunk in query.chunks(biz_ids):
-        pages = yield from _pages(query, chunk, now)
+        pages = await _pages(perform, query, chunk, now)
         results = pages[0].results if len(pages) == 1 else [each for page in pages for each in page.results]
         chosen = query.preferred(results, task_ids)
         if len(chosen) < len(chunk) and (doubt := _incomplete(query, pages)):
@@ -55,9 +79,9 @@ def fetch(
     return found
 
 
-def prove(
-    query: ResultQuery, biz_ids: Sequence[str], now: Callable[[], datetime]
-) -> Generator[Call[Page], Page, LookupAnswer]:
+async def prove(
+    perform: Perform, query: ResultQuery, biz_ids: Sequence[str], now: Callable[[], datetime]
+) -> LookupAnswer:
     """Look up for evidence: every result of each id, and the ids of which the absence is proven.
 
     A failed call ends the look-up: earlier results are kept, the other ids stay in doubt.
@@ -71,7 +95,7 @@ def prove(
     why = ""
     for chunk in query.chunks(biz_ids):
         try:
-            pages = yield from _pages(query, chunk, now)
+            pages = await _pages(perform, query, chunk, now)
         except LingyangError as error:
             if not (results or absent):
                 raise
@@ -93,7 +117,7 @@ def prove(
                 continue
             doubt = "its pages hold no total" if len(pages) > 1 else None
             if doubt is None and query.page_field and not pages[0].items:
-                doubt = yield from _confirm(query, chunk, now)
+                doubt = await _confirm(perform, query, chunk, now)
         if doubt is None:
             absent |= asked
         else:
@@ -101,20 +125,24 @@ def prove(
     return LookupAnswer(results, frozenset(absent), why, frozenset(single - absent))
 
 
-def _pages(
-    query: ResultQuery, chunk: Sequence[str], now: Callable[[], datetime]
-) -> Generator[Call[Page], Page, list[Page]]:
+async def _pages(
+    perform: Perform, query: ResultQuery, chunk: Sequence[str], now: Callable[[], datetime]
+) -> list[Page]:
     pages: list[Page] = []
     while True:
         number = len(pages) + 1
-        pages.append((yield from _page(query, chunk, now, number)))
+        pages.append(await _page(perform, query, chunk, now, number))
         if not query.page_field or number == MAX_PAGES or not _goes_on(query, pages):
             return pages
 
 
-def _page(
-    query: ResultQuery, chunk: Sequence[str], now: Callable[[], datetime], number: int | None
-) -> Generator[Call[Page], Page, Page]:
+async def _page(
+    perform: Perform,
+    query: ResultQuery,
+    chunk: Sequence[str],
+    now: Callable[[], datetime],
+    number: int | None,
+) -> Page:
     """Make one call.
 
     :param number: of the page, from 1; None: the one that the API returns by default.
@@ -129,17 +157,19 @@ def _page(
     asked = frozenset(chunk)
     params = query.parameters(chunk, now(), number)
     try:
-        return (yield Call(query.method, params, read, idempotent=True, ids=len(chunk), is_ours=is_ours))
+        return await perform(
+            Call(query.method, params, read, idempotent=True, ids=len(chunk), is_ours=is_ours)
+        )
     except LingyangError as error:
         raise with_lookup_hint(error) from None
 
 
-def _confirm(
-    query: ResultQuery, chunk: Sequence[str], now: Callable[[], datetime]
-) -> Generator[Call[Page], Page, str | None]:
+async def _confirm(
+    perform: Perform, query: ResultQuery, chunk: Sequence[str], now: Callable[[], datetime]
+) -> str | None:
     """Ask without a page's number: where pages count from 0, the first was not read, and no total shows it."""
     try:
-        page = yield from _page(query, chunk, now, None)
+        page = await _page(perform, query, chunk, now, None)
     except LingyangError as error:
         return error.facts
     if page.items:

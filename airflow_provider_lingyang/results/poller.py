@@ -17,7 +17,6 @@ from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient, t
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError, Replay
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 from airflow_provider_lingyang.lookup import calls
-from airflow_provider_lingyang.lookup.client import drive_async
 from airflow_provider_lingyang.lookup.query import ResultQuery, TaskResult, parse_statuses
 from airflow_provider_lingyang.results.completion import UNKNOWN, WAITING, CompletionCriteria, WaitProgress
 from airflow_provider_lingyang.results.lookup import GatewayPoll, Offload, PollOutcome, poll_table
@@ -266,7 +265,7 @@ class ResultsPoller:
             task_ids = {biz_id: task_id for _, biz_id, task_id in recipients if task_id is not None}
             biz_ids = [biz_id for _, biz_id, _ in recipients]
             known_tasks = task_ids if query.task_id_field else None
-            return await drive_async(client, calls.fetch(query, biz_ids, client.clock, known_tasks))
+            return await calls.fetch(client.perform, query, biz_ids, client.clock, known_tasks)
 
         poll = GatewayPoll(
             store=self.store,

@@ -20,7 +20,6 @@ from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
 from airflow_provider_lingyang.lookup import calls
-from airflow_provider_lingyang.lookup.client import drive, drive_async
 from airflow_provider_lingyang.lookup.query import ResultQuery, TaskResult
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 
@@ -29,13 +28,13 @@ NOON = datetime(2024, 3, 12, 6, 0, 0, tzinfo=UTC)
 
 
 def fetch_results(client: GatewayClient, query: ResultQuery, biz_ids: list[str]) -> dict[str, TaskResult]:
-    return drive(client, calls.fetch(query, biz_ids, client.clock))
+    return calls.finish(client.perform, lambda perform: calls.fetch(perform, query, biz_ids, client.clock))
 
 
 async def fetch_results_async(
     client: AsyncGatewayClient, query: ResultQuery, biz_ids: list[str]
 ) -> dict[str, TaskResult]:
-    return await drive_async(client, calls.fetch(query, biz_ids, client.clock))
+    return await calls.fetch(client.perform, query, biz_ids, client.clock)
 
 
 Step = Callable[[socket.socket], bool]

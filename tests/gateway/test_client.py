@@ -409,7 +409,7 @@ def test_head_and_body_leave_in_one_write(
     [
         ("gateway.client", ("airflow.", "sqlalchemy.", "aiohttp.", "airflow_provider_lingyang.lookup.")),
         ("gateway.async_client", ("airflow.", "sqlalchemy.", "airflow_provider_lingyang.lookup.")),
-        ("lookup.client", ("airflow.", "sqlalchemy.", "aiohttp.", "requests.")),
+        ("lookup.calls", ("airflow.", "sqlalchemy.", "aiohttp.", "requests.")),
     ],
 )
 def test_layers_import_nothing_above_them(module: str, banned: tuple[str, ...]) -> None:

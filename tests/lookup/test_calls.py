@@ -21,6 +21,7 @@ from airflow_provider_lingyang.gateway.errors import (
 from airflow_provider_lingyang.gateway.protocol import read_answer
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 from airflow_provider_lingyang.lookup import calls
+from airflow_provider_lingyang.lookup.page import Page
 from airflow_provider_lingyang.lookup.query import ResultQuery
 from airflow_provider_lingyang.lookup.reading import read_page
 from airflow_provider_lingyang.lookup.result import LookupAnswer
@@ -41,33 +42,27 @@ def item(biz_id: Any, **fields: Any) -> dict[str, Any]:
     return {"biz_id": biz_id, **fields}
 
 
-def drive(query: ResultQuery, steps: Any, gateway: Gateway | Iterable[Answer]) -> tuple[Any, list[Any]]:
+def drive(query: ResultQuery, look_up: Any, gateway: Gateway | Iterable[Answer]) -> tuple[Any, list[Any]]:
     """Make the calls of a look-up; return what it has found, and what was asked."""
     asked: list[Any] = []
     answers = None if callable(gateway) else iter(gateway)
-    try:
-        call = next(steps)
-        while True:
-            struct = json.loads(call.params["q"])
-            asked.append(struct)
-            try:
-                answer = gateway(struct) if answers is None else next(answers)  # type: ignore[operator]
-                if isinstance(answer, LingyangError):
-                    raise answer
-                page = read_page(query, answer)
-            except LingyangError as error:
-                call = steps.throw(error)
-            else:
-                call = steps.send(page)
-    except StopIteration as end:
-        return end.value, asked
+
+    def perform(call: Any) -> Page:
+        struct = json.loads(call.params["q"])
+        asked.append(struct)
+        answer = gateway(struct) if answers is None else next(answers)  # type: ignore[operator]
+        if isinstance(answer, LingyangError):
+            raise answer
+        return read_page(query, answer)
+
+    return calls.finish(perform, look_up), asked
 
 
 def prove(
     answers: Gateway | Iterable[Answer], *biz_ids: str, **fields: Any
 ) -> tuple[LookupAnswer, list[Any]]:
     query = ResultQuery.parse(LEAST | fields, where="here")
-    return drive(query, calls.prove(query, biz_ids or ("a",), lambda: NOW), answers)
+    return drive(query, lambda perform: calls.prove(perform, query, biz_ids or ("a",), lambda: NOW), answers)
 
 
 def absent(*answers: Answer, biz_ids: tuple[str, ...] = ("a",), **fields: Any) -> set[str]:
@@ -642,7 +637,9 @@ def test_a_path_that_does_not_fit_is_still_an_error() -> None:
 def test_a_wait_follows_pages_too(caplog: pytest.LogCaptureFixture) -> None:
     items = [item(biz_id) for biz_id in IDS]
     query = ResultQuery.parse(LEAST | PAGED, where="here")
-    found, asked = drive(query, calls.fetch(query, IDS, lambda: NOW), Pages(3, items, total=total))
+    found, asked = drive(
+        query, lambda perform: calls.fetch(perform, query, IDS, lambda: NOW), Pages(3, items, total=total)
+    )
     assert list(found) == list(IDS)
     assert len(asked) == 3
     assert not caplog.messages
@@ -653,7 +650,9 @@ def test_a_wait_says_once_that_results_may_be_missing(caplog: pytest.LogCaptureF
     answer: Answer = {"result": OK | {"total": 7, "data": [item("i0")]}}
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            found, _asked = drive(query, calls.fetch(query, IDS, lambda: NOW), [answer])
+            found, _asked = drive(
+                query, lambda perform: calls.fetch(perform, query, IDS, lambda: NOW), [answer]
+            )
             assert list(found) == ["i0"]
     assert len(caplog.messages) == 1
     assert "page_field" in caplog.text
