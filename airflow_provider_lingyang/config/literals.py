@@ -6,7 +6,6 @@ heavy.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -15,7 +14,6 @@ from airflow_provider_lingyang.config.arguments import (
     ArgumentError,
     check_no_frame,
     check_one_column,
-    check_positive,
     check_rendered,
     did_you_mean,
     is_listing,
@@ -23,34 +21,11 @@ from airflow_provider_lingyang.config.arguments import (
     parse_settle,
     shown,
 )
-from airflow_provider_lingyang.lookup.parameters import contradiction
 
 Check = Callable[[str, Any], object]
 """Raises unless an argument, given by its name, can have a value."""
 BOOK_FIELDS = ("use_platform", "book_code", "book_owner_id")
 """The API's fields of ``use_book_info``; all are needed."""
-RESULT_QUERY_FIELDS = {
-    "method": True,
-    "request_param": False,
-    "biz_ids_field": True,
-    "max_biz_ids": False,
-    "fixed_params": False,
-    "page_field": False,
-    "page_size_field": False,
-    "page_size": False,
-    "items_path": True,
-    "success_field": False,
-    "success_values": False,
-    "biz_id_field": False,
-    "output_params_field": False,
-    "task_id_field": False,
-    "created_at_field": False,
-    "created_at_zone": False,
-    "status_field": False,
-    "done_values": False,
-    "failed_values": False,
-}
-"""The keys of a ``result_query``, and whether each is needed."""
 
 
 def is_open(value: object) -> bool:
@@ -264,24 +239,21 @@ def check_result_query(argument: str, value: object, *, of_table: bool) -> None:
 
     :param of_table: results come from a table: only what a status means is read.
     """
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            value = None
-    if not isinstance(value, Mapping):
-        raise ArgumentError(f"{argument} must be a dict, or the JSON of one")
-    needed = [name for name, is_needed in RESULT_QUERY_FIELDS.items() if is_needed and not of_table]
-    _check_keys(argument, value, RESULT_QUERY_FIELDS, needed=needed)
-    for name in needed:
-        check_not_blank(f"{argument}[{name!r}]", value[name])
-    for name in ("max_biz_ids", "page_size"):
-        if isinstance(most := value.get(name), int):
-            check_positive(f"{argument}[{name!r}]", most)
-    # What a template renders to, only a run can tell.
-    if not of_table and not is_open(json.dumps(value, default=str)) and (problem := contradiction(value)):
-        raise ArgumentError(f"{argument}: {problem}")
-    if value.get("status_field") and not (value.get("done_values") or value.get("failed_values")):
+    from pydantic import ValidationError
+
+    from airflow_provider_lingyang.gateway.errors import LingyangConfigError
+    from airflow_provider_lingyang.lookup import query
+
+    try:
+        keys = query.keys_of(value, where="the task")
+        (query.TableQuery if of_table else query.ResultQuery).model_validate(keys)
+    except LingyangConfigError as error:
+        raise ArgumentError(str(error)) from None
+    except ValidationError as error:
+        unknown = [name for name, inner in keys.items() if holds_open(inner)]
+        if problems := query.problems_of(error, unknown):
+            raise ArgumentError(f"{argument}: {problems}") from None
+    if keys.get("status_field") and not (keys.get("done_values") or keys.get("failed_values")):
         raise ArgumentError(
             f"{argument}: a status_field needs done_values or failed_values, or no recipient ever finishes"
         )

@@ -12,8 +12,7 @@ from typing import Any
 from airflow_provider_lingyang.gateway.answer_values import Sign, decoded_json, sign_of
 from airflow_provider_lingyang.gateway.error_classification import shown_code
 from airflow_provider_lingyang.gateway.errors import RequestRefusedError, ServiceError
-from airflow_provider_lingyang.lookup.parameters import ANY
-from airflow_provider_lingyang.lookup.query import ResultQuery
+from airflow_provider_lingyang.lookup.query import ANY, ResultQuery
 from airflow_provider_lingyang.lookup.result import TaskResult
 from airflow_provider_lingyang.lookup.signs import Signs, same_word
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, tzinfo
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +22,7 @@ from pydantic import (
     JsonValue,
     StringConstraints,
     ValidationError,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -30,9 +32,8 @@ from airflow_provider_lingyang.gateway.errors import (
     RequestInvalidError,
 )
 from airflow_provider_lingyang.gateway.field_types import dump_json
-from airflow_provider_lingyang.gateway.models import explain
+from airflow_provider_lingyang.gateway.parameters import parameter_texts
 from airflow_provider_lingyang.lookup.created_at import zone_named
-from airflow_provider_lingyang.lookup.parameters import ANY, as_parameter, contradiction, filled, put
 from airflow_provider_lingyang.lookup.result import TaskResult as TaskResult
 from airflow_provider_lingyang.lookup.result import spellings, standing
 
@@ -40,6 +41,12 @@ Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Word = Annotated[str, BeforeValidator(lambda value: str(value).lower() if isinstance(value, bool) else value)]
 """A value of an answer, as text: JSON's ``true`` is "true"."""
 Statuses = Annotated[tuple[Word, ...], AfterValidator(spellings)]
+ANY = "*"
+"""Of ``success_values``: the field is there, and not null."""
+_TODAY = re.compile(r"\{today:([^{}]+)\}")
+_PLACE = re.compile(r"\{\s*\w+\s*(?:[!:][^{}\"]*)?\}")
+_DIRECTIVE = re.compile(r"%[YymdHMSjUWuwBbAaGgVCDFTRheIp%]")
+"""Those that every platform's ``strftime`` knows."""
 
 
 class ResultQuery(BaseModel):
@@ -71,7 +78,7 @@ class ResultQuery(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, coerce_numbers_to_str=True
+        extra="forbid", frozen=True, hide_input_in_errors=True, coerce_numbers_to_str=True, defer_build=True
     )
 
     method: Name
@@ -103,22 +110,39 @@ class ResultQuery(BaseModel):
         """
         if isinstance(value, ResultQuery):
             return value
-        value = _of_json(value, where=where)
-        if not isinstance(value, Mapping):
-            raise LingyangConfigError(f"{where}: result_query must be a JSON object")
+        keys = keys_of(value, where=where)
         try:
-            query = cls.model_validate(dict(value))
+            return cls.model_validate(keys)
         except ValidationError as error:
-            problems = "; ".join(_problem(field, reason) for field, reason in explain(error))
-            raise LingyangConfigError(f"{where}: result_query: {problems}") from None
-        problem = contradiction(query.model_dump())
+            raise LingyangConfigError(f"{where}: result_query: {problems_of(error)}") from None
+
+    @model_validator(mode="after")
+    def _check_rules(self) -> Self:
+        """Raise for the first rule about several keys that is broken."""
+        if problem := self._contradiction():
+            raise PydanticCustomError(_RULE, "{problem}", {"problem": problem})
+        return self
+
+    def _contradiction(self) -> str | None:
+        words = self.success_values
+        if bool(self.success_field) != bool(words):
+            return "success_field and success_values belong together"
+        if not all(word.strip() for word in words):
+            return "success_values holds a blank value"
+        if ANY in words and len(words) > 1:
+            return f"success_values: {ANY!r} means any value, so it stands alone"
+        if self.created_at_zone and not self.created_at_field:
+            return "created_at_zone needs a created_at_field"
+        if self.page_size_field and not self.page_size:
+            return "page_size_field needs a page_size"
+        if (self.done_values or self.failed_values) and not self.status_field:
+            return "done_values and failed_values need a status_field"
         try:
-            _ = query.zone
+            _ = self.zone
         except ValueError:
-            problem = "created_at_zone is neither an IANA name (Asia/Shanghai) nor an offset (+08:00)"
-        if problem:
-            raise LingyangConfigError(f"{where}: result_query: {problem}")
-        return query
+            return "created_at_zone is neither an IANA name (Asia/Shanghai) nor an offset (+08:00)"
+        names = (self.biz_ids_field, self.page_field, self.page_size_field, *self.fixed_params)
+        return _clash(filter(None, names)) or _strange_place(self.fixed_params)
 
     @cached_property
     def zone(self) -> tzinfo | None:
@@ -159,7 +183,7 @@ class ResultQuery(BaseModel):
         :param page: the number of the page, where pages are followed; None: the one that the API returns by default.
         """
         value: Any = list(biz_ids) if self.max_biz_ids > 1 else biz_ids[0]
-        more: dict[str, Any] = filled(self.fixed_params, in_china(now)) if self.fixed_params else {}
+        more: dict[str, Any] = _filled(self.fixed_params, in_china(now)) if self.fixed_params else {}
         if self.page_size_field:
             more[self.page_size_field] = self.page_size
         if self.page_field and page is not None:
@@ -168,7 +192,7 @@ class ResultQuery(BaseModel):
             struct: dict[str, Any] = {}
             for name, inner in ({self.biz_ids_field: value} | more).items():
                 if inner is not None:
-                    put(struct, name, inner)
+                    _put(struct, name, inner)
             return {self.request_param: _struct(struct)}
         if not isinstance(value, str):
             if any("," in biz_id for biz_id in value):
@@ -177,8 +201,7 @@ class ResultQuery(BaseModel):
                     "set the result_query's max_biz_ids to 1"
                 )
             value = ",".join(value)
-        flat = {name: as_parameter(inner) for name, inner in more.items() if inner is not None}
-        return {self.biz_ids_field: value} | flat
+        return {self.biz_ids_field: value} | parameter_texts(self.method, more)
 
     def preferred(
         self, results: Sequence[TaskResult], task_ids: Mapping[str, str | None] | None = None
@@ -217,29 +240,57 @@ class ResultQuery(BaseModel):
         return fields if any("." in field for field in fields) else ()
 
 
-def _of_json(value: Any, *, where: str) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError as error:
-        # Not its own text, which may repeat the query.
-        place = f"line {error.lineno}, column {error.colno}"
-        raise LingyangConfigError(f"{where}: result_query is not JSON ({place})") from None
-    except (ValueError, RecursionError):
-        raise LingyangConfigError(f"{where}: result_query is not JSON") from None
+_RULE = "rule"
+_REASONS = {"missing": "is missing", "string_too_short": "is blank"}
 
 
-def parse_statuses(value: Any, *, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return done_values and failed_values, out of a whole result_query or of one that holds nothing else.
+class TableQuery(ResultQuery):
+    """What a status means, where results come from a table: no other key is needed."""
 
-    :raises LingyangConfigError: they are no lists of words.
+    method: Name = "-"
+    biz_ids_field: Name = "-"
+    items_path: Name = "-"
+    status_field: Name | None = "-"
+
+
+def keys_of(value: Any, *, where: str) -> dict[str, Any]:
+    """Return the keys of a query that a user wrote as a dict or as JSON text, unchecked.
+
+    :raises LingyangConfigError: it is neither.
     """
-    value = _of_json(value, where=where)
-    if isinstance(value, Mapping) and value.keys() <= {"done_values", "failed_values"}:
-        value = {"method": "-", "biz_ids_field": "-", "items_path": "-", "status_field": "-", **value}
-    query = ResultQuery.parse(value, where=where)
-    return query.done_values, query.failed_values
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            # Not its own text, which may repeat the query.
+            place = f"line {error.lineno}, column {error.colno}"
+            raise LingyangConfigError(f"{where}: result_query is not JSON ({place})") from None
+        except (ValueError, RecursionError):
+            raise LingyangConfigError(f"{where}: result_query is not JSON") from None
+    if not isinstance(value, Mapping):
+        raise LingyangConfigError(f"{where}: result_query must be a dict, or the JSON of one")
+    return dict(value)
+
+
+def problems_of(error: ValidationError, unknown: Collection[str] = ()) -> str:
+    """Return each problem of a query, without the values.
+
+    :param unknown: keys whose values are not known yet: what concerns them, or several keys, is left out.
+    """
+    problems: list[str] = []
+    for item in error.errors(include_url=False, include_input=False):
+        kind, name = item["type"], ".".join(map(str, item["loc"]))[:80]
+        if unknown and (kind == _RULE or item["loc"][0] in unknown):
+            continue
+        if kind == _RULE:
+            problems.append(item["msg"])
+        elif kind == "extra_forbidden":
+            keys = list(ResultQuery.model_fields)
+            near = "".join(f" (did you mean {key!r}?)" for key in difflib.get_close_matches(name, keys, n=1))
+            problems.append(f"{name!r} is no key of it{near}; it takes {', '.join(keys)}")
+        else:
+            problems.append(f"{name} {_REASONS.get(kind) or 'is wrong (' + item['msg'] + ')'}")
+    return "; ".join(problems)
 
 
 def _struct(value: Any) -> str:
@@ -250,6 +301,48 @@ def _struct(value: Any) -> str:
         raise RequestInvalidError("a biz_id holds text that is not Unicode; nothing was sent") from None
 
 
-def _problem(field: str, reason: str) -> str:
-    near = difflib.get_close_matches(field, ResultQuery.model_fields, n=1)
-    return f"{field} {reason}" + (f" (did you mean {near[0]}?)" if near and "not a field" in reason else "")
+def _clash(names: Iterable[str]) -> str | None:
+    seen: list[str] = []
+    for name in names:
+        for other in seen:
+            if name == other or name.startswith(f"{other}.") or other.startswith(f"{name}."):
+                return f"{name!r} is twice among biz_ids_field, page_field, page_size_field and fixed_params"
+        seen.append(name)
+    return None
+
+
+def _strange_place(value: Any) -> str | None:
+    if isinstance(value, Mapping):
+        return next(filter(None, map(_strange_place, value.values())), None)
+    if isinstance(value, list):
+        return next(filter(None, map(_strange_place, value)), None)
+    if not isinstance(value, str):
+        return None
+    for form in _TODAY.findall(value):
+        if not _DIRECTIVE.search(form) or "%" in _DIRECTIVE.sub("", form):
+            return "fixed_params: a date is written as {today:%Y%m%d}, with directives of strftime"
+    if found := _PLACE.search(_TODAY.sub("", value)):
+        return (
+            f"fixed_params: {found[0][:40]} is unknown; only a date, such as {{today:%Y%m%d}}, is filled in"
+        )
+    return None
+
+
+def _filled(value: Any, now: datetime) -> Any:
+    """Return a value of ``fixed_params`` with its dates filled in.
+
+    :param now: the moment of the call, in China's time.
+    """
+    if isinstance(value, Mapping):
+        return {name: _filled(inner, now) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, now) for inner in value]
+    return _TODAY.sub(lambda found: now.strftime(found[1]), value) if isinstance(value, str) else value
+
+
+def _put(struct: dict[str, Any], path: str, value: Any) -> None:
+    """Set a field of a struct; one with dots in its name is a field of a struct within."""
+    *within, last = path.split(".")
+    for name in within:
+        struct = struct.setdefault(name, {})
+    struct[last] = value

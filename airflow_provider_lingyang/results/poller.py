@@ -17,7 +17,7 @@ from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient, t
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError, Replay
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 from airflow_provider_lingyang.lookup import calls
-from airflow_provider_lingyang.lookup.query import ResultQuery, TaskResult, parse_statuses
+from airflow_provider_lingyang.lookup.query import ResultQuery, TableQuery, TaskResult
 from airflow_provider_lingyang.results.completion import UNKNOWN, WAITING, CompletionCriteria, WaitProgress
 from airflow_provider_lingyang.results.lookup import GatewayPoll, Offload, PollOutcome, poll_table
 from airflow_provider_lingyang.results.offload import run_with_main_thread_calls
@@ -243,11 +243,9 @@ class ResultsPoller:
 
     def _statuses_of_table(self, hook: LingyangHook) -> tuple[Sequence[str], Sequence[str]]:
         given = self.request.result_query
-        statuses: tuple[Sequence[str], Sequence[str]] = (
-            parse_statuses(given, where="result_query") if given else ((), ())
-        )
-        if any(statuses) or self.request.required_slots:
-            return statuses
+        own = TableQuery.parse(given or {}, where="the task's own result_query")
+        if own.done_values or own.failed_values or self.request.required_slots:
+            return own.done_values, own.failed_values
         try:
             query = hook.result_query
         except LingyangConfigError:

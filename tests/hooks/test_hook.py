@@ -184,7 +184,7 @@ def test_a_misspelt_key_of_the_result_query_is_named_with_the_right_one(
 ) -> None:
     query = {"method": "m", "biz_ids_field": "ids", "items_path": "x", "biz_id_feld": "biz_id"}
     with pytest.raises(
-        LingyangConfigError, match=r"biz_id_feld is not a field .*did you mean biz_id_field\?"
+        LingyangConfigError, match=r"'biz_id_feld' is no key of it .did you mean 'biz_id_field'\?"
     ):
         _ = connect(monkeypatch, extra={"result_query": query}).result_query
 

@@ -71,7 +71,7 @@ def test_a_missing_look_up_is_mentioned(sandbox: SandboxProcess, monkeypatch: py
         ({"host": "http://127.0.0.1:9/router/rest"}, {}, None, "Connection refused"),
         ({"host": "https://no-such-host.invalid/router/rest"}, {}, None, "was not reached"),
         ({"host": ""}, {}, None, "must be a full one"),
-        ({}, {"result_query": {"method": "m", "items": "x"}}, None, "items is not a field"),
+        ({}, {"result_query": {"method": "m", "items": "x"}}, None, "'items' is no key of it"),
         ({}, {"result_query": '{"method": '}, None, "result_query is not JSON (line 1, column 12)"),
         ({}, {"timeout": "CANARY"}, None, "timeout must be a number"),
         ({}, {"max_attempts": "1.5"}, None, "max_attempts must be a number"),

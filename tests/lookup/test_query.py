@@ -18,7 +18,7 @@ from airflow_provider_lingyang.gateway.errors import (
 )
 from airflow_provider_lingyang.gateway.protocol import read_answer
 from airflow_provider_lingyang.gateway.scrub import Scrubber
-from airflow_provider_lingyang.lookup.query import ResultQuery, TaskResult, parse_statuses
+from airflow_provider_lingyang.lookup.query import ResultQuery, TableQuery, TaskResult
 from airflow_provider_lingyang.lookup.reading import read_page
 from airflow_provider_lingyang.results.completion import CompletionCriteria, state_of
 
@@ -49,7 +49,8 @@ def read_results(
 @pytest.mark.parametrize("rest", [{}, {**LEAST, "status_field": "s"}])
 def test_done_and_failed_values_may_be_given_alone(form: Any, rest: dict[str, Any]) -> None:
     statuses = {"done_values": ["OK"], "failed_values": ["HUNG_UP"]}
-    assert parse_statuses(form(rest | statuses), where="here") == (("OK",), ("HUNG_UP",))
+    found = TableQuery.parse(form(rest | statuses), where="here")
+    assert (found.done_values, found.failed_values) == (("OK",), ("HUNG_UP",))
 
 
 @pytest.mark.parametrize("form", [dict, json.dumps, lambda value: ResultQuery.parse(value, where="x")])
@@ -92,9 +93,9 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        (LEAST | {"item_path": "x"}, "item_path is not a field of the API.*did you mean items_path"),
+        (LEAST | {"item_path": "x"}, "'item_path' is no key of it .did you mean 'items_path'"),
         ({}, "method is missing.*biz_ids_field is missing.*items_path is missing"),
-        (LEAST | {"max_biz_ids": 0}, "max_biz_ids"),
+        (LEAST | {"max_biz_ids": 0}, "max_biz_ids is wrong .Input should be greater than or equal to 1"),
         (LEAST | {"max_biz_ids": "many"}, "max_biz_ids"),
         (LEAST | {"method": " "}, "method is blank"),
         (LEAST | {"items_path": ["result"]}, "items_path"),
@@ -107,9 +108,9 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         (LEAST | {"fixed_params": ["x"]}, "fixed_params"),
         ("{", "not JSON"),
         ("[" * 100_000, "not JSON"),
-        ("[]", "must be a JSON object"),
-        (7, "must be a JSON object"),
-        (None, "must be a JSON object"),
+        ("[]", "must be a dict, or the JSON of one"),
+        (7, "must be a dict, or the JSON of one"),
+        (None, "must be a dict, or the JSON of one"),
     ],
     ids=range(17 + len(CONTRADICTIONS)),
 )
