@@ -11,9 +11,8 @@ from datetime import tzinfo
 from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.delivery.sender_pool import CancellationError
 from airflow_provider_lingyang.gateway.errors import LingyangError
-from airflow_provider_lingyang.lookup.created_at import epoch_seconds
 from airflow_provider_lingyang.lookup.query import TaskResult
-from airflow_provider_lingyang.lookup.result import LookupAnswer
+from airflow_provider_lingyang.lookup.result import LookupAnswer, epoch_seconds
 
 log = logging.getLogger(__name__)
 

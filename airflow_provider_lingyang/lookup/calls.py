@@ -21,9 +21,8 @@ from airflow_provider_lingyang.gateway.errors import (
     RequestRefusedError,
 )
 from airflow_provider_lingyang.gateway.protocol import Answer
-from airflow_provider_lingyang.lookup.page import Page
+from airflow_provider_lingyang.lookup.page import Page, read_page
 from airflow_provider_lingyang.lookup.query import ResultQuery
-from airflow_provider_lingyang.lookup.reading import read_page
 from airflow_provider_lingyang.lookup.result import LookupAnswer, TaskResult
 
 T = TypeVar("T")

@@ -33,9 +33,8 @@ from airflow_provider_lingyang.gateway.errors import (
 )
 from airflow_provider_lingyang.gateway.field_types import dump_json
 from airflow_provider_lingyang.gateway.parameters import parameter_texts
-from airflow_provider_lingyang.lookup.created_at import zone_named
 from airflow_provider_lingyang.lookup.result import TaskResult as TaskResult
-from airflow_provider_lingyang.lookup.result import spellings, standing
+from airflow_provider_lingyang.lookup.result import spellings, standing, zone_named
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Word = Annotated[str, BeforeValidator(lambda value: str(value).lower() if isinstance(value, bool) else value)]

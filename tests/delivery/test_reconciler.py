@@ -10,9 +10,8 @@ import pytest
 from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.delivery.reconciler import Reconciler, UnresolvedRequest
 from airflow_provider_lingyang.gateway.errors import AnswerLostError
-from airflow_provider_lingyang.lookup.created_at import zone_named
 from airflow_provider_lingyang.lookup.query import TaskResult
-from airflow_provider_lingyang.lookup.result import LookupAnswer
+from airflow_provider_lingyang.lookup.result import LookupAnswer, zone_named
 
 INTENT = 1_769_860_800.0  # 2026-01-31 20:00:00 in China
 

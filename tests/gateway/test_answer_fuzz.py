@@ -16,8 +16,8 @@ from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, SUBMIT_PARAM
 from airflow_provider_lingyang.gateway.protocol import read_answer
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt, read_receipt
 from airflow_provider_lingyang.gateway.scrub import Scrubber
+from airflow_provider_lingyang.lookup.page import read_page
 from airflow_provider_lingyang.lookup.query import ResultQuery
-from airflow_provider_lingyang.lookup.reading import read_page
 
 ROUNDS = int(os.environ.get("LINGYANG_FUZZ_ROUNDS", "1000"))
 """Answers per kind of damage and reader."""

@@ -21,9 +21,8 @@ from airflow_provider_lingyang.gateway.errors import (
 from airflow_provider_lingyang.gateway.protocol import read_answer
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 from airflow_provider_lingyang.lookup import calls
-from airflow_provider_lingyang.lookup.page import Page
+from airflow_provider_lingyang.lookup.page import Page, read_page
 from airflow_provider_lingyang.lookup.query import ResultQuery
-from airflow_provider_lingyang.lookup.reading import read_page
 from airflow_provider_lingyang.lookup.result import LookupAnswer
 
 NOW = datetime(2026, 1, 31, 17, 30, tzinfo=UTC)  # in China it is the next day already

@@ -18,8 +18,8 @@ from airflow_provider_lingyang.gateway.errors import (
 )
 from airflow_provider_lingyang.gateway.protocol import read_answer
 from airflow_provider_lingyang.gateway.scrub import Scrubber
+from airflow_provider_lingyang.lookup.page import read_page
 from airflow_provider_lingyang.lookup.query import ResultQuery, TableQuery, TaskResult
-from airflow_provider_lingyang.lookup.reading import read_page
 from airflow_provider_lingyang.results.completion import CompletionCriteria, state_of
 
 NOW = datetime(2026, 1, 31, 17, 30, tzinfo=UTC)
