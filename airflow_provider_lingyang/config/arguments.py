@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, get_args
 
 from airflow_provider_lingyang.gateway.dates import in_china, parse_date
 from airflow_provider_lingyang.identity import LOST_LEDGER, lost_key, settle_key
 
+Check = Callable[[str, Any], object]
+"""Raises unless an argument, given by its name, can have a value."""
 TASK_FIELDS = (
     "biz_id",
     "phone_number",
@@ -94,10 +97,69 @@ def check_one_column(argument: str, value: object) -> None:
         raise ArgumentError(f"{argument} is a {type(value).__name__}: give one column of it, as a list")
 
 
-def check_choice(argument: str, value: object, choices: Collection[str]) -> None:
-    """Raise unless the argument is one of its choices."""
-    if not isinstance(value, str) or value not in choices:
-        raise ArgumentError(f"{argument} must be one of {', '.join(choices)}; it is {shown(value)}")
+def kind_of(value: object) -> str:
+    """Return a value as an error shows it that may hold personal data: only its type."""
+    return f"a {type(value).__name__}"
+
+
+def must_be(what: str, holds: Callable[[Any], bool], shows: Callable[[object], str] = shown) -> Check:
+    """Return a check of an argument.
+
+    :param what: it must be, for the message.
+    :param holds: whether a value is that.
+    :param shows: describes the value in the message.
+    """
+
+    def check(argument: str, value: object) -> None:
+        if not holds(value):
+            raise ArgumentError(f"{argument} must be {what}; it is {shows(value)}")
+
+    return check
+
+
+def one_of(choices: Any) -> Check:
+    """Return a check for one of the values of a ``Literal`` type."""
+    words = get_args(choices)
+    return must_be(f"one of {', '.join(words)}", lambda value: isinstance(value, str) and value in words)
+
+
+def whole_number(limit: str = "of at least 1", most: float = math.inf) -> Check:
+    """Return a check for a whole number from 1.
+
+    :param limit: for the message.
+    """
+    return must_be(f"a whole number {limit}", lambda value: _is_number(value, int) and 1 <= value <= most)
+
+
+def _is_number(value: object, types: Any) -> bool:
+    return isinstance(value, types) and not isinstance(value, bool)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_window(value: object) -> bool:
+    hours = _WINDOW.fullmatch(value) if isinstance(value, str) else None
+    return value is None or (hours is not None and hours["opens"] != hours["closes"])
+
+
+check_ratio = must_be("in (0, 1]", lambda value: _is_number(value, (int, float)) and 0 < value <= 1)
+check_bool = must_be("True or False", lambda value: isinstance(value, bool))
+check_mapping = must_be("a dict", lambda value: isinstance(value, Mapping), kind_of)
+check_text = must_be("text", _is_text)
+check_sql = must_be("a SELECT, or the path of a .sql file", _is_text)
+check_conn_id = must_be("the id of an Airflow connection", _is_text)
+check_window = must_be("two different times of the day such as '09:00-20:30'", _is_window)
+check_max_lateness = must_be(
+    "a timedelta of more than zero, such as timedelta(hours=6)",
+    lambda value: value is None or (isinstance(value, timedelta) and value > timedelta()),
+)
+check_parameters = must_be(
+    "a list or a dict, as the database's driver wants it",
+    lambda value: isinstance(value, Iterable) and not isinstance(value, (str, bytes)),
+    kind_of,
+)
 
 
 def check_fields(argument: str, names: Iterable[str], *, without: Collection[str] = ()) -> None:
@@ -117,34 +179,6 @@ def check_fields(argument: str, names: Iterable[str], *, without: Collection[str
                     else ""
                 )
             )
-
-
-def check_positive(argument: str, value: object, *, most: int | None = None) -> None:
-    """Raise unless the argument is a whole number of at least 1.
-
-    :param most: and at most so large. Default None: any.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most and value > most):
-        limit = "of at least 1" if most is None else f"from 1 to {most}"
-        raise ArgumentError(f"{argument} must be a whole number {limit}; it is {shown(value)}")
-
-
-def check_ratio(argument: str, value: object) -> None:
-    """Raise unless the argument is a number in (0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-        raise ArgumentError(f"{argument} must be in (0, 1]; it is {shown(value)}")
-
-
-def check_bool(argument: str, value: object) -> None:
-    """Raise unless the argument is True or False: the text "false" is neither."""
-    if not isinstance(value, bool):
-        raise ArgumentError(f"{argument} must be True or False; it is {shown(value)}")
-
-
-def check_mapping(argument: str, value: object) -> None:
-    """Raise unless the argument is a dict."""
-    if not isinstance(value, Mapping):
-        raise ArgumentError(f"{argument} must be a dict; it is a {type(value).__name__}")
 
 
 def check_names(argument: str, names: Sequence[str]) -> None:
@@ -185,17 +219,6 @@ def check_rendered(argument: str, value: object) -> None:
     if str("" if value is None else value).strip() in ("", "None"):
         raise ArgumentError(
             f"{argument} was given, but has rendered to nothing: correct its template, or leave the argument out"
-        )
-
-
-def check_window(argument: str, value: object) -> None:
-    """Raise unless the argument is None or two times of the day, such as ``09:00-20:30``."""
-    if value is None:
-        return
-    hours = _WINDOW.fullmatch(value) if isinstance(value, str) else None
-    if hours is None or hours["opens"] == hours["closes"]:
-        raise ArgumentError(
-            f"{argument} must be two different times of the day such as '09:00-20:30'; it is {shown(value)}"
         )
 
 
@@ -292,11 +315,3 @@ def parse_deadline(value: Any) -> datetime | None:
         raise ArgumentError(
             f"send_until must be a date with a time, such as '2026-01-31 20:00:00'; it is {shown(value)}"
         ) from None
-
-
-def check_max_lateness(argument: str, value: object) -> None:
-    """Raise unless the argument is None or a positive timedelta."""
-    if value is not None and not (isinstance(value, timedelta) and value > timedelta()):
-        raise ArgumentError(
-            f"{argument} must be a timedelta of more than zero, such as timedelta(hours=6); it is {shown(value)}"
-        )

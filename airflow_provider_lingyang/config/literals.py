@@ -6,24 +6,26 @@ heavy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from airflow_provider_lingyang.config.arguments import (
     ArgumentError,
+    Check,
+    check_conn_id,
     check_no_frame,
     check_one_column,
+    check_parameters,
     check_rendered,
+    check_sql,
     did_you_mean,
     is_listing,
+    kind_of,
     parse_number,
     parse_settle,
     shown,
 )
 
-Check = Callable[[str, Any], object]
-"""Raises unless an argument, given by its name, can have a value."""
 BOOK_FIELDS = ("use_platform", "book_code", "book_owner_id")
 """The API's fields of ``use_book_info``; all are needed."""
 
@@ -144,32 +146,22 @@ def check_query(task: Any, sql: str, conn_id: str, parameters: str) -> None:
         )
     if getattr(task, parameters) is not None and getattr(task, sql) is None:
         raise ArgumentError(f"{parameters} belong to {sql}")
-    text = partial(check_text, what="a SELECT, or the path of a .sql file")
-    checks: dict[str, Check] = {sql: text, conn_id: check_conn_id, parameters: check_parameters}
+    checks: dict[str, Check] = {sql: check_sql, conn_id: check_conn_id, parameters: check_parameters}
     check_templated(task, {name: optional(check) for name, check in checks.items()})
-
-
-def check_text(argument: str, value: object, what: str = "text") -> None:
-    """Raise unless the argument is text, and not blank.
-
-    :param what: it must be, for the message.
-    """
-    if not isinstance(value, str) or not value.strip():
-        raise ArgumentError(f"{argument} must be {what}; it is {shown(value)}")
-
-
-def check_conn_id(argument: str, value: object) -> None:
-    """Raise unless the argument may name a connection."""
-    check_text(argument, value, "the id of an Airflow connection")
 
 
 def check_book(argument: str, value: object) -> None:
     """Raise unless the argument has all fields of ``use_book_info``, and no other."""
     if not isinstance(value, Mapping):
-        raise ArgumentError(
-            f"{argument} must be a dict of {', '.join(BOOK_FIELDS)}; it is a {type(value).__name__}"
-        )
-    _check_keys(argument, value, BOOK_FIELDS, needed=BOOK_FIELDS)
+        raise ArgumentError(f"{argument} must be a dict of {', '.join(BOOK_FIELDS)}; it is {kind_of(value)}")
+    for name in value:
+        if name not in BOOK_FIELDS:
+            raise ArgumentError(
+                f"{argument}: {shown(name)} is no key of it{did_you_mean(str(name), BOOK_FIELDS)}; it takes "
+                f"{', '.join(BOOK_FIELDS)}"
+            )
+    if missing := [name for name in BOOK_FIELDS if name not in value]:
+        raise ArgumentError(f"{argument}: {', '.join(missing)} is missing")
     for name, inner in value.items():
         check_not_blank(f"{argument}[{name!r}]", inner)
     if not is_open(owner := value["book_owner_id"]):
@@ -183,8 +175,8 @@ def check_rows(argument: str, value: object) -> None:
     check_no_frame(argument, value)
     if not is_listing(value):
         raise ArgumentError(
-            f"{argument} must be a list of rows, or other_task.output (it is never a template); it is a "
-            f"{type(value).__name__}"
+            f"{argument} must be a list of rows, or other_task.output (it is never a template); it is "
+            f"{kind_of(value)}"
         )
     for row in value if isinstance(value, (list, tuple)) else ():
         biz_id = row.get("biz_id") if isinstance(row, Mapping) else None
@@ -193,14 +185,6 @@ def check_rows(argument: str, value: object) -> None:
                 f"{argument} is never rendered, and a biz_id in it holds a template: let another task return the rows, "
                 "or use sql"
             )
-
-
-def check_parameters(argument: str, value: object) -> None:
-    """Raise unless the argument may be bound to a query."""
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise ArgumentError(
-            f"{argument} must be a list or a dict, as the database's driver wants it; it is a {type(value).__name__}"
-        )
 
 
 def check_settle(argument: str, value: object) -> None:
@@ -226,7 +210,7 @@ def check_biz_ids(argument: str, value: object) -> None:
     """Raise unless the argument may be a list of ids."""
     check_one_column(argument, value)
     if not is_listing(value):
-        raise ArgumentError(f"{argument} must be a list, also for one; it is a {type(value).__name__}")
+        raise ArgumentError(f"{argument} must be a list, also for one; it is {kind_of(value)}")
     if not isinstance(value, (list, tuple)):
         return  # Looking into it might use it up.
     for biz_id in value:
@@ -257,19 +241,6 @@ def check_result_query(argument: str, value: object, *, of_table: bool) -> None:
         raise ArgumentError(
             f"{argument}: a status_field needs done_values or failed_values, or no recipient ever finishes"
         )
-
-
-def _check_keys(
-    argument: str, value: Mapping[str, Any], known: Iterable[str], *, needed: Iterable[str]
-) -> None:
-    for name in value:
-        if name not in known:
-            raise ArgumentError(
-                f"{argument}: {shown(name)} is no key of it{did_you_mean(str(name), known)}; it takes "
-                f"{', '.join(known)}"
-            )
-    if missing := [name for name in needed if name not in value]:
-        raise ArgumentError(f"{argument}: {', '.join(missing)} is missing")
 
 
 def check_not_blank(argument: str, value: object) -> None:

@@ -5,8 +5,7 @@ Imports nothing heavy: it is read while DAG files are parsed.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from airflow_provider_lingyang.config import arguments, literals
 
@@ -41,37 +40,33 @@ def check_task_defaults(argument: str, value: Any) -> None:
             )
 
 
-def _one_of(choices: Any) -> literals.Check:
-    return partial(arguments.check_choice, choices=get_args(choices))
-
-
-CHECKS: dict[str, literals.Check] = {
-    "channel": literals.optional(_one_of(Channel)),
+CHECKS: dict[str, arguments.Check] = {
+    "channel": literals.optional(arguments.one_of(Channel)),
     "columns": _check_columns,
     "input_params_columns": arguments.named_columns,
     "output_slots": arguments.check_names,
-    "batch_size": arguments.check_positive,
+    "batch_size": arguments.whole_number(),
     # Each is a thread, and a connection to the gateway.
-    "max_in_flight": partial(arguments.check_positive, most=100),
+    "max_in_flight": arguments.whole_number("from 1 to 100", most=100),
     "send_window": arguments.check_window,
     "max_lateness": arguments.check_max_lateness,
-    "max_recipients": literals.optional(arguments.check_positive),
+    "max_recipients": literals.optional(arguments.whole_number()),
     "validate_only": arguments.check_bool,
-    "on_invalid": _one_of(OnInvalid),
-    "on_duplicate_contact": _one_of(OnDuplicateContact),
-    "on_rejected": _one_of(OnRejected),
-    "on_in_doubt": _one_of(OnInDoubt),
-    "on_empty": _one_of(OnEmpty),
+    "on_invalid": arguments.one_of(OnInvalid),
+    "on_duplicate_contact": arguments.one_of(OnDuplicateContact),
+    "on_rejected": arguments.one_of(OnRejected),
+    "on_in_doubt": arguments.one_of(OnInDoubt),
+    "on_empty": arguments.one_of(OnEmpty),
 }
 """Checks of arguments that are not templated."""
-TEMPLATED: dict[str, literals.Check] = {
+TEMPLATED: dict[str, arguments.Check] = {
     "plan_id": arguments.parse_number,
-    "campaign_key": literals.optional(literals.check_text),
+    "campaign_key": literals.optional(arguments.check_text),
     "use_book_info": literals.optional(literals.check_book),
     "send_until": lambda _, value: arguments.parse_deadline(value),
-    "on_clear": _one_of(OnClear),
+    "on_clear": arguments.one_of(OnClear),
     "settle": literals.check_settle,
-    "ledger_conn_id": literals.optional(literals.check_conn_id),
-    "lingyang_conn_id": literals.check_conn_id,
+    "ledger_conn_id": literals.optional(arguments.check_conn_id),
+    "lingyang_conn_id": arguments.check_conn_id,
 }
 """Checks of arguments that are templated, where they stand alone."""

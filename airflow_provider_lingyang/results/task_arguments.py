@@ -85,7 +85,7 @@ class ResultsTask(BaseOperator):
     pushed_plan_url = ""
     ui_color = "#d6f0ff"
 
-    argument_checks: ClassVar[Mapping[str, literals.Check]] = {
+    argument_checks: ClassVar[Mapping[str, arguments.Check]] = {
         "required_slots": literals.optional(arguments.check_names)
     }
     """Checks of arguments that are not templated."""
@@ -141,7 +141,7 @@ class ResultsTask(BaseOperator):
                 "campaign": literals.optional(literals.check_campaign),
                 "biz_ids": literals.optional(literals.check_biz_ids),
                 "result_query": literals.optional(check_result_query),
-                "lingyang_conn_id": literals.check_conn_id,
+                "lingyang_conn_id": arguments.check_conn_id,
             },
         )
 

@@ -7,8 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -80,7 +79,7 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
     argument_checks: ClassVar = {
         **ResultsTask.argument_checks,
         "complete_ratio": arguments.check_ratio,
-        "on_incomplete": partial(arguments.check_choice, choices=get_args(OnIncomplete)),
+        "on_incomplete": arguments.one_of(OnIncomplete),
         "deferrable": arguments.check_bool,
     }
 

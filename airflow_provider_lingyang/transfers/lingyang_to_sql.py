@@ -113,7 +113,7 @@ class LingyangToSqlOperator(ResultsTask):
         self.slots = slots
         self.create_table = create_table
         literals.check_templated(
-            self, {"table": lambda _, value: check_table(value), "sql_conn_id": literals.check_conn_id}
+            self, {"table": lambda _, value: check_table(value), "sql_conn_id": arguments.check_conn_id}
         )
         literals.check_task(self, self.argument_checks)
         required = self.required_slots
