@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, tzinfo
 from functools import cached_property
+from itertools import combinations
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -42,7 +43,7 @@ Word = Annotated[str, BeforeValidator(lambda value: str(value).lower() if isinst
 Statuses = Annotated[tuple[Word, ...], AfterValidator(spellings)]
 ANY = "*"
 """Of ``success_values``: the field is there, and not null."""
-_TODAY = re.compile(r"\{today:([^{}]+)\}")
+_TODAY = re.compile(r"\{today:([^{}\"]+)\}")
 _PLACE = re.compile(r"\{\s*\w+\s*(?:[!:][^{}\"]*)?\}")
 _DIRECTIVE = re.compile(r"%[YymdHMSjUWuwBbAaGgVCDFTRheIp%]")
 """Those that every platform's ``strftime`` knows."""
@@ -141,12 +142,17 @@ class ResultQuery(BaseModel):
         except ValueError:
             return "created_at_zone is neither an IANA name (Asia/Shanghai) nor an offset (+08:00)"
         names = (self.biz_ids_field, self.page_field, self.page_size_field, *self.fixed_params)
-        return _clash(filter(None, names)) or _strange_place(self.fixed_params)
+        return _clash(filter(None, names)) or _strange_place(self._fixed_text)
 
     @cached_property
     def zone(self) -> tzinfo | None:
         """The zone of a ``created_at`` without one; None: not given."""
         return None if self.created_at_zone is None else zone_named(self.created_at_zone)
+
+    @cached_property
+    def _fixed_text(self) -> str:
+        """The JSON of ``fixed_params``: its braces are followed by no letter, and those of a date by no quote."""
+        return json.dumps(self.fixed_params, ensure_ascii=False)
 
     @property
     def proves(self) -> str:
@@ -182,7 +188,8 @@ class ResultQuery(BaseModel):
         :param page: the number of the page, where pages are followed; None: the one that the API returns by default.
         """
         value: Any = list(biz_ids) if self.max_biz_ids > 1 else biz_ids[0]
-        more: dict[str, Any] = _filled(self.fixed_params, in_china(now)) if self.fixed_params else {}
+        today = in_china(now).strftime
+        more: dict[str, Any] = json.loads(_TODAY.sub(lambda found: today(found[1]), self._fixed_text))
         if self.page_size_field:
             more[self.page_size_field] = self.page_size
         if self.page_field and page is not None:
@@ -301,42 +308,21 @@ def _struct(value: Any) -> str:
 
 
 def _clash(names: Iterable[str]) -> str | None:
-    seen: list[str] = []
-    for name in names:
-        for other in seen:
-            if name == other or name.startswith(f"{other}.") or other.startswith(f"{name}."):
-                return f"{name!r} is twice among biz_ids_field, page_field, page_size_field and fixed_params"
-        seen.append(name)
+    for one, other in combinations(names, 2):
+        if f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}."):
+            return f"{other!r} is twice among biz_ids_field, page_field, page_size_field and fixed_params"
     return None
 
 
-def _strange_place(value: Any) -> str | None:
-    if isinstance(value, Mapping):
-        return next(filter(None, map(_strange_place, value.values())), None)
-    if isinstance(value, list):
-        return next(filter(None, map(_strange_place, value)), None)
-    if not isinstance(value, str):
-        return None
-    for form in _TODAY.findall(value):
+def _strange_place(text: str) -> str | None:
+    for form in _TODAY.findall(text):
         if not _DIRECTIVE.search(form) or "%" in _DIRECTIVE.sub("", form):
             return "fixed_params: a date is written as {today:%Y%m%d}, with directives of strftime"
-    if found := _PLACE.search(_TODAY.sub("", value)):
+    if found := _PLACE.search(_TODAY.sub("", text)):
         return (
             f"fixed_params: {found[0][:40]} is unknown; only a date, such as {{today:%Y%m%d}}, is filled in"
         )
     return None
-
-
-def _filled(value: Any, now: datetime) -> Any:
-    """Return a value of ``fixed_params`` with its dates filled in.
-
-    :param now: the moment of the call, in China's time.
-    """
-    if isinstance(value, Mapping):
-        return {name: _filled(inner, now) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_filled(inner, now) for inner in value]
-    return _TODAY.sub(lambda found: now.strftime(found[1]), value) if isinstance(value, str) else value
 
 
 def _put(struct: dict[str, Any], path: str, value: Any) -> None:
