@@ -21,7 +21,7 @@ _FIRST_YEAR = 2015
 """The platform is younger: an earlier year stands for "no date" (0001-01-01, 1970-01-01, 2000-01-01)."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class TaskResult:
     """The result of one recipient.
 
@@ -39,7 +39,7 @@ class TaskResult:
     status: str | None = None
     task_id: str | None = None
     created_at: str | None = field(default=None, repr=False)
-    _read: tuple[Mapping[str, Any], bool] | None = field(default=None, init=False, repr=False)
+    _read: tuple[Mapping[str, Any], bool] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def output_params(self) -> Mapping[str, Any]:
@@ -56,13 +56,6 @@ class TaskResult:
         if self._read is None:
             self._read = read_slots(self.raw_output_params)
         return self._read
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, TaskResult) and self._facts == other._facts
-
-    @property
-    def _facts(self) -> tuple[Any, ...]:
-        return self.biz_id, *self._slots, self.status, self.task_id, self.created_at
 
 
 @dataclass(frozen=True, slots=True)

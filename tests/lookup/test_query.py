@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,8 +39,12 @@ def read_results(
     *,
     task_ids: dict[str, str | None] | None = None,
 ) -> dict[str, TaskResult]:
-    """One result for each ``biz_id`` in an answer."""
-    return described.preferred(read_page(described, payload, scrub, request_id).results, task_ids)
+    """One result for each ``biz_id`` in an answer, with its slots read where they can be."""
+    found = described.preferred(read_page(described, payload, scrub, request_id).results, task_ids)
+    return {
+        biz_id: replace(result, raw_output_params=result.output_params) if result.readable else result
+        for biz_id, result in found.items()
+    }
 
 
 # --- described by the user ------------------------------------------------------------------------------------
