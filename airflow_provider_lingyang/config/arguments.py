@@ -102,17 +102,20 @@ def kind_of(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
-def must_be(what: str, holds: Callable[[Any], bool], shows: Callable[[object], str] = shown) -> Check:
-    """Return a check of an argument.
+def is_not(argument: str, what: str, value: object, shows: Callable[[object], str] = shown) -> ArgumentError:
+    """Return the error of an argument that is not what it must be.
 
-    :param what: it must be, for the message.
-    :param holds: whether a value is that.
     :param shows: describes the value in the message.
     """
+    return ArgumentError(f"{argument} must be {what}; it is {shows(value)}")
+
+
+def must_be(what: str, holds: Callable[[Any], bool], shows: Callable[[object], str] = shown) -> Check:
+    """Return a check of an argument: whether it holds what it must be."""
 
     def check(argument: str, value: object) -> None:
         if not holds(value):
-            raise ArgumentError(f"{argument} must be {what}; it is {shows(value)}")
+            raise is_not(argument, what, value, shows)
 
     return check
 
@@ -232,7 +235,7 @@ def parse_number(argument: str, value: object) -> int:
     text = "" if isinstance(value, int) and abs(value) >= 2**63 else str(value).strip()
     digits = text.isascii() and text.isdigit() and len(text) < 20
     if isinstance(value, bool) or not digits or int(text) >= 2**63:
-        raise ArgumentError(f"{argument} must be a number; it is {shown(value)}")
+        raise is_not(argument, "a number", value)
     return int(text)
 
 
@@ -266,9 +269,7 @@ def parse_settle(value: object) -> dict[str, str]:
     for name, said in value:
         key = _parse_settle_key(str(name).strip())
         if not isinstance(said, str) or said not in ("accepted", "not_executed"):
-            raise ArgumentError(
-                f"settle: {key[:40]!r} must be 'accepted' or 'not_executed'; it is {shown(said)}"
-            )
+            raise is_not(f"settle: {key[:40]!r}", "'accepted' or 'not_executed'", said)
         if key.startswith(LOST_LEDGER) and said != "not_executed":
             raise ArgumentError(
                 f"settle: {key[:40]!r} stands for all that a lost ledger may have held, and can only be "
@@ -312,6 +313,4 @@ def parse_deadline(value: Any) -> datetime | None:
         return in_china(value) if isinstance(value, datetime) else parse_date(str(value).strip())
     except (ValueError, OverflowError):
         # The second for a moment that is in no year from 1 to 9999 in China.
-        raise ArgumentError(
-            f"send_until must be a date with a time, such as '2026-01-31 20:00:00'; it is {shown(value)}"
-        ) from None
+        raise is_not("send_until", "a date with a time, such as '2026-01-31 20:00:00'", value) from None

@@ -18,16 +18,11 @@ from airflow_provider_lingyang.config.arguments import (
     check_parameters,
     check_rendered,
     check_sql,
-    did_you_mean,
     is_listing,
+    is_not,
     kind_of,
-    parse_number,
     parse_settle,
-    shown,
 )
-
-BOOK_FIELDS = ("use_platform", "book_code", "book_owner_id")
-"""The API's fields of ``use_book_info``; all are needed."""
 
 
 def is_open(value: object) -> bool:
@@ -152,20 +147,26 @@ def check_query(task: Any, sql: str, conn_id: str, parameters: str) -> None:
 
 def check_book(argument: str, value: object) -> None:
     """Raise unless the argument has all fields of ``use_book_info``, and no other."""
+    from airflow_provider_lingyang.gateway.models import UseBookInfo
+
     if not isinstance(value, Mapping):
-        raise ArgumentError(f"{argument} must be a dict of {', '.join(BOOK_FIELDS)}; it is {kind_of(value)}")
-    for name in value:
-        if name not in BOOK_FIELDS:
-            raise ArgumentError(
-                f"{argument}: {shown(name)} is no key of it{did_you_mean(str(name), BOOK_FIELDS)}; it takes "
-                f"{', '.join(BOOK_FIELDS)}"
-            )
-    if missing := [name for name in BOOK_FIELDS if name not in value]:
-        raise ArgumentError(f"{argument}: {', '.join(missing)} is missing")
-    for name, inner in value.items():
-        check_not_blank(f"{argument}[{name!r}]", inner)
-    if not is_open(owner := value["book_owner_id"]):
-        parse_number(f"{argument}['book_owner_id']", owner)
+        fields = ", ".join(UseBookInfo.model_fields)
+        raise is_not(argument, f"a dict of {fields}", value, kind_of)
+    _check_fields(argument, value, UseBookInfo)
+
+
+def _check_fields(argument: str, value: Mapping[str, Any], model: Any) -> None:
+    """Raise unless a pydantic model can be made of a mapping, once the values are known that only a run can tell."""
+    from pydantic import ValidationError
+
+    from airflow_provider_lingyang.lookup.query import problems_of
+
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        unknown = [name for name, inner in value.items() if holds_open(inner)]
+        if problems := problems_of(error, model, unknown):
+            raise ArgumentError(f"{argument}: {problems}") from None
 
 
 def check_rows(argument: str, value: object) -> None:
@@ -174,9 +175,8 @@ def check_rows(argument: str, value: object) -> None:
         return
     check_no_frame(argument, value)
     if not is_listing(value):
-        raise ArgumentError(
-            f"{argument} must be a list of rows, or other_task.output (it is never a template); it is "
-            f"{kind_of(value)}"
+        raise is_not(
+            argument, "a list of rows, or other_task.output (it is never a template)", value, kind_of
         )
     for row in value if isinstance(value, (list, tuple)) else ():
         biz_id = row.get("biz_id") if isinstance(row, Mapping) else None
@@ -200,9 +200,8 @@ def check_campaign(argument: str, value: object) -> None:
         return
     if hasattr(value, "output"):
         raise ArgumentError(f"{argument} is the task itself; give its manifest: {argument}=submit.output")
-    raise ArgumentError(
-        f"{argument} must be the manifest of a submit task of this DAG, {argument}=submit.output; it is a "
-        f"{type(value).__name__}"
+    raise is_not(
+        argument, f"the manifest of a submit task of this DAG, {argument}=submit.output", value, kind_of
     )
 
 
@@ -210,7 +209,7 @@ def check_biz_ids(argument: str, value: object) -> None:
     """Raise unless the argument may be a list of ids."""
     check_one_column(argument, value)
     if not is_listing(value):
-        raise ArgumentError(f"{argument} must be a list, also for one; it is {kind_of(value)}")
+        raise is_not(argument, "a list, also for one", value, kind_of)
     if not isinstance(value, (list, tuple)):
         return  # Looking into it might use it up.
     for biz_id in value:
@@ -223,20 +222,14 @@ def check_result_query(argument: str, value: object, *, of_table: bool) -> None:
 
     :param of_table: results come from a table: only what a status means is read.
     """
-    from pydantic import ValidationError
-
     from airflow_provider_lingyang.gateway.errors import LingyangConfigError
-    from airflow_provider_lingyang.lookup import query
+    from airflow_provider_lingyang.lookup.query import ResultQuery, TableQuery, keys_of
 
     try:
-        keys = query.keys_of(value, where="the task")
-        (query.TableQuery if of_table else query.ResultQuery).model_validate(keys)
+        keys = keys_of(value, where="the task")
     except LingyangConfigError as error:
         raise ArgumentError(str(error)) from None
-    except ValidationError as error:
-        unknown = [name for name, inner in keys.items() if holds_open(inner)]
-        if problems := query.problems_of(error, unknown):
-            raise ArgumentError(f"{argument}: {problems}") from None
+    _check_fields(argument, keys, TableQuery if of_table else ResultQuery)
     if keys.get("status_field") and not (keys.get("done_values") or keys.get("failed_values")):
         raise ArgumentError(
             f"{argument}: a status_field needs done_values or failed_values, or no recipient ever finishes"

@@ -35,9 +35,7 @@ def check_task_defaults(argument: str, value: Any) -> None:
         literals.check_not_blank(f"{argument}[{name!r}]", inner)
         text = str(inner).strip()
         if name == "batch_num" and not (text.isascii() and text.isdigit()):
-            raise arguments.ArgumentError(
-                f"{argument}['batch_num'] must be decimal digits; it is {arguments.shown(inner)}"
-            )
+            raise arguments.is_not(f"{argument}['batch_num']", "decimal digits", inner)
 
 
 CHECKS: dict[str, arguments.Check] = {

@@ -114,7 +114,7 @@ class ResultQuery(BaseModel):
         try:
             return cls.model_validate(keys)
         except ValidationError as error:
-            raise LingyangConfigError(f"{where}: result_query: {problems_of(error)}") from None
+            raise LingyangConfigError(f"{where}: result_query: {problems_of(error, cls)}") from None
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
@@ -278,8 +278,8 @@ def keys_of(value: Any, *, where: str) -> dict[str, Any]:
     return dict(value)
 
 
-def problems_of(error: ValidationError, unknown: Collection[str] = ()) -> str:
-    """Return each problem of a query, without the values.
+def problems_of(error: ValidationError, model: type[BaseModel], unknown: Collection[str] = ()) -> str:
+    """Return each problem of what a user wrote for a model, without the values.
 
     :param unknown: keys whose values are not known yet: what concerns them, or several keys, is left out.
     """
@@ -291,7 +291,7 @@ def problems_of(error: ValidationError, unknown: Collection[str] = ()) -> str:
         if kind == _RULE:
             problems.append(item["msg"])
         elif kind == "extra_forbidden":
-            keys = list(ResultQuery.model_fields)
+            keys = list(model.model_fields)
             near = "".join(f" (did you mean {key!r}?)" for key in difflib.get_close_matches(name, keys, n=1))
             problems.append(f"{name!r} is no key of it{near}; it takes {', '.join(keys)}")
         else:
