@@ -11,6 +11,7 @@ from airflow_provider_lingyang.config.options import OPTIONS
 
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's metadata."""
+    uris = [{"schemes": ["lingyang"], "handler": "airflow_provider_lingyang.assets.lingyang.sanitize_uri"}]
     return {
         "package-name": "airflow-provider-lingyang",
         "name": "Lingyang customer service cloud",
@@ -40,13 +41,9 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "extra-links": ["airflow_provider_lingyang.links.lingyang.LingyangPlanLink"],
-        "asset-uris": [
-            {"schemes": ["lingyang"], "handler": "airflow_provider_lingyang.assets.lingyang.sanitize_uri"}
-        ],
+        "asset-uris": uris,
         # What Airflow 2 calls them.
-        "dataset-uris": [
-            {"schemes": ["lingyang"], "handler": "airflow_provider_lingyang.assets.lingyang.sanitize_uri"}
-        ],
+        "dataset-uris": uris,
         "task-decorators": [
             {
                 "name": "lingyang_submit_batch",

@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from airflow_provider_lingyang.gateway.attempts import Call
@@ -20,7 +20,6 @@ from airflow_provider_lingyang.gateway.errors import (
     LingyangError,
     RequestRefusedError,
 )
-from airflow_provider_lingyang.gateway.protocol import Answer
 from airflow_provider_lingyang.lookup.page import Page, read_page
 from airflow_provider_lingyang.lookup.query import ResultQuery
 from airflow_provider_lingyang.lookup.result import LookupAnswer, TaskResult
@@ -147,9 +146,6 @@ async def _page(
     :param number: of the page, from 1; None: the one that the API returns by default.
     """
 
-    def read(answer: Answer) -> Page:
-        return read_page(query, answer.payload, answer.scrub, answer.raw_request_id, answer.beside)
-
     def is_ours(page: Page) -> bool:
         return bool(page.results) and asked.issuperset([result.biz_id for result in page.results])
 
@@ -157,7 +153,7 @@ async def _page(
     params = query.parameters(chunk, now(), number)
     try:
         return await perform(
-            Call(query.method, params, read, idempotent=True, ids=len(chunk), is_ours=is_ours)
+            Call(query.method, params, partial(read_page, query), idempotent=True, ids=len(chunk), is_ours=is_ours)
         )
     except LingyangError as error:
         raise with_lookup_hint(error) from None

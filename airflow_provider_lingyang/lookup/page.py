@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,12 +24,11 @@ from airflow_provider_lingyang.gateway.errors import (
     RequestRefusedError,
     ServiceError,
 )
+from airflow_provider_lingyang.gateway.protocol import Answer
 from airflow_provider_lingyang.lookup.query import ANY, ResultQuery
 from airflow_provider_lingyang.lookup.result import TaskResult
 from airflow_provider_lingyang.lookup.signs import Signs, same_word
 
-Scrub = Callable[[str | None], str | None]
-"""Takes the values of a request out of a text."""
 Structs = list[tuple[Mapping[str, Any], str | None]]
 """Those on the path to the list, each with the name of its member on the path; None: that one is missing."""
 _DEPTH = 6
@@ -76,24 +75,24 @@ def member(struct: Any, path: str) -> Any:
 class Page:
     """The answer to one call.
 
+    :param answer: as the gateway gave it.
     :param structs: those on the path to the list, from the payload down.
     :param items: the list as it came.
     :param results: those of its items that name their ``biz_id``.
     :param listing: how the list stands in the answer.
-    :param beside_root: the members beside the answer's root element.
     """
 
     query: ResultQuery
+    answer: Answer
     structs: Structs
     items: Sequence[Any]
     results: Sequence[TaskResult]
     listing: Listing
-    beside_root: Mapping[str, Any] | None = None
 
     @cached_property
     def signs(self) -> Signs:
         """The signs of the answer."""
-        return Signs.of(self.structs, self._stated, self.beside_root)
+        return Signs.of(self.structs, self._stated, self.answer.beside)
 
     @cached_property
     def success(self) -> bool | None:
@@ -104,21 +103,19 @@ class Page:
             return None
         return self.query.success_values == (ANY,) or same_word(value, self.query.success_values)
 
-    def check(self, scrub: Scrub, request_id: str | None) -> None:
+    def check(self) -> None:
         """Raise where an answer without results is a failure: it must not count as "no recipient was found".
 
-        :param scrub: takes the request's values out of texts.
-        :param request_id: the gateway's id of the call.
         :raises RequestRefusedError: a flag is false.
         :raises ServiceError: there is no list, and a sign of the answer does not say success.
         """
-        signs = self.signs
+        signs, scrub = self.signs, self.answer.scrub
         facts: dict[str, Any] = {
             "code": shown_code(
                 self._text("code", *(n for n in self._names if sign_of(n) is Sign.CODE)), scrub
             ),
             "msg": scrub(self._text("message", "msg", *(n for n in self._names if sign_of(n) is Sign.ERROR))),
-            "request_id": scrub(request_id),
+            "request_id": self.answer.request_id,
         }
         if signs.negative:
             raise RequestRefusedError(
@@ -218,7 +215,7 @@ class Page:
         on_path = [
             value for struct, on_path in self.structs for name, value in struct.items() if name != on_path
         ]
-        return [*on_path, *(self.beside_root or {}).values()]
+        return [*on_path, *self.answer.beside.values()]
 
     def _could_be_results(self, value: Any, depth: int = _DEPTH) -> bool:
         """Whether a value beside the list may hold results: then the path is wrong, or one of several."""
@@ -236,25 +233,15 @@ class Page:
         return any(self._could_be_results(each, depth - 1) for each in inner)
 
 
-def read_page(
-    query: ResultQuery,
-    payload: Mapping[str, Any],
-    scrub: Scrub = lambda text: text,
-    request_id: str | None = None,
-    beside: Mapping[str, Any] | None = None,
-) -> Page:
+def read_page(query: ResultQuery, answer: Answer) -> Page:
     """Return every result in an answer, with the signs of the answer.
 
-    :param payload: the answer below its root element.
-    :param scrub: takes the request's values out of texts.
-    :param request_id: the gateway's id of the call, for errors.
-    :param beside: the members beside the answer's root element.
     :raises RequestRefusedError: it holds no result, and says that it failed. It is no list without results:
         recipients that are not found may be sent again.
     :raises ServiceError: it holds no result and no list, and does not clearly say that it succeeded.
     :raises AnswerUnreadableError: ``items_path`` does not fit; the message has the path and the keys there.
     """
-    structs, items, listing = _items(query, payload, scrub, request_id)
+    structs, items, listing = _items(query, answer)
     results: list[TaskResult] = []
     # Read once: each field of a pydantic model that is read in the loop costs, with a million recipients.
     biz_id_field, slots_field = query.biz_id_field, query.output_params_field
@@ -282,18 +269,16 @@ def read_page(
     if items and not results:
         item = items[0]
         if isinstance(item, Mapping) and listing is not Listing.LISTED:
-            Page(query, [*structs, (item, None)], (), (), listing).check(scrub, request_id)
-        raise _misfit(query, biz_id_field, f"each item of {query.items_path}", item, scrub(request_id))
-    page = Page(query, structs, items, results, listing, beside)
+            Page(query, answer, [*structs, (item, None)], (), (), listing).check()
+        raise _misfit(query, answer, biz_id_field, f"each item of {query.items_path}", item)
+    page = Page(query, answer, structs, items, results, listing)
     if not items:
-        page.check(scrub, request_id)
+        page.check()
     return page
 
 
-def _items(
-    query: ResultQuery, payload: Mapping[str, Any], scrub: Scrub, request_id: str | None
-) -> tuple[Structs, Sequence[Any], Listing]:
-    node: Any = payload
+def _items(query: ResultQuery, answer: Answer) -> tuple[Structs, Sequence[Any], Listing]:
+    node: Any = answer.payload
     structs: Structs = []
     parts = query.items_path.split(".")
     for depth, part in enumerate(parts):
@@ -313,22 +298,18 @@ def _items(
         left_out = isinstance(node, Mapping) and not any(map(_could_be_items, node.values()))
         if left_out and (depth or len(parts) == 1):
             return structs, (), Listing.LEFT_OUT if is_last else Listing.NOT_THERE
-        Page(query, structs, (), (), Listing.NOT_THERE).check(scrub, request_id)
-        raise _misfit(
-            query, part, ".".join(parts[:depth]) or "the answer's root element", node, scrub(request_id)
-        )
+        Page(query, answer, structs, (), (), Listing.NOT_THERE).check()
+        raise _misfit(query, answer, part, ".".join(parts[:depth]) or "the answer's root element", node)
     node = decoded_json(node)
     return structs, as_list(node), listing_of(node)
 
 
-def _misfit(
-    query: ResultQuery, part: str, where: str, node: Any, request_id: str | None
-) -> AnswerUnreadableError:
+def _misfit(query: ResultQuery, answer: Answer, part: str, where: str, node: Any) -> AnswerUnreadableError:
     holds = names_in(node) if isinstance(node, Mapping) else f"a {type(node).__name__}"
     return AnswerUnreadableError(
         f"the result_query does not fit the answer of {query.method}: no {part!r} in {where}, which holds: {holds}",
         replay=Replay.NEVER,
-        request_id=request_id,
+        request_id=answer.request_id,
         hint="Correct items_path or biz_id_field in the result_query.",
     )
 

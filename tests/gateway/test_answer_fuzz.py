@@ -211,7 +211,7 @@ def receipt(body: bytes, status: int) -> None:
 
 def results(body: bytes, status: int) -> None:
     answer = read(body, status)
-    found = read_page(QUERY, answer.payload, SCRUB, answer.request_id).results
+    found = read_page(QUERY, answer).results
     for biz_id, result in QUERY.preferred(found).items():
         assert isinstance(biz_id, str)
         assert result.status is None or isinstance(result.status, str)

@@ -18,6 +18,7 @@ from airflow_provider_lingyang.gateway.errors import (
     RequestRefusedError,
     ServiceError,
 )
+from airflow_provider_lingyang.gateway.protocol import Answer as GatewayAnswer
 from airflow_provider_lingyang.gateway.protocol import read_answer
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 from airflow_provider_lingyang.lookup import calls
@@ -41,6 +42,10 @@ def item(biz_id: Any, **fields: Any) -> dict[str, Any]:
     return {"biz_id": biz_id, **fields}
 
 
+def gateway_answer(payload: dict[str, Any]) -> GatewayAnswer:
+    return GatewayAnswer(payload, None, Scrubber({}, {}))
+
+
 def drive(query: ResultQuery, look_up: Any, gateway: Gateway | Iterable[Answer]) -> tuple[Any, list[Any]]:
     """Make the calls of a look-up; return what it has found, and what was asked."""
     asked: list[Any] = []
@@ -52,7 +57,7 @@ def drive(query: ResultQuery, look_up: Any, gateway: Gateway | Iterable[Answer])
         answer = gateway(struct) if answers is None else next(answers)  # type: ignore[operator]
         if isinstance(answer, LingyangError):
             raise answer
-        return read_page(query, answer)
+        return read_page(query, gateway_answer(answer))
 
     return calls.finish(perform, look_up), asked
 
@@ -271,7 +276,7 @@ def test_data_beside_the_root_element_voids_an_absence(beside: dict[str, Any]) -
     ):
         body = json.dumps({"a_response": payload} | more).encode()
         answer = read_answer(status=200, content_type="", body=body, scrub=Scrubber({}, {}))
-        page = read_page(query, answer.payload, answer.scrub, None, answer.beside)
+        page = read_page(query, answer)
         why = page.objection({"a", "b"}, 1) or calls._incomplete(query, [page])
         assert (why is None) is proven
 

@@ -17,7 +17,7 @@ from airflow_provider_lingyang.gateway.errors import (
     RequestInvalidError,
     RequestRefusedError,
 )
-from airflow_provider_lingyang.gateway.protocol import read_answer
+from airflow_provider_lingyang.gateway.protocol import Answer, read_answer
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 from airflow_provider_lingyang.lookup.page import read_page
 from airflow_provider_lingyang.lookup.query import ResultQuery, TableQuery, TaskResult
@@ -31,16 +31,19 @@ def query(**fields: Any) -> ResultQuery:
     return ResultQuery.parse(LEAST | fields, where="here")
 
 
+NO_VALUES = Scrubber({}, {})
+
+
 def read_results(
     described: ResultQuery,
     payload: dict[str, Any],
-    scrub: Any = lambda text: text,
+    scrub: Scrubber = NO_VALUES,
     request_id: str | None = None,
     *,
     task_ids: dict[str, str | None] | None = None,
 ) -> dict[str, TaskResult]:
     """One result for each ``biz_id`` in an answer, with its slots read where they can be."""
-    found = described.preferred(read_page(described, payload, scrub, request_id).results, task_ids)
+    found = described.preferred(read_page(described, Answer(payload, request_id, scrub)).results, task_ids)
     return {
         biz_id: replace(result, raw_output_params=result.output_params) if result.readable else result
         for biz_id, result in found.items()
