@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
 from typing import Any, TypeVar
@@ -25,8 +26,6 @@ from airflow_provider_lingyang.lookup.query import ResultQuery
 from airflow_provider_lingyang.lookup.result import LookupAnswer, TaskResult
 
 T = TypeVar("T")
-Perform = Callable[[Call[Page]], Awaitable[Page]]
-"""Makes one call, and returns its answer as a page."""
 
 log = logging.getLogger(__name__)
 
@@ -36,140 +35,135 @@ _ARGUMENTS = frozenset(("40", "41", "42", "43"))
 """Codes of a missing or refused argument; its name stands after the colon of msg."""
 
 
-def finish(perform: Callable[[Call[Page]], Page], look_up: Callable[[Perform], Coroutine[Any, Any, T]]) -> T:
-    """Return the result of a look-up over a client whose calls block.
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """The calls of one look-up.
 
-    :param look_up: takes what makes its calls.
-    :raises LingyangError: the typed reason, after the last attempt.
+    :param perform: makes one call, and returns its answer as a page.
+    :param now: returns the present moment (aware).
     """
+
+    perform: Callable[[Call[Page]], Awaitable[Page]]
+    query: ResultQuery
+    now: Callable[[], datetime]
+
+    async def fetch(
+        self, biz_ids: Sequence[str], task_ids: Mapping[str, str | None] | None = None
+    ) -> dict[str, TaskResult]:
+        """Look up for a wait: one result for each id, see :meth:`ResultQuery.preferred`.
+
+        :param task_ids: ``biz_id`` → the task that is meant, where it is known.
+        """
+        found: dict[str, TaskResult] = {}
+        for chunk in self.query.chunks(biz_ids):
+            pages = await self._pages(chunk)
+            results = (
+                pages[0].results if len(pages) == 1 else [each for page in pages for each in page.results]
+            )
+            chosen = self.query.preferred(results, task_ids)
+            if len(chosen) < len(chunk) and (doubt := _incomplete(self.query, pages)):
+                _warn_once(self.query.method, doubt)
+            found |= {biz_id: chosen[biz_id] for biz_id in chunk if biz_id in chosen}
+        return found
+
+    async def prove(self, biz_ids: Sequence[str]) -> LookupAnswer:
+        """Look up for evidence: every result of each id, and the ids of which the absence is proven.
+
+        A failed call ends the look-up: earlier results are kept, the other ids stay in doubt.
+
+        :raises LingyangError: the first call failed.
+        """
+        results: dict[str, list[TaskResult]] = {}
+        absent: set[str] = set()
+        single: set[str] = set()
+        why = ""
+        for chunk in self.query.chunks(biz_ids):
+            try:
+                pages = await self._pages(chunk)
+            except LingyangError as error:
+                if not (results or absent):
+                    raise
+                why = error.facts
+                break
+            asked = set(chunk)
+            for page in pages:
+                for result in page.results:
+                    if result.biz_id in asked:
+                        results.setdefault(result.biz_id, []).append(result)
+            doubt = next(
+                filter(None, (page.objection(asked, number) for number, page in enumerate(pages, 1))), None
+            )
+            doubt = doubt or _incomplete(self.query, pages)
+            if doubt is None and not _is_complete(self.query, pages):
+                # An answer about one id cannot omit it unnoticed; of several, each must be looked up alone.
+                if len(chunk) > 1:
+                    single |= asked
+                    continue
+                doubt = "its pages hold no total" if len(pages) > 1 else None
+                if doubt is None and self.query.page_field and not pages[0].items:
+                    doubt = await self._confirm(chunk)
+            if doubt is None:
+                absent |= asked
+            else:
+                why = doubt
+        return LookupAnswer(results, frozenset(absent), why, frozenset(single - absent))
+
+    async def _pages(self, chunk: Sequence[str]) -> list[Page]:
+        pages: list[Page] = []
+        while True:
+            number = len(pages) + 1
+            pages.append(await self._page(chunk, number))
+            if not self.query.page_field or number == MAX_PAGES or not _goes_on(self.query, pages):
+                return pages
+
+    async def _page(self, chunk: Sequence[str], number: int | None) -> Page:
+        """Make one call.
+
+        :param number: of the page, from 1; None: the one that the API returns by default.
+        """
+
+        def is_ours(page: Page) -> bool:
+            return bool(page.results) and asked.issuperset([result.biz_id for result in page.results])
+
+        asked, query = frozenset(chunk), self.query
+        params, read = query.parameters(chunk, self.now(), number), partial(read_page, query)
+        call = Call(query.method, params, read, idempotent=True, ids=len(chunk), is_ours=is_ours)
+        try:
+            return await self.perform(call)
+        except LingyangError as error:
+            raise with_lookup_hint(error) from None
+
+    async def _confirm(self, chunk: Sequence[str]) -> str | None:
+        """Ask without a page's number: where pages count from 0, the first was not read, and no total shows it."""
+        try:
+            page = await self._page(chunk, None)
+        except LingyangError as error:
+            return error.facts
+        if page.items:
+            return "its first page is not the one with number 1"
+        return page.objection(chunk, 1) or _incomplete(self.query, [page])
+
+
+def at_once(perform: Callable[[Call[Page]], Page]) -> Callable[[Call[Page]], Awaitable[Page]]:
+    """Return what makes a call that blocks, for a look-up that :func:`finish` runs."""
 
     async def perform_at_once(call: Call[Page]) -> Page:
         return perform(call)
 
+    return perform_at_once
+
+
+def finish(look_up: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a look-up whose calls block.
+
+    :raises LingyangError: the typed reason, after the last attempt.
+    """
     try:
-        look_up(perform_at_once).send(None)
+        look_up.send(None)
     except StopIteration as end:
         found: T = end.value
         return found
     raise AssertionError("a look-up awaits something else than its calls")
-
-
-async def fetch(
-    perform: Perform,
-    query: ResultQuery,
-    biz_ids: Sequence[str],
-    now: Callable[[], datetime],
-    task_ids: Mapping[str, str | None] | None = None,
-) -> dict[str, TaskResult]:
-    """Look up for a wait: one result for each id, see :meth:`ResultQuery.preferred`.
-
-    :param now: returns the present moment (aware).
-    :param task_ids: ``biz_id`` → the task that is meant, where it is known.
-    """
-    found: dict[str, TaskResult] = {}
-    for chunk in query.chunks(biz_ids):
-        pages = await _pages(perform, query, chunk, now)
-        results = pages[0].results if len(pages) == 1 else [each for page in pages for each in page.results]
-        chosen = query.preferred(results, task_ids)
-        if len(chosen) < len(chunk) and (doubt := _incomplete(query, pages)):
-            _warn_once(query.method, doubt)
-        found |= {biz_id: chosen[biz_id] for biz_id in chunk if biz_id in chosen}
-    return found
-
-
-async def prove(
-    perform: Perform, query: ResultQuery, biz_ids: Sequence[str], now: Callable[[], datetime]
-) -> LookupAnswer:
-    """Look up for evidence: every result of each id, and the ids of which the absence is proven.
-
-    A failed call ends the look-up: earlier results are kept, the other ids stay in doubt.
-
-    :param now: returns the present moment (aware).
-    :raises LingyangError: the first call failed.
-    """
-    results: dict[str, list[TaskResult]] = {}
-    absent: set[str] = set()
-    single: set[str] = set()
-    why = ""
-    for chunk in query.chunks(biz_ids):
-        try:
-            pages = await _pages(perform, query, chunk, now)
-        except LingyangError as error:
-            if not (results or absent):
-                raise
-            why = error.facts
-            break
-        asked = set(chunk)
-        for page in pages:
-            for result in page.results:
-                if result.biz_id in asked:
-                    results.setdefault(result.biz_id, []).append(result)
-        doubt = next(
-            filter(None, (page.objection(asked, number) for number, page in enumerate(pages, 1))), None
-        )
-        doubt = doubt or _incomplete(query, pages)
-        if doubt is None and not _is_complete(query, pages):
-            # An answer about one id cannot omit it unnoticed; of several, each must be looked up alone.
-            if len(chunk) > 1:
-                single |= asked
-                continue
-            doubt = "its pages hold no total" if len(pages) > 1 else None
-            if doubt is None and query.page_field and not pages[0].items:
-                doubt = await _confirm(perform, query, chunk, now)
-        if doubt is None:
-            absent |= asked
-        else:
-            why = doubt
-    return LookupAnswer(results, frozenset(absent), why, frozenset(single - absent))
-
-
-async def _pages(
-    perform: Perform, query: ResultQuery, chunk: Sequence[str], now: Callable[[], datetime]
-) -> list[Page]:
-    pages: list[Page] = []
-    while True:
-        number = len(pages) + 1
-        pages.append(await _page(perform, query, chunk, now, number))
-        if not query.page_field or number == MAX_PAGES or not _goes_on(query, pages):
-            return pages
-
-
-async def _page(
-    perform: Perform,
-    query: ResultQuery,
-    chunk: Sequence[str],
-    now: Callable[[], datetime],
-    number: int | None,
-) -> Page:
-    """Make one call.
-
-    :param number: of the page, from 1; None: the one that the API returns by default.
-    """
-
-    def is_ours(page: Page) -> bool:
-        return bool(page.results) and asked.issuperset([result.biz_id for result in page.results])
-
-    asked = frozenset(chunk)
-    params = query.parameters(chunk, now(), number)
-    try:
-        return await perform(
-            Call(query.method, params, partial(read_page, query), idempotent=True, ids=len(chunk), is_ours=is_ours)
-        )
-    except LingyangError as error:
-        raise with_lookup_hint(error) from None
-
-
-async def _confirm(
-    perform: Perform, query: ResultQuery, chunk: Sequence[str], now: Callable[[], datetime]
-) -> str | None:
-    """Ask without a page's number: where pages count from 0, the first was not read, and no total shows it."""
-    try:
-        page = await _page(perform, query, chunk, now, None)
-    except LingyangError as error:
-        return error.facts
-    if page.items:
-        return "its first page is not the one with number 1"
-    return page.objection(chunk, 1) or _incomplete(query, [page])
 
 
 def _goes_on(query: ResultQuery, pages: Sequence[Page]) -> bool:

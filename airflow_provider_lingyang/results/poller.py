@@ -16,7 +16,7 @@ from airflow_provider_lingyang.gateway.answer_values import plain_text
 from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient, tls_context
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError, Replay
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
-from airflow_provider_lingyang.lookup import calls
+from airflow_provider_lingyang.lookup.calls import LookUp
 from airflow_provider_lingyang.lookup.query import ResultQuery, TableQuery, TaskResult
 from airflow_provider_lingyang.results.completion import UNKNOWN, WAITING, CompletionCriteria, WaitProgress
 from airflow_provider_lingyang.results.lookup import GatewayPoll, Offload, PollOutcome, poll_table
@@ -263,7 +263,7 @@ class ResultsPoller:
             task_ids = {biz_id: task_id for _, biz_id, task_id in recipients if task_id is not None}
             biz_ids = [biz_id for _, biz_id, _ in recipients]
             known_tasks = task_ids if query.task_id_field else None
-            return await calls.fetch(client.perform, query, biz_ids, client.clock, known_tasks)
+            return await LookUp(client.perform, query, client.clock).fetch(biz_ids, known_tasks)
 
         poll = GatewayPoll(
             store=self.store,

@@ -19,7 +19,7 @@ from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient
 from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
-from airflow_provider_lingyang.lookup import calls
+from airflow_provider_lingyang.lookup.calls import LookUp, at_once, finish
 from airflow_provider_lingyang.lookup.query import ResultQuery, TaskResult
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 
@@ -28,13 +28,13 @@ NOON = datetime(2024, 3, 12, 6, 0, 0, tzinfo=UTC)
 
 
 def fetch_results(client: GatewayClient, query: ResultQuery, biz_ids: list[str]) -> dict[str, TaskResult]:
-    return calls.finish(client.perform, lambda perform: calls.fetch(perform, query, biz_ids, client.clock))
+    return finish(LookUp(at_once(client.perform), query, client.clock).fetch(biz_ids))
 
 
 async def fetch_results_async(
     client: AsyncGatewayClient, query: ResultQuery, biz_ids: list[str]
 ) -> dict[str, TaskResult]:
-    return await calls.fetch(client.perform, query, biz_ids, client.clock)
+    return await LookUp(client.perform, query, client.clock).fetch(biz_ids)
 
 
 Step = Callable[[socket.socket], bool]

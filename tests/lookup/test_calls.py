@@ -46,7 +46,9 @@ def gateway_answer(payload: dict[str, Any]) -> GatewayAnswer:
     return GatewayAnswer(payload, None, Scrubber({}, {}))
 
 
-def drive(query: ResultQuery, look_up: Any, gateway: Gateway | Iterable[Answer]) -> tuple[Any, list[Any]]:
+def drive(
+    query: ResultQuery, look_up: Callable[[calls.LookUp], Any], gateway: Gateway | Iterable[Answer]
+) -> tuple[Any, list[Any]]:
     """Make the calls of a look-up; return what it has found, and what was asked."""
     asked: list[Any] = []
     answers = None if callable(gateway) else iter(gateway)
@@ -59,14 +61,14 @@ def drive(query: ResultQuery, look_up: Any, gateway: Gateway | Iterable[Answer])
             raise answer
         return read_page(query, gateway_answer(answer))
 
-    return calls.finish(perform, look_up), asked
+    return calls.finish(look_up(calls.LookUp(calls.at_once(perform), query, lambda: NOW))), asked
 
 
 def prove(
     answers: Gateway | Iterable[Answer], *biz_ids: str, **fields: Any
 ) -> tuple[LookupAnswer, list[Any]]:
     query = ResultQuery.parse(LEAST | fields, where="here")
-    return drive(query, lambda perform: calls.prove(perform, query, biz_ids or ("a",), lambda: NOW), answers)
+    return drive(query, lambda look_up: look_up.prove(biz_ids or ("a",)), answers)
 
 
 def absent(*answers: Answer, biz_ids: tuple[str, ...] = ("a",), **fields: Any) -> set[str]:
@@ -641,9 +643,7 @@ def test_a_path_that_does_not_fit_is_still_an_error() -> None:
 def test_a_wait_follows_pages_too(caplog: pytest.LogCaptureFixture) -> None:
     items = [item(biz_id) for biz_id in IDS]
     query = ResultQuery.parse(LEAST | PAGED, where="here")
-    found, asked = drive(
-        query, lambda perform: calls.fetch(perform, query, IDS, lambda: NOW), Pages(3, items, total=total)
-    )
+    found, asked = drive(query, lambda look_up: look_up.fetch(IDS), Pages(3, items, total=total))
     assert list(found) == list(IDS)
     assert len(asked) == 3
     assert not caplog.messages
@@ -654,9 +654,7 @@ def test_a_wait_says_once_that_results_may_be_missing(caplog: pytest.LogCaptureF
     answer: Answer = {"result": OK | {"total": 7, "data": [item("i0")]}}
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            found, _asked = drive(
-                query, lambda perform: calls.fetch(perform, query, IDS, lambda: NOW), [answer]
-            )
+            found, _asked = drive(query, lambda look_up: look_up.fetch(IDS), [answer])
             assert list(found) == ["i0"]
     assert len(caplog.messages) == 1
     assert "page_field" in caplog.text
