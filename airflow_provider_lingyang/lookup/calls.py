@@ -6,6 +6,7 @@ A look-up is a coroutine that awaits nothing but its calls. Over the client for 
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -39,11 +40,11 @@ _ARGUMENTS = frozenset(("40", "41", "42", "43"))
 class LookUp:
     """The calls of one look-up.
 
-    :param perform: makes one call, and returns its answer as a page.
+    :param perform: makes one call, and returns its answer as a page: at once where calls block, else to be awaited.
     :param now: returns the present moment (aware).
     """
 
-    perform: Callable[[Call[Page]], Awaitable[Page]]
+    perform: Callable[[Call[Page]], Page | Awaitable[Page]]
     query: ResultQuery
     now: Callable[[], datetime]
 
@@ -129,7 +130,8 @@ class LookUp:
         params, read = query.parameters(chunk, self.now(), number), partial(read_page, query)
         call = Call(query.method, params, read, idempotent=True, ids=len(chunk), is_ours=is_ours)
         try:
-            return await self.perform(call)
+            page = self.perform(call)
+            return page if isinstance(page, Page) else await page
         except LingyangError as error:
             raise with_lookup_hint(error) from None
 
@@ -142,15 +144,6 @@ class LookUp:
         if page.items:
             return "its first page is not the one with number 1"
         return page.objection(chunk, 1) or _incomplete(self.query, [page])
-
-
-def at_once(perform: Callable[[Call[Page]], Page]) -> Callable[[Call[Page]], Awaitable[Page]]:
-    """Return what makes a call that blocks, for a look-up that :func:`finish` runs."""
-
-    async def perform_at_once(call: Call[Page]) -> Page:
-        return perform(call)
-
-    return perform_at_once
 
 
 def finish(look_up: Coroutine[Any, Any, T]) -> T:
@@ -215,12 +208,13 @@ def _is_complete(query: ResultQuery, pages: Sequence[Page]) -> bool:
 
 
 def _distinct(pages: Sequence[Page]) -> int:
-    seen: set[tuple[object, ...]] = set()
-    found = 0
-    for page in pages:
-        found += page.new(seen)
-        seen |= page.keys()
-    return found
+    """Return how many different results the pages hold."""
+    first, *others = pages
+    keys = first.keys()
+    found = len(keys)
+    if found < len(first.items):
+        found = len({json.dumps(item, sort_keys=True, default=str) for item in first.items})
+    return found + len(set[tuple[Any, ...]]().union(*(page.keys() for page in others)) - keys)
 
 
 @lru_cache(64)

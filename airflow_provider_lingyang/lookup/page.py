@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -110,11 +109,12 @@ class Page:
         :raises ServiceError: there is no list, and a sign of the answer does not say success.
         """
         signs, scrub = self.signs, self.answer.scrub
+        names = [name for struct, _ in reversed(self.structs) for name in struct]
+        code = self._text("code", *(name for name in names if sign_of(name) is Sign.CODE))
+        message = self._text("message", "msg", *(name for name in names if sign_of(name) is Sign.ERROR))
         facts: dict[str, Any] = {
-            "code": shown_code(
-                self._text("code", *(n for n in self._names if sign_of(n) is Sign.CODE)), scrub
-            ),
-            "msg": scrub(self._text("message", "msg", *(n for n in self._names if sign_of(n) is Sign.ERROR))),
+            "code": shown_code(code, scrub),
+            "msg": scrub(message),
             "request_id": self.answer.request_id,
         }
         if signs.negative:
@@ -130,10 +130,6 @@ class Page:
                 hint="If it does say success, say so with success_field and success_values in the result_query.",
                 **facts,
             )
-
-    @property
-    def _names(self) -> list[str]:
-        return [name for struct, _ in reversed(self.structs) for name in struct]
 
     def _text(self, *names: str) -> str | None:
         """Return the first of some members of the structs on the path that is a text or a number."""
@@ -174,20 +170,10 @@ class Page:
         return None
 
     def keys(self) -> set[tuple[Any, ...]]:
-        """Return what identifies each result, also while results change."""
-        return {self._key(result) for result in self.results}
-
-    def new(self, seen: Collection[tuple[Any, ...]]) -> int:
-        """Return how many different results are on no earlier page."""
-        keys = self.keys()
-        if seen or len(keys) == len(self.items):
-            return len(keys - set(seen))
-        return len({json.dumps(item, sort_keys=True, default=str) for item in self.items})
-
-    @staticmethod
-    def _key(result: TaskResult) -> tuple[Any, ...]:
-        # Not the status, nor the slots: they may change from one page to the next.
-        return result.biz_id, result.task_id, None if result.task_id else result.created_at
+        """Return what identifies each result, also while results change: not the status, nor the slots."""
+        return {
+            (each.biz_id, each.task_id, None if each.task_id else each.created_at) for each in self.results
+        }
 
     @cached_property
     def _stated(self) -> tuple[Mapping[str, Any], str] | None:

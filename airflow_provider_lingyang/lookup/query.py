@@ -119,30 +119,23 @@ class ResultQuery(BaseModel):
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
         """Raise for the first rule about several keys that is broken."""
-        if problem := self._contradiction():
-            raise PydanticCustomError(_RULE, "{problem}", {"problem": problem})
-        return self
-
-    def _contradiction(self) -> str | None:
         words = self.success_values
         if bool(self.success_field) != bool(words):
-            return "success_field and success_values belong together"
+            raise ValueError("success_field and success_values belong together")
         if not all(word.strip() for word in words):
-            return "success_values holds a blank value"
+            raise ValueError("success_values holds a blank value")
         if ANY in words and len(words) > 1:
-            return f"success_values: {ANY!r} means any value, so it stands alone"
+            raise ValueError(f"success_values: {ANY!r} means any value, so it stands alone")
         if self.created_at_zone and not self.created_at_field:
-            return "created_at_zone needs a created_at_field"
+            raise ValueError("created_at_zone needs a created_at_field")
         if self.page_size_field and not self.page_size:
-            return "page_size_field needs a page_size"
+            raise ValueError("page_size_field needs a page_size")
         if (self.done_values or self.failed_values) and not self.status_field:
-            return "done_values and failed_values need a status_field"
-        try:
-            _ = self.zone
-        except ValueError:
-            return "created_at_zone is neither an IANA name (Asia/Shanghai) nor an offset (+08:00)"
-        names = (self.biz_ids_field, self.page_field, self.page_size_field, *self.fixed_params)
-        return _clash(filter(None, names)) or _strange_place(self._fixed_text)
+            raise ValueError("done_values and failed_values need a status_field")
+        _ = self.zone
+        _check_names((self.biz_ids_field, self.page_field, self.page_size_field, *self.fixed_params))
+        _check_places(self._fixed_text)
+        return self
 
     @cached_property
     def zone(self) -> tzinfo | None:
@@ -199,7 +192,13 @@ class ResultQuery(BaseModel):
             for name, inner in ({self.biz_ids_field: value} | more).items():
                 if inner is not None:
                     _put(struct, name, inner)
-            return {self.request_param: _struct(struct)}
+            try:
+                return {self.request_param: dump_json(struct)}
+            except PydanticCustomError:
+                # from None: its own text repeats the id.
+                raise RequestInvalidError(
+                    "a biz_id holds text that is not Unicode; nothing was sent"
+                ) from None
         if not isinstance(value, str):
             if any("," in biz_id for biz_id in value):
                 raise LingyangConfigError(
@@ -221,12 +220,9 @@ class ResultQuery(BaseModel):
         """
         found = {result.biz_id: result for result in results}
         if len(found) < len(results):
-            best: dict[str, tuple[Any, ...]] = {}
-            for result in results:
-                rank = self._rank(result, (task_ids or {}).get(result.biz_id))
-                if rank >= best.get(result.biz_id, ()):
-                    best[result.biz_id] = rank
-                    found[result.biz_id] = result
+            meant = task_ids or {}
+            ranked = sorted(results, key=lambda result: self._rank(result, meant.get(result.biz_id)))
+            found = {result.biz_id: result for result in ranked}
         return found
 
     def _rank(self, result: TaskResult, task_id: str | None) -> tuple[Any, ...]:
@@ -246,7 +242,7 @@ class ResultQuery(BaseModel):
         return fields if any("." in field for field in fields) else ()
 
 
-_RULE = "rule"
+_RULE = "value_error"
 _REASONS = {"missing": "is missing", "string_too_short": "is blank"}
 
 
@@ -289,7 +285,7 @@ def problems_of(error: ValidationError, model: type[BaseModel], unknown: Collect
         if unknown and (kind == _RULE or item["loc"][0] in unknown):
             continue
         if kind == _RULE:
-            problems.append(item["msg"])
+            problems.append(str(item["ctx"]["error"]))
         elif kind == "extra_forbidden":
             keys = list(model.model_fields)
             near = "".join(f" (did you mean {key!r}?)" for key in difflib.get_close_matches(name, keys, n=1))
@@ -299,30 +295,22 @@ def problems_of(error: ValidationError, model: type[BaseModel], unknown: Collect
     return "; ".join(problems)
 
 
-def _struct(value: Any) -> str:
-    try:
-        return dump_json(value)
-    except PydanticCustomError:
-        # from None: its own text repeats the id.
-        raise RequestInvalidError("a biz_id holds text that is not Unicode; nothing was sent") from None
-
-
-def _clash(names: Iterable[str]) -> str | None:
-    for one, other in combinations(names, 2):
+def _check_names(names: Iterable[str | None]) -> None:
+    for one, other in combinations(filter(None, names), 2):
         if f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}."):
-            return f"{other!r} is twice among biz_ids_field, page_field, page_size_field and fixed_params"
-    return None
+            raise ValueError(
+                f"{other!r} is twice among biz_ids_field, page_field, page_size_field and fixed_params"
+            )
 
 
-def _strange_place(text: str) -> str | None:
+def _check_places(text: str) -> None:
     for form in _TODAY.findall(text):
         if not _DIRECTIVE.search(form) or "%" in _DIRECTIVE.sub("", form):
-            return "fixed_params: a date is written as {today:%Y%m%d}, with directives of strftime"
+            raise ValueError("fixed_params: a date is written as {today:%Y%m%d}, with directives of strftime")
     if found := _PLACE.search(_TODAY.sub("", text)):
-        return (
+        raise ValueError(
             f"fixed_params: {found[0][:40]} is unknown; only a date, such as {{today:%Y%m%d}}, is filled in"
         )
-    return None
 
 
 def _put(struct: dict[str, Any], path: str, value: Any) -> None:

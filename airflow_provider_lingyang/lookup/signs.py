@@ -110,7 +110,9 @@ class Signs:
             if isinstance(value, str) and _FAILURE_TEXT.search(value.casefold()):
                 self.unclear = self.unclear or name
         elif sign in _GOOD_VALUES:
-            if not _is_good(value, _GOOD_VALUES[sign]):
+            word = _word(value)
+            # Nothing is good, and so are zeros alone.
+            if word.strip("0") and word not in _GOOD_VALUES[sign]:
                 self.unclear = self.unclear or name
         else:
             self._read_paging(sign, name, value)
@@ -118,10 +120,11 @@ class Signs:
     def _read_paging(self, sign: Sign, name: str, value: Any) -> None:
         if sign is Sign.MORE or sign is Sign.LAST:
             word = _word(value)
-            ends = word in (_NEGATIVE if sign is Sign.MORE else _POSITIVE)
-            if ends:
+            # A number under a name such as "last" may be how many there are.
+            is_count = sign is Sign.LAST and word.isdigit() and word != "0"
+            if word in (_NEGATIVE if sign is Sign.MORE else _POSITIVE):
                 self.last = True
-            elif word not in ("", "none", "null") and not (sign is Sign.LAST and _is_a_count(word)):
+            elif word not in ("", "none", "null") and not is_count:
                 self.more = self.more or name
         elif sign is Sign.CURSOR:
             if _word(value) not in ("", "0", "false", "none", "null") and value not in ([], {}):
@@ -182,12 +185,6 @@ _GOOD_VALUES = {
     Sign.CODE: SUCCESS_WORDS | {"200"},
     Sign.STATUS: _DONE_WORDS | {"200"},
 }
-_ZEROS = re.compile("0+")
-
-
-def _is_good(value: Any, words: frozenset[str]) -> bool:
-    word = _word(value)
-    return word == "" or word in words or _ZEROS.fullmatch(word) is not None
 
 
 def _word(value: Any) -> str:
@@ -199,10 +196,6 @@ def _word(value: Any) -> str:
     if isinstance(value, (bool, int)):
         return str(value).lower()
     return "?"
-
-
-def _is_a_count(word: str) -> bool:
-    return word.isdigit() and word not in ("0", "1")
 
 
 def _whole(value: Any) -> int | None:
