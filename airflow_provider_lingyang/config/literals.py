@@ -123,13 +123,11 @@ class Rendering:
                     )
 
 
-def _open_parameters(value: object) -> list[Any]:
+def _open_parameters(value: Any) -> list[Any]:
     """Return the keys, or the positions, of a query's parameters that hold a template."""
-    if isinstance(value, Mapping):
-        return [name for name, inner in value.items() if isinstance(inner, str) and is_open(inner)]
-    if isinstance(value, (list, tuple)):
-        return [place for place, inner in enumerate(value) if isinstance(inner, str) and is_open(inner)]
-    return []
+    is_list = isinstance(value, (list, tuple))
+    places = value.items() if isinstance(value, Mapping) else enumerate(value if is_list else ())
+    return [place for place, inner in places if isinstance(inner, str) and is_open(inner)]
 
 
 def check_query(task: Any, sql: str, conn_id: str, parameters: str) -> None:
@@ -234,9 +232,3 @@ def check_result_query(argument: str, value: object, *, of_table: bool) -> None:
         raise ArgumentError(
             f"{argument}: a status_field needs done_values or failed_values, or no recipient ever finishes"
         )
-
-
-def check_not_blank(argument: str, value: object) -> None:
-    """Raise if a part of an argument is there and holds nothing."""
-    if not is_open(value) and str("" if value is None else value).strip() in ("", "None"):
-        raise ArgumentError(f"{argument} is blank: fill it in, or leave it out")

@@ -32,8 +32,9 @@ def check_task_defaults(argument: str, value: Any) -> None:
     for name, inner in value.items():
         if inner is None or literals.is_open(inner):
             continue
-        literals.check_not_blank(f"{argument}[{name!r}]", inner)
         text = str(inner).strip()
+        if text in ("", "None"):
+            raise arguments.ArgumentError(f"{argument}[{name!r}] is blank: fill it in, or leave it out")
         if name == "batch_num" and not (text.isascii() and text.isdigit()):
             raise arguments.is_not(f"{argument}['batch_num']", "decimal digits", inner)
 
