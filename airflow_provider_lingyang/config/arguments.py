@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -126,12 +125,12 @@ def one_of(choices: Any) -> Check:
     return must_be(f"one of {', '.join(words)}", lambda value: isinstance(value, str) and value in words)
 
 
-def whole_number(limit: str = "of at least 1", most: float = math.inf) -> Check:
-    """Return a check for a whole number from 1.
-
-    :param limit: for the message.
-    """
-    return must_be(f"a whole number {limit}", lambda value: _is_number(value, int) and 1 <= value <= most)
+def whole_number(most: int | None = None) -> Check:
+    """Return a check for a whole number from 1."""
+    limit = "of at least 1" if most is None else f"from 1 to {most}"
+    return must_be(
+        f"a whole number {limit}", lambda value: _is_number(value, int) and 1 <= value <= (most or value)
+    )
 
 
 def _is_number(value: object, types: Any) -> bool:
@@ -186,8 +185,7 @@ def check_fields(argument: str, names: Iterable[str], *, without: Collection[str
 
 def check_names(argument: str, names: Sequence[str]) -> None:
     """Raise unless the argument is a list of different, non-blank names."""
-    is_list = isinstance(names, (list, tuple))
-    if not is_list or not all(isinstance(name, str) and name.strip() for name in names):
+    if not isinstance(names, (list, tuple)) or not all(map(_is_text, names)):
         raise ArgumentError(f"{argument} must be a list of names")
     if len(set(names)) < len(names):
         raise ArgumentError(f"{argument} holds a name twice")
@@ -210,11 +208,9 @@ def named_columns(argument: str, value: Sequence[str] | Mapping[str, str]) -> di
 
 def check_columns(argument: str, columns: Mapping[str, str]) -> None:
     """Raise unless the argument maps names to non-blank column names."""
-    bad: list[Any] = [
-        name for name, column in columns.items() if not isinstance(column, str) or not column.strip()
-    ]
-    if bad:
-        raise ArgumentError(f"{argument}: {bad[0]!r} must name a column of the rows")
+    for name, column in columns.items():
+        if not _is_text(column):
+            raise ArgumentError(f"{argument}: {name!r} must name a column of the rows")
 
 
 def check_rendered(argument: str, value: object) -> None:

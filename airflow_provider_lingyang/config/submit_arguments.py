@@ -46,7 +46,7 @@ CHECKS: dict[str, arguments.Check] = {
     "output_slots": arguments.check_names,
     "batch_size": arguments.whole_number(),
     # Each is a thread, and a connection to the gateway.
-    "max_in_flight": arguments.whole_number("from 1 to 100", most=100),
+    "max_in_flight": arguments.whole_number(most=100),
     "send_window": arguments.check_window,
     "max_lateness": arguments.check_max_lateness,
     "max_recipients": literals.optional(arguments.whole_number()),

@@ -124,13 +124,9 @@ def epoch_seconds(text: str, zone: tzinfo | None = None) -> float | None:
             written = read_date(text)
         if written.year < _FIRST_YEAR:
             return None
-        moments = [written.replace(tzinfo=CHINA)] if written.tzinfo is None and zone is None else []
-        if written.tzinfo is not None:
-            moments.append(written)
-        if zone is not None:
-            # Of an hour that a clock shows twice, the second.
-            moments.append(written.replace(tzinfo=zone, fold=1))
-        return max(moment.timestamp() for moment in moments)
+        zones = [each for each in (written.tzinfo, zone) if each is not None] or [CHINA]
+        # Of an hour that a clock shows twice, the second.
+        return max(written.replace(tzinfo=each, fold=1).timestamp() for each in zones)
     except (ValueError, OverflowError, OSError):
         return None
 

@@ -74,7 +74,8 @@ class Signs:
         :param stated: a struct, and the name of its member with a meaning by the query's author.
         :param beside: the members beside the answer's root element.
         """
-        signs = cls(_stated=stated)
+        # A flag keeps its meaning, also where the query gives it another.
+        signs = cls(_stated=None if stated is None or sign_of(stated[1]) is Sign.FLAG else stated)
         for number, (struct, on_path) in enumerate(structs):
             for name, value in struct.items():
                 if name == on_path:
@@ -159,14 +160,8 @@ class Signs:
                 self._read_within(value, depth - 1, name)
 
     def _is_stated(self, struct: Mapping[str, Any], name: str) -> bool:
-        # A flag keeps its meaning, also where the query gives it another.
         stated = self._stated
-        return (
-            stated is not None
-            and stated[0] is struct
-            and stated[1] == name
-            and sign_of(name) is not Sign.FLAG
-        )
+        return stated is not None and stated[0] is struct and stated[1] == name
 
     def _read_within(self, value: Any, depth: int, name: str) -> None:
         value = decoded_json(value)
