@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_lingyang.config.connection import CONN_TYPE
-from airflow_provider_lingyang.config.connection_form import conn_fields, field_behaviour
+from airflow_provider_lingyang.config.connection import CONN_TYPE, conn_fields, field_behaviour
 from airflow_provider_lingyang.config.options import OPTIONS
 
 

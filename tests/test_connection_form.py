@@ -180,5 +180,5 @@ def test_text_in_a_form_field_equals_a_number_or_an_object(
 
 
 def test_json_error_of_a_field_names_its_position(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(LingyangConfigError, match=r"result_query is not JSON \(line 2, column 16\)"):
+    with pytest.raises(LingyangConfigError, match=r"result_query: it is not JSON \(line 2, column 16\)"):
         _ = connect(monkeypatch, {"result_query": '{\n "method": "m",,}'}).result_query

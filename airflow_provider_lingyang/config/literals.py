@@ -220,13 +220,12 @@ def check_result_query(argument: str, value: object, *, of_table: bool) -> None:
 
     :param of_table: results come from a table: only what a status means is read.
     """
-    from airflow_provider_lingyang.gateway.errors import LingyangConfigError
     from airflow_provider_lingyang.lookup.query import ResultQuery, TableQuery, keys_of
 
     try:
-        keys = keys_of(value, where="the task")
-    except LingyangConfigError as error:
-        raise ArgumentError(str(error)) from None
+        keys = keys_of(value)
+    except ValueError as error:
+        raise ArgumentError(f"{argument}: {error}") from None
     _check_fields(argument, keys, TableQuery if of_table else ResultQuery)
     if keys.get("status_field") and not (keys.get("done_values") or keys.get("failed_values")):
         raise ArgumentError(

@@ -15,8 +15,13 @@ from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 from pydantic import ValidationError
 
-from airflow_provider_lingyang.config.connection import CONN_TYPE, EXTRA_FIELDS, LingyangConnection
-from airflow_provider_lingyang.config.connection_form import field_behaviour, widgets
+from airflow_provider_lingyang.config.connection import (
+    CONN_TYPE,
+    EXTRA_FIELDS,
+    LingyangConnection,
+    field_behaviour,
+    widgets,
+)
 from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.dates import parse_date
 from airflow_provider_lingyang.gateway.errors import (

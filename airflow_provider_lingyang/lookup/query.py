@@ -110,11 +110,13 @@ class ResultQuery(BaseModel):
         """
         if isinstance(value, ResultQuery):
             return value
-        keys = keys_of(value, where=where)
         try:
-            return cls.model_validate(keys)
+            return cls.model_validate(keys_of(value))
         except ValidationError as error:
-            raise LingyangConfigError(f"{where}: result_query: {problems_of(error, cls)}") from None
+            problem = problems_of(error, cls)
+        except ValueError as error:
+            problem = str(error)
+        raise LingyangConfigError(f"{where}: result_query: {problem}")
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
@@ -255,22 +257,21 @@ class TableQuery(ResultQuery):
     status_field: Name | None = "-"
 
 
-def keys_of(value: Any, *, where: str) -> dict[str, Any]:
+def keys_of(value: Any) -> dict[str, Any]:
     """Return the keys of a query that a user wrote as a dict or as JSON text, unchecked.
 
-    :raises LingyangConfigError: it is neither.
+    :raises ValueError: it is neither.
     """
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except json.JSONDecodeError as error:
             # Not its own text, which may repeat the query.
-            place = f"line {error.lineno}, column {error.colno}"
-            raise LingyangConfigError(f"{where}: result_query is not JSON ({place})") from None
-        except (ValueError, RecursionError):
-            raise LingyangConfigError(f"{where}: result_query is not JSON") from None
+            raise ValueError(f"it is not JSON (line {error.lineno}, column {error.colno})") from None
+        except RecursionError:
+            raise ValueError("it is not JSON") from None
     if not isinstance(value, Mapping):
-        raise LingyangConfigError(f"{where}: result_query must be a dict, or the JSON of one")
+        raise ValueError("it must be a dict, or the JSON of one")
     return dict(value)
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from airflow_provider_lingyang.config.connection_form import conn_fields
+from airflow_provider_lingyang.config.connection import conn_fields
 from airflow_provider_lingyang.sandbox import APP_KEY, APP_SECRET, SESSION
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 from tests.browser.conftest import DAG, PEOPLE, WAVES

@@ -72,7 +72,7 @@ def test_a_missing_look_up_is_mentioned(sandbox: SandboxProcess, monkeypatch: py
         ({"host": "https://no-such-host.invalid/router/rest"}, {}, None, "was not reached"),
         ({"host": ""}, {}, None, "must be a full one"),
         ({}, {"result_query": {"method": "m", "items": "x"}}, None, "'items' is no key of it"),
-        ({}, {"result_query": '{"method": '}, None, "result_query is not JSON (line 1, column 12)"),
+        ({}, {"result_query": '{"method": '}, None, "result_query: it is not JSON (line 1, column 12)"),
         ({}, {"timeout": "CANARY"}, None, "timeout must be a number"),
         ({}, {"max_attempts": "1.5"}, None, "max_attempts must be a number"),
         ({}, {"max_requests_per_second": "CANARY"}, None, "max_requests_per_second must be at least"),
