@@ -8,7 +8,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator, XComArg
 
 from airflow_provider_lingyang.config.arguments import ArgumentError, check_no_frame
-from airflow_provider_lingyang.config.submit_arguments import CHECKS
+from airflow_provider_lingyang.config.literals import CHECKS
 from airflow_provider_lingyang.decorators.lingyang import lingyang_submit_batch
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess

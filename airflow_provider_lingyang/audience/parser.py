@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError, to_json
 
 from airflow_provider_lingyang.audience.columns import PLAIN_NAME, Layout, layout_of
 from airflow_provider_lingyang.config.arguments import CHANNELS
-from airflow_provider_lingyang.config.submit_arguments import Channel
+from airflow_provider_lingyang.config.literals import Channel
 from airflow_provider_lingyang.gateway.contacts import INVISIBLE
 from airflow_provider_lingyang.gateway.fast_path import validate_task
 from airflow_provider_lingyang.gateway.field_types import (

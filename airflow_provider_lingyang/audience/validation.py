@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from airflow_provider_lingyang.audience.parser import Problems, Recipient
 from airflow_provider_lingyang.audience.store import SHOWN, AudienceError, AudienceStore, Invalid
-from airflow_provider_lingyang.config.submit_arguments import OnDuplicateContact, OnInvalid
+from airflow_provider_lingyang.config.literals import OnDuplicateContact, OnInvalid
 from airflow_provider_lingyang.errors import SubmissionStopped
 
 log = logging.getLogger(__name__)

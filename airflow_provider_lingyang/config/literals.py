@@ -1,4 +1,4 @@
-"""What templated arguments hold in the DAG file already: found wrong while it is parsed, if it can never be right.
+"""What arguments hold in the DAG file already: found wrong while it is parsed, if it can never be right.
 
 Text with a template in it and outputs of other tasks are left to run time, when their values are known. Imports nothing
 heavy.
@@ -7,22 +7,19 @@ heavy.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
-from airflow_provider_lingyang.config.arguments import (
-    ArgumentError,
-    Check,
-    check_conn_id,
-    check_no_frame,
-    check_one_column,
-    check_parameters,
-    check_rendered,
-    check_sql,
-    is_listing,
-    is_not,
-    kind_of,
-    parse_settle,
-)
+from airflow_provider_lingyang.config import arguments
+from airflow_provider_lingyang.config.arguments import ArgumentError, Check
+
+Channel = Literal["call", "sms", "email"]
+OnInvalid = Literal["fail", "skip"]
+OnDuplicateContact = Literal["warn", "fail", "keep_first"]
+OnRejected = Literal["continue", "fail"]
+OnInDoubt = Literal["stop", "continue"]
+OnEmpty = Literal["skip", "fail", "succeed"]
+OnClear = Literal["reuse", "resubmit"]
+SettledAs = Literal["accepted", "not_executed"]
 
 
 def is_open(value: object) -> bool:
@@ -84,15 +81,15 @@ class Rendering:
     """Remembers which templated arguments a task was given, to check what they have rendered to.
 
     :param task: an operator, not rendered yet.
-    :param arguments: those whose absence has a meaning of its own, so that none may render to nothing.
+    :param given: those whose absence has a meaning of its own, so that none may render to nothing.
     :param mappings: those of them whose values may not, either.
     :param parameters: those that are bound to a query.
     """
 
     def __init__(
-        self, task: Any, arguments: Iterable[str], parameters: Iterable[str], mappings: Iterable[str] = ()
+        self, task: Any, given: Iterable[str], parameters: Iterable[str], mappings: Iterable[str] = ()
     ) -> None:
-        self._arguments = [name for name in arguments if getattr(task, name) is not None]
+        self._given = [name for name in given if getattr(task, name) is not None]
         self._values = [
             (name, key)
             for name in mappings
@@ -107,13 +104,13 @@ class Rendering:
 
         :param task: the operator, rendered.
         """
-        for name in self._arguments:
-            check_rendered(name, getattr(task, name))
+        for name in self._given:
+            arguments.check_rendered(name, getattr(task, name))
         for name, key in self._values:
-            check_rendered(f"{name}[{key!r}]", getattr(task, name)[key])
+            arguments.check_rendered(f"{name}[{key!r}]", getattr(task, name)[key])
         for name, places in self._parameters.items():
             value = getattr(task, name)
-            optional(check_parameters)(name, value)
+            optional(arguments.check_parameters)(name, value)
             for place in places:
                 # Python's word for nothing would be bound as that word.
                 if value[place] == "None":
@@ -139,7 +136,11 @@ def check_query(task: Any, sql: str, conn_id: str, parameters: str) -> None:
         )
     if getattr(task, parameters) is not None and getattr(task, sql) is None:
         raise ArgumentError(f"{parameters} belong to {sql}")
-    checks: dict[str, Check] = {sql: check_sql, conn_id: check_conn_id, parameters: check_parameters}
+    checks: dict[str, Check] = {
+        sql: arguments.check_sql,
+        conn_id: arguments.check_conn_id,
+        parameters: arguments.check_parameters,
+    }
     check_templated(task, {name: optional(check) for name, check in checks.items()})
 
 
@@ -149,7 +150,7 @@ def check_book(argument: str, value: object) -> None:
 
     if not isinstance(value, Mapping):
         fields = ", ".join(UseBookInfo.model_fields)
-        raise is_not(argument, f"a dict of {fields}", value, kind_of)
+        raise arguments.is_not(argument, f"a dict of {fields}", value, arguments.kind_of)
     _check_fields(argument, value, UseBookInfo)
 
 
@@ -171,10 +172,13 @@ def check_rows(argument: str, value: object) -> None:
     """Raise unless the argument may be rows."""
     if value is None or hasattr(value, "iter_references"):
         return
-    check_no_frame(argument, value)
-    if not is_listing(value):
-        raise is_not(
-            argument, "a list of rows, or other_task.output (it is never a template)", value, kind_of
+    arguments.check_no_frame(argument, value)
+    if not arguments.is_listing(value):
+        raise arguments.is_not(
+            argument,
+            "a list of rows, or other_task.output (it is never a template)",
+            value,
+            arguments.kind_of,
         )
     for row in value if isinstance(value, (list, tuple)) else ():
         biz_id = row.get("biz_id") if isinstance(row, Mapping) else None
@@ -189,7 +193,7 @@ def check_settle(argument: str, value: object) -> None:
     """Raise unless the argument says something about requests in doubt."""
     if isinstance(value, Mapping):
         value = {code: said for code, said in value.items() if not is_open(said)}
-    parse_settle(value)
+    arguments.parse_settle(value)
 
 
 def check_campaign(argument: str, value: object) -> None:
@@ -198,16 +202,19 @@ def check_campaign(argument: str, value: object) -> None:
         return
     if hasattr(value, "output"):
         raise ArgumentError(f"{argument} is the task itself; give its manifest: {argument}=submit.output")
-    raise is_not(
-        argument, f"the manifest of a submit task of this DAG, {argument}=submit.output", value, kind_of
+    raise arguments.is_not(
+        argument,
+        f"the manifest of a submit task of this DAG, {argument}=submit.output",
+        value,
+        arguments.kind_of,
     )
 
 
 def check_biz_ids(argument: str, value: object) -> None:
     """Raise unless the argument may be a list of ids."""
-    check_one_column(argument, value)
-    if not is_listing(value):
-        raise is_not(argument, "a list, also for one", value, kind_of)
+    arguments.check_one_column(argument, value)
+    if not arguments.is_listing(value):
+        raise arguments.is_not(argument, "a list, also for one", value, arguments.kind_of)
     if not isinstance(value, (list, tuple)):
         return  # Looking into it might use it up.
     for biz_id in value:
@@ -231,3 +238,55 @@ def check_result_query(argument: str, value: object, *, of_table: bool) -> None:
         raise ArgumentError(
             f"{argument}: a status_field needs done_values or failed_values, or no recipient ever finishes"
         )
+
+
+def _check_columns(argument: str, value: Any) -> None:
+    arguments.check_mapping(argument, value)
+    arguments.check_fields(argument, value)
+    arguments.check_columns(argument, value)
+
+
+def check_task_defaults(argument: str, value: Any) -> None:
+    """Raise unless the argument gives fields of a row a value each; a value may be a template."""
+    arguments.check_mapping(argument, value)
+    arguments.check_fields(argument, value, without=("biz_id",))
+    for name, inner in value.items():
+        if inner is None or is_open(inner):
+            continue
+        text = str(inner).strip()
+        if text in ("", "None"):
+            raise ArgumentError(f"{argument}[{name!r}] is blank: fill it in, or leave it out")
+        if name == "batch_num" and not (text.isascii() and text.isdigit()):
+            raise arguments.is_not(f"{argument}['batch_num']", "decimal digits", inner)
+
+
+CHECKS: dict[str, Check] = {
+    "channel": optional(arguments.one_of(Channel)),
+    "columns": _check_columns,
+    "input_params_columns": arguments.named_columns,
+    "output_slots": arguments.check_names,
+    "batch_size": arguments.whole_number(),
+    # Each is a thread, and a connection to the gateway.
+    "max_in_flight": arguments.whole_number(most=100),
+    "send_window": arguments.check_window,
+    "max_lateness": arguments.check_max_lateness,
+    "max_recipients": optional(arguments.whole_number()),
+    "validate_only": arguments.check_bool,
+    "on_invalid": arguments.one_of(OnInvalid),
+    "on_duplicate_contact": arguments.one_of(OnDuplicateContact),
+    "on_rejected": arguments.one_of(OnRejected),
+    "on_in_doubt": arguments.one_of(OnInDoubt),
+    "on_empty": arguments.one_of(OnEmpty),
+}
+"""Checks of arguments that are not templated."""
+TEMPLATED: dict[str, Check] = {
+    "plan_id": arguments.parse_number,
+    "campaign_key": optional(arguments.check_text),
+    "use_book_info": optional(check_book),
+    "send_until": lambda _, value: arguments.parse_deadline(value),
+    "on_clear": arguments.one_of(OnClear),
+    "settle": check_settle,
+    "ledger_conn_id": optional(arguments.check_conn_id),
+    "lingyang_conn_id": arguments.check_conn_id,
+}
+"""Checks of arguments that are templated, where they stand alone."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow.sdk.bases.decorator import Task
 
     from airflow_provider_lingyang.audience.parser import Problems, Recipient, RowParser
-    from airflow_provider_lingyang.config.submit_arguments import (
+    from airflow_provider_lingyang.config.literals import (
         Channel,
         OnClear,
         OnDuplicateContact,

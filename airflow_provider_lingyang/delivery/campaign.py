@@ -18,7 +18,7 @@ from airflow_provider_lingyang.audience.parser import Problems, Recipient, RowPa
 from airflow_provider_lingyang.audience.store import AudienceError, AudienceStore
 from airflow_provider_lingyang.audience.validation import Validation
 from airflow_provider_lingyang.cancellation import Cancellation
-from airflow_provider_lingyang.config.submit_arguments import Channel, OnDuplicateContact, OnInvalid
+from airflow_provider_lingyang.config.literals import Channel, OnDuplicateContact, OnInvalid
 from airflow_provider_lingyang.delivery.dispatcher import Dispatcher
 from airflow_provider_lingyang.delivery.lost_history import LostLedger
 from airflow_provider_lingyang.delivery.manifest import BatchTally, Manifest

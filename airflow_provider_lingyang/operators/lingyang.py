@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_lingyang.config import arguments, literals
-from airflow_provider_lingyang.config.submit_arguments import (
+from airflow_provider_lingyang.config.literals import (
     CHECKS,
     TEMPLATED,
     Channel,

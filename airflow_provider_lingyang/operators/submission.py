@@ -14,7 +14,7 @@ from airflow_provider_lingyang.assets.lingyang import add_to_outlet_events
 from airflow_provider_lingyang.audience.store import AudienceStore
 from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.config import arguments, literals, options
-from airflow_provider_lingyang.config.submit_arguments import CHECKS, TEMPLATED
+from airflow_provider_lingyang.config.literals import CHECKS, TEMPLATED
 from airflow_provider_lingyang.delivery import lateness
 from airflow_provider_lingyang.delivery.campaign import Campaign, CampaignSpec, parse_book
 from airflow_provider_lingyang.delivery.lost_history import LostLedger
