@@ -304,10 +304,9 @@ def widgets() -> dict[str, Any]:
         except LingyangConfigError as error:
             raise ValidationError(str(error)) from None
 
+    text: tuple[Any, Any, list[Any]] = (StringField, BS3TextFieldWidget, [])
     kinds: dict[str, tuple[Any, Any, list[Any]]] = {
-        "string": (StringField, BS3TextFieldWidget, []),
         "secret": (PasswordField, SecretWidget, []),
-        "number": (StringField, BS3TextFieldWidget, []),
         "integer": (IntegerField, BS3TextFieldWidget, []),
         "object": (StringField, JsonWidget, [can_be_right]),
     }
@@ -318,7 +317,7 @@ def widgets() -> dict[str, Any]:
         if kind == "boolean":
             made[name] = BooleanField(**shown)
             continue
-        make_field, make_widget, checks = kinds[kind]
+        make_field, make_widget, checks = kinds.get(kind, text)
         if choices := schema.get("enum"):
             widget, checks = ChoiceWidget(choices), [any_of(choices)]
         else:

@@ -91,10 +91,8 @@ class LookUp:
                 for result in page.results:
                     if result.biz_id in asked:
                         results.setdefault(result.biz_id, []).append(result)
-            doubt = next(
-                filter(None, (page.objection(asked, number) for number, page in enumerate(pages, 1))), None
-            )
-            doubt = doubt or _incomplete(self.query, pages)
+            objections = (page.objection(asked, number) for number, page in enumerate(pages, 1))
+            doubt = next(filter(None, objections), None) or _incomplete(self.query, pages)
             if doubt is None and not _is_complete(self.query, pages):
                 # An answer about one id cannot omit it unnoticed; of several, each must be looked up alone.
                 if len(chunk) > 1:

@@ -163,7 +163,10 @@ class Page:
             return "it holds no list at items_path"
         if self.listing is Listing.LEFT_OUT and not self._says_success_beside_the_list:
             return "it holds no list at items_path, and no flag beside it that says success"
-        if any(self._could_be_results(value) for value in self._beside):
+        beside = (
+            value for struct, on_path in self.structs for name, value in struct.items() if name != on_path
+        )
+        if any(map(self._could_be_results, (*beside, *self.answer.beside.values()))):
             return "it holds something else that may be results"
         if any(page not in (number, number - 1) for page in signs.page):
             return "it is not the page that was asked for"
@@ -195,13 +198,6 @@ class Page:
         if self._stated is not None and self.success and self._stated[0] is self.structs[-1][0]:
             return True
         return len(self.structs) - 1 in self.signs.positive
-
-    @property
-    def _beside(self) -> list[Any]:
-        on_path = [
-            value for struct, on_path in self.structs for name, value in struct.items() if name != on_path
-        ]
-        return [*on_path, *self.answer.beside.values()]
 
     def _could_be_results(self, value: Any, depth: int = _DEPTH) -> bool:
         """Whether a value beside the list may hold results: then the path is wrong, or one of several."""

@@ -152,22 +152,17 @@ class ResultQuery(BaseModel):
     @property
     def proves(self) -> str:
         """The proofs that the look-up can give, in one sentence for the author of a campaign."""
+        absent = (
+            "that it was not, only where the answer holds a flag that says success (success, is_success, "
+            "result_ok …) and is complete; an API without a flag needs success_field and success_values"
+        )
         if self.success_field:
             words = "is there" if self.success_values == (ANY,) else f"is {' or '.join(self.success_values)}"
             absent = f"that it was not, where {self.success_field} {words} and the answer is complete"
-        else:
-            absent = (
-                "that it was not, only where the answer holds a flag that says success (success, is_success, "
-                "result_ok …) and is complete; an API without a flag needs success_field and success_values"
-            )
+        dated = "without created_at_field a result of an earlier campaign with the same biz_id counts, too"
         if self.created_at_field:
-            dated = (
-                f"a result that is {'11 minutes' if self.zone else '26 hours'} older is an earlier campaign's"
-            )
-        else:
-            dated = (
-                "without created_at_field a result of an earlier campaign with the same biz_id counts, too"
-            )
+            age = "11 minutes" if self.zone else "26 hours"
+            dated = f"a result that is {age} older is an earlier campaign's"
         return f"the look-up can show that a recipient was contacted, and {absent}; {dated}"
 
     def chunks(self, biz_ids: Sequence[str]) -> Iterator[list[str]]:
