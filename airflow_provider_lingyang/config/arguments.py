@@ -127,10 +127,8 @@ def one_of(choices: Any) -> Check:
 
 def whole_number(most: int | None = None) -> Check:
     """Return a check for a whole number from 1."""
-    limit = "of at least 1" if most is None else f"from 1 to {most}"
-    return must_be(
-        f"a whole number {limit}", lambda value: _is_number(value, int) and 1 <= value <= (most or value)
-    )
+    what = "a whole number of at least 1" if most is None else f"a whole number from 1 to {most}"
+    return must_be(what, lambda value: _is_number(value, int) and 1 <= value <= (most or value))
 
 
 def _is_number(value: object, types: Any) -> bool:

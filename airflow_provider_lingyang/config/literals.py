@@ -198,16 +198,11 @@ def check_settle(argument: str, value: object) -> None:
 
 def check_campaign(argument: str, value: object) -> None:
     """Raise unless the argument may be a manifest."""
-    if isinstance(value, Mapping):
-        return
     if hasattr(value, "output"):
         raise ArgumentError(f"{argument} is the task itself; give its manifest: {argument}=submit.output")
-    raise arguments.is_not(
-        argument,
-        f"the manifest of a submit task of this DAG, {argument}=submit.output",
-        value,
-        arguments.kind_of,
-    )
+    if not isinstance(value, Mapping):
+        what = f"the manifest of a submit task of this DAG, {argument}=submit.output"
+        raise arguments.is_not(argument, what, value, arguments.kind_of)
 
 
 def check_biz_ids(argument: str, value: object) -> None:
@@ -215,9 +210,8 @@ def check_biz_ids(argument: str, value: object) -> None:
     arguments.check_one_column(argument, value)
     if not arguments.is_listing(value):
         raise arguments.is_not(argument, "a list, also for one", value, arguments.kind_of)
-    if not isinstance(value, (list, tuple)):
-        return  # Looking into it might use it up.
-    for biz_id in value:
+    # Looking into anything else might use it up.
+    for biz_id in value if isinstance(value, (list, tuple)) else ():
         if biz_id is None or not str(biz_id).strip():
             raise ArgumentError(f"{argument} holds an id that is blank")
 

@@ -62,7 +62,7 @@ class LookUp:
                 pages[0].results if len(pages) == 1 else [each for page in pages for each in page.results]
             )
             chosen = self.query.preferred(results, task_ids)
-            if len(chosen) < len(chunk) and (doubt := _incomplete(self.query, pages)):
+            if len(chosen) < len(chunk) and (doubt := _incomplete(pages)):
                 _warn_once(self.query.method, doubt)
             found |= {biz_id: chosen[biz_id] for biz_id in chunk if biz_id in chosen}
         return found
@@ -92,8 +92,8 @@ class LookUp:
                     if result.biz_id in asked:
                         results.setdefault(result.biz_id, []).append(result)
             objections = (page.objection(asked, number) for number, page in enumerate(pages, 1))
-            doubt = next(filter(None, objections), None) or _incomplete(self.query, pages)
-            if doubt is None and not _is_complete(self.query, pages):
+            doubt = next(filter(None, objections), None) or _incomplete(pages)
+            if doubt is None and not _is_complete(pages):
                 # An answer about one id cannot omit it unnoticed; of several, each must be looked up alone.
                 if len(chunk) > 1:
                     single |= asked
@@ -112,7 +112,7 @@ class LookUp:
         while True:
             number = len(pages) + 1
             pages.append(await self._page(chunk, number))
-            if not self.query.page_field or number == MAX_PAGES or not _goes_on(self.query, pages):
+            if not self.query.page_field or number == MAX_PAGES or not _goes_on(pages):
                 return pages
 
     async def _page(self, chunk: Sequence[str], number: int | None) -> Page:
@@ -141,7 +141,7 @@ class LookUp:
             return error.facts
         if page.items:
             return "its first page is not the one with number 1"
-        return page.objection(chunk, 1) or _incomplete(self.query, [page])
+        return page.objection(chunk, 1) or _incomplete([page])
 
 
 def finish(look_up: Coroutine[Any, Any, T]) -> T:
@@ -157,11 +157,11 @@ def finish(look_up: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("a look-up awaits something else than its calls")
 
 
-def _goes_on(query: ResultQuery, pages: Sequence[Page]) -> bool:
+def _goes_on(pages: Sequence[Page]) -> bool:
     """Whether there may be another page."""
     *before, page = pages
     keys = page.keys()
-    if not keys or (before and keys <= set().union(*(each.keys() for each in before))):
+    if keys <= set().union(*(each.keys() for each in before)):
         # An empty page, or nothing new: a gateway that takes no page's number answers the first for ever.
         return False
     signs = page.signs
@@ -169,10 +169,10 @@ def _goes_on(query: ResultQuery, pages: Sequence[Page]) -> bool:
         return True
     if signs.totals:
         return _distinct(pages) < max(signs.totals)
-    return not signs.last and len(page.items) >= _page_size(query, page, 0)
+    return not signs.last and len(page.items) >= _page_size(page, 0)
 
 
-def _incomplete(query: ResultQuery, pages: Sequence[Page]) -> str | None:
+def _incomplete(pages: Sequence[Page]) -> str | None:
     """Return why the pages do not hold all results; None: no reason is known."""
     last = pages[-1]
     if last.signs.more:
@@ -185,24 +185,24 @@ def _incomplete(query: ResultQuery, pages: Sequence[Page]) -> str | None:
         return "its total is another than the number of different results"
     if any(count not in (found, len(page.items)) for page in pages for count in page.signs.counts):
         return "its count is another than the number of different results"
-    if len(last.items) >= _page_size(query, last, math.inf) and not any(totals):
+    if len(last.items) >= _page_size(last, math.inf) and not any(totals):
         return "it holds as many results as a page can"
     if len(pages) >= MAX_PAGES:
         return f"it has more than {MAX_PAGES} pages"
     return None
 
 
-def _page_size(query: ResultQuery, page: Page, unknown: float) -> float:
-    sizes = [size for size in (page.signs.page_size, query.page_size) if size]
+def _page_size(page: Page, unknown: float) -> float:
+    sizes = [size for size in (page.signs.page_size, page.query.page_size) if size]
     return min(sizes, default=unknown)
 
 
-def _is_complete(query: ResultQuery, pages: Sequence[Page]) -> bool:
+def _is_complete(pages: Sequence[Page]) -> bool:
     """Whether pages without an objection state themselves that they hold every result."""
     if len(pages) > 1:
         # Lists shift between two calls: only a total proves completeness.
         return all(page.signs.totals for page in pages)
-    return bool(pages[0].signs.totals) or (pages[0].signs.last and not query.page_field)
+    return bool(pages[0].signs.totals) or (pages[0].signs.last and not pages[0].query.page_field)
 
 
 def _distinct(pages: Sequence[Page]) -> int:

@@ -17,7 +17,6 @@ from airflow_provider_lingyang.lookup.slots import read_slots
 _OFFSET = re.compile(r"(?:UTC|GMT)?([+-])(\d{1,2}):?(\d{2})?", re.ASCII)
 _EPOCH = re.compile(r"(\d{10})(\d{3})?(?:\.\d+)?", re.ASCII)
 _COMPACT = re.compile(r"\d{14}", re.ASCII)
-_NO_ZONE = "created_at_zone is neither an IANA name (Asia/Shanghai) nor an offset (+08:00)"
 _FIRST_YEAR = 2015
 """The platform is younger: an earlier year stands for "no date" (0001-01-01, 1970-01-01, 2000-01-01)."""
 
@@ -140,11 +139,12 @@ def zone_named(name: str) -> tzinfo:
         return UTC
     if found := _OFFSET.fullmatch(name):
         hours, minutes = int(found[2]), int(found[3] or 0)
-        if hours > 14 or minutes > 59:
-            raise ValueError(_NO_ZONE)
-        offset = timedelta(hours=hours, minutes=minutes)
-        return timezone(-offset if found[1] == "-" else offset)
+        if hours <= 14 and minutes <= 59:
+            offset = timedelta(hours=hours, minutes=minutes)
+            return timezone(-offset if found[1] == "-" else offset)
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, OSError):
-        raise ValueError(_NO_ZONE) from None
+        raise ValueError(
+            "created_at_zone is neither an IANA name (Asia/Shanghai) nor an offset (+08:00)"
+        ) from None

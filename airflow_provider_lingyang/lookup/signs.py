@@ -65,8 +65,8 @@ class Signs:
     def of(
         cls,
         structs: Iterable[tuple[Mapping[str, Any], str | None]],
-        stated: tuple[Mapping[str, Any], str] | None = None,
-        beside: Mapping[str, Any] | None = None,
+        stated: tuple[Mapping[str, Any], str] | None,
+        beside: Mapping[str, Any],
     ) -> Signs:
         """Return the signs of the structs on the path to a list.
 
@@ -83,8 +83,7 @@ class Signs:
                 if not signs._is_stated(struct, name):
                     signs._read(name, value, number)
                 signs._read_within(value, _DEPTH, name)
-        if beside:
-            signs._read_beside(beside, _DEPTH, "")
+        signs._read_beside(beside, _DEPTH, "")
         return signs
 
     def _read(self, name: str, value: Any, number: int | None) -> None:

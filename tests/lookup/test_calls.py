@@ -279,7 +279,7 @@ def test_data_beside_the_root_element_voids_an_absence(beside: dict[str, Any]) -
         body = json.dumps({"a_response": payload} | more).encode()
         answer = read_answer(status=200, content_type="", body=body, scrub=Scrubber({}, {}))
         page = read_page(query, answer)
-        why = page.objection({"a", "b"}, 1) or calls._incomplete(query, [page])
+        why = page.objection({"a", "b"}, 1) or calls._incomplete([page])
         assert (why is None) is proven
 
 
