@@ -178,8 +178,10 @@ class ResultQuery(BaseModel):
         :param page: the number of the page, where pages are followed; None: the one that the API returns by default.
         """
         value: Any = list(biz_ids) if self.max_biz_ids > 1 else biz_ids[0]
-        today = in_china(now).strftime
-        more: dict[str, Any] = json.loads(_TODAY.sub(lambda found: today(found[1]), self._fixed_text))
+        more: dict[str, Any] = {}
+        if self.fixed_params:
+            today = in_china(now).strftime
+            more = json.loads(_TODAY.sub(lambda found: today(found[1]), self._fixed_text))
         if self.page_size_field:
             more[self.page_size_field] = self.page_size
         if self.page_field and page is not None:
