@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -49,99 +49,87 @@ class PollOutcome:
     reason: str | None = None
     retry_after: float = 0.0
 
+    def note_failure(self, error: LingyangError) -> None:
+        """Note a failed call, without the error's hint, which is about sending."""
+        self.failed += 1
+        self.reason = error.facts
+        self.retry_after = max(self.retry_after, error.retry_after or 0.0)
 
-@dataclass(slots=True, kw_only=True)
-class GatewayPoll:
-    """One poll of all unfinished recipients at the gateway.
+
+async def poll_gateway(
+    store: RecipientStore,
+    fetch: FetchResults,
+    offload: Offload,
+    *,
+    ids_per_call: int,
+    max_concurrent_calls: int,
+) -> PollOutcome:
+    """Look all unfinished recipients up at the gateway, once.
 
     A call that fails for the moment changes no state. The poll ends early after ``max_concurrent_calls`` failures in
     a row, or when the platform sets a ``retry_after``.
 
     :param store: its states are updated.
     :param ids_per_call: recipients in one call, at most.
+    :raises LingyangError: a retry cannot help.
+    :raises SpoolError: the disk is full.
     """
+    outcome, failed_in_a_row, is_over = PollOutcome(), 0, False
+    pending = PendingWrites()
+    page_size = max(PAGE, ids_per_call * max_concurrent_calls)
+    # Nearly a page, so that the next one is loaded before a call would wait for it.
+    chunks: asyncio.Queue[Sequence[RecipientRow] | None] = asyncio.Queue(page_size // ids_per_call)
 
-    store: RecipientStore
-    fetch: FetchResults
-    ids_per_call: int
-    max_concurrent_calls: int
-    offload: Offload
-    outcome: PollOutcome = field(default_factory=PollOutcome)
-    chunks: asyncio.Queue[Sequence[RecipientRow] | None] = field(init=False)
-    page_size: int = field(init=False)
-    pending: PendingWrites = field(default_factory=PendingWrites)
-    failed_in_a_row: int = 0
-    is_over: bool = False
-
-    def __post_init__(self) -> None:
-        self.page_size = max(PAGE, self.ids_per_call * self.max_concurrent_calls)
-        # Nearly a page, so that the next one is loaded before a call would wait for it.
-        self.chunks = asyncio.Queue(self.page_size // self.ids_per_call)
-
-    async def run(self) -> PollOutcome:
-        """Look them up, once.
-
-        :raises LingyangError: a retry cannot help.
-        :raises SpoolError: the disk is full.
-        """
-        await self.offload(self.store.start_poll)
-        failure: BaseException | None = None
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self.load())
-                for _ in range(self.max_concurrent_calls):
-                    group.create_task(self.work())
-        except* Exception as errors:
-            # Raised after the block: within it, it would come out as an exception group.
-            failure = errors.exceptions[0]
-        if failure is None or isinstance(failure, LingyangError):
-            # Keep the results of other calls when one has failed.
-            await self.flush()
-        if failure is not None:
-            raise failure from None
-        return self.outcome
-
-    async def load(self) -> None:
-        """Load the recipients, page by page, for :meth:`work`."""
-        after, size = 0, self.ids_per_call
-        while not self.is_over and (page := await self.offload(self.store.unfinished, after, self.page_size)):
-            for start in range(0, len(page), size):
-                await self.chunks.put(page[start : start + size])
+    async def load() -> None:
+        after = 0
+        while not is_over and (page := await offload(store.unfinished, after, page_size)):
+            for start in range(0, len(page), ids_per_call):
+                await chunks.put(page[start : start + ids_per_call])
             after = page[-1][0]
-        for _ in range(self.max_concurrent_calls):
-            await self.chunks.put(None)
+        for _ in range(max_concurrent_calls):
+            await chunks.put(None)
 
-    async def work(self) -> None:
-        """Make one call after another until no recipients are left; several of these run concurrently."""
-        while (recipients := await self.chunks.get()) is not None:
-            if self.is_over:
+    async def work() -> None:
+        nonlocal failed_in_a_row, is_over
+        while (recipients := await chunks.get()) is not None:
+            if is_over:
                 continue
             try:
-                results = await self.fetch(recipients)
+                results = await fetch(recipients)
             except LingyangError as error:
                 if error.replay is Replay.NEVER:
                     raise
-                self._note_failure(error)
+                outcome.note_failure(error)
+                failed_in_a_row += 1
+                is_over = bool(is_over or error.retry_after or failed_in_a_row >= max_concurrent_calls)
                 continue
-            self.failed_in_a_row = 0
-            self.outcome.calls += 1
-            self.store.update_states(recipients, results, self.pending)
-            if self.pending.looked_up >= self.page_size:
-                await self.flush()
+            failed_in_a_row = 0
+            outcome.calls += 1
+            store.update_states(recipients, results, pending)
+            if pending.looked_up >= page_size:
+                await write()
 
-    def _note_failure(self, error: LingyangError) -> None:
-        self.outcome.failed += 1
-        # The error's hint is left out: it is about sending.
-        self.outcome.reason = error.facts
-        self.outcome.retry_after = max(self.outcome.retry_after, error.retry_after or 0.0)
-        self.failed_in_a_row += 1
-        if error.retry_after or self.failed_in_a_row >= self.max_concurrent_calls:
-            self.is_over = True
+    async def write() -> None:
+        nonlocal pending
+        full, pending = pending, PendingWrites()
+        await offload(store.write, full)
 
-    async def flush(self) -> None:
-        """Write what the results so far add."""
-        pending, self.pending = self.pending, PendingWrites()
-        await self.offload(self.store.write, pending)
+    await offload(store.start_poll)
+    failure: BaseException | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(load())
+            for _ in range(max_concurrent_calls):
+                group.create_task(work())
+    except* Exception as errors:
+        # Raised after the block: within it, it would come out as an exception group.
+        failure = errors.exceptions[0]
+    if failure is None or isinstance(failure, LingyangError):
+        # Keep the results of other calls when one has failed.
+        await write()
+    if failure is not None:
+        raise failure from None
+    return outcome
 
 
 def poll_table(store: RecipientStore, rows: Iterable[TaskResult]) -> PollOutcome:

@@ -19,7 +19,7 @@ from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 from airflow_provider_lingyang.lookup.calls import LookUp
 from airflow_provider_lingyang.lookup.query import ResultQuery, TableQuery, TaskResult
 from airflow_provider_lingyang.results.completion import UNKNOWN, WAITING, CompletionCriteria, WaitProgress
-from airflow_provider_lingyang.results.lookup import GatewayPoll, Offload, PollOutcome, poll_table
+from airflow_provider_lingyang.results.lookup import Offload, PollOutcome, poll_gateway, poll_table
 from airflow_provider_lingyang.results.offload import run_with_main_thread_calls
 from airflow_provider_lingyang.results.recipient_sources import ReadXCom, load_recipients
 from airflow_provider_lingyang.results.recipient_store import OnResults, RecipientRow, RecipientStore
@@ -265,14 +265,13 @@ class ResultsPoller:
             known_tasks = task_ids if query.task_id_field else None
             return await LookUp(client.perform, query, client.clock).fetch(biz_ids, known_tasks)
 
-        poll = GatewayPoll(
-            store=self.store,
-            fetch=fetch,
+        return await poll_gateway(
+            self.store,
+            fetch,
+            self._offload,
             ids_per_call=query.max_biz_ids,
             max_concurrent_calls=self._max_concurrent_calls,
-            offload=self._offload,
         )
-        return await poll.run()
 
     def _poll_table(self) -> PollOutcome:
         results = self.request.results or {}

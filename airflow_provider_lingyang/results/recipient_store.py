@@ -215,36 +215,26 @@ class RecipientStore:
             state = state_of(result, criteria, platform_task_id)
             states[number - 1] = _CODES[state]
             if state in FINISHED:
-                if self._takes_results:
-                    self._add_result(number, result, state, pending)
-                continue
-            if state == WAITING and result.status is not None:
-                self._count_status(result.status)
-            self._empty.update(empty_slots(result, criteria))
+                if not self._takes_results:
+                    continue
+                if len(self) <= self._max_results_kept:
+                    self._results[number] = biz_id, _shown(result, state)
+                if self._count_values and state == ANSWERED:
+                    pending.values.update(self._values(result))
+            else:
+                if state == WAITING and result.status is not None:
+                    self._count_status(result.status)
+                self._empty.update(empty_slots(result, criteria))
             if not result.readable:
-                self._count_unreadable(result)
-
-    def _add_result(self, number: int, result: TaskResult, state: str, pending: PendingWrites) -> None:
-        if len(self) <= self._max_results_kept:
-            status, task_id = (text and cut(text, XCOM_BYTES) for text in (result.status, result.task_id))
-            slots, _ = cut_slots(result.output_params, XCOM_BYTES)
-            shown = {"state": state, "status": status, "task_id": task_id, "slots": slots}
-            self._results[number] = result.biz_id, shown
-        if self._count_values and state == ANSWERED:
-            pending.values.update(self._values(result))
-        if not result.readable:
-            self._count_unreadable(result)
+                # Of the first in each poll, the log has the shape.
+                if not self._unreadable:
+                    log.warning("%s", unreadable_slots(result))
+                self._unreadable += 1
 
     def _count_status(self, status: str) -> None:
         """Count a status that is in neither list; from the 51st distinct one on, all together as "…"."""
         known = status in self._statuses or len(self._statuses) < _MAX_VALUES
         self._statuses[status if known else "…"] += 1
-
-    def _count_unreadable(self, result: TaskResult) -> None:
-        """Count a result whose slots cannot be read; log the shape of the first in each poll."""
-        if not self._unreadable:
-            log.warning("%s", unreadable_slots(result))
-        self._unreadable += 1
 
     def write(self, pending: PendingWrites) -> None:
         """Write what some results add, and call ``on_results``.
@@ -320,6 +310,12 @@ class RecipientStore:
                 if len(self._slots) < _MAX_VALUES and len(slot.encode(errors="replace")) <= NAME_BYTES:
                     self._slots.setdefault(slot)
         return ((storable(slot), cut(as_text(values.get(slot)), XCOM_BYTES)) for slot in self._slots)
+
+
+def _shown(result: TaskResult, state: str) -> dict[str, Any]:
+    status, task_id = (text and cut(text, XCOM_BYTES) for text in (result.status, result.task_id))
+    slots, _ = cut_slots(result.output_params, XCOM_BYTES)
+    return {"state": state, "status": status, "task_id": task_id, "slots": slots}
 
 
 _SCHEMA = """

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_lingyang.gateway.errors import AnswerLostError, CallRefusedError, ThrottledError
 from airflow_provider_lingyang.lookup.query import TaskResult
-from airflow_provider_lingyang.results.lookup import GatewayPoll, PollOutcome, poll_table
+from airflow_provider_lingyang.results.lookup import PollOutcome, poll_gateway, poll_table
 from airflow_provider_lingyang.results.recipient_store import PAGE, RecipientRow, RecipientStore
 from tests.results.conftest import CRITERIA, add, done
 
@@ -41,14 +41,9 @@ class Platform:
 def poll(
     store: RecipientStore, platform: Platform, *, max_concurrent: int = 3, per_call: int = 2
 ) -> PollOutcome:
-    gateway = GatewayPoll(
-        store=store,
-        fetch=platform,
-        ids_per_call=per_call,
-        max_concurrent_calls=max_concurrent,
-        offload=at_once,
+    return asyncio.run(
+        poll_gateway(store, platform, at_once, ids_per_call=per_call, max_concurrent_calls=max_concurrent)
     )
-    return asyncio.run(gateway.run())
 
 
 @pytest.mark.parametrize(("count", "per_call"), [(0, 2), (7, 2), (PAGE + 1, 3), (2 * PAGE, 1), (5, 50)])
