@@ -182,11 +182,6 @@ class TaskInstance:
     def xcom_push(self, key: str, value: Any) -> None:
         self._xcom[self.task_id, key] = json.loads(json.dumps(value))
 
-    def xcom_pull(self, *, task_ids: str, dag_id: str, key: str, map_indexes: int) -> Any:
-        assert dag_id == self.dag_id
-        assert map_indexes == self.map_index
-        return self._xcom.get((task_ids, key))
-
 
 class Run:
     """One DAG run in small: hands tasks what they pushed to one another."""
@@ -196,6 +191,10 @@ class Run:
 
     def context(self, task_id: str, **kwargs: Any) -> Mapping[str, Any]:
         return {"ti": TaskInstance(task_id, self.xcom, **kwargs)}
+
+    def get_xcom(self, *, dag_id: str, run_id: str, task_id: str, map_index: int, key: str) -> Any:
+        assert (dag_id, run_id, map_index) == ("dag", "run", -1)
+        return self.xcom.get((task_id, key))
 
     def execute(self, operator: Any, **kwargs: Any) -> Any:
         if AIRFLOW < (3, 0):
@@ -249,8 +248,10 @@ class Run:
 
 
 @pytest.fixture
-def run() -> Run:
-    return Run()
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    run = Run()
+    monkeypatch.setattr("airflow.providers.common.compat.sdk.XCom.get_one", run.get_xcom)
+    return run
 
 
 def rendered(kind: Any, arguments: Mapping[str, Any]) -> Any:

@@ -21,7 +21,7 @@ from airflow_provider_lingyang.lookup.query import ResultQuery, TableQuery, Task
 from airflow_provider_lingyang.results.completion import UNKNOWN, WAITING, CompletionCriteria, WaitProgress
 from airflow_provider_lingyang.results.lookup import Offload, PollOutcome, poll_gateway, poll_table
 from airflow_provider_lingyang.results.offload import run_with_main_thread_calls
-from airflow_provider_lingyang.results.recipient_sources import ReadXCom, load_recipients
+from airflow_provider_lingyang.results.recipient_sources import load_recipients
 from airflow_provider_lingyang.results.recipient_store import OnResults, RecipientRow, RecipientStore
 from airflow_provider_lingyang.storage.private_sqlite import SpoolError
 from airflow_provider_lingyang.storage.query import QueryError, stream_rows
@@ -70,7 +70,6 @@ class ResultsPoller:
     """Polls for results. The first poll opens it: reads the connection and loads the recipients.
 
     :param request: the recipients, and where their results are.
-    :param read_xcom: reads an XCom.
     :param offload: runs a blocking function off the event loop; needed by :meth:`poll` only.
     :param count_values: whether to count slot values and keep single results.
     :param on_results: called with each page of results; with it, criteria that can finish no recipient are allowed.
@@ -79,14 +78,12 @@ class ResultsPoller:
     def __init__(
         self,
         request: ResultsRequest,
-        read_xcom: ReadXCom,
         *,
         offload: Offload | None = None,
         count_values: bool = True,
         on_results: OnResults | None = None,
     ) -> None:
         self.request = request
-        self._read_xcom = read_xcom
         self._offload = offload
         self._count_values = count_values
         self._on_results = on_results
@@ -206,7 +203,7 @@ class ResultsPoller:
             on_results=self._on_results,
         )
         try:
-            load_recipients(store, self.request.source, self._read_xcom)
+            load_recipients(store, self.request.source)
         except BaseException:
             store.close()
             raise

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_lingyang.results.poller import ResultsRequest
-    from airflow_provider_lingyang.results.recipient_sources import ReadXCom
 
 log = logging.getLogger(__name__)
 
@@ -206,21 +205,6 @@ class ResultsTask(BaseOperator):
         """Push the address of the plan, where the campaign's manifest has one."""
         if isinstance(self.campaign, Mapping):
             push_plan_link(self, context["ti"], self.campaign.get("plan_url"))
-
-
-def xcom_reader(context: Context) -> ReadXCom:
-    """Return a function that reads XComs of a task's own run."""
-    ti = context["ti"]
-
-    def read_xcom(pointer: Mapping[str, Any], key: str) -> Any:
-        return ti.xcom_pull(
-            task_ids=pointer["task_id"],
-            dag_id=pointer["dag_id"],
-            key=key,
-            map_indexes=pointer["map_index"],
-        )
-
-    return read_xcom
 
 
 def _query(sql: str, conn_id: Any, parameters: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_lingyang.assets.lingyang import add_to_outlet_events
 from airflow_provider_lingyang.config import arguments, literals
-from airflow_provider_lingyang.results.task_arguments import ResultsTask, xcom_reader
+from airflow_provider_lingyang.results.task_arguments import ResultsTask
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -245,7 +245,7 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
         started = self._when_started(context)
         try:
             if self._poller is None:
-                self._poller = ResultsPoller(self._results_request(context), xcom_reader(context))
+                self._poller = ResultsPoller(self._results_request(context))
             outcome = self._poller.poll_sync(first=not self._has_polled)
             self._has_polled = True
             if not self._poller.is_open:

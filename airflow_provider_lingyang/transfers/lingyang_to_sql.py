@@ -21,7 +21,7 @@ from airflow_provider_lingyang.results.rows import (
     slot_columns,
 )
 from airflow_provider_lingyang.results.slot_values import TABLE_BYTES
-from airflow_provider_lingyang.results.task_arguments import ResultsTask, xcom_reader
+from airflow_provider_lingyang.results.task_arguments import ResultsTask
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from airflow_provider_lingyang.lookup.query import TaskResult
     from airflow_provider_lingyang.results.lookup import PollOutcome
     from airflow_provider_lingyang.results.poller import ResultsPoller, ResultsRequest
-    from airflow_provider_lingyang.results.recipient_sources import ReadXCom
     from airflow_provider_lingyang.results.recipient_store import RecipientRow
     from airflow_provider_lingyang.results.table import ResultsTable
 
@@ -128,7 +127,7 @@ class LingyangToSqlOperator(ResultsTask):
         except arguments.ArgumentError as error:
             raise AirflowFailException(str(error)) from None
         try:
-            counts = transfer.run(xcom_reader(context), create=self.create_table)
+            counts = transfer.run(create=self.create_table)
         finally:
             transfer.close()
         add_to_outlet_events(context, campaign=self.campaign, counts=counts, table=self.table)
@@ -165,7 +164,7 @@ class _Transfer:
     failure: str | None = None
     last_line: float = field(default_factory=time.monotonic)
 
-    def run(self, read_xcom: ReadXCom, *, create: bool) -> dict[str, int]:
+    def run(self, *, create: bool) -> dict[str, int]:
         from airflow_provider_lingyang.results.poller import PollError, ResultsPoller
         from airflow_provider_lingyang.results.table import TableError, TableWrongError
 
@@ -175,7 +174,7 @@ class _Transfer:
             raise AirflowFailException(str(error)) from None
         except TableError as error:
             raise AirflowException(str(error)) from None
-        self.poller = ResultsPoller(self.request, read_xcom, count_values=False, on_results=self._write)
+        self.poller = ResultsPoller(self.request, count_values=False, on_results=self._write)
         try:
             outcome = self.poller.poll_sync(first=True)
         except Exception as error:

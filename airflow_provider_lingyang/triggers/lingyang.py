@@ -9,15 +9,13 @@ import logging
 import random
 import time
 import traceback
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 from pydantic import BaseModel, ValidationError
-
-from airflow_provider_lingyang.config.arguments import ArgumentError
 
 if TYPE_CHECKING:
     from airflow_provider_lingyang.results.completion import WaitProgress
@@ -118,7 +116,7 @@ class LingyangResultTrigger(BaseTrigger):
         # Imported off the event loop, which other triggers share.
         module = await offload(importlib.import_module, "airflow_provider_lingyang.results.poller")
         request = module.ResultsRequest(**self.request)
-        poller: ResultsPoller = module.ResultsPoller(request, pull_xcom, offload=offload, count_values=False)
+        poller: ResultsPoller = module.ResultsPoller(request, offload=offload, count_values=False)
         try:
             return await self._poll_repeatedly(poller, offload)
         except module.PollError as error:
@@ -206,24 +204,4 @@ def read_event(event: Any) -> Ending:
         raise ValueError(
             "the wait's trigger ended with an event that this version of the package does not understand "
             f"(a {type(event).__name__}): {_SAME_VERSION}. Clear the task to wait again"
-        ) from None
-
-
-def pull_xcom(pointer: Mapping[str, Any], key: str) -> Any:
-    """Return an XCom of the task that a pointer names; None where there is none.
-
-    :param pointer: dag_id, run_id, task_id, map_index.
-    :raises ArgumentError: this process cannot read XComs.
-    """
-    from airflow.providers.common.compat.sdk import XCom
-
-    names: Sequence[str] = ("dag_id", "run_id", "task_id", "map_index")
-    try:
-        return XCom.get_one(key=key, **{name: pointer[name] for name in names})
-    except ImportError as error:
-        if "SUPERVISOR_COMMS" not in str(error):
-            raise
-        raise ArgumentError(
-            "the ids are in an XCom, and `airflow dags test` of Airflow 3.0 lets no trigger read one. A triggerer can: "
-            "run the DAG in Airflow, or try it with deferrable=False"
         ) from None

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import XCom
 
 from airflow_provider_lingyang.config.arguments import ArgumentError
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.results.recipient_sources import (
     NothingToWaitForError,
     load_recipients,
+    pull_xcom,
     slim_manifest,
 )
 from airflow_provider_lingyang.results.recipient_store import RecipientStore
@@ -51,14 +53,20 @@ class Submit:
         """``biz_id`` → task id."""
         source = json.loads(json.dumps({"campaign": slim_manifest(manifest)}))
         assert len(json.dumps(source)) < 2000
-        load_recipients(self.store, source, lambda pointer, key: self.run.xcom.get((pointer["task_id"], key)))
+        load_recipients(self.store, source)
         return {biz_id: task_id for _, biz_id, task_id in self.store.unfinished()}
 
 
 @pytest.fixture
 def submit(
-    sandbox: SandboxProcess, run: Run, store: RecipientStore, audience_db: Callable[..., None]
+    sandbox: SandboxProcess,
+    run: Run,
+    store: RecipientStore,
+    audience_db: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Submit:
+    # Of any run and map index.
+    monkeypatch.setattr(XCom, "get_one", lambda *, task_id, key, **_: run.xcom.get((task_id, key)))
     return Submit(run, store, audience_db)
 
 
@@ -214,13 +222,41 @@ def test_ids_of_a_query_are_read_as_the_operator_reads_them(
 ) -> None:
     audience_db(["id", "kind"], [(7, 1), (" x ", 1), (None, 1), (8, 2)])
     query = {"sql": "SELECT id FROM audience WHERE kind = ?", "conn_id": "audience_db", "parameters": [1]}
-    load_recipients(store, {"query": query}, lambda *_: None)
+    load_recipients(store, {"query": query})
     assert [biz_id for _, biz_id, _ in store.unfinished()] == ["7", "x"]
 
 
-def test_ids_may_be_in_another_tasks_xcom(store: RecipientStore) -> None:
+def test_ids_may_be_in_another_tasks_xcom(store: RecipientStore, monkeypatch: pytest.MonkeyPatch) -> None:
     pointer = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1}
-    load_recipients(
-        store, {"xcom": pointer}, lambda *asked: ["1", "2"] if asked == (pointer, "biz_ids") else None
-    )
+    expected = pointer | {"key": "biz_ids"}
+    monkeypatch.setattr(XCom, "get_one", lambda **asked: ["1", "2"] if asked == expected else None)
+    load_recipients(store, {"xcom": pointer})
     assert len(store) == 2
+
+
+def test_reads_xcoms_by_pointer(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(XCom, "get_one", lambda **names: asked.append(names))
+    pointer = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "digest": "0"}
+    pull_xcom(pointer, "biz_ids")
+    assert asked == [{"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "key": "biz_ids"}]
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        ("cannot import name 'SUPERVISOR_COMMS' from 'task_runner'", "lets no trigger read one"),
+        ("No module named 'the_users_xcom_backend'", "the_users_xcom_backend"),
+    ],
+)
+def test_error_where_a_trigger_cannot_read_xcoms(
+    monkeypatch: pytest.MonkeyPatch, missing: str, expected: str
+) -> None:
+    def fails(**_: Any) -> None:
+        raise ImportError(missing)
+
+    monkeypatch.setattr(XCom, "get_one", fails)
+    pointer = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1}
+    with pytest.raises((ArgumentError, ImportError), match=expected) as caught:
+        pull_xcom(pointer, "biz_ids")
+    assert isinstance(caught.value, ArgumentError) == ("SUPERVISOR_COMMS" in missing)

@@ -16,7 +16,6 @@ from airflow.exceptions import AirflowRescheduleException
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
-from airflow_provider_lingyang.triggers import lingyang as triggers
 from tests.conftest import Run
 from tests.versions import AIRFLOW
 
@@ -47,14 +46,9 @@ class Waiting:
         self.deferrals: list[TaskDeferred] = []
         self.events: list[Any] = []
         self.first_poll: datetime | None = None
-        monkeypatch.setattr(triggers, "pull_xcom", self._pull)
         if AIRFLOW < (3, 0):
             # There a sensor asks Airflow's database, which these tests have none of; later, its task instance.
             monkeypatch.setattr("airflow.sensors.base._orig_start_date", lambda **_: self.first_poll)
-
-    def _pull(self, pointer: Any, key: str) -> Any:
-        assert (pointer["dag_id"], pointer["run_id"], pointer["map_index"]) == ("dag", "run", -1)
-        return self.run.xcom.get((pointer["task_id"], key))
 
     def sensor(self, **arguments: Any) -> LingyangResultSensor:
         base: dict[str, Any] = {"task_id": "wait", "poke_interval": 0.05, "timeout": 0.6}

@@ -16,13 +16,11 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
-from airflow_provider_lingyang.config.arguments import ArgumentError
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.results.poller import PollError, ResultsPoller
 from airflow_provider_lingyang.sandbox import LOOKUP
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
-from airflow_provider_lingyang.triggers import lingyang as triggers
 from airflow_provider_lingyang.triggers.lingyang import LingyangResultTrigger, read_event
 from tests.conftest import FillDb, Run
 from tests.versions import AIRFLOW
@@ -436,35 +434,3 @@ def test_result_that_vanishes_after_the_trigger_fired_defers_again(sandbox: Sand
     with pytest.raises(TaskDeferred) as caught:
         sensor(biz_ids=["B1"], required_slots=["a"]).execute_complete(run.context("wait"), complete)
     assert caught.value.trigger.deadline == deadline
-
-
-def test_reads_xcoms_by_pointer(monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow.providers.common.compat.sdk import XCom
-
-    asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(XCom, "get_one", lambda **names: asked.append(names))
-    pointer = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "digest": "0"}
-    triggers.pull_xcom(pointer, "biz_ids")
-    assert asked == [{"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "key": "biz_ids"}]
-
-
-@pytest.mark.parametrize(
-    ("missing", "expected"),
-    [
-        ("cannot import name 'SUPERVISOR_COMMS' from 'task_runner'", "lets no trigger read one"),
-        ("No module named 'the_users_xcom_backend'", "the_users_xcom_backend"),
-    ],
-)
-def test_error_where_a_trigger_cannot_read_xcoms(
-    monkeypatch: pytest.MonkeyPatch, missing: str, expected: str
-) -> None:
-    from airflow.providers.common.compat.sdk import XCom
-
-    def fails(**_: Any) -> None:
-        raise ImportError(missing)
-
-    monkeypatch.setattr(XCom, "get_one", fails)
-    pointer = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1}
-    with pytest.raises((ArgumentError, ImportError), match=expected) as caught:
-        triggers.pull_xcom(pointer, "biz_ids")
-    assert isinstance(caught.value, ArgumentError) == ("SUPERVISOR_COMMS" in missing)
