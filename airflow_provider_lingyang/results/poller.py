@@ -6,8 +6,9 @@ One implementation for a sensor that pokes, for the trigger of a deferred one, a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from airflow_provider_lingyang.config import options
@@ -61,16 +62,11 @@ class ResultsRequest:
     result_query: Mapping[str, Any] | str | None = None
     results: Mapping[str, Any] | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON."""
-        return asdict(self)
-
 
 class ResultsPoller:
     """Polls for results. The first poll opens it: reads the connection and loads the recipients.
 
     :param request: the recipients, and where their results are.
-    :param offload: runs a blocking function off the event loop; needed by :meth:`poll` only.
     :param count_values: whether to count slot values and keep single results.
     :param on_results: called with each page of results; with it, criteria that can finish no recipient are allowed.
     """
@@ -79,19 +75,19 @@ class ResultsPoller:
         self,
         request: ResultsRequest,
         *,
-        offload: Offload | None = None,
         count_values: bool = True,
         on_results: OnResults | None = None,
     ) -> None:
         self.request = request
-        self._offload = offload
         self._count_values = count_values
         self._on_results = on_results
         self._store: RecipientStore | None = None
-        self._query: ResultQuery | None = None
-        self._open_client: Callable[[], AsyncGatewayClient] | None = None
-        self._max_concurrent_calls = 1
+        self._look_up: Callable[[Offload], Awaitable[PollOutcome]] | None = None
+        """None: results come from a table."""
         self._lookup_settle = 0.0
+        self._was_answered = False
+        self.failed = 0
+        """Number of look-ups that failed, in all polls that :meth:`progress` has judged."""
 
     @property
     def is_open(self) -> bool:
@@ -110,23 +106,21 @@ class ResultsPoller:
         if store is not None:
             store.close()
 
-    async def poll(self, *, first: bool) -> PollOutcome:
+    async def poll(self, offload: Offload, *, first: bool) -> PollOutcome:
         """Poll all unfinished recipients.
 
+        :param offload: runs a blocking function off the event loop.
         :param first: whether no poll came before. A query that fails then is wrong; later, it fails for the moment.
         :return: the outcome, failures for the moment included.
         :raises PollError: the wait cannot go on.
         """
-        assert self._offload is not None
         try:
             if self._store is None:
-                await self._offload(self._open)
-            if self.request.results is not None:
-                outcome: PollOutcome = await self._offload(self._poll_table)
-                return outcome
-            assert self._open_client is not None
-            async with self._open_client() as client:
-                return await self._poll_gateway(client)
+                await offload(self._open)
+            if self._look_up is not None:
+                return await self._look_up(offload)
+            outcome: PollOutcome = await offload(self._poll_table)
+            return outcome
         except (ArgumentError, LingyangConfigError) as error:
             raise PollError(str(error), retryable=False) from None
         except LingyangError as error:
@@ -142,31 +136,40 @@ class ResultsPoller:
 
     def poll_sync(self, *, first: bool) -> PollOutcome:
         """Poll, from a thread without an event loop; see :meth:`poll`."""
+        return run_with_main_thread_calls(partial(self.poll, first=first))
 
-        async def poll(offload: Offload) -> PollOutcome:
-            self._offload = offload
-            return await self.poll(first=first)
-
-        return run_with_main_thread_calls(poll)
-
-    def progress(self, complete_ratio: float, outcome: PollOutcome, waited: float) -> WaitProgress:
-        """Return how far the wait has come.
+    def progress(self, complete_ratio: float, outcome: PollOutcome, waited: float) -> WaitProgress | None:
+        """Return how far the wait has come, and log it; None while no poll was answered.
 
         :param complete_ratio: share of the recipients that must be finished, in (0, 1].
         :param outcome: of the latest poll.
         :param waited: seconds since the wait began.
         :raises PollError: too few recipients are known to the gateway, so the wait can never complete.
         """
-        progress = self.store.progress(complete_ratio)
-        late = waited >= 2 * (self._lookup_settle or _TABLE_SETTLE)
-        if progress.statuses and not progress.complete and late:
+        self.failed += outcome.failed
+        self._was_answered |= outcome.calls > 0 or not outcome.failed
+        progress = self.store.progress(complete_ratio) if self._was_answered else None
+        if progress is not None:
+            log.info("%s", progress)
+            if progress.complete:
+                return progress
+        if outcome.failed:
+            log.warning(
+                "%d look-up(s) failed, %d so far; the next poll retries them. The last: %s",
+                outcome.failed,
+                self.failed,
+                outcome.reason,
+            )
+        if progress is None:
+            return None
+        if progress.statuses and waited >= 2 * (self._lookup_settle or _TABLE_SETTLE):
             log.warning(
                 "this wait may never end: recipients have a status that is in neither done_values nor failed_values of "
                 "the result_query: %s. Add each status that is final to one of them",
                 progress.listed_statuses,
             )
-        settled = waited >= self._lookup_settle and not outcome.failed and self.request.results is None
-        if settled and progress.out_of_reach and not progress.complete:
+        settled = waited >= self._lookup_settle and not outcome.failed and self._look_up is not None
+        if settled and progress.out_of_reach:
             raise PollError(
                 f"{progress}. Too few can ever be finished: a recipient that the gateway does not know after "
                 f"{self._lookup_settle:g} s (lookup_settle) stays unknown: {progress.unfinished_ids()}. Check the ids, "
@@ -211,32 +214,25 @@ class ResultsPoller:
 
     def _prepare_lookup(self, hook: LingyangHook) -> tuple[Sequence[str], Sequence[str]]:
         """Read what look-ups need, and return the ``done_values`` and ``failed_values``."""
-        self._query = query = self._result_query(hook)
-        if query.status_field and not (query.done_values or query.failed_values):
-            raise ArgumentError(
-                "result_query: a status_field needs done_values or failed_values, or no recipient ever finishes"
-            )
-        settings, rate = hook.settings, hook.max_requests_per_second
-        tls = None if settings.plain_http else tls_context()
-        self._open_client = lambda: AsyncGatewayClient(settings, max_requests_per_second=rate, tls=tls)
-        self._max_concurrent_calls = options.lookups_at_a_time()
-        self._lookup_settle = hook.lookup_settle
-        return query.done_values, query.failed_values
-
-    def _result_query(self, hook: LingyangHook) -> ResultQuery:
         given = self.request.result_query
-        query = (
-            hook.result_query
-            if given is None
-            else ResultQuery.parse(given, where="the task's own result_query")
-        )
+        own = "the task's own result_query"
+        query = hook.result_query if given is None else ResultQuery.parse(given, where=own)
         if query is None:
             raise ArgumentError(
                 f"no look-up is described: give this task or connection {self.request.lingyang_conn_id!r} a "
                 "result_query (the platform has no public look-up for these tasks); where results are pushed to you, "
                 "give results_sql instead"
             )
-        return query
+        if query.status_field and not (query.done_values or query.failed_values):
+            raise ArgumentError(
+                "result_query: a status_field needs done_values or failed_values, or no recipient ever finishes"
+            )
+        settings, rate = hook.settings, hook.max_requests_per_second
+        tls = None if settings.plain_http else tls_context()
+        client = partial(AsyncGatewayClient, settings, max_requests_per_second=rate, tls=tls)
+        self._look_up = partial(self._poll_gateway, query, client, options.lookups_at_a_time())
+        self._lookup_settle = hook.lookup_settle
+        return query.done_values, query.failed_values
 
     def _statuses_of_table(self, hook: LingyangHook) -> tuple[Sequence[str], Sequence[str]]:
         given = self.request.result_query
@@ -250,11 +246,13 @@ class ResultsPoller:
             return (), ()
         return (query.done_values, query.failed_values) if query else ((), ())
 
-    async def _poll_gateway(self, client: AsyncGatewayClient) -> PollOutcome:
-        query = self._query
-        assert query is not None
-        assert self._offload is not None
-
+    async def _poll_gateway(
+        self,
+        query: ResultQuery,
+        open_client: Callable[[], AsyncGatewayClient],
+        max_concurrent_calls: int,
+        offload: Offload,
+    ) -> PollOutcome:
         async def fetch(recipients: Sequence[RecipientRow]) -> Mapping[str, TaskResult]:
             # Several results may come for one recipient. The id of the accepted task picks one of them.
             task_ids = {biz_id: task_id for _, biz_id, task_id in recipients if task_id is not None}
@@ -262,13 +260,14 @@ class ResultsPoller:
             known_tasks = task_ids if query.task_id_field else None
             return await LookUp(client.perform, query, client.clock).fetch(biz_ids, known_tasks)
 
-        return await poll_gateway(
-            self.store,
-            fetch,
-            self._offload,
-            ids_per_call=query.max_biz_ids,
-            max_concurrent_calls=self._max_concurrent_calls,
-        )
+        async with open_client() as client:
+            return await poll_gateway(
+                self.store,
+                fetch,
+                offload,
+                ids_per_call=query.max_biz_ids,
+                max_concurrent_calls=max_concurrent_calls,
+            )
 
     def _poll_table(self) -> PollOutcome:
         results = self.request.results or {}

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 OnIncomplete = Literal["fail", "skip", "succeed"]
 _MAX_TRIGGER_BYTES = 30_000
 """Of a trigger's arguments: they are one text in Airflow's database, which MySQL limits to 64 KB."""
+_DEFERRAL_TIMEOUTS = ("Trigger timeout", "Trigger/execution timeout")
+"""What the schedulers of Airflow 3 and 2 say of a deferral that they end."""
 _TIMEOUT_MARGIN = 300.0
 """Seconds after the deadline when Airflow itself ends the deferral: the trigger may be at its last poll until then."""
 
@@ -138,24 +141,27 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Poll all unfinished recipients; done when enough are finished."""
-        value = self._poll_once(context)
+        value = self._poll(context)
         return False if value is None else PokeReturnValue(is_done=True, xcom_value=value)
 
-    def _poll_once(self, context: Context) -> dict[str, Any] | None:
-        """Return the value of the task once enough recipients are finished."""
+    def _poll(self, context: Context) -> dict[str, Any] | None:
+        """Poll all unfinished recipients, and return the value of the task once enough are finished."""
+        from airflow_provider_lingyang.results.poller import PollError, ResultsPoller
+
         self._incomplete = None
-        progress, outcome = self._poll(context)
-        if progress is not None:
-            log.info("%s", progress)
-            if progress.complete:
-                assert self._poller is not None
-                return self._poller.xcom_value(progress)
-        if outcome.failed:
-            log.warning(
-                "%d look-up(s) failed, the next poll retries them. The last: %s",
-                outcome.failed,
-                outcome.reason,
-            )
+        started = self._when_started(context)
+        try:
+            if self._poller is None:
+                self._poller = ResultsPoller(self._results_request(context))
+            outcome = self._poller.poll_sync(first=not self._has_polled)
+            self._has_polled = True
+            progress = self._poller.progress(self.complete_ratio, outcome, time.time() - started)
+        except (PollError, arguments.ArgumentError) as error:
+            if isinstance(error, PollError) and error.retryable:
+                raise
+            raise AirflowFailException(str(error)) from None
+        if progress is not None and progress.complete:
+            return self._poller.xcom_value(progress)
         self._incomplete = progress, outcome
         return None
 
@@ -177,19 +183,19 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral. Poll once more, too, where Airflow ended it by its timeout."""
         self._push_plan_link(context)
+        if next_method == "__fail__" and (next_kwargs or {}).get("error") in _DEFERRAL_TIMEOUTS:
+            next_method, next_kwargs = "_resume_late", None
         try:
             return super().resume_execution(next_method, next_kwargs, context)
-        except AirflowException as error:
-            if isinstance(error, AirflowSkipException) and isinstance(error.__cause__, AirflowSkipException):
+        except AirflowSkipException as error:
+            if isinstance(error.__cause__, AirflowException):
                 # With soft_fail, Airflow replaces the message, of a skip too.
-                raise error.__cause__ from None
-            if not _is_deferral_timeout(error):
-                raise
+                raise AirflowSkipException(str(error.__cause__)) from None
+            raise
+
+    def _resume_late(self, context: Context) -> dict[str, Any]:
         now = time.time()
-        try:
-            return self._resume(context, now - self.timeout, now)
-        except AirflowFailException as error:
-            raise self._softened(error) from None
+        return self._resume(context, now - self.timeout, now)
 
     def _resume(self, context: Context, started: float, deadline: float) -> dict[str, Any]:
         # The query worked before the deferral, so a failure now is for the moment.
@@ -198,7 +204,7 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
 
     def _poll_or_defer(self, context: Context, started: float, deadline: float) -> dict[str, Any]:
         self._started = started
-        if (value := self._poll_once(context)) is not None:
+        if (value := self._poll(context)) is not None:
             return value
         if (left := deadline - time.time()) > 0:
             trigger = self._trigger(context, started, deadline)
@@ -211,7 +217,7 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
         from airflow_provider_lingyang.triggers.lingyang import LingyangResultTrigger
 
         assert self._poller is not None
-        request = self._poller.request.to_json()
+        request = asdict(self._poller.request)
         trigger = LingyangResultTrigger(
             request=request,
             complete_ratio=self.complete_ratio,
@@ -238,23 +244,6 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
         ti.xcom_push(key="biz_ids", value=ids)
         map_index = -1 if ti.map_index is None else ti.map_index
         return {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": map_index}
-
-    def _poll(self, context: Context) -> tuple[WaitProgress | None, PollOutcome]:
-        from airflow_provider_lingyang.results.poller import PollError, ResultsPoller
-
-        started = self._when_started(context)
-        try:
-            if self._poller is None:
-                self._poller = ResultsPoller(self._results_request(context))
-            outcome = self._poller.poll_sync(first=not self._has_polled)
-            self._has_polled = True
-            if not self._poller.is_open:
-                return None, outcome
-            return self._poller.progress(self.complete_ratio, outcome, time.time() - started), outcome
-        except (PollError, arguments.ArgumentError) as error:
-            if isinstance(error, PollError) and error.retryable:
-                raise
-            raise AirflowFailException(str(error)) from None
 
     def _when_started(self, context: Context) -> float:
         """Return when the wait began. In reschedule mode each poll is a new process, so Airflow knows."""
@@ -293,7 +282,8 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
             raise self._softened(
                 AirflowSensorTimeout(
                     f"timed out after {self.timeout:g} s, and the last poll failed, so the number of finished "
-                    f"recipients is not known: {outcome.reason}. Before it: {progress or 'no poll succeeded'}"
+                    f"recipients is not known: {outcome.reason}. Before it: "
+                    f"{progress or 'no poll of this process was answered'}"
                 )
             )
         message = (
@@ -317,15 +307,3 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
 def _size(trigger: LingyangResultTrigger) -> int:
     # As Airflow stores it: a Chinese character takes six bytes. What encryption adds, _MAX_TRIGGER_BYTES allows for.
     return len(json.dumps(trigger.serialize()[1], default=str))
-
-
-def _is_deferral_timeout(error: BaseException | None) -> bool:
-    # By name, because its module differs between versions. Airflow 2 has a message of its scheduler instead.
-    while error is not None:
-        name = type(error).__name__
-        if name == "TaskDeferralTimeout":
-            return True
-        if name == "TaskDeferralError" and str(error) == "Trigger/execution timeout":
-            return True
-        error = error.__cause__ or error.__context__
-    return False

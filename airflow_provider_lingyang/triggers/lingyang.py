@@ -39,7 +39,7 @@ class LingyangResultTrigger(BaseTrigger):
     Its arguments and its event hold ids or a pointer to them, counts and reasons, but no results. After a restart of
     the triggerer it starts again with the same deadline.
 
-    :param request: the recipients, and where their results are: ``ResultsRequest.to_json()`` of ``results/poller.py``.
+    :param request: the recipients, and where their results are: a ``ResultsRequest`` (``results/poller.py``) as a dict.
     :param complete_ratio: share of the recipients that must be finished, in (0, 1].
     :param poke_interval: seconds between polls; grows to four times that while nothing changes.
     :param max_wait: seconds between polls at most; None: four times ``poke_interval``.
@@ -116,7 +116,7 @@ class LingyangResultTrigger(BaseTrigger):
         # Imported off the event loop, which other triggers share.
         module = await offload(importlib.import_module, "airflow_provider_lingyang.results.poller")
         request = module.ResultsRequest(**self.request)
-        poller: ResultsPoller = module.ResultsPoller(request, offload=offload, count_values=False)
+        poller: ResultsPoller = module.ResultsPoller(request, count_values=False)
         try:
             return await self._poll_repeatedly(poller, offload)
         except module.PollError as error:
@@ -125,34 +125,23 @@ class LingyangResultTrigger(BaseTrigger):
             executor.submit(poller.close)
 
     async def _poll_repeatedly(self, poller: ResultsPoller, offload: Any) -> dict[str, Any]:
-        progress: WaitProgress | None = None
         before: Mapping[str, int] = {}
-        interval, failed, retry_after = self.poke_interval, 0, 0.0
+        interval, retry_after = self.poke_interval, 0.0
         while True:
             # The task has polled just before it was deferred. The last poll is at the deadline, not before.
             pause = max(interval * random.uniform(1 - _JITTER, 1 + _JITTER), retry_after)
             await asyncio.sleep(max(0.0, min(pause, self.deadline - time.time())))
-            outcome: PollOutcome = await poller.poll(first=False)
+            outcome: PollOutcome = await poller.poll(offload, first=False)
             retry_after = outcome.retry_after
-            if outcome.failed:
-                failed += outcome.failed
-                log.warning(
-                    "%d look-up(s) failed, %d so far; the next poll retries them. The last: %s",
-                    outcome.failed,
-                    failed,
-                    outcome.reason,
-                )
-            if outcome.calls or progress is not None:
-                progress = await offload(
-                    poller.progress, self.complete_ratio, outcome, time.time() - self.started
-                )
-                log.info("%s", progress)
+            how_far = self.complete_ratio, outcome, time.time() - self.started
+            progress: WaitProgress | None = await offload(poller.progress, *how_far)
+            if progress is not None:
                 if progress.complete:
-                    return self._event(COMPLETE, progress, None, failed)
+                    return self._event(COMPLETE, progress, None, poller.failed)
                 interval = self._interval(interval, changed=progress.counts != before)
                 before = progress.counts
             if time.time() >= self.deadline:
-                return self._event(TIMEOUT, progress, outcome.reason, failed)
+                return self._event(TIMEOUT, progress, outcome.reason, poller.failed)
 
     def _event(
         self, status: str, progress: WaitProgress | None, reason: str | None, failed: int = 0

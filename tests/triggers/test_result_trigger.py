@@ -412,7 +412,8 @@ def test_final_failure_after_a_deferral_timeout_is_softened(
     submit(run, 1)
     query = RESULT_QUERY | {"method": "no.such"}
     one = sensor(biz_ids=["B1"], required_slots=["a"], result_query=query, soft_fail=soft_fail)
-    with pytest.raises(AirflowSkipException if soft_fail else AirflowFailException):
+    expected = AirflowSkipException if soft_fail else AirflowFailException
+    with pytest.raises(expected, match="the look-up cannot work"):
         one.resume_execution("__fail__", {"error": TIMED_OUT}, run.context("wait"))
 
 
