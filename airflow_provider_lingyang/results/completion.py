@@ -1,4 +1,4 @@
-"""When a recipient is finished, and when enough recipients are. Pure."""
+"""When a recipient is finished, and when enough recipients are; the error of a wait that cannot go on. Pure."""
 
 from __future__ import annotations
 
@@ -15,6 +15,17 @@ ANSWERED, NOT_REACHED = FINISHED = ("answered", "not_reached")
 WAITING, UNKNOWN, FOREIGN = "waiting", "unknown", "foreign"
 STATES = (*FINISHED, WAITING, UNKNOWN, FOREIGN)
 """States of a recipient. ``foreign``: the only result belongs to another task, so to another campaign."""
+
+
+class PollError(Exception):
+    """A wait broke off. No AirflowException: ``soft_fail`` treats those differently.
+
+    :param retryable: whether another try of the task may succeed.
+    """
+
+    def __init__(self, message: str, *, retryable: bool) -> None:
+        super().__init__(message)
+        self.retryable = retryable
 
 
 @dataclass(frozen=True, slots=True)

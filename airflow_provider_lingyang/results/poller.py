@@ -19,7 +19,13 @@ from airflow_provider_lingyang.gateway.errors import LingyangConfigError, Lingya
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 from airflow_provider_lingyang.lookup.calls import LookUp
 from airflow_provider_lingyang.lookup.query import ResultQuery, TableQuery, TaskResult
-from airflow_provider_lingyang.results.completion import UNKNOWN, WAITING, CompletionCriteria, WaitProgress
+from airflow_provider_lingyang.results.completion import (
+    UNKNOWN,
+    WAITING,
+    CompletionCriteria,
+    PollError,
+    WaitProgress,
+)
 from airflow_provider_lingyang.results.lookup import Offload, PollOutcome, poll_gateway, poll_table
 from airflow_provider_lingyang.results.offload import run_with_main_thread_calls
 from airflow_provider_lingyang.results.recipient_sources import load_recipients
@@ -32,17 +38,6 @@ log = logging.getLogger(__name__)
 _TABLE_SETTLE = 30.0
 """Seconds; stands in for ``lookup_settle``, whose default it is, where results come from a table."""
 _COLUMNS = ("biz_id", "output_params", "status", "task_id", "created_at")
-
-
-class PollError(Exception):
-    """A wait broke off. No AirflowException: ``soft_fail`` treats those differently.
-
-    :param retryable: whether another try of the task may succeed.
-    """
-
-    def __init__(self, message: str, *, retryable: bool) -> None:
-        super().__init__(message)
-        self.retryable = retryable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

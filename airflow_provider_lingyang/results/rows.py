@@ -1,11 +1,10 @@
-"""Results as rows of a table: its columns, what a row holds, and the number of recipients of each kind. Pure."""
+"""Results as rows of a table: its columns, and what a row holds. Pure."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from airflow_provider_lingyang.config.arguments import ArgumentError, named_columns
@@ -87,7 +86,6 @@ class ResultRow(NamedTuple):
     :param output_params: the slots as JSON text; None where they cannot be read.
     :param slots: text or None, in the order of the columns.
     :param holds_slots: whether the result holds any slot; without, the slots of an existing row stay as they are.
-    :param readable: whether the slots could be read.
     :param is_cut: whether a value was longer than :data:`~airflow_provider_lingyang.results.slot_values.TABLE_BYTES`.
     """
 
@@ -98,7 +96,6 @@ class ResultRow(NamedTuple):
     output_params: str | None
     slots: Sequence[str | None]
     holds_slots: bool
-    readable: bool
     is_cut: bool = False
 
 
@@ -133,42 +130,6 @@ def result_row(
         None if result.status is None else cut(result.status, TABLE_BYTES),
         json.dumps(kept, ensure_ascii=False) if result.readable else None,
         texts,
-        result.readable and bool(values),
-        result.readable,
+        bool(values),
         is_cut,
     )
-
-
-class RecipientCounts:
-    """Counts recipients by kind. Add each recipient once: a poll looks each up once."""
-
-    def __init__(self) -> None:
-        self._kinds: Counter[str] = Counter()
-        self._unreadable = self._cut = self._inserted = 0
-
-    def add(self, found: Iterable[ResultRow | str], inserted: int) -> None:
-        """Count recipients.
-
-        :param found: what :func:`result_row` returned for each.
-        :param inserted: number of their rows that were not there before.
-        """
-        for row in found:
-            if isinstance(row, str):
-                self._kinds[row] += 1
-            else:
-                self._kinds[row.kind] += 1
-                self._unreadable += not row.readable
-                self._cut += row.is_cut
-        self._inserted += inserted
-
-    def counts(self) -> dict[str, int]:
-        """Return the number of recipients of each kind, and of rows: all, inserted and updated."""
-        rows = sum(self._kinds[kind] for kind in WRITTEN)
-        return {
-            "rows": rows,
-            "inserted": self._inserted,
-            "updated": rows - self._inserted,
-            **{kind: self._kinds[kind] for kind in (*WRITTEN, UNKNOWN, FOREIGN)},
-            "unreadable": self._unreadable,
-            "cut": self._cut,
-        }

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_lingyang.errors import LedgerError
+from airflow_provider_lingyang.results.completion import PollError
 from airflow_provider_lingyang.results.rows import OWN_COLUMNS, ResultRow
 from airflow_provider_lingyang.storage.database import (
     Database,
@@ -33,16 +34,12 @@ _KEY = "campaign_key, plan_id, biz_id"
 _THIS = "campaign_key=? AND plan_id=?"
 
 
-class TableError(Exception):
-    """The database failed; a retry may help. The text holds no values of rows."""
+class TableError(PollError):
+    """The database failed, or the table cannot take the rows. The text holds no values of rows."""
 
 
 class _RowRefusedError(Exception):
     """The table cannot hold at least one of the rows. None of them is written."""
-
-
-class TableWrongError(Exception):
-    """The table cannot take the rows; a retry cannot help."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,8 +138,8 @@ class ResultsTable:
             on_connect=self._dialect.on_connect,
         )
         self._conn_id = conn_id
-        self._table = table
-        self.refused: list[str] = []
+        self.name = table
+        self.refused: dict[str, None] = {}
         """The ``biz_id`` of rows that the table cannot hold."""
         self.refusal = ""
         """The database's message for the first of them."""
@@ -164,20 +161,20 @@ class ResultsTable:
         """Check that the table exists with all columns, or create it.
 
         :param create: whether to create it where it does not exist.
-        :raises TableError: the database cannot be reached.
-        :raises TableWrongError: the table does not exist, or lacks columns.
+        :raises TableError: the database cannot be reached; or the table does not exist, or lacks columns.
         """
         try:
-            found = self._database.columns(self._table)
+            found = self._database.columns(self.name)
             if not found and create:
                 self._create()
-                found = self._database.columns(self._table)
+                found = self._database.columns(self.name)
         except UnreachableError as error:
-            raise TableError(str(error)) from None
+            raise TableError(str(error), retryable=True) from None
         if not found:
-            raise TableWrongError(
-                f"there is no table {self._table} that can be read on connection {self._conn_id!r}. It needs the "
-                f"columns {', '.join(self._all_columns)} and the key ({_KEY}); create_table=True makes it"
+            raise TableError(
+                f"there is no table {self.name} that can be read on connection {self._conn_id!r}. It needs the "
+                f"columns {', '.join(self._all_columns)} and the key ({_KEY}); create_table=True makes it",
+                retryable=False,
             )
         names = {self._folded(name) for name in found}
         # The table's own columns are not quoted, so their case does not matter.
@@ -185,9 +182,10 @@ class ResultsTable:
         missing = [name for name in OWN_COLUMNS if name not in lower]
         missing += [name for name in self._slots if self._folded(name) not in names]
         if missing:
-            raise TableWrongError(
-                f"table {self._table} on connection {self._conn_id!r} lacks the columns {', '.join(missing)}: add "
-                "them (slots as text), choose slots, or name a table that is not there yet, with create_table=True"
+            raise TableError(
+                f"table {self.name} on connection {self._conn_id!r} lacks the columns {', '.join(missing)}: add "
+                "them (slots as text), choose slots, or name a table that is not there yet, with create_table=True",
+                retryable=False,
             )
 
     def write(self, rows: Sequence[ResultRow]) -> int:
@@ -200,7 +198,7 @@ class ResultsTable:
         :raises TableError: the database failed. None of the rows is written then.
         """
         inserted = written = 0
-        refused: list[str] = []
+        refused: dict[str, None] = {}
         todo = [rows]
         while todo:
             part = todo.pop()
@@ -213,11 +211,11 @@ class ResultsTable:
                     # Halve until each refused row stands alone.
                     todo += [part[half:], part[:half]]
                     continue
-                refused.append(part[0].biz_id)
+                refused[part[0].biz_id] = None
                 if not written and len(refused) in (_ALL_ALIKE, len(rows)):
                     # It is the table, not the rows.
-                    raise TableError(self.refusal) from None
-        self.refused += refused
+                    raise TableError(self.refusal, retryable=True) from None
+        self.refused |= refused
         return inserted
 
     def _write_all(self, rows: Sequence[ResultRow]) -> int:
@@ -233,19 +231,21 @@ class ResultsTable:
                 hint = ""
                 if isinstance(error, UniqueViolationError):
                     hint = (
-                        f". Table {self._table} needs the key ({_KEY}), whose texts differ by case, and columns of "
+                        f". Table {self.name} needs the key ({_KEY}), whose texts differ by case, and columns of "
                         "your own must allow NULL or have a default"
                     )
-                raise TableError(f"{error}, {_TRIES} times{hint}") from None
+                raise TableError(f"{error}, {_TRIES} times{hint}", retryable=True) from None
             except LedgerError as error:
-                raise (_RowRefusedError if _is_of_a_row(error) else TableError)(str(error)) from None
+                if _is_of_a_row(error):
+                    raise _RowRefusedError(str(error)) from None
+                raise TableError(str(error), retryable=True) from None
         raise AssertionError
 
     def _write(self, run: Transaction, rows: Sequence[ResultRow], fetched_at: Any) -> int:
         existing: dict[str, str | None] = {}
         for chunk in chunks(rows):
             found = run.rows(
-                f"SELECT biz_id, task_id FROM {self._table} WHERE {_THIS} AND biz_id IN ({marks(chunk)})",
+                f"SELECT biz_id, task_id FROM {self.name} WHERE {_THIS} AND biz_id IN ({marks(chunk)})",
                 [*self._this, *(row.biz_id for row in chunk)],
             )
             # The database may take A1 and a1 for equal, or hold numbers; compare as text in Python.
@@ -266,7 +266,7 @@ class ResultsTable:
         run.many(self._update_status, status)
         # Each must fit into one statement of MySQL.
         for portion in portions(new, _size, _STATEMENT_BYTES):
-            run.insert(self._table, self._columns, portion)
+            run.insert(self.name, self._columns, portion)
         return len(new)
 
     def _new_row(self, row: ResultRow, fetched_at: Any) -> Sequence[Any]:
@@ -285,9 +285,7 @@ class ResultsTable:
             for name in OWN_COLUMNS
         ]
         columns += [f"{self._dialect.quoted(name)} {types.get('slot', 'TEXT')}" for name in self._slots]
-        sql = (
-            f"CREATE TABLE {self._table} ({', '.join(columns)}, PRIMARY KEY ({_KEY})){self._dialect.options}"
-        )
+        sql = f"CREATE TABLE {self.name} ({', '.join(columns)}, PRIMARY KEY ({_KEY})){self._dialect.options}"
         try:
             with self._database.transaction() as run:
                 run.execute(sql, [])
@@ -295,10 +293,11 @@ class ResultsTable:
             raise
         except LedgerError as error:
             # Two tasks may create it at the same time.
-            if not self._database.columns(self._table):
-                raise TableWrongError(
-                    f"table {self._table} can be neither read nor created: {error}. Create it yourself, with the "
-                    f"columns {', '.join(self._all_columns)} and the key ({_KEY})"
+            if not self._database.columns(self.name):
+                raise TableError(
+                    f"table {self.name} can be neither read nor created: {error}. Create it yourself, with the "
+                    f"columns {', '.join(self._all_columns)} and the key ({_KEY})",
+                    retryable=False,
                 ) from None
 
 

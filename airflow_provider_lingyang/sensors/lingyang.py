@@ -146,7 +146,8 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
 
     def _poll(self, context: Context) -> dict[str, Any] | None:
         """Poll all unfinished recipients, and return the value of the task once enough are finished."""
-        from airflow_provider_lingyang.results.poller import PollError, ResultsPoller
+        from airflow_provider_lingyang.results.completion import PollError
+        from airflow_provider_lingyang.results.poller import ResultsPoller
 
         self._incomplete = None
         started = self._when_started(context)
@@ -167,7 +168,7 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Poll once more after the trigger has fired, and end as a poke would."""
-        from airflow_provider_lingyang.results.poller import PollError
+        from airflow_provider_lingyang.results.completion import PollError
         from airflow_provider_lingyang.triggers.lingyang import BROKEN, FAILED, read_event
 
         try:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_lingyang.assets.lingyang import add_to_outlet_events
 from airflow_provider_lingyang.config import arguments, literals
-from airflow_provider_lingyang.results.completion import FOREIGN, UNKNOWN
+from airflow_provider_lingyang.results.completion import FOREIGN, UNKNOWN, PollError
 from airflow_provider_lingyang.results.rows import (
-    RecipientCounts,
+    WRITTEN,
     ResultRow,
     check_table,
     result_row,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_lingyang.lookup.query import TaskResult
     from airflow_provider_lingyang.results.lookup import PollOutcome
-    from airflow_provider_lingyang.results.poller import ResultsPoller, ResultsRequest
+    from airflow_provider_lingyang.results.poller import ResultsRequest
     from airflow_provider_lingyang.results.recipient_store import RecipientRow
     from airflow_provider_lingyang.results.table import ResultsTable
 
@@ -148,55 +149,41 @@ class LingyangToSqlOperator(ResultsTask):
             raise arguments.ArgumentError("the campaign's manifest holds no campaign_key and plan_id")
         hook = sql_hook(self.sql_conn_id)
         table = ResultsTable(hook, self.sql_conn_id, self.table, columns, key, plan_id)
-        return _Transfer(request, table, self.table, list(columns))
+        return _Transfer(request, table, list(columns))
 
 
-@dataclass(slots=True)
 class _Transfer:
     """Writes one poll, page by page, into the table."""
 
-    request: ResultsRequest
-    table: ResultsTable
-    name: str
-    slots: Sequence[str]
-    written: RecipientCounts = field(default_factory=RecipientCounts)
-    poller: ResultsPoller | None = None
-    failure: str | None = None
-    last_line: float = field(default_factory=time.monotonic)
+    def __init__(self, request: ResultsRequest, table: ResultsTable, slots: Sequence[str]) -> None:
+        from airflow_provider_lingyang.results.poller import ResultsPoller
+
+        self.table = table
+        self.slots = slots
+        self.poller = ResultsPoller(request, count_values=False, on_results=self._write)
+        self.counted: Counter[str] = Counter()
+        self.last_line = time.monotonic()
 
     def run(self, *, create: bool) -> dict[str, int]:
-        from airflow_provider_lingyang.results.poller import PollError, ResultsPoller
-        from airflow_provider_lingyang.results.table import TableError, TableWrongError
-
         try:
             self.table.prepare(create=create)
-        except TableWrongError as error:
-            raise AirflowFailException(str(error)) from None
-        except TableError as error:
-            raise AirflowException(str(error)) from None
-        self.poller = ResultsPoller(self.request, count_values=False, on_results=self._write)
+        except PollError as error:
+            raise (AirflowException if error.retryable else AirflowFailException)(str(error)) from None
         try:
             outcome = self.poller.poll_sync(first=True)
-        except Exception as error:
-            if self.failure is not None:
-                raise AirflowException(f"{self.failure}. {self._so_far()}. {_RETRY}") from None
-            if not isinstance(error, PollError):
-                raise
+        except PollError as error:
+            message = f"{error}. {self._so_far()}"
             if not error.retryable:
-                raise AirflowFailException(f"{error}. {self._so_far()}") from None
-            raise AirflowException(f"{error}. {self._so_far()}. {_RETRY}") from None
+                raise AirflowFailException(message) from None
+            raise AirflowException(f"{message}. {_RETRY}") from None
         return self._final_counts(outcome)
 
     def close(self) -> None:
         """Release the database connection and the private file."""
         self.table.close()
-        if self.poller is not None:
-            self.poller.close()
+        self.poller.close()
 
     def _write(self, recipients: Sequence[RecipientRow], results: Mapping[str, TaskResult]) -> None:
-        from airflow_provider_lingyang.results.table import TableError
-
-        assert self.poller is not None
         criteria = self.poller.store.criteria
         for start in range(0, len(recipients), _PAGE):
             page = [
@@ -204,20 +191,24 @@ class _Transfer:
                 for recipient in recipients[start : start + _PAGE]
             ]
             rows = [row for row in page if isinstance(row, ResultRow)]
-            before = len(self.table.refused)
-            try:
-                inserted = self.table.write(rows) if rows else 0
-            except TableError as error:
-                self.failure = str(error)
-                raise
-            refused = set(self.table.refused[before:])
-            self.written.add(
-                (row for row in page if isinstance(row, str) or row.biz_id not in refused), inserted
-            )
+            self.counted["inserted"] += self.table.write(rows) if rows else 0
+            for row in page:
+                if isinstance(row, str):
+                    self.counted[row] += 1
+                elif row.biz_id not in self.table.refused:
+                    self.counted[row.kind] += 1
+                    self.counted["unreadable"] += row.output_params is None
+                    self.counted["cut"] += row.is_cut
             now = time.monotonic()
             if now - self.last_line >= _LOG_INTERVAL:
                 self.last_line = now
-                log.info("table %s: %s", self.name, self._so_far())
+                log.info("table %s: %s", self.table.name, self._so_far())
+
+    def _counts(self) -> dict[str, int]:
+        """Return the number of recipients of each kind, and of rows: all, inserted and updated."""
+        rows, inserted = sum(self.counted[kind] for kind in WRITTEN), self.counted["inserted"]
+        others = {name: self.counted[name] for name in (*WRITTEN, UNKNOWN, FOREIGN, "unreadable", "cut")}
+        return {"rows": rows, "inserted": inserted, "updated": rows - inserted, **others}
 
     def _final_counts(self, outcome: PollOutcome) -> dict[str, int]:
         """Return the counts of a transfer that is complete.
@@ -229,23 +220,22 @@ class _Transfer:
                 f"{outcome.failed} look-up(s) failed, the last: {outcome.reason}. {self._so_far()}. {_RETRY}"
             ) from None
         if refused := self.table.refused:
-            shown = ", ".join(repr(biz_id[:64]) for biz_id in refused[:20])
+            shown = ", ".join(repr(biz_id[:64]) for biz_id in islice(refused, 20))
             raise AirflowException(
                 f"{self.table.refusal}: the table cannot hold {len(refused)} row(s), of biz_id {shown}"
                 f"{', …' if len(refused) > 20 else ''}; all others are written. {self._so_far()}. Widen the columns "
                 f"(a slot's value has {TABLE_BYTES} bytes at most, output_params all slots), then clear this task"
             ) from None
-        assert self.poller is not None
-        recipients, counts = len(self.poller.store), self.written.counts()
+        recipients, counts = len(self.poller.store), self._counts()
         if counts["cut"]:
             log.warning(
                 "table %s: %d row(s) have a value that was longer than %d bytes: it ends with its length",
-                self.name,
+                self.table.name,
                 counts["cut"],
                 TABLE_BYTES,
             )
         known = counts["rows"] + counts[FOREIGN]
-        if self.request.results is not None:
+        if self.poller.request.results is not None:
             # A recipient without a row in the table of results is never passed to _write.
             counts[UNKNOWN] = recipients - known
         if known + counts[UNKNOWN] != recipients:
@@ -253,14 +243,16 @@ class _Transfer:
                 f"not all recipients were looked up, and nothing failed. {self._so_far()}. {_RETRY}"
             )
         final = {"recipients": recipients, **counts}
-        log.info("table %s: %s", self.name, ", ".join(f"{name} {count}" for name, count in final.items()))
+        log.info(
+            "table %s: %s", self.table.name, ", ".join(f"{name} {count}" for name, count in final.items())
+        )
         return final
 
     def _so_far(self) -> str:
         """Describe the progress, for a message."""
-        if self.poller is None or not self.poller.is_open:
+        if not self.poller.is_open:
             return "No recipient was looked up yet"
-        recipients, counts = len(self.poller.store), self.written.counts()
+        recipients, counts = len(self.poller.store), self._counts()
         rows = counts["rows"]
         looked_up = rows + counts[FOREIGN] + counts[UNKNOWN]
         text = f"Of {recipients} recipients {rows} were written"

@@ -527,7 +527,7 @@ def test_retry_resumes_after_a_failed_database(
 
     def broken(self: ResultsTable, rows: Any) -> Any:
         if len(rows) < 1000:
-            self._table = "nowhere"
+            self.name = "nowhere"
         return write(self, rows)
 
     with monkeypatch.context() as patched:

@@ -17,7 +17,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
-from airflow_provider_lingyang.results.poller import PollError, ResultsPoller
+from airflow_provider_lingyang.results.completion import PollError
+from airflow_provider_lingyang.results.poller import ResultsPoller
 from airflow_provider_lingyang.sandbox import LOOKUP
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
