@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+import queue
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow_provider_lingyang.gateway.errors import LingyangError, Replay
 from airflow_provider_lingyang.lookup.result import TaskResult, standing
@@ -32,6 +35,9 @@ FetchResults = Callable[[Sequence[RecipientRow]], Awaitable[Mapping[str, TaskRes
 """Looks some recipients up in one call; returns their results by ``biz_id``."""
 Offload = Callable[..., Awaitable[Any]]
 """Runs a blocking function off the event loop, one at a time."""
+T = TypeVar("T")
+_CANCEL_GRACE = 2.0
+"""Seconds for a cancelled coroutine to close its connections."""
 
 
 @dataclass(slots=True)
@@ -130,6 +136,67 @@ async def poll_gateway(
     if failure is not None:
         raise failure from None
     return outcome
+
+
+def run_with_main_thread_calls(function: Callable[..., Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine in an event loop in a thread of its own, and its blocking calls in the calling thread.
+
+    So a slow database delays no look-up, one thread uses its connection, and Airflow's signals, which raise in the
+    main thread, interrupt the blocking call rather than the event loop.
+
+    asgiref's ``AsyncToSync`` divides the work in the same way, but not the end of it: when a signal raises in the
+    calling thread, it does not cancel the coroutine, and its worker thread keeps the process from exiting until the
+    coroutine is done; a ``BaseException`` such as ``AirflowTaskTimeout`` in a blocking call goes to the coroutine.
+    Here it is raised at once, the coroutine is cancelled, and the thread is a daemon.
+
+    :param function: returns the coroutine; its argument is ``offload``, which runs a function in the calling thread.
+    :return: what the coroutine returns.
+    :raises Exception: what the coroutine raises.
+    """
+    calls: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], Any] | None] = queue.SimpleQueue()
+    running: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+    outcome: Future[T] = Future()
+
+    async def offload(function: Callable[..., Any], *arguments: Any) -> Any:
+        future: Future[Any] = Future()
+        calls.put((future, function, arguments))
+        return await asyncio.wrap_future(future)
+
+    async def run() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        running.set_result((asyncio.get_running_loop(), task))
+        return await function(offload)
+
+    def run_loop() -> None:
+        try:
+            outcome.set_result(asyncio.run(run()))
+        except BaseException as error:
+            outcome.set_exception(error)
+        finally:
+            calls.put(None)
+
+    thread = threading.Thread(target=run_loop, name="lingyang-poll", daemon=True)
+    thread.start()
+    try:
+        # A signal handler that raises interrupts the wait.
+        while (call := calls.get()) is not None:
+            future, blocking, arguments = call
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(blocking(*arguments))
+            except Exception as error:
+                future.set_exception(error)
+    except BaseException:
+        if running.done():
+            loop, task = running.result()
+            with suppress(RuntimeError):  # The loop has just closed.
+                loop.call_soon_threadsafe(task.cancel)
+        thread.join(_CANCEL_GRACE)
+        raise
+    thread.join()
+    return outcome.result()
 
 
 def poll_table(store: RecipientStore, rows: Iterable[TaskResult]) -> PollOutcome:

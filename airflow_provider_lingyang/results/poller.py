@@ -26,8 +26,13 @@ from airflow_provider_lingyang.results.completion import (
     PollError,
     WaitProgress,
 )
-from airflow_provider_lingyang.results.lookup import Offload, PollOutcome, poll_gateway, poll_table
-from airflow_provider_lingyang.results.offload import run_with_main_thread_calls
+from airflow_provider_lingyang.results.lookup import (
+    Offload,
+    PollOutcome,
+    poll_gateway,
+    poll_table,
+    run_with_main_thread_calls,
+)
 from airflow_provider_lingyang.results.recipient_sources import load_recipients
 from airflow_provider_lingyang.results.recipient_store import OnResults, RecipientRow, RecipientStore
 from airflow_provider_lingyang.storage.private_sqlite import SpoolError

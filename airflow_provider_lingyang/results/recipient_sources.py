@@ -79,8 +79,7 @@ def load_recipients(store: RecipientStore, source: Mapping[str, Any]) -> None:
         _load_campaign(store, source["campaign"])
         return
     if "query" in source:
-        query = source["query"]
-        repeated = store.add_ids(_of_query(query["conn_id"], query["sql"], query["parameters"]))
+        repeated = store.add_ids(_of_query(source["query"]))
     else:
         ids = source["biz_ids"] if "biz_ids" in source else pull_xcom(source["xcom"], "biz_ids")
         if not is_listing(ids):
@@ -152,7 +151,7 @@ def _sources(manifest: Mapping[str, Any]) -> Iterator[tuple[str, _Recipients]]:
         yield "the ledger", _of_ledger(ledger)
     if query is None:
         return
-    pages = _of_query(query["conn_id"], query["sql"], query["parameters"], query["column"])
+    pages = _of_query(query, query["column"])
     if ledger is None:
         excluded = set(query["without"])
         found: _Recipients = ((biz_id, None) for page in pages for biz_id in page if biz_id not in excluded)
@@ -175,8 +174,9 @@ def _of_ledger(
         yield from ((str(biz_id), platform_task_id) for biz_id, platform_task_id in rows)
 
 
-def _of_query(conn_id: str, sql: str, parameters: Any, column: str | None = None) -> _IdPages:
-    with stream_rows(conn_id, sql, parameters) as (names, rows):
+def _of_query(query: Mapping[str, Any], column: str | None = None) -> _IdPages:
+    conn_id = query["conn_id"]
+    with stream_rows(conn_id, query["sql"], query["parameters"]) as (names, rows):
         if column is None and len(names) != 1:
             raise ArgumentError(f"ids_sql must select one column, the biz_id; it selects {', '.join(names)}")
         lower = [name.lower() for name in names]
@@ -194,15 +194,15 @@ def _texts(values: Iterable[Any]) -> _IdPages:
         except ValidationError:
             texts = []
         # Python strips no less than pydantic does.
-        yield texts if texts and texts == list(map(str.strip, texts)) else _converted_texts(page)
-
-
-def _converted_texts(values: list[Any]) -> list[str]:
-    try:
-        # As the operator converts them: a NUMERIC 7.00 is the biz_id "7".
-        return _TEXTS.validate_python(values)
-    except ValidationError:
-        raise ArgumentError("a biz_id is missing, blank, or neither text nor a whole number") from None
+        if not texts or texts != list(map(str.strip, texts)):
+            try:
+                # As the operator converts them: a NUMERIC 7.00 is the biz_id "7".
+                texts = _TEXTS.validate_python(page)
+            except ValidationError:
+                raise ArgumentError(
+                    "a biz_id is missing, blank, or neither text nor a whole number"
+                ) from None
+        yield texts
 
 
 def _accepted(manifest: Mapping[str, Any]) -> int:

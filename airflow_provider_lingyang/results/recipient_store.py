@@ -16,22 +16,20 @@ from airflow_provider_lingyang.results.completion import (
     ANSWERED,
     FINISHED,
     FOREIGN,
+    NAME_BYTES,
     STATES,
     UNKNOWN,
     WAITING,
+    XCOM_BYTES,
     CompletionCriteria,
     WaitProgress,
-    empty_slots,
-    state_of,
-    unreadable_slots,
-)
-from airflow_provider_lingyang.results.slot_values import (
-    NAME_BYTES,
-    XCOM_BYTES,
     as_text,
     cut,
     cut_slots,
+    empty_slots,
+    state_of,
     storable,
+    unreadable_slots,
 )
 from airflow_provider_lingyang.storage.private_sqlite import insert, open_private, written
 

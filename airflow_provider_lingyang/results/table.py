@@ -1,16 +1,32 @@
-"""A table of results in any database behind a ``DbApiHook``: check, create, and write it page by page."""
+"""A table of results in any database behind a ``DbApiHook``: check, create, and write it page by page.
+
+No error's text holds values of rows.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_provider_lingyang.errors import LedgerError
-from airflow_provider_lingyang.results.completion import PollError
-from airflow_provider_lingyang.results.rows import OWN_COLUMNS, ResultRow
+from airflow_provider_lingyang.lookup.query import TaskResult
+from airflow_provider_lingyang.results.completion import (
+    FOREIGN,
+    NOT_REACHED,
+    TABLE_BYTES,
+    UNKNOWN,
+    CompletionCriteria,
+    PollError,
+    as_text,
+    cut,
+    cut_slots,
+    state_of,
+)
+from airflow_provider_lingyang.results.recipient_store import RecipientRow
 from airflow_provider_lingyang.storage.database import (
     Database,
     SerializationFailureError,
@@ -22,6 +38,11 @@ from airflow_provider_lingyang.storage.database import (
     portions,
 )
 
+OWN_COLUMNS = ("biz_id", "task_id", "plan_id", "campaign_key", "status", "output_params", "fetched_at")
+"""Columns that every table of results has."""
+FILLED, EMPTY = "filled", "empty"
+WRITTEN = (FILLED, EMPTY, NOT_REACHED)
+"""Kinds of recipients that have a row."""
 _TRIES = 5
 _ALL_ALIKE = 20
 """Rows refused one by one, and none taken, until the table is considered wrong."""
@@ -34,11 +55,63 @@ _KEY = "campaign_key, plan_id, biz_id"
 _THIS = "campaign_key=? AND plan_id=?"
 
 
-class TableError(PollError):
-    """The database failed, or the table cannot take the rows. The text holds no values of rows."""
+class ResultRow(NamedTuple):
+    """What a row holds of one recipient.
+
+    :param kind: one of :data:`WRITTEN`.
+    :param output_params: the slots as JSON text; None where they cannot be read.
+    :param slots: text or None, in the order of the columns.
+    :param holds_slots: whether the result holds any slot; without, the slots of an existing row stay as they are.
+    :param is_cut: whether a value was longer than :data:`TABLE_BYTES`.
+    """
+
+    kind: str
+    biz_id: str
+    platform_task_id: str | None
+    status: str | None
+    output_params: str | None
+    slots: Sequence[str | None]
+    holds_slots: bool
+    is_cut: bool = False
 
 
-class _RowRefusedError(Exception):
+def result_row(
+    recipient: RecipientRow,
+    result: TaskResult | None,
+    criteria: CompletionCriteria,
+    slots: Sequence[str],
+) -> ResultRow | str:
+    """Return the row of a recipient, or why there is none: ``unknown`` or ``foreign``.
+
+    :param result: None: there is no result.
+    :param slots: those that have a column.
+    """
+    _, biz_id, platform_task_id = recipient
+    state = state_of(result, criteria, platform_task_id)
+    if result is None or state == FOREIGN:
+        return UNKNOWN if result is None else FOREIGN
+    values = result.output_params
+    texts = [cut(as_text(values.get(slot)), TABLE_BYTES) or None for slot in slots]
+    kept, is_cut = cut_slots(values, TABLE_BYTES)
+    if state == NOT_REACHED:
+        kind = NOT_REACHED
+    elif slots:
+        kind = FILLED if all(texts) else EMPTY
+    else:
+        kind = FILLED if any(map(as_text, values.values())) else EMPTY
+    return ResultRow(
+        kind,
+        biz_id,
+        platform_task_id if result.task_id is None else cut(result.task_id, TABLE_BYTES),
+        None if result.status is None else cut(result.status, TABLE_BYTES),
+        json.dumps(kept, ensure_ascii=False) if result.readable else None,
+        texts,
+        bool(values),
+        is_cut,
+    )
+
+
+class _RowRefusedError(PollError):
     """The table cannot hold at least one of the rows. None of them is written."""
 
 
@@ -71,48 +144,48 @@ class Dialect:
         return self.quote + name.replace(self.quote, self.quote * 2) + self.quote
 
 
+# As text: a column without time zone then takes the time as written, and one with time zone the offset.
+_POSTGRESQL = Dialect(moment=f"{_MOMENT}+00:00", types={"fetched_at": "TIMESTAMP WITH TIME ZONE"})
+_MYSQL = Dialect(
+    quote="`",
+    folds=True,
+    moment=_MOMENT,
+    # Texts cannot be a key; 255 + 500 characters of 4 bytes are within the 3,072 bytes that one may have.
+    types={
+        "biz_id": "VARCHAR(255)",
+        "campaign_key": "VARCHAR(500)",
+        "output_params": "LONGTEXT",
+        "slot": "LONGTEXT",
+        "fetched_at": "DATETIME(6)",
+    },
+    # The server's defaults may lack transactions or Chinese, or take A1 and a1 for equal.
+    options=" ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+    # A column of the user may be a TIMESTAMP, in the session's time zone; and no value may be cut silently.
+    on_connect=(
+        "SET SESSION time_zone='+00:00', "
+        "sql_mode=CONCAT_WS(',', NULLIF(@@SESSION.sql_mode, ''), 'STRICT_ALL_TABLES')",
+    ),
+)
 _DIALECTS = {
     # Python's sqlite3 warns about datetimes.
     "sqlite": Dialect(folds=True, moment=_MOMENT, types={"fetched_at": "TEXT"}),
-    # As text: a column without time zone then takes the time as written, and one with time zone the offset.
-    "postgresql": Dialect(moment=f"{_MOMENT}+00:00", types={"fetched_at": "TIMESTAMP WITH TIME ZONE"}),
-    "mysql": Dialect(
-        quote="`",
-        folds=True,
-        moment=_MOMENT,
-        # Texts cannot be a key; 255 + 500 characters of 4 bytes are within the 3,072 bytes that one may have.
-        types={
-            "biz_id": "VARCHAR(255)",
-            "campaign_key": "VARCHAR(500)",
-            "output_params": "LONGTEXT",
-            "slot": "LONGTEXT",
-            "fetched_at": "DATETIME(6)",
-        },
-        # The server's defaults may lack transactions or Chinese, or take A1 and a1 for equal.
-        options=" ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
-        # A column of the user may be a TIMESTAMP, in the session's time zone; and no value may be cut silently.
-        on_connect=(
-            "SET SESSION time_zone='+00:00', "
-            "sql_mode=CONCAT_WS(',', NULLIF(@@SESSION.sql_mode, ''), 'STRICT_ALL_TABLES')",
-        ),
-    ),
+    "postgresql": _POSTGRESQL,
+    "postgres": _POSTGRESQL,
+    "redshift": _POSTGRESQL,
+    "mysql": _MYSQL,
+    "mariadb": _MYSQL,
 }
 _OTHER = Dialect(types={"fetched_at": "TIMESTAMP"})
-_SAME = {"postgres": "postgresql", "redshift": "postgresql", "mariadb": "mysql"}
 
 
 def dialect_of(hook: Any) -> Dialect:
     """Return the dialect of a hook's database."""
-    name = _dialect_name(getattr(hook, "conn_type", None))
-    if name not in _DIALECTS:
-        # JDBC and ODBC hooks have it in dialect_name; older providers and some hooks have neither.
-        with suppress(Exception):
-            name = _dialect_name(hook.dialect_name)
-    return _DIALECTS.get(name, _OTHER)
-
-
-def _dialect_name(name: object) -> str:
-    return _SAME.get(str(name), str(name))
+    if (found := _DIALECTS.get(str(getattr(hook, "conn_type", None)))) is not None:
+        return found
+    # JDBC and ODBC hooks have it in dialect_name; older providers and some hooks have neither.
+    with suppress(Exception):
+        return _DIALECTS[str(hook.dialect_name)]
+    return _OTHER
 
 
 class ResultsTable:
@@ -161,7 +234,7 @@ class ResultsTable:
         """Check that the table exists with all columns, or create it.
 
         :param create: whether to create it where it does not exist.
-        :raises TableError: the database cannot be reached; or the table does not exist, or lacks columns.
+        :raises PollError: the database cannot be reached; or the table does not exist, or lacks columns.
         """
         try:
             found = self._database.columns(self.name)
@@ -169,9 +242,9 @@ class ResultsTable:
                 self._create()
                 found = self._database.columns(self.name)
         except UnreachableError as error:
-            raise TableError(str(error), retryable=True) from None
+            raise PollError(str(error), retryable=True) from None
         if not found:
-            raise TableError(
+            raise PollError(
                 f"there is no table {self.name} that can be read on connection {self._conn_id!r}. It needs the "
                 f"columns {', '.join(self._all_columns)} and the key ({_KEY}); create_table=True makes it",
                 retryable=False,
@@ -182,7 +255,7 @@ class ResultsTable:
         missing = [name for name in OWN_COLUMNS if name not in lower]
         missing += [name for name in self._slots if self._folded(name) not in names]
         if missing:
-            raise TableError(
+            raise PollError(
                 f"table {self.name} on connection {self._conn_id!r} lacks the columns {', '.join(missing)}: add "
                 "them (slots as text), choose slots, or name a table that is not there yet, with create_table=True",
                 retryable=False,
@@ -195,7 +268,7 @@ class ResultsTable:
         transactions.
 
         :return: the number of inserted rows.
-        :raises TableError: the database failed. None of the rows is written then.
+        :raises PollError: the database failed. None of the rows is written then.
         """
         inserted = written = 0
         refused: dict[str, None] = {}
@@ -214,7 +287,7 @@ class ResultsTable:
                 refused[part[0].biz_id] = None
                 if not written and len(refused) in (_ALL_ALIKE, len(rows)):
                     # It is the table, not the rows.
-                    raise TableError(self.refusal, retryable=True) from None
+                    raise PollError(self.refusal, retryable=True) from None
         self.refused |= refused
         return inserted
 
@@ -234,14 +307,14 @@ class ResultsTable:
                         f". Table {self.name} needs the key ({_KEY}), whose texts differ by case, and columns of "
                         "your own must allow NULL or have a default"
                     )
-                raise TableError(f"{error}, {_TRIES} times{hint}", retryable=True) from None
+                raise PollError(f"{error}, {_TRIES} times{hint}", retryable=True) from None
             except LedgerError as error:
-                if _is_of_a_row(error):
-                    raise _RowRefusedError(str(error)) from None
-                raise TableError(str(error), retryable=True) from None
+                kind = _RowRefusedError if _is_of_a_row(error) else PollError
+                raise kind(str(error), retryable=True) from None
         raise AssertionError
 
     def _write(self, run: Transaction, rows: Sequence[ResultRow], fetched_at: Any) -> int:
+        campaign_key, plan_id = self._this
         existing: dict[str, str | None] = {}
         for chunk in chunks(rows):
             found = run.rows(
@@ -257,7 +330,8 @@ class ResultsTable:
             changed = row.platform_task_id, row.status, fetched_at
             where = *self._this, row.biz_id
             if row.biz_id not in existing:
-                new.append(self._new_row(row, fetched_at))
+                own = row.biz_id, row.platform_task_id, plan_id, campaign_key, row.status, row.output_params
+                new.append((*own, fetched_at, *row.slots))
             elif row.holds_slots or _differ(existing[row.biz_id], row.platform_task_id):
                 whole.append((*changed, row.output_params, *row.slots, *where))
             else:
@@ -268,11 +342,6 @@ class ResultsTable:
         for portion in portions(new, _size, _STATEMENT_BYTES):
             run.insert(self.name, self._columns, portion)
         return len(new)
-
-    def _new_row(self, row: ResultRow, fetched_at: Any) -> Sequence[Any]:
-        campaign_key, plan_id = self._this
-        own = row.biz_id, row.platform_task_id, plan_id, campaign_key, row.status, row.output_params
-        return *own, fetched_at, *row.slots
 
     def _folded(self, name: str) -> str:
         return name.lower() if self._dialect.folds else name
@@ -294,7 +363,7 @@ class ResultsTable:
         except LedgerError as error:
             # Two tasks may create it at the same time.
             if not self._database.columns(self.name):
-                raise TableError(
+                raise PollError(
                     f"table {self.name} can be neither read nor created: {error}. Create it yourself, with the "
                     f"columns {', '.join(self._all_columns)} and the key ({_KEY})",
                     retryable=False,

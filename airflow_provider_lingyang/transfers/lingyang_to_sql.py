@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,15 +14,15 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_lingyang.assets.lingyang import add_to_outlet_events
 from airflow_provider_lingyang.config import arguments, literals
-from airflow_provider_lingyang.results.completion import FOREIGN, UNKNOWN, PollError
-from airflow_provider_lingyang.results.rows import (
+from airflow_provider_lingyang.results.completion import FOREIGN, TABLE_BYTES, UNKNOWN, PollError
+from airflow_provider_lingyang.results.recipient_store import PAGE
+from airflow_provider_lingyang.results.table import (
+    OWN_COLUMNS,
     WRITTEN,
     ResultRow,
-    check_table,
+    ResultsTable,
     result_row,
-    slot_columns,
 )
-from airflow_provider_lingyang.results.slot_values import TABLE_BYTES
 from airflow_provider_lingyang.results.task_arguments import ResultsTask
 
 if TYPE_CHECKING:
@@ -31,15 +32,53 @@ if TYPE_CHECKING:
     from airflow_provider_lingyang.results.lookup import PollOutcome
     from airflow_provider_lingyang.results.poller import ResultsRequest
     from airflow_provider_lingyang.results.recipient_store import RecipientRow
-    from airflow_provider_lingyang.results.table import ResultsTable
 
 log = logging.getLogger(__name__)
 
-_PAGE = 1000
-"""Recipients in one transaction, at most."""
+_COLUMN_BYTES = 63
+"""PostgreSQL cuts longer names; MySQL takes 64 characters."""
+_NOT_IN_A_COLUMN = re.compile(r"[?%\x00-\x1f\x7f]")
+_TABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*){0,2}")
 _LOG_INTERVAL = 5.0
 """Seconds between two log lines about progress."""
 _RETRY = "A retry goes on from there: a recipient that has a row keeps that one row"
+
+
+def slot_columns(slots: Sequence[str] | Mapping[str, str], *, argument: str = "slots") -> dict[str, str]:
+    """Return slot → column.
+
+    :param slots: a mapping, or a list of slots whose columns have the same names.
+    :param argument: the argument that holds them, for errors.
+    :raises ArgumentError: a column's name is impossible, one of the table's own, or there twice.
+    """
+    columns = arguments.named_columns(argument, slots)
+    before: dict[str, str] = {}
+    for slot, column in columns.items():
+        # Databases differ in whether names that differ by case only are one column.
+        other = before.setdefault(column.lower(), slot)
+        if column.lower() in OWN_COLUMNS:
+            problem = f"{slot!r} would be column {column!r}, which the table has for itself"
+        elif column != column.strip() or _NOT_IN_A_COLUMN.search(column):
+            problem = (
+                f"{column!r} cannot name a column (a question mark, a percent sign, a control character, or a blank at "
+                "its ends)"
+            )
+        elif len(column.encode(errors="replace")) > _COLUMN_BYTES:
+            problem = f"{column!r} is longer than the {_COLUMN_BYTES} bytes that a column's name may have"
+        elif other != slot:
+            problem = f"{other!r} and {slot!r} would both be column {column!r}"
+        else:
+            continue
+        raise arguments.ArgumentError(f"{argument}: {problem}: name another column, slots={{{slot!r}: '…'}}")
+    return columns
+
+
+def check_table(table: object) -> None:
+    """Raise unless the argument is a table's name: plain identifiers, separated by dots where there are several."""
+    if not isinstance(table, str) or not _TABLE.fullmatch(table):
+        raise arguments.ArgumentError(
+            f"table must be a plain name such as 'answers' or 'dw.answers'; it is {str(table)[:40]!r}"
+        )
 
 
 class LingyangToSqlOperator(ResultsTask):
@@ -135,7 +174,6 @@ class LingyangToSqlOperator(ResultsTask):
         return {"table": self.table, "counts": counts}
 
     def _transfer(self, request: ResultsRequest) -> _Transfer:
-        from airflow_provider_lingyang.results.table import ResultsTable
         from airflow_provider_lingyang.storage.query import sql_hook
 
         check_table(self.table)
@@ -185,10 +223,11 @@ class _Transfer:
 
     def _write(self, recipients: Sequence[RecipientRow], results: Mapping[str, TaskResult]) -> None:
         criteria = self.poller.store.criteria
-        for start in range(0, len(recipients), _PAGE):
+        # One transaction each.
+        for start in range(0, len(recipients), PAGE):
             page = [
                 result_row(recipient, results.get(recipient[1]), criteria, self.slots)
-                for recipient in recipients[start : start + _PAGE]
+                for recipient in recipients[start : start + PAGE]
             ]
             rows = [row for row in page if isinstance(row, ResultRow)]
             self.counted["inserted"] += self.table.write(rows) if rows else 0

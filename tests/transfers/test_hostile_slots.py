@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException
 
-from airflow_provider_lingyang.results.slot_values import TABLE_BYTES, XCOM_BYTES, cut, cut_slots
+from airflow_provider_lingyang.results.completion import TABLE_BYTES, XCOM_BYTES, cut, cut_slots
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
 from tests.conftest import Run
 from tests.transfers.conftest import Counts, MakeTransfer, Pushed, Warehouse
