@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -107,7 +108,8 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Poll until enough recipients are finished: in this process, rescheduled, or deferred."""
         self._push_plan_link(context)
-        return self._finish(context, self._wait)
+        with self._softening():
+            return self._finish(context, self._wait)
 
     def _finish(
         self, context: Context, wait: Callable[..., dict[str, Any]], *moments: float
@@ -126,10 +128,7 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
     def _wait(self, context: Context) -> dict[str, Any]:
         if self.deferrable:
             started = time.time()
-            try:
-                return self._poll_or_defer(context, started, started + self.timeout)
-            except AirflowFailException as error:
-                raise self._softened(error) from None
+            return self._poll_or_defer(context, started, started + self.timeout)
         try:
             value: dict[str, Any] = super().execute(context)
             return value
@@ -186,13 +185,8 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
         self._push_plan_link(context)
         if next_method == "__fail__" and (next_kwargs or {}).get("error") in _DEFERRAL_TIMEOUTS:
             next_method, next_kwargs = "_resume_late", None
-        try:
+        with self._softening():
             return super().resume_execution(next_method, next_kwargs, context)
-        except AirflowSkipException as error:
-            if isinstance(error.__cause__, AirflowException):
-                # With soft_fail, Airflow replaces the message, of a skip too.
-                raise AirflowSkipException(str(error.__cause__)) from None
-            raise
 
     def _resume_late(self, context: Context) -> dict[str, Any]:
         now = time.time()
@@ -229,7 +223,7 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
         )
         if _size(trigger) > _MAX_TRIGGER_BYTES and "campaign" not in request["source"]:
             # The trigger carries a pointer to this task's XCom instead of the ids.
-            trigger.request = request | {"source": {"xcom": self._push_ids(context, request["source"])}}
+            trigger.request = request | {"source": {"xcom": self._push_ids(context)}}
         if _size(trigger) > _MAX_TRIGGER_BYTES:
             raise AirflowFailException(
                 f"a deferred wait's arguments may be {_MAX_TRIGGER_BYTES} bytes long, and these are {_size(trigger)}: "
@@ -237,12 +231,13 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
             )
         return trigger
 
-    def _push_ids(self, context: Context, source: Mapping[str, Any]) -> dict[str, Any]:
+    def _push_ids(self, context: Context) -> dict[str, Any]:
         """Push the ids as XCom ``biz_ids``, and return a pointer to it."""
         assert self._poller is not None
         ti = context["ti"]
-        ids = list(self._poller.store.biz_ids() if self._poller.is_open else source.get("biz_ids", ()))
-        ti.xcom_push(key="biz_ids", value=ids)
+        # Where their query has failed, the XCom is there: such a wait was deferred before.
+        if self._poller.is_open:
+            ti.xcom_push(key="biz_ids", value=list(self._poller.store.biz_ids()))
         map_index = -1 if ti.map_index is None else ti.map_index
         return {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": map_index}
 
@@ -280,12 +275,9 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
         assert self._incomplete is not None
         progress, outcome = self._incomplete
         if progress is None or outcome.failed:
-            raise self._softened(
-                AirflowSensorTimeout(
-                    f"timed out after {self.timeout:g} s, and the last poll failed, so the number of finished "
-                    f"recipients is not known: {outcome.reason}. Before it: "
-                    f"{progress or 'no poll of this process was answered'}"
-                )
+            raise AirflowSensorTimeout(
+                f"timed out after {self.timeout:g} s, and the last poll failed, so the number of finished recipients "
+                f"is not known: {outcome.reason}. Before it: {progress or 'no poll of this process was answered'}"
             )
         message = (
             f"timed out after {self.timeout:g} s: {progress}; {progress.needed} had to be finished. "
@@ -297,12 +289,21 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
             return self._poller.xcom_value(progress)
         if self.on_incomplete == "skip":
             raise AirflowSkipException(message)
-        raise self._softened(AirflowSensorTimeout(message))
+        raise AirflowSensorTimeout(message)
 
-    def _softened(self, error: AirflowException) -> AirflowException:
-        """Return the error as a skip, where Airflow's own flags ask for a skipped task instead of a failed one."""
-        soft = self.soft_fail or getattr(self, "never_fail", False)
-        return AirflowSkipException(str(error)) if soft else error
+    @contextmanager
+    def _softening(self) -> Iterator[None]:
+        """Skip the task, and say why, where Airflow's own flags ask for that instead of a failure."""
+        try:
+            yield
+        except AirflowSkipException as error:
+            if isinstance(error.__cause__, AirflowException):
+                # Airflow has replaced the message, of a skip too.
+                raise AirflowSkipException(str(error.__cause__)) from None
+            raise
+        except (AirflowFailException, AirflowSensorTimeout) as error:
+            soft = self.soft_fail or self.never_fail
+            raise (AirflowSkipException(str(error)) if soft else error) from None
 
 
 def _size(trigger: LingyangResultTrigger) -> int:

@@ -404,16 +404,16 @@ def test_deferral_timeout_of_airflow_ends_as_at_the_deadline(
             one.resume_execution(*how, run.context("wait"))
 
 
-@pytest.mark.parametrize("soft_fail", [False, True])
+@pytest.mark.parametrize("soft", [{}, {"soft_fail": True}, {"never_fail": True}])
 def test_final_failure_after_a_deferral_timeout_is_softened(
-    sandbox: SandboxProcess, run: Run, soft_fail: bool
+    sandbox: SandboxProcess, run: Run, soft: dict[str, bool]
 ) -> None:
     from airflow.providers.common.compat.sdk import AirflowSkipException
 
     submit(run, 1)
     query = RESULT_QUERY | {"method": "no.such"}
-    one = sensor(biz_ids=["B1"], required_slots=["a"], result_query=query, soft_fail=soft_fail)
-    expected = AirflowSkipException if soft_fail else AirflowFailException
+    one = sensor(biz_ids=["B1"], required_slots=["a"], result_query=query, **soft)
+    expected = AirflowSkipException if soft else AirflowFailException
     with pytest.raises(expected, match="the look-up cannot work"):
         one.resume_execution("__fail__", {"error": TIMED_OUT}, run.context("wait"))
 
@@ -426,6 +426,21 @@ def test_query_that_fails_after_the_trigger_fired_defers_again(
     one = sensor(ids_sql="SELECT biz_id FROM gone", ids_conn_id="audience_db", required_slots=["a"])
     with pytest.raises(TaskDeferred):
         one.execute_complete(run.context("wait"), fired)
+
+
+def test_ids_in_xcom_stay_when_their_query_fails_after_the_trigger_fired(
+    sandbox: SandboxProcess, run: Run, audience_db: FillDb
+) -> None:
+    audience_db(["biz_id"], [("B1",)])
+    ids: dict[str, Any] = {"ids_conn_id": "audience_db", "required_slots": ["a"]}
+    ids["ids_sql"] = "SELECT biz_id FROM audience -- " + "x" * 40_000
+    first = deferred(run, **ids).trigger
+    audience_db(["x"], [])
+    fired = COMPLETE | {"started": time.time(), "deadline": time.time() + 60}
+    with pytest.raises(TaskDeferred) as caught:
+        sensor(**ids).execute_complete(run.context("wait"), fired)
+    assert caught.value.trigger.request["source"] == first.request["source"]
+    assert run.xcom["wait", "biz_ids"] == ["B1"]
 
 
 def test_result_that_vanishes_after_the_trigger_fired_defers_again(sandbox: SandboxProcess, run: Run) -> None:
