@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -154,8 +155,8 @@ def run_with_main_thread_calls(function: Callable[..., Coroutine[Any, Any, T]]) 
     :raises Exception: what the coroutine raises.
     """
     calls: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], Any] | None] = queue.SimpleQueue()
-    running: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
     outcome: Future[T] = Future()
+    cancel: Callable[[], object] | None = None
 
     async def offload(function: Callable[..., Any], *arguments: Any) -> Any:
         future: Future[Any] = Future()
@@ -163,9 +164,10 @@ def run_with_main_thread_calls(function: Callable[..., Coroutine[Any, Any, T]]) 
         return await asyncio.wrap_future(future)
 
     async def run() -> T:
+        nonlocal cancel
         task = asyncio.current_task()
         assert task is not None
-        running.set_result((asyncio.get_running_loop(), task))
+        cancel = partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel)
         return await function(offload)
 
     def run_loop() -> None:
@@ -189,10 +191,9 @@ def run_with_main_thread_calls(function: Callable[..., Coroutine[Any, Any, T]]) 
             except Exception as error:
                 future.set_exception(error)
     except BaseException:
-        if running.done():
-            loop, task = running.result()
-            with suppress(RuntimeError):  # The loop has just closed.
-                loop.call_soon_threadsafe(task.cancel)
+        with suppress(RuntimeError):  # The loop has just closed.
+            if cancel is not None:
+                cancel()
         thread.join(_CANCEL_GRACE)
         raise
     thread.join()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -237,14 +238,13 @@ class ResultsPoller:
     def _statuses_of_table(self, hook: LingyangHook) -> tuple[Sequence[str], Sequence[str]]:
         given = self.request.result_query
         own = TableQuery.parse(given or {}, where="the task's own result_query")
-        if own.done_values or own.failed_values or self.request.required_slots:
-            return own.done_values, own.failed_values
-        try:
-            query = hook.result_query
-        except LingyangConfigError:
+        statuses = own.done_values, own.failed_values
+        if not any(statuses) and not self.request.required_slots:
             # Results in a table need no gateway, and so no connection to one.
-            return (), ()
-        return (query.done_values, query.failed_values) if query else ((), ())
+            with suppress(LingyangConfigError):
+                if query := hook.result_query:
+                    return query.done_values, query.failed_values
+        return statuses
 
     async def _poll_gateway(
         self,
@@ -282,30 +282,22 @@ def _results_in(
 
     :raises ArgumentError: a column is missing or unknown, or the status means nothing.
     """
-    positions = {name.lower(): position for position, name in enumerate(names)}
-    for name in positions:
+    columns = [name.lower() for name in names]
+    for name in columns:
         if name not in _COLUMNS:
             raise ArgumentError(
                 f"results_sql selects {name!r}; it takes {', '.join(_COLUMNS)}{did_you_mean(name, _COLUMNS)}"
             )
-    if missing := [name for name in _COLUMNS[:2] if name not in positions]:
+    if missing := [name for name in _COLUMNS[:2] if name not in columns]:
         raise ArgumentError(f"results_sql must select {' and '.join(missing)}, too")
-    if "status" in positions and not (criteria.done_values or criteria.failed_values):
+    if "status" in columns and not (criteria.done_values or criteria.failed_values):
         raise ArgumentError(
             "results_sql selects a status, and nothing says what it means: add "
             "result_query={'done_values': […], 'failed_values': […]}"
         )
-
-    def text(row: Sequence[Any], name: str) -> str | None:
-        return plain_text(row[positions[name]]) if name in positions else None
-
+    slots = columns.index("output_params")
+    texts = [(name, position) for position, name in enumerate(columns) if name != "output_params"]
     for row in rows:
-        biz_id = text(row, "biz_id")
-        if biz_id is not None:
-            yield TaskResult(
-                biz_id,
-                row[positions["output_params"]],
-                text(row, "status"),
-                text(row, "task_id"),
-                text(row, "created_at"),
-            )
+        fields: dict[str, Any] = {name: plain_text(row[position]) for name, position in texts}
+        if fields["biz_id"] is not None:
+            yield TaskResult(raw_output_params=row[slots], **fields)

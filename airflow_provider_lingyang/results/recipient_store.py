@@ -283,16 +283,13 @@ class RecipientStore:
 
     def value_counts(self) -> dict[str, dict[str, int]]:
         """Return slot → value → number of recipients; of more than 50 values the rarest together as "…"."""
-        counts: dict[str, dict[str, int]] = {}
-        for slot in map(storable, self._slots):
-            # By frequency, then by first occurrence.
-            rows = self._db.execute(
-                "SELECT value, recipients FROM value_count WHERE slot = ? ORDER BY recipients DESC, rowid",
-                (slot,),
-            )
-            values = counts[slot] = dict(islice(rows, _MAX_VALUES))
-            if others := sum(recipients for _, recipients in rows):
-                values["…"] = others
+        counts: dict[str, dict[str, int]] = {storable(slot): {} for slot in self._slots}
+        # By frequency, then by first occurrence.
+        rows = "SELECT slot, value, recipients FROM value_count ORDER BY recipients DESC, rowid"
+        for slot, value, recipients in self._db.execute(rows):
+            values = counts[slot]
+            shown = value if len(values) < _MAX_VALUES else "…"
+            values[shown] = values.get(shown, 0) + recipients
         return counts
 
     def results(self) -> dict[str, dict[str, Any]] | None:

@@ -249,11 +249,12 @@ class ResultsTable:
                 f"columns {', '.join(self._all_columns)} and the key ({_KEY}); create_table=True makes it",
                 retryable=False,
             )
-        names = {self._folded(name) for name in found}
+        fold = str.lower if self._dialect.folds else str
+        names = set(map(fold, found))
         # The table's own columns are not quoted, so their case does not matter.
         lower = {name.lower() for name in found}
         missing = [name for name in OWN_COLUMNS if name not in lower]
-        missing += [name for name in self._slots if self._folded(name) not in names]
+        missing += [name for name in self._slots if fold(name) not in names]
         if missing:
             raise PollError(
                 f"table {self.name} on connection {self._conn_id!r} lacks the columns {', '.join(missing)}: add "
@@ -332,7 +333,8 @@ class ResultsTable:
             if row.biz_id not in existing:
                 own = row.biz_id, row.platform_task_id, plan_id, campaign_key, row.status, row.output_params
                 new.append((*own, fetched_at, *row.slots))
-            elif row.holds_slots or _differ(existing[row.biz_id], row.platform_task_id):
+            elif row.holds_slots or len({existing[row.biz_id], row.platform_task_id} - {None}) > 1:
+                # A result of another task replaces all slots.
                 whole.append((*changed, row.output_params, *row.slots, *where))
             else:
                 status.append((*changed, *where))
@@ -342,9 +344,6 @@ class ResultsTable:
         for portion in portions(new, _size, _STATEMENT_BYTES):
             run.insert(self.name, self._columns, portion)
         return len(new)
-
-    def _folded(self, name: str) -> str:
-        return name.lower() if self._dialect.folds else name
 
     def _create(self) -> None:
         types = {"plan_id": "BIGINT", **self._dialect.types}
@@ -384,7 +383,3 @@ def _is_of_a_row(error: LedgerError) -> bool:
 def _size(row: Sequence[Any]) -> int:
     """Return the bytes that a row's text may take in a statement."""
     return 4 * sum(len(value) for value in row if isinstance(value, str))
-
-
-def _differ(platform_task_id: str | None, other: str | None) -> bool:
-    return platform_task_id is not None and other is not None and platform_task_id != other

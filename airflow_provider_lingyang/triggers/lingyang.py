@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import importlib
 import logging
 import random
@@ -26,6 +25,7 @@ log = logging.getLogger(__name__)
 
 COMPLETE, TIMEOUT, FAILED, BROKEN = "complete", "timeout", "failed", "broken"
 """Statuses of an event: enough recipients are finished; the deadline has passed; a retry cannot help; a retry may."""
+_ARGUMENTS = ("request", "complete_ratio", "poke_interval", "max_wait", "started", "deadline")
 _ARGUMENTS_VERSION = 2
 """Of the trigger's arguments. The first version's do not say which they are."""
 _SAME_VERSION = "worker and triggerer must have the same version of airflow-provider-lingyang"
@@ -75,15 +75,7 @@ class LingyangResultTrigger(BaseTrigger):
         """Return the class path and the arguments, from which the triggerer makes it again."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "request": dict(self.request),
-                "complete_ratio": self.complete_ratio,
-                "poke_interval": self.poke_interval,
-                "max_wait": self.max_wait,
-                "started": self.started,
-                "deadline": self.deadline,
-                "version": _ARGUMENTS_VERSION,
-            },
+            {name: getattr(self, name) for name in _ARGUMENTS} | {"version": _ARGUMENTS_VERSION},
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -97,8 +89,7 @@ class LingyangResultTrigger(BaseTrigger):
         async def offload(function: Any, *arguments: Any) -> Any:
             # Not thread-sensitive: one thread would then serve all triggers of this process. And not the loop's own
             # executor: before Airflow 3.3 a connection can be read only in the context that asgiref copies.
-            call = functools.partial(function, *arguments)
-            return await sync_to_async(call, thread_sensitive=False, executor=executor)()
+            return await sync_to_async(function, thread_sensitive=False, executor=executor)(*arguments)
 
         try:
             event = await self._wait(offload, executor)
