@@ -27,10 +27,10 @@ NAME_BYTES = 255
 class PollError(Exception):
     """A wait broke off. No AirflowException: ``soft_fail`` treats those differently.
 
-    :param retryable: whether another try of the task may succeed.
+    :param retryable: whether another try of the task may succeed. Default False.
     """
 
-    def __init__(self, message: str, *, retryable: bool) -> None:
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
         super().__init__(message)
         self.retryable = retryable
 

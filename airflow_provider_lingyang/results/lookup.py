@@ -56,12 +56,6 @@ class PollOutcome:
     reason: str | None = None
     retry_after: float = 0.0
 
-    def note_failure(self, error: LingyangError) -> None:
-        """Note a failed call, without the error's hint, which is about sending."""
-        self.failed += 1
-        self.reason = error.facts
-        self.retry_after = max(self.retry_after, error.retry_after or 0.0)
-
 
 async def poll_gateway(
     store: RecipientStore,
@@ -106,7 +100,10 @@ async def poll_gateway(
             except LingyangError as error:
                 if error.replay is Replay.NEVER:
                     raise
-                outcome.note_failure(error)
+                outcome.failed += 1
+                # The error's hint is left out: it is about sending.
+                outcome.reason = error.facts
+                outcome.retry_after = max(outcome.retry_after, error.retry_after or 0.0)
                 failed_in_a_row += 1
                 is_over = bool(is_over or error.retry_after or failed_in_a_row >= max_concurrent_calls)
                 continue

@@ -123,10 +123,10 @@ class ResultsPoller:
             outcome: PollOutcome = await offload(self._poll_table)
             return outcome
         except (ArgumentError, LingyangConfigError) as error:
-            raise PollError(str(error), retryable=False) from None
+            raise PollError(str(error)) from None
         except LingyangError as error:
             if error.replay is Replay.NEVER:
-                raise PollError(f"the look-up cannot work: {error}", retryable=False) from None
+                raise PollError(f"the look-up cannot work: {error}") from None
             return PollOutcome(failed=1, reason=error.facts)
         except QueryError as error:
             if first:
@@ -175,8 +175,7 @@ class ResultsPoller:
                 f"{progress}. Too few can ever be finished: a recipient that the gateway does not know after "
                 f"{self._lookup_settle:g} s (lookup_settle) stays unknown: {progress.unfinished_ids()}. Check the ids, "
                 "the App key, and the result_query's biz_ids_field and task_id_field; where a recipient can be looked "
-                "up only once finished, raise lookup_settle to the time that takes",
-                retryable=False,
+                "up only once finished, raise lookup_settle to the time that takes"
             )
         return progress
 

@@ -103,18 +103,14 @@ class RecipientStore:
         self._on_results = on_results
         # A small cache: a triggerer may hold many stores.
         self._db = open_private(folder, _SCHEMA, _WHAT, cache_kb=1024)
-        # For a caller that pokes a sensor without executing it, and so never closes it.
-        weakref.finalize(self, self._db.close)
+        self.close = weakref.finalize(self, self._db.close)
+        """Release the file. A caller that pokes a sensor without executing it never does."""
         self._states = bytearray()
         self._empty: Counter[str] = Counter()
         self._statuses: Counter[str] = Counter()
         self._unreadable = 0
         self._slots: dict[str, None] = dict.fromkeys(criteria.required_slots)
         self._results: dict[int, tuple[str, dict[str, Any]]] = {}
-
-    def close(self) -> None:
-        """Release the file."""
-        self._db.close()
 
     def __len__(self) -> int:
         return len(self._states)

@@ -246,8 +246,7 @@ class ResultsTable:
         if not found:
             raise PollError(
                 f"there is no table {self.name} that can be read on connection {self._conn_id!r}. It needs the "
-                f"columns {', '.join(self._all_columns)} and the key ({_KEY}); create_table=True makes it",
-                retryable=False,
+                f"columns {', '.join(self._all_columns)} and the key ({_KEY}); create_table=True makes it"
             )
         fold = str.lower if self._dialect.folds else str
         names = set(map(fold, found))
@@ -258,8 +257,7 @@ class ResultsTable:
         if missing:
             raise PollError(
                 f"table {self.name} on connection {self._conn_id!r} lacks the columns {', '.join(missing)}: add "
-                "them (slots as text), choose slots, or name a table that is not there yet, with create_table=True",
-                retryable=False,
+                "them (slots as text), choose slots, or name a table that is not there yet, with create_table=True"
             )
 
     def write(self, rows: Sequence[ResultRow]) -> int:
@@ -364,8 +362,7 @@ class ResultsTable:
             if not self._database.columns(self.name):
                 raise PollError(
                     f"table {self.name} can be neither read nor created: {error}. Create it yourself, with the "
-                    f"columns {', '.join(self._all_columns)} and the key ({_KEY})",
-                    retryable=False,
+                    f"columns {', '.join(self._all_columns)} and the key ({_KEY})"
                 ) from None
 
 

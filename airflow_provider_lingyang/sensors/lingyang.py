@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -107,20 +107,10 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Poll until enough recipients are finished: in this process, rescheduled, or deferred."""
-        self._push_plan_link(context)
-        with self._softening():
-            return self._finish(context, self._wait)
+        with self._waiting(context):
+            return self._finish(context, self._wait(context))
 
-    def _finish(
-        self, context: Context, wait: Callable[..., dict[str, Any]], *moments: float
-    ) -> dict[str, Any]:
-        """Return the value of a wait; close its poller however it ends."""
-        try:
-            value = wait(context, *moments)
-        finally:
-            poller, self._poller = self._poller, None
-            if poller is not None:
-                poller.close()
+    def _finish(self, context: Context, value: dict[str, Any]) -> dict[str, Any]:
         complete = self._incomplete is None
         add_to_outlet_events(context, campaign=self.campaign, counts=value["counts"], complete=complete)
         return value
@@ -182,10 +172,9 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral. Poll once more, too, where Airflow ended it by its timeout."""
-        self._push_plan_link(context)
         if next_method == "__fail__" and (next_kwargs or {}).get("error") in _DEFERRAL_TIMEOUTS:
             next_method, next_kwargs = "_resume_late", None
-        with self._softening():
+        with self._waiting(context):
             return super().resume_execution(next_method, next_kwargs, context)
 
     def _resume_late(self, context: Context) -> dict[str, Any]:
@@ -195,7 +184,7 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
     def _resume(self, context: Context, started: float, deadline: float) -> dict[str, Any]:
         # The query worked before the deferral, so a failure now is for the moment.
         self._has_polled = True
-        return self._finish(context, self._poll_or_defer, started, deadline)
+        return self._finish(context, self._poll_or_defer(context, started, deadline))
 
     def _poll_or_defer(self, context: Context, started: float, deadline: float) -> dict[str, Any]:
         self._started = started
@@ -292,8 +281,9 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
         raise AirflowSensorTimeout(message)
 
     @contextmanager
-    def _softening(self) -> Iterator[None]:
-        """Skip the task, and say why, where Airflow's own flags ask for that instead of a failure."""
+    def _waiting(self, context: Context) -> Iterator[None]:
+        """Close the poller in the end; skip the task, and say why, where Airflow's flags ask for that."""
+        self._push_plan_link(context)
         try:
             yield
         except AirflowSkipException as error:
@@ -304,6 +294,10 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
         except (AirflowFailException, AirflowSensorTimeout) as error:
             soft = self.soft_fail or self.never_fail
             raise (AirflowSkipException(str(error)) if soft else error) from None
+        finally:
+            poller, self._poller = self._poller, None
+            if poller is not None:
+                poller.close()
 
 
 def _size(trigger: LingyangResultTrigger) -> int:

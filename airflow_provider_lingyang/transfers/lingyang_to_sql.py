@@ -7,6 +7,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -166,10 +167,8 @@ class LingyangToSqlOperator(ResultsTask):
             transfer = self._transfer(self._results_request(context))
         except arguments.ArgumentError as error:
             raise AirflowFailException(str(error)) from None
-        try:
+        with closing(transfer):
             counts = transfer.run(create=self.create_table)
-        finally:
-            transfer.close()
         add_to_outlet_events(context, campaign=self.campaign, counts=counts, table=self.table)
         return {"table": self.table, "counts": counts}
 
