@@ -32,8 +32,6 @@ from airflow_provider_lingyang.results.recipient_store import (
 )
 from airflow_provider_lingyang.storage.private_sqlite import open_private, written
 
-FetchResults = Callable[[Sequence[RecipientRow]], Awaitable[Mapping[str, TaskResult]]]
-"""Looks some recipients up in one call; returns their results by ``biz_id``."""
 Offload = Callable[..., Awaitable[Any]]
 """Runs a blocking function off the event loop, one at a time."""
 T = TypeVar("T")
@@ -59,7 +57,7 @@ class PollOutcome:
 
 async def poll_gateway(
     store: RecipientStore,
-    fetch: FetchResults,
+    fetch: Callable[[Sequence[RecipientRow]], Awaitable[Mapping[str, TaskResult]]],
     offload: Offload,
     *,
     ids_per_call: int,
@@ -71,6 +69,7 @@ async def poll_gateway(
     a row, or when the platform sets a ``retry_after``.
 
     :param store: its states are updated.
+    :param fetch: looks some recipients up in one call, and returns their results by ``biz_id``.
     :param ids_per_call: recipients in one call, at most.
     :raises LingyangError: a retry cannot help.
     :raises SpoolError: the disk is full.

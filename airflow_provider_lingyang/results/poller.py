@@ -50,11 +50,10 @@ _COLUMNS = ("biz_id", "output_params", "status", "task_id", "created_at")
 class ResultsRequest:
     """The recipients to wait for, and where their results are. Plain JSON, so that a trigger can carry it.
 
-    :param lingyang_conn_id: the gateway's connection.
+    The other fields are arguments of :class:`~airflow_provider_lingyang.results.task_arguments.ResultsTask`.
+
     :param source: of the recipients, see ``results/recipient_sources.py``.
-    :param required_slots: slots that must be filled; decisive only for results without a status.
-    :param result_query: how to look up; None: as the connection says.
-    :param results: read results from a table instead: ``{"sql", "conn_id", "parameters"}``.
+    :param results: read results from a table instead of looking up: ``{"sql", "conn_id", "parameters"}``.
     """
 
     lingyang_conn_id: str

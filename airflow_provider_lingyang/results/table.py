@@ -18,7 +18,6 @@ from airflow_provider_lingyang.results.completion import (
     FOREIGN,
     NOT_REACHED,
     TABLE_BYTES,
-    UNKNOWN,
     CompletionCriteria,
     PollError,
     as_text,
@@ -72,7 +71,7 @@ class ResultRow(NamedTuple):
     output_params: str | None
     slots: Sequence[str | None]
     holds_slots: bool
-    is_cut: bool = False
+    is_cut: bool
 
 
 def result_row(
@@ -89,18 +88,13 @@ def result_row(
     _, biz_id, platform_task_id = recipient
     state = state_of(result, criteria, platform_task_id)
     if result is None or state == FOREIGN:
-        return UNKNOWN if result is None else FOREIGN
+        return state
     values = result.output_params
     texts = [cut(as_text(values.get(slot)), TABLE_BYTES) or None for slot in slots]
     kept, is_cut = cut_slots(values, TABLE_BYTES)
-    if state == NOT_REACHED:
-        kind = NOT_REACHED
-    elif slots:
-        kind = FILLED if all(texts) else EMPTY
-    else:
-        kind = FILLED if any(map(as_text, values.values())) else EMPTY
+    filled = all(texts) if slots else any(map(as_text, values.values()))
     return ResultRow(
-        kind,
+        state if state == NOT_REACHED else FILLED if filled else EMPTY,
         biz_id,
         platform_task_id if result.task_id is None else cut(result.task_id, TABLE_BYTES),
         None if result.status is None else cut(result.status, TABLE_BYTES),

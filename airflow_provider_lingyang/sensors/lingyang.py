@@ -233,11 +233,10 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
     def _when_started(self, context: Context) -> float:
         """Return when the wait began. In reschedule mode each poll is a new process, so Airflow knows."""
         if self._started is None:
-            first = None
-            if self.mode == "reschedule" and not self.deferrable:
-                first = self._first_reschedule_date(context)
-                self._has_polled = first is not None
-            self._started = first.timestamp() if first else time.time()
+            self._started = time.time()
+            rescheduled = self.mode == "reschedule" and not self.deferrable
+            if rescheduled and (first := self._first_reschedule_date(context)) is not None:
+                self._has_polled, self._started = True, first.timestamp()
         return self._started
 
     def _first_reschedule_date(self, context: Context) -> datetime | None:
