@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterable
@@ -635,6 +636,11 @@ def test_failed_call_keeps_the_results_of_earlier_calls() -> None:
 def test_a_path_that_does_not_fit_is_still_an_error() -> None:
     with pytest.raises(AnswerUnreadableError):
         prove([{"result": OK | {"list": [item("a")]}}])
+
+
+def test_a_look_up_over_calls_that_block_awaits_nothing_else() -> None:
+    with pytest.raises(AssertionError, match="awaits something else"):
+        calls.finish(asyncio.sleep(0))
 
 
 # --- for a wait ---------------------------------------------------------------------------------------------------------

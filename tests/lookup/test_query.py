@@ -112,6 +112,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         *((LEAST | fields, why) for fields, why in CONTRADICTIONS),
         (LEAST | {"created_at_field": "at", "created_at_zone": "Asia/Nowhere"}, "neither an IANA name"),
         (LEAST | {"created_at_field": "at", "created_at_zone": "+8.5"}, "neither an IANA name"),
+        (LEAST | {"created_at_field": "at", "created_at_zone": "+15:00"}, "neither an IANA name"),
         (LEAST | {"page_size": 0}, "page_size"),
         (LEAST | {"fixed_params": ["x"]}, "fixed_params"),
         ("{", "not JSON"),
@@ -120,7 +121,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         (7, "must be a dict, or the JSON of one"),
         (None, "must be a dict, or the JSON of one"),
     ],
-    ids=range(17 + len(CONTRADICTIONS)),
+    ids=range(18 + len(CONTRADICTIONS)),
 )
 def test_a_wrong_description_is_an_error_that_says_where_and_what(value: Any, why: str) -> None:
     with pytest.raises(LingyangConfigError, match=f"(?s)^here: result_query.*{why}"):
