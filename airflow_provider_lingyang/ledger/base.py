@@ -35,7 +35,7 @@ GIVEN_TOO_EARLY = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class TaskTry:
     """Which try of which task instance this is.
 
     :param max_tries: Airflow's own; grows with every Clear and with nothing else.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from airflow_provider_lingyang.errors import LedgerRefusedError
-from airflow_provider_lingyang.ledger.base import Attempt, Header, Opening, RecordedRequest
+from airflow_provider_lingyang.ledger.base import Header, Opening, RecordedRequest, TaskTry
 
 _SHOWN = 200
 
@@ -52,7 +52,7 @@ def changed_settings(before: Header, now: Header) -> list[str]:
 def opening_of(
     found: Opened | None,
     header: Header,
-    attempt: Attempt,
+    task_try: TaskTry,
     *,
     resubmit: bool,
     not_executed: Collection[str] = frozenset(),
@@ -69,9 +69,9 @@ def opening_of(
     # raises max_tries: without that all recipients would be contacted twice.
     task_instance, max_tries = found.finished or (None, None)
     cleared = (
-        task_instance == attempt.task_instance_key
-        and None not in (max_tries, attempt.max_tries)
-        and max_tries != attempt.max_tries
+        task_instance == task_try.task_instance_key
+        and None not in (max_tries, task_try.max_tries)
+        and max_tries != task_try.max_tries
     )
     if resubmit and cleared:
         # The next generation knows nothing of this one: the next tries of those tasks would repeat their recipients.

@@ -24,7 +24,6 @@ from airflow_provider_lingyang.ledger.base import (
     GIVEN_TOO_EARLY,
     OPEN_FOR,
     WRITTEN_WITHIN,
-    Attempt,
     FactsChange,
     Header,
     Intent,
@@ -32,6 +31,7 @@ from airflow_provider_lingyang.ledger.base import (
     Opening,
     Outcome,
     RecordedRequest,
+    TaskTry,
 )
 from airflow_provider_lingyang.ledger.opening import opening_of
 from airflow_provider_lingyang.ledger.sql_campaigns import CampaignRows
@@ -70,18 +70,18 @@ class SqlLedger(Ledger):
     :param hook: any ``DbApiHook``.
     :param conn_id: its connection's name, for errors and for others to read the ledger.
     :param campaign_key: whose campaign.
-    :param attempt: which try this is.
+    :param task_try: which try this is.
     """
 
     is_durable = True
 
-    def __init__(self, hook: Any, conn_id: str, campaign_key: str, attempt: Attempt) -> None:
+    def __init__(self, hook: Any, conn_id: str, campaign_key: str, task_try: TaskTry) -> None:
         super().__init__()
         self._database = Database(hook, conn_id)
         self._conn_id = conn_id
         self._campaign_key = campaign_key
-        self._attempt = attempt
-        self._task_instance = digest(campaign_key, attempt.task_instance_key)
+        self._task_try = task_try
+        self._task_instance = digest(campaign_key, task_try.task_instance_key)
         self._fencing_token = uuid.uuid4().hex
         self._this = "", 1
         """The campaign and its generation."""
@@ -116,7 +116,7 @@ class SqlLedger(Ledger):
             if not known:
                 # Noted before the commit, whose answer may be lost: the next attempt finds this very row.
                 self._is_first = True
-                known_history = int(not self._attempt.has_history)
+                known_history = int(not self._task_try.has_history)
                 run.insert(
                     "lingyang_ledger_worker",
                     "worker, campaign_key, owner, knows_past, writes, claimed_at",
@@ -126,7 +126,7 @@ class SqlLedger(Ledger):
                 "SELECT knows_past, ended FROM lingyang_ledger_worker WHERE worker=?", [self._task_instance]
             )
             self._change_own_row(run, "ended=0")
-        self.others_may_run = not ended if known else self._attempt.has_history
+        self.others_may_run = not ended if known else self._task_try.has_history
         self.found_lost_before = not knows and not self._is_first
         self._has_claimed = True
         return bool(knows)
@@ -196,7 +196,7 @@ class SqlLedger(Ledger):
             # Before the first SELECT: some databases show the whole transaction what was there at that time.
             campaigns.hold()
             found = campaigns.latest()
-            opening = opening_of(found, header, self._attempt, resubmit=resubmit, not_executed=not_executed)
+            opening = opening_of(found, header, self._task_try, resubmit=resubmit, not_executed=not_executed)
             header = replace(header, identity_version=opening.identity_version)
             self._this = self._this[0], opening.generation
             if opening.changed and not others_ended:
@@ -319,7 +319,7 @@ class SqlLedger(Ledger):
     def finish(self) -> None:
         with self._transaction() as run:
             self._campaigns(run).update(
-                finished_by=self._attempt.task_instance_key, finished_max_tries=self._attempt.max_tries
+                finished_by=self._task_try.task_instance_key, finished_max_tries=self._task_try.max_tries
             )
 
     @override

@@ -28,7 +28,6 @@ from airflow_provider_lingyang.ledger import task_state_format as formats
 from airflow_provider_lingyang.ledger.base import (
     GIVEN_TOO_EARLY,
     WRITTEN_WITHIN,
-    Attempt,
     FactsChange,
     Header,
     Intent,
@@ -36,6 +35,7 @@ from airflow_provider_lingyang.ledger.base import (
     Opening,
     Outcome,
     RecordedRequest,
+    TaskTry,
 )
 from airflow_provider_lingyang.ledger.opening import Opened, in_doubt, opening_of
 from airflow_provider_lingyang.ledger.tombstone import Tombstone
@@ -64,7 +64,7 @@ class TaskStateLedger(Ledger):
     """Keeps one task instance's campaign. For the task's main thread only.
 
     :param store: ``context["task_state_store"]``.
-    :param attempt: which try this is.
+    :param task_try: which try this is.
     :param retention: Airflow's ``NEVER_EXPIRE``, which it compares by identity.
     :param tombstone: tells, where the store was emptied, that an earlier try had begun. Default None: nothing does.
     """
@@ -72,13 +72,13 @@ class TaskStateLedger(Ledger):
     is_durable = True
 
     def __init__(
-        self, store: TaskStateStore, attempt: Attempt, retention: Any, tombstone: Tombstone | None = None
+        self, store: TaskStateStore, task_try: TaskTry, retention: Any, tombstone: Tombstone | None = None
     ) -> None:
         super().__init__()
         self._store = store
-        self._attempt = attempt
+        self._task_try = task_try
         self._retention = retention
-        self._tombstone = tombstone or Tombstone((), attempt)
+        self._tombstone = tombstone or Tombstone((), task_try)
         self._is_marked = False
         self._begun_with: str | None = None
         """Stands for the settings with which earlier processes have sent, where this ledger has nothing of them."""
@@ -101,7 +101,7 @@ class TaskStateLedger(Ledger):
         mark = self._get(_ROOT)
         with formats.ours(_ROOT):
             if mark is None:
-                knows, self.others_may_run = not self._attempt.has_history, self._attempt.has_history
+                knows, self.others_may_run = not self._task_try.has_history, self._task_try.has_history
             else:
                 formats.check_version(_ROOT, mark.get("version", 1))
                 knows = {True: True, False: False}[mark["knows_past"]]
@@ -140,7 +140,7 @@ class TaskStateLedger(Ledger):
             )
         self._campaign = f"{_ROOT}/{header.plan_id}"
         opening = opening_of(
-            self._found(), header, self._attempt, resubmit=resubmit, not_executed=not_executed
+            self._found(), header, self._task_try, resubmit=resubmit, not_executed=not_executed
         )
         self._generation = opening.generation
         self._header = replace(header, identity_version=opening.identity_version)
@@ -282,7 +282,7 @@ class TaskStateLedger(Ledger):
 
     @override
     def finish(self) -> None:
-        self._set_campaign(self._facts, [self._attempt.task_instance_key, self._attempt.max_tries])
+        self._set_campaign(self._facts, [self._task_try.task_instance_key, self._task_try.max_tries])
         self._tombstone.finish()
 
     @override

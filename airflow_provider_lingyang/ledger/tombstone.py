@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from airflow_provider_lingyang.ledger.base import Attempt
+from airflow_provider_lingyang.ledger.base import TaskTry
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -48,23 +48,23 @@ class Tombstone:
     """Tells that a task instance has begun to send, whatever becomes of its ledger. For the task's main thread only.
 
     :param stores: the state of each outlet asset.
-    :param attempt: which task instance.
+    :param task_try: which task instance.
     :param now: the clock.
     """
 
     def __init__(
         self,
         stores: Sequence[AssetStateStore],
-        attempt: Attempt,
+        task_try: TaskTry,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._stores = stores
-        self._attempt = attempt
+        self._task_try = task_try
         self._now = now
-        self._key = f"{_FINISHED}/{attempt.task_instance_key}"
+        self._key = f"{_FINISHED}/{task_try.task_instance_key}"
 
     @classmethod
-    def of(cls, context: Context, attempt: Attempt) -> Self | None:
+    def of(cls, context: Context, task_try: TaskTry) -> Self | None:
         """Return the one of a running task, or None where none of its outlets is an asset with a state."""
         accessors: Any = context.get("asset_state_store")
         stores = []
@@ -73,7 +73,7 @@ class Tombstone:
                 stores.append(accessors[outlet])
             except (KeyError, TypeError):
                 continue  # an alias, or no asset at all: lineage has other outlets
-        return cls(stores, attempt) if stores else None
+        return cls(stores, task_try) if stores else None
 
     def found(self) -> tuple[datetime, str | None] | None:
         """Return since when an earlier try may have sent, and with which settings. None proves nothing."""
@@ -89,8 +89,8 @@ class Tombstone:
 
         :param settings: stands for what requests and derived ids are made with.
         """
-        attempt = self._attempt
-        new = {"dag_id": attempt.dag_id, "run_id": attempt.run_id, "task_id": attempt.task_id}
+        task_try = self._task_try
+        new = {"dag_id": task_try.dag_id, "run_id": task_try.run_id, "task_id": task_try.task_id}
         new |= {"since": self._now().isoformat(), "settings": settings}
         for store in self._stores:
             with _harmless("written"):
@@ -113,7 +113,7 @@ class Tombstone:
                     if now - datetime.fromtimestamp(at, UTC) > KEPT:
                         _delete(store, task_instance, now)
                         del finished[task_instance]
-                store.set(_FINISHED, finished | {self._attempt.task_instance_key: int(now.timestamp())})
+                store.set(_FINISHED, finished | {self._task_try.task_instance_key: int(now.timestamp())})
 
 
 def _delete(store: AssetStateStore, task_instance: str, now: datetime) -> None:

@@ -10,7 +10,7 @@ from airflow.providers.common.compat.version_compat import get_base_airflow_vers
 
 from airflow_provider_lingyang.config.arguments import ArgumentError
 from airflow_provider_lingyang.delivery.lost_history import LostLedger
-from airflow_provider_lingyang.ledger.base import Attempt, Ledger
+from airflow_provider_lingyang.ledger.base import Ledger, TaskTry
 from airflow_provider_lingyang.ledger.sql import SqlLedger
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
 from airflow_provider_lingyang.ledger.tombstone import Tombstone
@@ -37,7 +37,7 @@ def clear_discards_task_state() -> bool:
     return get_base_airflow_version_tuple() >= (3, 4, 0)
 
 
-def find_ledger(conn_id: str | None, context: Context, campaign_key: str, attempt: Attempt) -> Ledger:
+def find_ledger(conn_id: str | None, context: Context, campaign_key: str, task_try: TaskTry) -> Ledger:
     """Return the ledger of a task.
 
     :param conn_id: the database that keeps it; None: the task's own state, where Airflow has one.
@@ -46,14 +46,14 @@ def find_ledger(conn_id: str | None, context: Context, campaign_key: str, attemp
     """
     if conn_id is not None:
         log.info("The ledger is on connection %r, campaign_key %r", conn_id, campaign_key)
-        return SqlLedger(query.sql_hook(conn_id), conn_id, campaign_key, attempt)
-    if attempt.in_loop:
+        return SqlLedger(query.sql_hook(conn_id), conn_id, campaign_key, task_try)
+    if task_try.in_loop:
         raise ArgumentError(
             "each iteration of a loop has a state of its own, and knows nothing of those before it, so each would "
             "send to the whole audience: give the task ledger_conn_id, which makes all iterations one campaign, or "
             "move it out of the loop"
         )
-    if attempt.map_index >= 0:
+    if task_try.map_index >= 0:
         raise ArgumentError(
             "a mapped task needs a ledger that its instances share, so that no two of them send to one recipient: "
             "give it ledger_conn_id, or use one task"
@@ -64,9 +64,9 @@ def find_ledger(conn_id: str | None, context: Context, campaign_key: str, attemp
             "No ledger: nothing is remembered between tries. Should this task fail, a retry or Clear sends "
             "nothing; set ledger_conn_id to have it go on instead"
         )
-        if attempt.try_number > 1:
+        if task_try.try_number > 1:
             raise AirflowFailException(
-                f"this is try {attempt.try_number}: without a ledger it is unknown what an earlier try sent, so "
+                f"this is try {task_try.try_number}: without a ledger it is unknown what an earlier try sent, so "
                 "this one sends nothing. What failed and what was sent is in the log of try 1; for the rest, start "
                 "a new run, or set ledger_conn_id for the next time"
             )
@@ -81,10 +81,10 @@ def find_ledger(conn_id: str | None, context: Context, campaign_key: str, attemp
                 "ledger: give the task ledger_conn_id"
             )
     log.info("The ledger is in the task's own state%s", _RECOMMENDED if clear_discards_task_state() else "")
-    return TaskStateLedger(store, attempt, NEVER_EXPIRE, Tombstone.of(context, attempt))
+    return TaskStateLedger(store, task_try, NEVER_EXPIRE, Tombstone.of(context, task_try))
 
 
-def lost_ledger(conn_id: str | None, ledger: Ledger, attempt: Attempt, campaign_key: str) -> LostLedger:
+def lost_ledger(conn_id: str | None, ledger: Ledger, task_try: TaskTry, campaign_key: str) -> LostLedger:
     """Return what a try knows whose ledger has nothing of earlier ones."""
     next_time = "have the ledger in a database (ledger_conn_id)"
     if conn_id is not None:
@@ -98,13 +98,13 @@ def lost_ledger(conn_id: str | None, ledger: Ledger, attempt: Attempt, campaign_
     else:
         cause = f"either {_NONE_CAME}, or the task's own state was emptied"
     # A word is about one task instance: others of the campaign may have lost theirs, too.
-    instance = f"{campaign_key} [{attempt.map_index}]" if attempt.map_index >= 0 else campaign_key
+    instance = f"{campaign_key} [{task_try.map_index}]" if task_try.map_index >= 0 else campaign_key
     return LostLedger(
-        try_number=attempt.try_number,
-        campaign_key=f"{instance} [{attempt.loop_index}]" if attempt.in_loop else instance,
+        try_number=task_try.try_number,
+        campaign_key=f"{instance} [{task_try.loop_index}]" if task_try.in_loop else instance,
         cause=cause,
         next_time=next_time,
         # What was sent before a deferral of this very try is not what the word was about.
-        settled_by_next_try=ledger.found_lost_before and not attempt.resumed,
+        settled_by_next_try=ledger.found_lost_before and not task_try.resumed,
         begun_at=ledger.begun_at,
     )

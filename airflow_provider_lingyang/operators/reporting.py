@@ -27,7 +27,7 @@ from airflow_provider_lingyang.delivery.schedule import DeferSending
 from airflow_provider_lingyang.errors import LedgerError, LedgerRefusedError, SubmissionStopped
 from airflow_provider_lingyang.gateway.errors import LingyangError
 from airflow_provider_lingyang.identity import LOST_LEDGER
-from airflow_provider_lingyang.ledger.base import Attempt, Ledger
+from airflow_provider_lingyang.ledger.base import Ledger, TaskTry
 from airflow_provider_lingyang.operators import ledgers
 from airflow_provider_lingyang.storage.private_sqlite import SpoolError
 from airflow_provider_lingyang.storage.query import QueryError
@@ -48,7 +48,7 @@ class TryReport:
     task: Any
     ti: Any
     manifest: Manifest
-    attempt: Attempt
+    task_try: TaskTry
     ledger: Ledger = field(default_factory=Ledger)
     ids_query: dict[str, Any] | None = None
 
@@ -102,7 +102,7 @@ class TryReport:
             kind = AirflowSkipException if self.task.on_empty == "skip" else AirflowFailException
             return kind(str(error))
         nothing = "nothing was sent"
-        if self.attempt.has_history or self.attempt.in_loop:
+        if self.task_try.has_history or self.task_try.in_loop:
             nothing += " by this try"
         counts = self.manifest.in_words()
         refused = (AudienceError, ArgumentError, LingyangError, LedgerRefusedError)
@@ -149,7 +149,7 @@ class TryReport:
         without = manifest.rejected_ids
         if manifest.biz_ids is None and self.ids_query is not None and without is not None:
             xcoms["biz_ids_query"] = {**self.ids_query, "without": without}
-        if self.attempt.resumed:
+        if self.task_try.resumed:
             # XComs pushed before the deferral remain, and are about other ids.
             xcoms = {"task_ids": None, "biz_ids_query": None} | xcoms
         if get_base_airflow_version_tuple()[:2] == (3, 0):

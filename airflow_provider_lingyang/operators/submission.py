@@ -24,7 +24,7 @@ from airflow_provider_lingyang.delivery.schedule import SendSchedule, SendWindow
 from airflow_provider_lingyang.errors import LedgerError
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
-from airflow_provider_lingyang.ledger.base import Attempt
+from airflow_provider_lingyang.ledger.base import TaskTry
 from airflow_provider_lingyang.ledger.patience import Patience, impatient, patient
 from airflow_provider_lingyang.links.lingyang import push_plan_link
 from airflow_provider_lingyang.operators import ledgers
@@ -55,15 +55,15 @@ class SubmissionTry:
         self.task = task
         self.context = context
         self.cancellation = cancellation
-        self.attempt = attempt_of(task, context, resumed=resumed)
+        self.task_try = task_try_of(task, context, resumed=resumed)
         own_key = task.campaign_key is not None
         self.manifest = Manifest(
             str(task.campaign_key) if own_key else f"{ti.dag_id}/{ti.run_id}/{ti.task_id}",
             task.output_slots,
             {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index},
         )
-        self.manifest.history_counted = not (self.attempt.has_history or self.attempt.in_loop or own_key)
-        self.report = TryReport(task, ti, self.manifest, self.attempt)
+        self.manifest.history_counted = not (self.task_try.has_history or self.task_try.in_loop or own_key)
+        self.report = TryReport(task, ti, self.manifest, self.task_try)
 
     def run(self) -> dict[str, Any]:
         """Submit, and return the manifest."""
@@ -75,7 +75,7 @@ class SubmissionTry:
                 self.manifest.ids_limit = options.xcom_ids_limit()
                 if not self.task.validate_only:
                     found = ledgers.find_ledger(
-                        self.task.ledger_conn_id, self.context, self.manifest.campaign_key, self.attempt
+                        self.task.ledger_conn_id, self.context, self.manifest.campaign_key, self.task_try
                     )
                     self.report.ledger = patient(
                         found, Patience(options.ledger_patience(), self.cancellation)
@@ -115,18 +115,18 @@ class SubmissionTry:
 
     def _run(self) -> bool:
         """Read and send; return whether every recipient is in a final state."""
-        attempt, manifest, ledger = self.attempt, self.manifest, self.report.ledger
+        task_try, manifest, ledger = self.task_try, self.manifest, self.report.ledger
         # First of all: a try that the ledger does not know of may have sent anything, as far as later ones can tell.
         lost = None
         if not ledger.claim():
-            lost = ledgers.lost_ledger(self.task.ledger_conn_id, ledger, attempt, manifest.campaign_key)
+            lost = ledgers.lost_ledger(self.task.ledger_conn_id, ledger, task_try, manifest.campaign_key)
         settle = arguments.parse_settle(self.task.settle)
         TEMPLATED["on_clear"]("on_clear", self.task.on_clear)
         if settle and not ledger.is_durable and not self.task.validate_only:
             raise arguments.ArgumentError(
                 "settle needs a ledger, which this task has not: set ledger_conn_id"
             )
-        if self.task.on_clear == "resubmit" and (attempt.map_index >= 0 or attempt.in_loop):
+        if self.task.on_clear == "resubmit" and (task_try.map_index >= 0 or task_try.in_loop):
             raise arguments.ArgumentError(
                 "on_clear='resubmit' is not for mapped tasks and not for tasks in a loop: their instances share one "
                 "campaign"
@@ -269,8 +269,8 @@ class SubmissionTry:
         )
 
 
-def attempt_of(task: BaseOperator, context: Context, *, resumed: bool) -> Attempt:
-    """Return the attempt that a context stands for.
+def task_try_of(task: BaseOperator, context: Context, *, resumed: bool) -> TaskTry:
+    """Return the try that a context stands for.
 
     :param task: as it runs.
     :param resumed: whether it goes on after a deferral.
@@ -278,7 +278,7 @@ def attempt_of(task: BaseOperator, context: Context, *, resumed: bool) -> Attemp
     ti = context["ti"]
     map_index = -1 if ti.map_index is None else ti.map_index
     loop_node, loop_index = _iteration(task, context, map_index)
-    return Attempt(
+    return TaskTry(
         dag_id=ti.dag_id,
         run_id=ti.run_id,
         task_id=ti.task_id,

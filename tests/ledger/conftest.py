@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.identity import recipient_hash
-from airflow_provider_lingyang.ledger.base import Attempt, Header, Intent, Ledger
+from airflow_provider_lingyang.ledger.base import Header, Intent, Ledger, TaskTry
 from airflow_provider_lingyang.ledger.sql import SqlLedger
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
 from tests.versions import postgres_hook
@@ -29,21 +29,21 @@ def unexpected_wait(seconds: float) -> None:
 TABLES = ("worker", "campaign", "request", "recipient")
 
 
-def attempt(**changes: Any) -> Attempt:
+def task_try(**changes: Any) -> TaskTry:
     values = {"dag_id": "dag", "run_id": "run", "task_id": "submit", "map_index": -1, "try_number": 1}
-    return Attempt(**values | {"max_tries": 0} | changes)
+    return TaskTry(**values | {"max_tries": 0} | changes)
 
 
 class Ledgers:
     """Makes ledgers that share one memory, and tells what they remember."""
 
-    def __init__(self, make: Callable[[Attempt, str], Ledger]) -> None:
+    def __init__(self, make: Callable[[TaskTry, str], Ledger]) -> None:
         self._make = make
         self._made: list[Ledger] = []
 
     def new(self, *, campaign_key: str = "campaign", **changes: Any) -> Any:
         """A ledger of a task instance's try, before its first call."""
-        self._made.append(self._make(attempt(**changes), campaign_key))
+        self._made.append(self._make(task_try(**changes), campaign_key))
         return self._made[-1]
 
     def start(
@@ -120,7 +120,7 @@ class SqlLedgers(Ledgers):
     """Ledgers in one database, and the ways to look into it and to break it."""
 
     def __init__(self, hook: Callable[[], Any], path: Path | None) -> None:
-        super().__init__(lambda attempt, campaign_key: SqlLedger(hook(), "ledger", campaign_key, attempt))
+        super().__init__(lambda task_try, campaign_key: SqlLedger(hook(), "ledger", campaign_key, task_try))
         self._hook = hook
         self.conn_type: str = hook().conn_type
         self.path = path
@@ -170,7 +170,7 @@ def store() -> Store:
 
 @pytest.fixture
 def task_state_ledgers(store: Store) -> Ledgers:
-    return Ledgers(lambda attempt, _: TaskStateLedger(store, attempt, "never"))
+    return Ledgers(lambda task_try, _: TaskStateLedger(store, task_try, "never"))
 
 
 SQL = ["sqlite", "psycopg2", "psycopg3", "mariadb"]

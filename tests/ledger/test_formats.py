@@ -19,7 +19,7 @@ from airflow_provider_lingyang.ledger.sql_tables import MIGRATIONS, accepted_rec
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
 from airflow_provider_lingyang.ledger.task_state_format import encode, read_segment, segment
 from airflow_provider_lingyang.ledger.tombstone import Tombstone
-from tests.ledger.conftest import Ledgers, SqlLedgers, Store, attempt
+from tests.ledger.conftest import Ledgers, SqlLedgers, Store, task_try
 from tests.ledger.test_sql_ledger import at_once
 from tests.ledger.test_tombstone import AssetStore
 
@@ -271,7 +271,7 @@ def test_an_unversioned_note_outlives_unversioned_task_state(
 ) -> None:
     asset = AssetStore()
     asset.values = store_of(written["asset_state"]).values
-    third = attempt(try_number=3)
+    third = task_try(try_number=3)
     ledger = TaskStateLedger(Store(), third, "never", Tombstone([asset], third))
     assert not ledger.claim()
     assert ledger.begun_at is not None and ledger.begun_at.isoformat() == "2026-01-05T09:30:00+00:00"

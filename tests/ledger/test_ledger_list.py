@@ -182,7 +182,7 @@ def test_invalid_arguments_are_refused(capsys: pytest.CaptureFixture[str], args:
 
 
 def test_connections_are_found_wherever_airflow_keeps_them(airflow_cli: AirflowCli) -> None:
-    from airflow_provider_lingyang.ledger.base import Attempt, Header, Intent
+    from airflow_provider_lingyang.ledger.base import Header, Intent, TaskTry
     from airflow_provider_lingyang.ledger.sql import SqlLedger
 
     def run(*args: str, **env: str) -> tuple[int, str, str]:
@@ -210,8 +210,8 @@ def test_connections_are_found_wherever_airflow_keeps_them(airflow_cli: AirflowC
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_LEDGER", sqlite)
-        attempt = Attempt(dag_id="dag", run_id="run", task_id="submit", map_index=-1, try_number=1)
-        ledger = SqlLedger(SqliteHook("ledger"), "ledger", "campaign", attempt)
+        task_try = TaskTry(dag_id="dag", run_id="run", task_id="submit", map_index=-1, try_number=1)
+        ledger = SqlLedger(SqliteHook("ledger"), "ledger", "campaign", task_try)
         ledger.claim()
         ledger.open(Header.of(host="https://gateway.test", app_key="app", app_secret="secret", plan_id=1))
         ledger.write([], [Intent("code", None, ["客户"], "digest", 1.5)])

@@ -301,7 +301,7 @@ def test_campaigns_with_keys_of_their_own_do_not_meet(database: SqlLedgers) -> N
     first.write([], [database.intent("code", "ab")])
     second.write([], [database.intent("code", "ab")])
     where = {"ledger_conn_id": "ledger", "campaign_key": "one", "plan_id": 1, "generation": 1}
-    assert first.handle == where | {"worker": digest("one", first._attempt.task_instance_key)}
+    assert first.handle == where | {"worker": digest("one", first._task_try.task_instance_key)}
     first.write([Outcome("code", {"a": 1, "b": 2})], [])
     assert database.states(second, "ab") == "dd"
 

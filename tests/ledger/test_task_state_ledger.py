@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_lingyang.errors import LedgerError, LedgerRefusedError
 from airflow_provider_lingyang.ledger import task_state, task_state_format
-from airflow_provider_lingyang.ledger.base import Attempt, Outcome
+from airflow_provider_lingyang.ledger.base import Outcome, TaskTry
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
 from tests.ledger.conftest import Ledgers, Store
 from tests.versions import needs_task_state
@@ -276,8 +276,8 @@ def test_the_store_of_airflow_takes_what_the_ledger_gives(
 
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(), raising=False)
     store = context.TaskStateStoreAccessor(uuid4(), None)  # type: ignore[arg-type]
-    attempt = Attempt(dag_id="dag", run_id="run", task_id="submit", map_index=-1, try_number=1)
-    ledger = TaskStateLedger(store, attempt, context.NEVER_EXPIRE)
+    task_try = TaskTry(dag_id="dag", run_id="run", task_id="submit", map_index=-1, try_number=1)
+    ledger = TaskStateLedger(store, task_try, context.NEVER_EXPIRE)
     ledger.claim()
     ledger.open(ledgers.header())
     ledger.write([], [ledgers.intent("code", "ab")])

@@ -12,7 +12,7 @@ from airflow_provider_lingyang.errors import LedgerRefusedError
 from airflow_provider_lingyang.ledger.base import Outcome
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
 from airflow_provider_lingyang.ledger.tombstone import Tombstone
-from tests.ledger.conftest import Ledgers, Store, attempt
+from tests.ledger.conftest import Ledgers, Store, task_try
 
 BEGAN = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
@@ -56,7 +56,7 @@ def asset() -> AssetStore:
 
 def at(asset: AssetStore, *, days: float = 0, **changes: Any) -> Tombstone:
     """The tombstone of a task instance, so many days after the campaign began."""
-    return Tombstone([asset], attempt(**changes), lambda: BEGAN + timedelta(days=days))
+    return Tombstone([asset], task_try(**changes), lambda: BEGAN + timedelta(days=days))
 
 
 def test_outlives_the_state_of_the_task(asset: AssetStore) -> None:
@@ -155,8 +155,8 @@ def test_invalid_tombstone_is_ignored(asset: AssetStore, foreign: Any) -> None:
 def test_is_kept_with_every_outlet(asset: AssetStore) -> None:
     gone, other = AssetStore(), AssetStore()
     gone.broken = {"get", "set"}
-    Tombstone([gone, asset, other], attempt(), lambda: BEGAN).write("settings")
-    assert Tombstone([gone, other], attempt(try_number=2)).found() == (BEGAN, "settings")
+    Tombstone([gone, asset, other], task_try(), lambda: BEGAN).write("settings")
+    assert Tombstone([gone, other], task_try(try_number=2)).found() == (BEGAN, "settings")
     assert asset.values == other.values
 
 
@@ -182,15 +182,15 @@ class Accessors:
     ],
 )
 def test_needs_an_outlet_with_a_state(context: Any, there: bool) -> None:
-    assert (Tombstone.of(context, attempt()) is not None) is there
+    assert (Tombstone.of(context, task_try()) is not None) is there
 
 
 @pytest.fixture
 def marked(store: Store, asset: AssetStore) -> Ledgers:
     """Ledgers in the task's own state, with a tombstone."""
 
-    def make(attempt: Any, _: str) -> TaskStateLedger:
-        return TaskStateLedger(store, attempt, "never", Tombstone([asset], attempt, lambda: BEGAN))
+    def make(task_try: Any, _: str) -> TaskStateLedger:
+        return TaskStateLedger(store, task_try, "never", Tombstone([asset], task_try, lambda: BEGAN))
 
     return Ledgers(make)
 
@@ -253,8 +253,8 @@ def test_every_ledger_has_an_answer(ledgers: Ledgers) -> None:
 
 def test_a_lost_ledger_is_not_looked_up_with_other_settings(asset: AssetStore) -> None:
     ledgers = Ledgers(
-        lambda attempt, _: TaskStateLedger(
-            Store(), attempt, "never", Tombstone([asset], attempt, lambda: BEGAN)
+        lambda task_try, _: TaskStateLedger(
+            Store(), task_try, "never", Tombstone([asset], task_try, lambda: BEGAN)
         )
     )
     ledgers.start().write([], [ledgers.intent("code", "ab")])

@@ -177,9 +177,9 @@ def _patience() -> None:
 
 
 def _loops() -> None:
-    from airflow_provider_lingyang.ledger.base import Attempt
+    from airflow_provider_lingyang.ledger.base import TaskTry
 
-    Attempt.in_loop = property(lambda self: False)  # type: ignore[assignment,method-assign]
+    TaskTry.in_loop = property(lambda self: False)  # type: ignore[assignment,method-assign]
 
 
 def _lateness() -> None:

@@ -16,9 +16,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from airflow_provider_lingyang.identity import digest
-from airflow_provider_lingyang.ledger.base import Attempt
+from airflow_provider_lingyang.ledger.base import TaskTry
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
-from airflow_provider_lingyang.operators.submission import attempt_of
+from airflow_provider_lingyang.operators.submission import task_try_of
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.conftest import Run
 from tests.helpers.campaigns import LOST, NOT_DONE, all_reached_once, row, sent
@@ -212,17 +212,17 @@ PLAIN = digest("dag", "run", "submit", -1)
 MAPPED = digest("dag", "run", "submit", 3)
 
 
-def of(task_group: Any, *, map_index: int | None = -1, **context: Any) -> Attempt:
+def of(task_group: Any, *, map_index: int | None = -1, **context: Any) -> TaskTry:
     ti = SimpleNamespace(dag_id="dag", run_id="run", task_id="submit", map_index=map_index, try_number=1)
     for name in ("region_id", "region_index"):
         if name in context:
             setattr(ti, name, context.pop(name))
     given: Any = {"ti": ti, **context}
-    return attempt_of(SimpleNamespace(task_group=task_group), given, resumed=False)  # type: ignore[arg-type]
+    return task_try_of(SimpleNamespace(task_group=task_group), given, resumed=False)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("attempt", "worker"),
+    ("task_try", "worker"),
     [
         (of(None), PLAIN),
         (of(None, map_index=None), PLAIN),
@@ -234,16 +234,16 @@ def of(task_group: Any, *, map_index: int | None = -1, **context: Any) -> Attemp
         (of(group("mapped", ROOT), map_index=3, region_id=REGION, region_index=3), MAPPED),
     ],
 )
-def test_task_instance_key_outside_loops_is_unchanged(attempt: Attempt, worker: str) -> None:
-    assert not attempt.in_loop
-    assert attempt.task_instance_key == worker
+def test_task_instance_key_outside_loops_is_unchanged(task_try: TaskTry, worker: str) -> None:
+    assert not task_try.in_loop
+    assert task_try.task_instance_key == worker
 
 
 ITERATION = SimpleNamespace(index=2)
 
 
 @pytest.mark.parametrize(
-    "attempt",
+    "task_try",
     [
         of(LOOP, loop=ITERATION, region_id=REGION, region_index=2),
         of(group("inner", LOOP), loop=ITERATION, region_id=REGION, region_index=2),
@@ -254,9 +254,9 @@ ITERATION = SimpleNamespace(index=2)
         of(None, region_id=REGION, region_index=2),
     ],
 )
-def test_task_instance_key_distinguishes_loop_iterations(attempt: Attempt) -> None:
-    assert attempt.in_loop
-    assert attempt.task_instance_key != PLAIN
+def test_task_instance_key_distinguishes_loop_iterations(task_try: TaskTry) -> None:
+    assert task_try.in_loop
+    assert task_try.task_instance_key != PLAIN
 
 
 def test_task_instance_key_in_a_loop_is_node_index_and_map_index() -> None:
