@@ -154,7 +154,7 @@ class AnswerHandler:
             self.reconciler if self.requests.ending is None else None,
             [
                 UnresolvedRequest(
-                    dispatch.unknown,
+                    dispatch.in_doubt,
                     dispatch.intent.written_at,
                     max(dispatch.ended_at + self.policy.lookup_settle, dispatch.settled_at),
                 )
@@ -164,15 +164,15 @@ class AnswerHandler:
 
     def settle(self, dispatch: Dispatch, resolution: Resolution) -> None:
         """Record what is proven about a request; have it sent again, or end the try, as the policy says."""
-        if dispatch.limited is not None and (resolution.executed or resolution.unknown):
+        if dispatch.limited is not None and (resolution.executed or resolution.in_doubt):
             # Not refused as a whole: what became of the rest of it, and when, nothing says.
-            resolution.unknown = [each for each in dispatch.unknown if each not in resolution.executed]
+            resolution.in_doubt = [each for each in dispatch.in_doubt if each not in resolution.executed]
             resolution.not_executed = []
         if resolution.executed or resolution.not_executed:
             evidence = {
                 RequestEvent.EXECUTED: resolution.executed,
                 RequestEvent.ABSENT: resolution.not_executed,
-                RequestEvent.UNANSWERED: resolution.unknown,
+                RequestEvent.UNANSWERED: resolution.in_doubt,
             }
             self.requests.record(dispatch, evidence, resolution.executed)
         if self.reconciler is not None:
@@ -181,24 +181,24 @@ class AnswerHandler:
                 dispatch.request,
                 len(resolution.executed),
                 len(resolution.not_executed),
-                len(resolution.unknown),
+                len(resolution.in_doubt),
             )
         if resolution.not_executed:
             if dispatch.limited is None:
                 self.requests.next_round(resolution.not_executed, after=dispatch, failed=True)
             else:
                 self._wait_or_split(dispatch)
-        if resolution.unknown:
-            self._retry_or_end(dispatch, resolution.unknown)
+        if resolution.in_doubt:
+            self._retry_or_end(dispatch, resolution.in_doubt)
 
-    def _retry_or_end(self, dispatch: Dispatch, unknown: Sequence[str]) -> None:
-        whole = len(unknown) == len(dispatch.request.biz_ids)
+    def _retry_or_end(self, dispatch: Dispatch, in_doubt: Sequence[str]) -> None:
+        whole = len(in_doubt) == len(dispatch.request.biz_ids)
         may_repeat = self.policy.dedupes_by_code and dispatch.limited is None
         if may_repeat and whole and dispatch.attempts < self.policy.max_attempts:
             log.info("%s is sent again: the gateway executes a task_unique_code only once", dispatch.request)
             self.requests.requeue(dispatch)
         elif self.policy.on_in_doubt == "stop":
-            what = "is in doubt" if whole else f"{len(unknown)} of its tasks are in doubt"
+            what = "is in doubt" if whole else f"{len(in_doubt)} of its tasks are in doubt"
             self.requests.end(
                 SubmissionStopped(
                     f"{dispatch.request}{' ' if whole else ': '}{what}: {dispatch.why}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from airflow_provider_lingyang.delivery.manifest import UnknownRequest
+from airflow_provider_lingyang.delivery.manifest import RequestInDoubt
 from airflow_provider_lingyang.delivery.request_state import RequestEvent, RequestState, transition
 from airflow_provider_lingyang.delivery.requests import BatchRequest
 from airflow_provider_lingyang.gateway.errors import ReceiverLimitedError
@@ -26,7 +26,7 @@ class RetriedRequest:
     :param settled_at: monotonic seconds from when a look-up knows of everything that its earlier senders sent.
     """
 
-    doubt: UnknownRequest
+    doubt: RequestInDoubt
     written_at: float
     settled_at: float = 0.0
 
@@ -49,8 +49,8 @@ class Dispatch:
     """When the last attempt was handed to a sender thread: no byte of it was written before."""
     ended_at: float = 0.0
     """When the last attempt was over: from then on nothing of it can leave this machine."""
-    booked: UnknownRequest | None = None
-    unknown: Sequence[str] = ()
+    booked: RequestInDoubt | None = None
+    in_doubt: Sequence[str] = ()
     why: str = ""
     limited: ReceiverLimitedError | None = None
     """The last refusal for a limit of one receiver."""
@@ -81,7 +81,7 @@ class Dispatch:
             RequestState.IN_DOUBT if before else RequestState.PENDING,
             settled_at=before.settled_at if before else 0.0,
             booked=before.doubt if before else None,
-            unknown=request.biz_ids,
+            in_doubt=request.biz_ids,
         )
 
     def apply(self, event: RequestEvent) -> RequestState:
@@ -98,7 +98,7 @@ class Dispatch:
         return self.state in (RequestState.DISPATCHED, RequestState.RETRIED)
 
     @property
-    def doubt(self) -> UnknownRequest:
+    def doubt(self) -> RequestInDoubt:
         """As it is booked, from before it is sent."""
         assert self.booked is not None
         return self.booked

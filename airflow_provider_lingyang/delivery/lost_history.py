@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import islice
 
 from airflow_provider_lingyang.cancellation import Cancellation
-from airflow_provider_lingyang.delivery.manifest import Manifest, UnknownRequest
+from airflow_provider_lingyang.delivery.manifest import Manifest, RequestInDoubt
 from airflow_provider_lingyang.delivery.policy import Policy
 from airflow_provider_lingyang.delivery.reconciler import Reconciler, UnresolvedRequest, resolve
 from airflow_provider_lingyang.delivery.request_state import RequestEvent, RequestState, transition
@@ -135,7 +135,7 @@ class LostHistory:
         self.manifest.doubts.remove(doubt)
 
     def _look_up(
-        self, claimed_at: float, lost: LostLedger, doubt: UnknownRequest, *, is_settled: bool
+        self, claimed_at: float, lost: LostLedger, doubt: RequestInDoubt, *, is_settled: bool
     ) -> None:
         """Look every recipient up, and write the executed ones down; see :meth:`resolve`."""
         if self.builder.queue.audience.derived() and not is_settled:
@@ -150,7 +150,7 @@ class LostHistory:
         pending = self.builder.queue.ids_in_state(RequestState.PENDING)
         while biz_ids := list(islice(pending, _LOOKED_UP)):
             (resolution,) = resolve(self.reconciler, [UnresolvedRequest(biz_ids, 0.0, settled_at)])
-            if resolution.unknown and self.cancellation.requested():
+            if resolution.in_doubt and self.cancellation.requested():
                 raise SubmissionStopped(
                     "the task was asked to stop while it looked up which recipients earlier tries reached; the "
                     "ledger knows nothing of them, and this try sent nothing"
@@ -161,7 +161,7 @@ class LostHistory:
                     "cannot be placed, so it may be of an earlier try, whatever settle says: correct created_at_field "
                     "in the result_query.)"
                 )
-            if resolution.unknown and not is_settled:
+            if resolution.in_doubt and not is_settled:
                 raise LedgerRefusedError(f"{lost}. (The look-up gave no answer that counts.)")
             if resolution.executed:
                 # However long the ids are: an entry must fit into one value of the task state store.

@@ -32,7 +32,7 @@ class BatchTally:
 
 
 @dataclass(slots=True)
-class UnknownRequest:
+class RequestInDoubt:
     """A request in doubt: it may or may not have been executed."""
 
     task_unique_code: str
@@ -80,7 +80,7 @@ class Manifest:
     plan: dict[str, Any] | None = None
     """What would be sent, where nothing is."""
     batches: list[BatchTally] = field(default_factory=list)
-    doubts: list[UnknownRequest] = field(default_factory=list)
+    doubts: list[RequestInDoubt] = field(default_factory=list)
     reasons: dict[str, Counter[str]] = field(default_factory=dict)
     _accepted_ids: dict[str, int | None] = field(default_factory=dict)
     _rejected_ids: list[str] = field(default_factory=list)
@@ -142,15 +142,15 @@ class Manifest:
         if len(self._rejected_ids) < self.ids_limit:
             self._rejected_ids.append(biz_id)
 
-    def doubt(self, task_unique_code: str, batch_num: str | None, tasks: int) -> UnknownRequest:
+    def doubt(self, task_unique_code: str, batch_num: str | None, tasks: int) -> RequestInDoubt:
         """Book a request as in doubt, from before it leaves."""
-        doubt = UnknownRequest(task_unique_code, batch_num, tasks)
+        doubt = RequestInDoubt(task_unique_code, batch_num, tasks)
         self.doubts.append(doubt)
         return doubt
 
     def settle(
         self,
-        doubt: UnknownRequest,
+        doubt: RequestInDoubt,
         batch: BatchTally,
         *,
         accepted: Mapping[str, int | None] = MappingProxyType({}),

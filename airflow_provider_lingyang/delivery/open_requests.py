@@ -132,7 +132,7 @@ class OpenRequests:
             rejected=outcome.rejected,
             in_doubt=len(outcome.in_doubt),
         )
-        dispatch.unknown = outcome.in_doubt
+        dispatch.in_doubt = outcome.in_doubt
         if outcome.in_doubt:
             dispatch.state = RequestState.IN_DOUBT
         self.writer.outcomes.append(outcome)

@@ -45,13 +45,13 @@ class Resolution:
     """What is proven.
 
     :param executed: ``biz_id`` → platform task id, where the result has one.
-    :param unknown: still in doubt.
+    :param in_doubt: still so.
     :param found: those of them that have a result that may be this campaign's: no word outweighs it.
     """
 
     executed: dict[str, int | None] = field(default_factory=dict)
     not_executed: list[str] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
+    in_doubt: list[str] = field(default_factory=list)
     found: set[str] = field(default_factory=set)
 
 
@@ -75,7 +75,7 @@ class Reconciler:
 
     def resolve(self, questions: Sequence[UnresolvedRequest]) -> list[Resolution]:
         """Return what is proven about each request; where the look-up fails, nothing is."""
-        resolutions = [Resolution(unknown=list(question.biz_ids)) for question in questions]
+        resolutions = [Resolution(in_doubt=list(question.biz_ids)) for question in questions]
         if self.reused and not self.dated:
             log.warning(
                 "no look-up: an earlier generation of the campaign used these ids, and the result_query has no "
@@ -85,7 +85,7 @@ class Reconciler:
         asked_at = self.monotonic()
         self._ask(questions, resolutions)
         settled_at = max(question.settled_at for question in questions)
-        if asked_at < settled_at and any(resolution.unknown for resolution in resolutions):
+        if asked_at < settled_at and any(resolution.in_doubt for resolution in resolutions):
             wait = max(0.0, settled_at - self.monotonic())
             log.info(
                 "not all recipients are found; asking again in %.1f s, when new tasks must be visible", wait
@@ -99,14 +99,14 @@ class Reconciler:
     def _ask(self, questions: Sequence[UnresolvedRequest], resolutions: Sequence[Resolution]) -> None:
         """Ask for all recipients in doubt, and add to the resolutions what is proven now."""
         asked_at = self.monotonic()
-        answer = self._answer([biz_id for resolution in resolutions for biz_id in resolution.unknown])
+        answer = self._answer([biz_id for resolution in resolutions for biz_id in resolution.in_doubt])
         if answer is None:
             return
         single: list[str] = []
         for question, resolution in zip(questions, resolutions, strict=True):
             self._judge(question, resolution, answer, asked_at)
             if asked_at >= question.settled_at:
-                single += [biz_id for biz_id in resolution.unknown if biz_id in answer.alone]
+                single += [biz_id for biz_id in resolution.in_doubt if biz_id in answer.alone]
         if single:
             log.info(
                 "an answer for several recipients does not say that it is complete; %d are asked for one by one",
@@ -122,9 +122,9 @@ class Reconciler:
                 break
             answer = alone
             for question, resolution in zip(questions, resolutions, strict=True):
-                if biz_id in resolution.unknown:
+                if biz_id in resolution.in_doubt:
                     self._judge(question, resolution, alone, asked_at)
-        if answer.why and any(resolution.unknown for resolution in resolutions):
+        if answer.why and any(resolution.in_doubt for resolution in resolutions):
             log.warning(
                 "an answer of the look-up does not prove which recipients were not contacted: %s", answer.why
             )
@@ -139,10 +139,10 @@ class Reconciler:
     def _judge(
         self, question: UnresolvedRequest, resolution: Resolution, answer: LookupAnswer, asked_at: float
     ) -> None:
-        """Move the recipients that the answer proves something about out of the unknown ones."""
+        """Move the recipients that the answer proves something about out of those in doubt."""
         settled = asked_at >= question.settled_at
-        unknown, resolution.unknown = resolution.unknown, []
-        for biz_id in unknown:
+        left, resolution.in_doubt = resolution.in_doubt, []
+        for biz_id in left:
             results = answer.results.get(biz_id, ())
             ours = [self._is_ours(result, question.since) for result in results]
             if True in ours:
@@ -152,7 +152,7 @@ class Reconciler:
                 # There is none, or only those of earlier campaigns; nor did an answer before hold one that may be ours.
                 resolution.not_executed.append(biz_id)
             else:
-                resolution.unknown.append(biz_id)
+                resolution.in_doubt.append(biz_id)
                 if None in ours:
                     resolution.found.add(biz_id)
 
@@ -181,7 +181,7 @@ def resolve(reconciler: Reconciler | None, requests: Sequence[UnresolvedRequest]
             return reconciler.resolve(requests)
         except CancellationError:
             pass
-    return [Resolution(unknown=list(request.biz_ids)) for request in requests]
+    return [Resolution(in_doubt=list(request.biz_ids)) for request in requests]
 
 
 def _number(task_id: str | None) -> int | None:

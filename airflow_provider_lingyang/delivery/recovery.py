@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.delivery.dispatch import RetriedRequest
 from airflow_provider_lingyang.delivery.lost_history import LostHistory, LostLedger
-from airflow_provider_lingyang.delivery.manifest import Manifest, UnknownRequest
+from airflow_provider_lingyang.delivery.manifest import Manifest, RequestInDoubt
 from airflow_provider_lingyang.delivery.policy import Policy
 from airflow_provider_lingyang.delivery.reconciler import Reconciler, Resolution, UnresolvedRequest, resolve
 from airflow_provider_lingyang.delivery.request_state import RequestEvent, RequestState, transition
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 ACCEPTED, NOT_EXECUTED = "accepted", "not_executed"
 _NAMED = 20
-_InDoubt = tuple[UnknownRequest, int, RecordedRequest]
+_InDoubt = tuple[RequestInDoubt, int, RecordedRequest]
 """A request as it is booked, its group in the queue, and as the ledger has it."""
 
 
@@ -239,8 +239,8 @@ class Recovery:
             # A word from before others had ended is none: they may have sent after it.
             if said == NOT_EXECUTED and code not in self._others_until and not self.cancellation.requested():
                 # What is found was executed, whatever was said; of all else the word counts.
-                found = [biz_id for biz_id in resolution.unknown if biz_id in resolution.found]
-                free = [biz_id for biz_id in resolution.unknown if biz_id not in resolution.found]
+                found = [biz_id for biz_id in resolution.in_doubt if biz_id in resolution.found]
+                free = [biz_id for biz_id in resolution.in_doubt if biz_id not in resolution.found]
                 if found:
                     log.warning(
                         "request %s: %d of its recipients have a result whose created_at does not tell whether it is "
@@ -255,20 +255,20 @@ class Recovery:
                 request.settle_key,
                 len(resolution.executed),
                 len(resolution.not_executed),
-                len(resolution.unknown),
+                len(resolution.in_doubt),
                 f" (settle: {said})" if said else "",
             )
             if resolution.executed or resolution.not_executed:
                 outcomes.append(
-                    Outcome(code, resolution.executed, (), resolution.not_executed, resolution.unknown)
+                    Outcome(code, resolution.executed, (), resolution.not_executed, resolution.in_doubt)
                 )
             resolutions.append((doubt, group, request, resolution))
         # Written down first: what is only in memory would be in doubt again for the next try.
         self.ledger.write(outcomes, [])
         for doubt, group, request, resolution in resolutions:
             # First out of the doubts: should the task end in between, they count as not sent and not twice.
-            if resolution.unknown:
-                request = replace(request, in_doubt=resolution.unknown)
+            if resolution.in_doubt:
+                request = replace(request, in_doubt=resolution.in_doubt)
                 left.append((doubt, group, request))
                 doubt.tasks = _count_in_audience(self.builder.queue, group, request)
             else:
@@ -289,13 +289,13 @@ class Recovery:
         must_wait = False
         for _, group, request in doubtful:
             code = request.task_unique_code
-            if request.others_may_send and code in asked and asked[code].unknown:
+            if request.others_may_send and code in asked and asked[code].in_doubt:
                 self._others_until[code] = taken_over_at + request.open_for + WRITTEN_WITHIN
                 if words[code] == NOT_EXECUTED:
                     self._too_early.add(code)
                 must_wait |= code in self._too_early or not (
                     self.policy.on_in_doubt == "continue"
-                    or self._may_be_retried(group, replace(request, in_doubt=asked[code].unknown))
+                    or self._may_be_retried(group, replace(request, in_doubt=asked[code].in_doubt))
                 )
         if not must_wait:
             return
@@ -310,10 +310,10 @@ class Recovery:
             if request.task_unique_code in self._others_until:
                 resolution = asked[request.task_unique_code]
                 accepted = set(request.accepted)
-                answered = [biz_id for biz_id in resolution.unknown if recipient_hash(biz_id) in accepted]
+                answered = [biz_id for biz_id in resolution.in_doubt if recipient_hash(biz_id) in accepted]
                 resolution.executed |= dict.fromkeys(answered)
-                resolution.unknown = [
-                    biz_id for biz_id in resolution.unknown if biz_id not in resolution.executed
+                resolution.in_doubt = [
+                    biz_id for biz_id in resolution.in_doubt if biz_id not in resolution.executed
                 ]
 
     def _may_be_retried(self, group: int, request: RecordedRequest) -> bool:

@@ -30,7 +30,7 @@ class Looking:
 
     def resolve(self, questions: Sequence[UnresolvedRequest]) -> list[Resolution]:
         self.questions += questions
-        return [Resolution(unknown=list(question.biz_ids)) for question in questions]
+        return [Resolution(in_doubt=list(question.biz_ids)) for question in questions]
 
 
 SETTLE = 60.0

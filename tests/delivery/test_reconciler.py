@@ -70,7 +70,7 @@ def ask(
         gateway.look_up, stop, dated=dated, reused=reused, zone=placed_in, monotonic=monotonic
     )
     (resolution,) = asking.resolve([UnresolvedRequest(["a", "b"], INTENT, 10.0)])
-    return resolution.executed, resolution.not_executed, resolution.unknown
+    return resolution.executed, resolution.not_executed, resolution.in_doubt
 
 
 def test_no_second_look_up_when_all_recipients_are_found() -> None:
@@ -203,13 +203,13 @@ def test_every_result_is_evidence(created: tuple[str, ...], expected: str, whole
     elif expected == "not executed" and whole:
         assert resolution.not_executed == ["a"]
     else:
-        assert resolution.unknown == ["a"]
+        assert resolution.in_doubt == ["a"]
 
 
 def test_recipient_neither_found_nor_absent_stays_in_doubt() -> None:
     answer = LookupAnswer({}, frozenset("b"), "no flag")
     (resolution,) = reconciler(lambda _: answer).resolve([UnresolvedRequest(["a", "b"], INTENT, 0.0)])
-    assert (resolution.executed, resolution.not_executed, resolution.unknown) == ({}, ["b"], ["a"])
+    assert (resolution.executed, resolution.not_executed, resolution.in_doubt) == ({}, ["b"], ["a"])
 
 
 def test_recipient_found_once_stays_found() -> None:
@@ -224,7 +224,7 @@ def test_recipient_found_once_stays_found() -> None:
     (resolution,) = reconciler(look_up, now=[0.0, 0.0, 5.0]).resolve(
         [UnresolvedRequest(["a", "b"], INTENT, 5.0)]
     )
-    assert (resolution.executed, resolution.unknown) == ({"a": None}, ["b"])
+    assert (resolution.executed, resolution.in_doubt) == ({"a": None}, ["b"])
     assert asked == [["a", "b"], ["b"]]
 
 
@@ -241,7 +241,7 @@ def test_ids_of_a_truncated_answer_are_looked_up_one_by_one() -> None:
 
     questions = [UnresolvedRequest(["a", "b"], INTENT, 0.0), UnresolvedRequest(["c"], INTENT, 0.0)]
     first, second = reconciler(look_up).resolve(questions)
-    assert (first.not_executed, first.unknown) == (["a", "b"], [])
+    assert (first.not_executed, first.in_doubt) == (["a", "b"], [])
     assert (second.executed, second.not_executed) == ({"c": 7}, [])
     assert asked == [["a", "b", "c"], ["a"], ["b"], ["c"]]
 
@@ -271,5 +271,5 @@ def test_ambiguous_result_is_kept_when_a_later_answer_lacks_it(
         [UnresolvedRequest(["a"], INTENT, settled_at)]
     )
     assert calls > 1
-    assert (resolution.executed, resolution.not_executed, resolution.unknown) == ({}, [], ["a"])
+    assert (resolution.executed, resolution.not_executed, resolution.in_doubt) == ({}, [], ["a"])
     assert resolution.found == {"a"}

@@ -243,7 +243,7 @@ def _found_outweighs_a_word() -> None:
     from airflow_provider_lingyang.delivery import recovery
     from airflow_provider_lingyang.delivery.reconciler import Resolution
 
-    recovery.resolve = lambda _, requests: [Resolution(unknown=list(each.biz_ids)) for each in requests]
+    recovery.resolve = lambda _, requests: [Resolution(in_doubt=list(each.biz_ids)) for each in requests]
 
 
 def _limit_is_looked_up() -> None:
