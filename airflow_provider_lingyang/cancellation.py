@@ -9,7 +9,7 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 GRACE_PERIOD = 4.0
-"""Seconds. Airflow kills a task's process 5 seconds after it asked the task to stop."""
+"""Seconds from SIGTERM on. Airflow sends SIGKILL 5 seconds after it."""
 SIGNAL_POLL_INTERVAL = 0.2
 """Seconds between two looks at what a signal handler has noted."""
 

@@ -57,8 +57,8 @@ def test_a_behaviour_is_found_by_its_term(row: list[str]) -> None:
         assert found, f"{name} does not hold {term!r}"
 
 
-def test_the_table_has_twenty_behaviours() -> None:
-    assert len({row[0] for row in BEHAVIOURS}) == len(BEHAVIOURS) == 20
+def test_each_behaviour_stands_once() -> None:
+    assert len({row[0] for row in BEHAVIOURS}) == len(BEHAVIOURS) >= 20
 
 
 def test_the_bans_are_those_of_ruff() -> None:

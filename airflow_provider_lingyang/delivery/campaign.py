@@ -120,7 +120,7 @@ class Campaign:
 
         :param cancellation: ends a wait for other tasks when the task is asked to stop.
         :param resubmit: a Clear of a finished submission sends to all recipients again.
-        :param settle: the author's words, see :meth:`send`: they may let the campaign go on with other settings.
+        :param settle: a person's words, see :meth:`send`: they may let the campaign go on with other settings.
         :raises LedgerRefusedError: it belongs to another app, or was begun with another secret.
         :raises LedgerError: the ledger cannot be written.
         :raises SubmissionStopped: the task was asked to stop.

@@ -222,23 +222,23 @@ class Dispatcher:
         return bool(requests.unwritten) and self._write_unwritten()
 
     def _write_unwritten(self) -> bool:
-        return self._write_window(self._requests.unwritten, self._writer.write)
+        return self._write_or_renew(self._requests.unwritten, self._writer.write)
 
     def _renew(self) -> bool:
-        return self._write_window(self._requests.intended, self._writer.renew)
+        return self._write_or_renew(self._requests.intended, self._writer.renew)
 
-    def _write_window(self, window: Sequence[Dispatch], write: Callable[[Sequence[Intent]], bool]) -> bool:
+    def _write_or_renew(self, dispatches: Sequence[Dispatch], write: Callable[[Sequence[Intent]], bool]) -> bool:
         """Write outcomes and intents, or renew intents: from then on their requests may be sent for a while."""
         # From before the write: another process that takes over after it counts from its own commit.
         fresh_until = self.monotonic() + self.policy.intent_life
         try:
-            if not write([dispatch.intent for dispatch in window]):
+            if not write([dispatch.intent for dispatch in dispatches]):
                 return False
         except LedgerError as error:
-            # Nothing of this window leaves; what is under way is still waited for.
+            # None of these requests leaves; what is under way is still waited for.
             self._requests.end(error)
             return False
-        for dispatch in window:
+        for dispatch in dispatches:
             if not dispatch.fresh_until:
                 dispatch.apply(RequestEvent.INTENT_WRITTEN)
             dispatch.fresh_until = fresh_until
@@ -257,7 +257,7 @@ class Dispatcher:
         elif requests.ending is None and requests.ready and renew:
             self._renew()
         else:
-            self._write_window((), self._writer.write)
+            self._write_or_renew((), self._writer.write)
 
     def _dispatch_ready(self) -> None:
         """Let requests leave, as many as may."""

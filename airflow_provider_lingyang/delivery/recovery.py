@@ -69,7 +69,7 @@ def _count_in_audience(queue: SendQueue, group: int, request: RecordedRequest) -
 class Recovery:
     """Takes up what earlier tries left.
 
-    Accepted and rejected recipients are final. Those in doubt are settled by the author's word, by a look-up, or by
+    Accepted and rejected recipients are final. Those in doubt are settled by a person's word, by a look-up, or by
     sending their request again where the gateway knows it by its code; else they stay in doubt.
 
     :param reconciler: None: no look-up is configured.
@@ -91,7 +91,7 @@ class Recovery:
     ) -> dict[str, RetriedRequest]:
         """Book what earlier tries did, and settle their doubts.
 
-        :param settle: the author's words: :func:`~airflow_provider_lingyang.identity.settle_key` or ``lost_key`` →
+        :param settle: a person's words: :func:`~airflow_provider_lingyang.identity.settle_key` or ``lost_key`` →
             ``accepted`` or ``not_executed``.
         :param claimed_at: monotonic seconds, not before earlier tries of this task instance could write nothing more.
         :param lost: there were earlier tries, and the ledger knows nothing of them: every recipient is in doubt.

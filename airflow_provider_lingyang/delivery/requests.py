@@ -1,4 +1,4 @@
-"""A reading → requests with identity."""
+"""Recipients of the queue → requests, each with its idempotency key (``task_unique_code``)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Identity:
 
     :param host: the gateway URL.
     :param app_key: the App key.
-    :param campaign_key: dag_id / run_id / task_id.
+    :param campaign_key: the operator's; by default dag_id / run_id / task_id.
     :param plan_id: the plan.
     :param generation: how often the campaign was started anew.
     """

@@ -1,4 +1,4 @@
-"""One canonical spelling of a phone number. Pure.
+"""Normalise a phone number: one canonical spelling. Pure.
 
 Source: the format guide of Alibaba Cloud's voice messaging service. A mobile is dialled with ``+86``,
 ``0086``, ``86`` or nothing before it; a landline keeps its trunk 0 inside China; ``+`` or ``00`` with another country's

@@ -112,7 +112,7 @@ def ban_seconds(text: str | None) -> float | None:
 
 
 def shown_code(code: str | None, scrub: Callable[[str | None], str | None]) -> str | None:
-    """Return a code as an error shows it: a short number is the platform's, even where a customer's age is the same."""
+    """Return a code as an error shows it: a short number is the platform's, even where a recipient's age is the same."""
     return code if code and _SHORT_NUMBER.fullmatch(code) else scrub(code)
 
 
@@ -131,7 +131,7 @@ def gateway_error(
     """Return the typed error of an ``error_response``.
 
     :param scrub: takes the request's values out of the texts that the error shows. The decision is made
-        on the raw ones, so that a customer called "isp" changes nothing.
+        on the raw ones, so that a recipient called "isp" changes nothing.
     :param clock_skew: seconds that this machine's clock is ahead of the gateway's, where that was measured.
     :param status: HTTP status. The gateway answers errors with 200; under another one something before it may have
         repeated or replaced them, so they prove nothing.

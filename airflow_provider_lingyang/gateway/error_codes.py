@@ -1,5 +1,7 @@
 """The platform's table of errors, as data: what each code means, whether to retry, and how to correct it.
 
+A code after which the same request may be retried is a :class:`ThrottledError`.
+
 Each row answers one question: could the work have been done? It says "no" only where a page of the platform documents
 the refusal: developer.alibaba.com/docs/doc.htm?articleId=102707 (codes and sub_codes), open.alitrip.com
 articleId=108426 (``isv.*`` and ``isp.*``), jaq-doc.alibaba.com articleId=119481 (the newer gateway). All else, and what

@@ -114,7 +114,7 @@ class AnswerLostError(TransportError):
 
 
 class AnswerUnreadableError(LingyangError):
-    """The answer is not one of the gateway, so the outcome of the request is unknown."""
+    """The answer is not one of the gateway (a proxy's page, HTTP 502): the request may have been executed behind it."""
 
     default_replay = Replay.AMBIGUOUS
     default_hint = LOOK_UP

@@ -1,4 +1,4 @@
-"""Keep a request's values out of texts: gateways like to quote requests."""
+"""Keep a request's values out of texts, phone numbers among them: gateways like to quote requests."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What every ledger keeps, promises and refuses; and the one that keeps nothing.
 
-A ledger is written ahead: the *intent* of a request before it leaves, its *outcome* once it is known. An intent
+A ledger is a write-ahead log: the *intent* of a request before it leaves, its *outcome* once it is known. An intent
 without an outcome is a request in doubt. Nothing in a ledger is personal: it holds ids, codes, counts and digests.
 """
 

@@ -27,6 +27,7 @@ SAME_REQUEST = (
     "recipient.campaign=request.campaign AND recipient.generation=request.generation AND "
     "recipient.task_unique_code=request.task_unique_code"
 )
+# To add a column, append a migration: one column a line, its first word is the name.
 # A `worker` is a task instance, an `owner` the fencing token of a process, and `knows_past` tells whether the task
 # instance's history is known: the columns keep the names under which earlier versions read and write them.
 MIGRATIONS: Sequence[Mapping[str, str]] = (

@@ -282,7 +282,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         return self._submit(context, resumed=True)
 
     def on_kill(self) -> None:
-        """Let no further request leave. Runs in a signal handler: notes the time and does nothing else."""
+        """On SIGTERM: let no further request leave. Runs in a signal handler, so it notes the time and nothing else."""
         if self._killed_at is None:
             self._killed_at = time.monotonic()
 

@@ -78,7 +78,10 @@ class TryReport:
         if failure is None and later is None and self.manifest.doubts:
             before_clear = f". {ledgers.BEFORE_CLEAR}" if self._is_discarded_by_clear else ""
             log.warning("%s%s", self._summary(), before_clear)
-        if problem := self._publish(account, waits=failure is None and later is not None):
+        if later is not None:
+            # The manifest is the last line.
+            log.info("%s. Until then the task holds no worker", later)
+        if problem := self._publish(account, waits=later is not None):
             failure = failure or self.broken_off(f"{problem}. {self.manifest.in_words()}")
         if failure is not None:
             ordinary = type(failure) in (AirflowException, AirflowFailException)
@@ -89,7 +92,6 @@ class TryReport:
         if later is not None:
             from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 
-            log.info("%s. Until then the task holds no worker", later)
             trigger = DateTimeTrigger(moment=later.until.astimezone(UTC))
             raise TaskDeferred(trigger=trigger, method_name="resume")
 

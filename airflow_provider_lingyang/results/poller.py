@@ -42,7 +42,7 @@ from airflow_provider_lingyang.storage.query import QueryError, stream_rows
 log = logging.getLogger(__name__)
 
 _TABLE_SETTLE = 30.0
-"""Seconds; stands in for ``lookup_settle``, whose default it is, where results come from a table."""
+"""Seconds; stands in for ``lookup_settle``, whose least default it is, where results come from a table."""
 _COLUMNS = ("biz_id", "output_params", "status", "task_id", "created_at")
 
 

@@ -53,7 +53,7 @@ def stream_rows(
 
 
 def _streaming_cursor(hook: Any, connection: Any) -> tuple[Any, bool]:
-    """Return a cursor that leaves the rows with the server until they are fetched, as plain sequences.
+    """Return a server-side cursor: it leaves the rows with the server until they are fetched, as plain sequences.
 
     :return: it, and whether the statement is put into a DECLARE CURSOR.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,27 +10,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.audience.parser import Recipient
 from airflow_provider_lingyang.audience.store import AudienceError, AudienceStore
 from airflow_provider_lingyang.audience.validation import Validation
-from airflow_provider_lingyang.delivery.requests import Identity, RequestBuilder
 from airflow_provider_lingyang.delivery.send_queue import SendQueue
-from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest, UseBookInfo
-from airflow_provider_lingyang.identity import recipient_hash
-from airflow_provider_lingyang.ledger.base import RecordedRequest
 from airflow_provider_lingyang.storage.private_sqlite import SpoolError
-
-
-def person(
-    row: int,
-    batch_num: str | None = None,
-    *,
-    biz_id: str | None = None,
-    derived: bool = False,
-    contact: str = "",
-) -> Recipient:
-    task = f'{{"biz_id":"{biz_id or row}","input_params":"{{}}","output_params":"{{}}"}}'
-    return Recipient(row, biz_id or str(row), derived, batch_num, contact or f"phone {row}", task)
+from tests.helpers.audience import person
 
 
 @pytest.fixture
@@ -225,88 +208,6 @@ def test_more_than_max_recipients_is_an_error(audience: AudienceStore) -> None:
     check(reading, max_recipients=3)
     with pytest.raises(AudienceError, match="3 valid recipients are more than max_recipients=2"):
         check(reading, max_recipients=2)
-
-
-IDENTITY = Identity("https://gateway/router/rest", "key", "dag/run/task", 123)
-
-
-def requests(audience: AudienceStore, **changes: Any) -> list[Any]:
-    arguments: dict[str, Any] = {"identity": IDENTITY, "batch_size": 2, "use_book_info": None}
-    return list(RequestBuilder(SendQueue(audience), **(arguments | changes)).requests("1"))
-
-
-def test_requests_hold_at_most_batch_size_tasks_and_are_what_the_models_would_write(
-    audience: AudienceStore,
-) -> None:
-    book = UseBookInfo(use_platform="P", book_code="账本", book_owner_id=5)
-    Validation(audience).read(person(row, "1") for row in range(1, 6))
-    found = requests(audience, use_book_info=book)
-    assert [request.biz_ids for request in found] == [("1", "2"), ("3", "4"), ("5",)]
-    for request in found:
-        model = InitiativeBatchTaskRequest.model_validate_json(request.struct)
-        assert model.to_json() == request.struct
-        assert (model.task_unique_code, model.batch_num, model.plan_id) == (
-            request.task_unique_code,
-            "1",
-            123,
-        )
-        assert model.use_book_info == book
-
-
-def test_request_keeps_its_idempotency_key_unless_its_content_changes(tmp_path: Path) -> None:
-    """The idempotency key of a request."""
-
-    def codes(people: list[Recipient], **changes: Any) -> list[str]:
-        with AudienceStore(str(tmp_path)) as one:
-            Validation(one).read(people)
-            return [request.task_unique_code for request in requests(one, **changes)]
-
-    people = [person(row, "1") for row in range(1, 4)]
-    first = codes(people)
-    assert codes(people) == first
-    assert len(set(first)) == 2
-    assert codes([*people[:2], person(3, "1", biz_id="other")])[0] == first[0]
-    different = [
-        codes(people, identity=Identity("https://other/", "key", "dag/run/task", 123)),
-        codes(people, identity=Identity("https://gateway/router/rest", "other", "dag/run/task", 123)),
-        codes(people, identity=Identity("https://gateway/router/rest", "key", "dag/run2/task", 123)),
-        codes(people, identity=Identity("https://gateway/router/rest", "key", "dag/run/task", 124)),
-        codes(
-            people, identity=Identity("https://gateway/router/rest", "key", "dag/run/task", 123, generation=2)
-        ),
-        codes(people, use_book_info=UseBookInfo(use_platform="P", book_code="B", book_owner_id=5)),
-    ]
-    assert len({first[0], *(found[0] for found in different)}) == 7
-
-
-class TimedOut(BaseException):
-    """As Airflow's, which its signal handler raises."""
-
-
-def test_timeout_while_history_is_merged_is_not_swallowed() -> None:
-    def time_out(*_: Any) -> None:
-        raise TimedOut
-
-    before = signal.signal(signal.SIGALRM, time_out)
-    with AudienceStore() as audience:
-        for number in range(50_000):
-            audience.add(Recipient(number, f"B{number}", False, None, f"phone {number}", "{}"))
-        assert len(audience) == 50_000
-        past = RecordedRequest(
-            "code", None, "", 0.0, accepted=[recipient_hash(f"B{number}") for number in range(50_000)]
-        )
-        try:
-            with pytest.raises(TimedOut):
-                SendQueue(audience).load_history(armed(past))
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-
-
-def armed(past: RecordedRequest) -> Iterator[RecordedRequest]:
-    """Give the past, and let the time run out soon after it was taken."""
-    yield past
-    signal.setitimer(signal.ITIMER_REAL, 0.02)
 
 
 def test_private_copy_and_its_sort_file_are_the_only_files(tmp_path: Path) -> None:

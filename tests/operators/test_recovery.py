@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import threading
 import time
@@ -233,11 +234,14 @@ def test_changed_request_is_not_sent_again_under_dedupes_by_code(
 
 
 def test_a_long_throttle_defers_the_task_and_the_resume_goes_on(
-    with_lookup: SandboxProcess, campaign: Campaign
+    with_lookup: SandboxProcess, campaign: Campaign, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     with_lookup.add_fault(kind="throttle", seconds=31_062, after=1)
     operator = campaign.operator(audience=recipients(2, 2))
     moment = campaign.next_try("waits", operator=operator)
+    assert caplog.messages[-2].endswith("Until then the task holds no worker")
+    assert caplog.messages[-1].startswith("manifest ")
     assert campaign.run.counts() == {"audience": 4, "accepted": 2, "not_sent": 2}
     with_lookup.clear_faults()
     campaign.resume(campaign.operator(audience=recipients(2, 2)))
