@@ -8,7 +8,7 @@ left out of the times; the memory is the process's peak, all included.
 
 What costs little to read is run with 10,000 rows and with all of them; the former, which is over in a second, twice
 before and twice after. An audience by XCom, and the one by hand, which hold everything in memory, are run with a tenth
-of them. The next try of a finished campaign finds everybody accepted and sends nothing.
+of them. The next try of a finished campaign finds all recipients accepted and sends nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A gateway that costs next to nothing: everybody is finished, every task is accepted.
+"""A gateway that costs next to nothing: every recipient is finished, every task is accepted.
 
     python benchmarks/sink.py SECONDS
 

@@ -1,4 +1,4 @@
-"""Call your colleagues first, let somebody approve what they heard, and only then call the customers.
+"""Call your colleagues first, have a person approve the calls, and only then call the customers.
 
 The approval is asked for in Airflow's UI ("Required Actions"), with what the colleagues answered. Airflow 3.1 or later.
 
@@ -65,7 +65,7 @@ with DAG(
             "Colleagues: {{ ti.xcom_pull(task_ids='wait_for_colleagues')['counts'] }}, "
             "answers: {{ ti.xcom_pull(task_ids='wait_for_colleagues')['slots'] }}"
         ),
-        response_timeout=timedelta(hours=4),  # Nobody said yes: the task fails, and no customer is called.
+        response_timeout=timedelta(hours=4),  # Not approved: the task fails, and no customer is called.
     )
     submit = LingyangSubmitBatchOperator(
         task_id="submit_to_customers",

@@ -44,7 +44,7 @@ RowSource = Callable[[RowParser], AbstractContextManager[Iterator[Recipient | Pr
 """Opens the audience and gives its rows, read."""
 
 
-class NobodyToSendTo(Exception):
+class EmptyAudience(Exception):
     """The audience is empty."""
 
 
@@ -167,7 +167,7 @@ class Campaign:
         :raises ArgumentError: a column is unknown, missing or twice there.
         :raises AudienceError: the audience may not be sent.
         :raises SpoolError: no room for its private copy.
-        :raises NobodyToSendTo: it is empty.
+        :raises EmptyAudience: it is empty.
         :raises SubmissionStopped: the task was asked to stop.
         """
         try:
@@ -222,7 +222,7 @@ class Campaign:
                 "not_sent", "repeats an earlier row's contact", reading.repeated_contacts
             )
         if not reading.audience:
-            raise NobodyToSendTo("no recipient to send to: the audience has no rows")
+            raise EmptyAudience("no recipient to send to: the audience has no rows")
         if not len(audience):
             raise AudienceError(f"not one of {reading.audience} row(s) is valid: {reading.invalid}")
 

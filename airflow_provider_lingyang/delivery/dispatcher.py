@@ -227,7 +227,9 @@ class Dispatcher:
     def _renew(self) -> bool:
         return self._write_or_renew(self._requests.intended, self._writer.renew)
 
-    def _write_or_renew(self, dispatches: Sequence[Dispatch], write: Callable[[Sequence[Intent]], bool]) -> bool:
+    def _write_or_renew(
+        self, dispatches: Sequence[Dispatch], write: Callable[[Sequence[Intent]], bool]
+    ) -> bool:
         """Write outcomes and intents, or renew intents: from then on their requests may be sent for a while."""
         # From before the write: another process that takes over after it counts from its own commit.
         fresh_until = self.monotonic() + self.policy.intent_life

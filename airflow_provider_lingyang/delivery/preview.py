@@ -1,4 +1,4 @@
-"""What would be sent: a table for a person to read before anybody is contacted."""
+"""What would be sent: a table for a person to read before any recipient is contacted."""
 
 from __future__ import annotations
 

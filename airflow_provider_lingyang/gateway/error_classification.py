@@ -112,7 +112,7 @@ def ban_seconds(text: str | None) -> float | None:
 
 
 def shown_code(code: str | None, scrub: Callable[[str | None], str | None]) -> str | None:
-    """Return a code as an error shows it: a short number is the platform's, even where a recipient's age is the same."""
+    """Return a code as an error shows it: a short number is the platform's, even where it equals a recipient's age."""
     return code if code and _SHORT_NUMBER.fullmatch(code) else scrub(code)
 
 

@@ -67,7 +67,7 @@ _LIMITED = Rule(
 )
 BACKEND = Rule(ServiceError, "the platform's backend failed", LOOK_UP)
 FAULT = Rule(ServiceError, "the platform failed while it worked on the request", LOOK_UP)
-_THERE_ALREADY = Rule(
+_ALREADY_EXISTS = Rule(
     ServiceError,
     "the platform has the request, or one of its recipients, already",
     "An earlier attempt may have been executed: look the biz_ids up before sending them again.",
@@ -213,9 +213,9 @@ DOUBTFUL: dict[str, Rule] = {
     "isv.*exception*": FAULT,
     "isv.*time*out*": FAULT,
     "isv.*service-unavailable*": FAULT,
-    "isv.*duplicate*": _THERE_ALREADY,
-    "isv.*repeat*": _THERE_ALREADY,
-    "isv.*already*": _THERE_ALREADY,
+    "isv.*duplicate*": _ALREADY_EXISTS,
+    "isv.*repeat*": _ALREADY_EXISTS,
+    "isv.*already*": _ALREADY_EXISTS,
 }
 """Patterns of sub_codes after which the work may have been done: under any code, in any spelling of case and marks."""
 

@@ -260,13 +260,17 @@ class Ledger:
 
         :raises LedgerFencedError: also where another process has one of the recipients.
         """
+        if not intents:
+            if outcomes:
+                self._write(outcomes, intents)
+            return
         # Else this process's own rows would look like another task instance's.
-        there = self.holds(self._unsure) if intents and self._unsure else set()
-        known = {biz_id for each in intents if each.task_unique_code in there for biz_id in each.biz_ids}
+        written = self.holds(self._unsure) if self._unsure else set()
+        known = {biz_id for each in intents if each.task_unique_code in written for biz_id in each.biz_ids}
         self._unsure = intents
         # Those of a recipient who is intended anew were committed before: they must not free the recipient again.
         outcomes = [each for each in outcomes if known.isdisjoint(each.not_executed)]
-        intents = [each for each in intents if each.task_unique_code not in there]
+        intents = [each for each in intents if each.task_unique_code not in written]
         if outcomes or intents:
             self._write(outcomes, intents)
         self._unsure = ()
@@ -279,11 +283,11 @@ class Ledger:
 
         What a write whose answer was lost has left: it may have been committed.
         """
-        there = self._own_doubts(intents)
+        written = self._own_doubts(intents)
         return {
             intent.task_unique_code
             for intent in intents
-            if there.get(intent.task_unique_code) == list(intent.biz_ids)
+            if written.get(intent.task_unique_code) == list(intent.biz_ids)
         }
 
     def _own_doubts(self, intents: Sequence[Intent]) -> Mapping[str, Sequence[str]]:

@@ -153,7 +153,7 @@ class RequestRows:
         """
         code = outcome.task_unique_code
         if not (has_token and self.owns(code)):
-            missing = self._accept_anywhere(outcome.accepted)
+            missing = self._accept_in_any_request(outcome.accepted)
             # Else its intent was never written, so there is nothing to take back; or its doubts are another's.
             known = outcome.accepted or outcome.rejected or outcome.in_doubt
             return replace(outcome, accepted=missing) if known else None
@@ -181,7 +181,7 @@ class RequestRows:
                 [ACCEPTED, *chain.from_iterable(known), *self._this, *found, *keys],
             )
 
-    def _accept_anywhere(self, accepted: Mapping[str, int | None]) -> Mapping[str, int | None]:
+    def _accept_in_any_request(self, accepted: Mapping[str, int | None]) -> Mapping[str, int | None]:
         """Write accepted recipients, in whatever request they are by now; return those that are in none."""
         missing = dict(accepted)
         # Another task may have put a recipient into another request under the first attempt.

@@ -142,11 +142,11 @@ def _run(database: Database, version: int, options: str) -> None:
 
 def _missing(database: Database, version: int, options: str) -> Iterator[str]:
     """Yield the statements that make what tables of a version lack."""
-    there: dict[str, set[str]] = {}
+    columns_of: dict[str, set[str]] = {}
     for migration in MIGRATIONS[version:]:
         for table, definition in migration.items():
             columns = {line.split()[0].lower(): line.strip(" ,") for line in definition.strip().splitlines()}
-            found = there.setdefault(table, {name.lower() for name in database.columns(table)})
+            found = columns_of.setdefault(table, {name.lower() for name in database.columns(table)})
             if not found:
                 yield f"CREATE TABLE {table} ({' '.join(definition.split())}){options}"
             else:

@@ -40,7 +40,7 @@ class Listing(enum.Enum):
     """As a list, also inside an object with one key (the platform's lists)."""
     LEFT_OUT = enum.auto()
     """Absent, null or ``{}``: an empty list of the platform, or an answer that failed."""
-    NOT_THERE = enum.auto()
+    MISSING = enum.auto()
     """Something else stands there, or a struct above it is missing."""
 
 
@@ -54,8 +54,8 @@ def listing_of(leaf: Any) -> Listing:
         ((name, inner),) = leaf.items()
         # {"error": ""} is no empty list, and text is none either.
         if inner == "" or (not inner and sign_of(name) is not None):
-            return Listing.NOT_THERE
-    return Listing.NOT_THERE if leaf == "" else Listing.LISTED
+            return Listing.MISSING
+    return Listing.MISSING if leaf == "" else Listing.LISTED
 
 
 def member(struct: Any, path: str) -> Any:
@@ -159,7 +159,7 @@ class Page:
                 return "its success_field holds none of success_values"
         elif not signs.positive:
             return "it holds no flag that says success, and the result_query names no success_field"
-        if self.listing is Listing.NOT_THERE:
+        if self.listing is Listing.MISSING:
             return "it holds no list at items_path"
         if self.listing is Listing.LEFT_OUT and not self._says_success_beside_the_list:
             return "it holds no list at items_path, and no flag beside it that says success"
@@ -268,7 +268,7 @@ def _items(query: ResultQuery, answer: Answer) -> tuple[Structs, Sequence[Any], 
         is_last = depth == len(parts) - 1
         if node is None or (node == {} and depth):
             # {} may be the empty list itself, where the path goes into the object around it.
-            return structs, (), Listing.LEFT_OUT if is_last and node == {} else Listing.NOT_THERE
+            return structs, (), Listing.LEFT_OUT if is_last and node == {} else Listing.MISSING
         if isinstance(node, Mapping) and part in node:
             structs.append((node, part))
             node = node[part]
@@ -279,8 +279,8 @@ def _items(query: ResultQuery, answer: Answer) -> tuple[Structs, Sequence[Any], 
         # the first step fits, the path is wrong instead, and "no recipient was found" would be a lie.
         left_out = isinstance(node, Mapping) and not any(map(_could_be_items, node.values()))
         if left_out and (depth or len(parts) == 1):
-            return structs, (), Listing.LEFT_OUT if is_last else Listing.NOT_THERE
-        Page(query, answer, structs, (), (), Listing.NOT_THERE).check()
+            return structs, (), Listing.LEFT_OUT if is_last else Listing.MISSING
+        Page(query, answer, structs, (), (), Listing.MISSING).check()
         raise _misfit(query, answer, part, ".".join(parts[:depth]) or "the answer's root element", node)
     node = decoded_json(node)
     return structs, as_list(node), listing_of(node)

@@ -21,7 +21,7 @@ from airflow.providers.common.compat.version_compat import get_base_airflow_vers
 
 from airflow_provider_lingyang.audience.store import AudienceError
 from airflow_provider_lingyang.config.arguments import ArgumentError
-from airflow_provider_lingyang.delivery.campaign import NobodyToSendTo
+from airflow_provider_lingyang.delivery.campaign import EmptyAudience
 from airflow_provider_lingyang.delivery.manifest import Manifest
 from airflow_provider_lingyang.delivery.schedule import DeferSending
 from airflow_provider_lingyang.errors import LedgerError, LedgerRefusedError, SubmissionStopped
@@ -97,7 +97,7 @@ class TryReport:
 
     def to_airflow(self, error: Exception) -> AirflowException | None:
         """Return Airflow's error for one that ended the try; None: the try succeeds all the same."""
-        if isinstance(error, NobodyToSendTo):
+        if isinstance(error, EmptyAudience):
             if self.task.on_empty == "succeed":
                 log.warning("%s", error)
                 return None

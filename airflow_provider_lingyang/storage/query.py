@@ -243,8 +243,8 @@ def _without_values(error: Exception, sql: str) -> str:
         inner = quoted["inner"]
         words = re.findall(r"\w+", inner.lower())
         # What the parser stumbled over may be a mark of the statement: a colon, a per cent sign.
-        stands_there = known.issuperset(words) if words else len(inner) <= 3 and inner in sql
-        return quoted[0] if inner and stands_there and inner.isascii() else "<value>"
+        is_in_sql = known.issuperset(words) if words else len(inner) <= 3 and inner in sql
+        return quoted[0] if inner and is_in_sql and inner.isascii() else "<value>"
 
     line = _QUOTED.sub(keep, line)
     # A quote without its end: what follows may be a value's first line.
