@@ -93,6 +93,20 @@ def test_takes_an_abandoned_write_back(ledgers: Ledgers, store: Store, stays: bo
     assert ledgers.states(ledgers.next_try(), "abc") == ("ann" if stays else "a--")
 
 
+@pytest.mark.parametrize("stays", [False, True])
+def test_an_outcome_between_a_failed_write_and_its_repetition(
+    ledgers: Ledgers, store: Store, stays: bool
+) -> None:
+    ledger = ledgers.start()
+    ledger.write([], [ledgers.intent("first", "a")])
+    intents = [ledgers.intent("code", "bc")]
+    with answer_lost(ledgers, ledger, store, stays=stays), pytest.raises(LedgerError):
+        ledger.write([], intents)
+    ledger.write([Outcome("first", {"a": 1})], [])
+    ledger.write([], intents)
+    assert ledgers.states(ledgers.next_try(), "abc") == "add"
+
+
 def test_an_intent_of_another_process_is_not_this_ones(ledgers: Ledgers) -> None:
     first = ledgers.start()
     first.write([], [ledgers.intent("code", "ab")])
