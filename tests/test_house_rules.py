@@ -1,15 +1,21 @@
-"""Rules for the tests themselves that no linter checks."""
+"""Rules of the house that no linter checks: types of fixtures, sizes, words."""
 
 from __future__ import annotations
 
 import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from airflow_provider_lingyang import pytest_plugin
 
 TESTS = Path(__file__).parent
+PACKAGE = Path(pytest_plugin.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
 PYTESTS_OWN = {"caplog", "capsys", "monkeypatch", "pytestconfig", "request", "tmp_path", "tmp_path_factory"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -60,3 +66,49 @@ def test_fixtures_have_types_other_than_any() -> None:
 def test_fixtures_are_found_by_function_by_name_and_in_the_plugin() -> None:
     assert {"sandbox", "counts", "lingyang_connection"} < FIXTURES
     assert len(FIXTURES) > 80
+
+
+def lines(*modules: Path) -> int:
+    return sum(len(module.read_text(encoding="utf-8").splitlines()) for module in modules)
+
+
+def test_modules_and_rooms_keep_their_size() -> None:
+    faces = {"operators", "sensors", "triggers", "transfers", "decorators"}
+    sizes = {module: lines(module) for module in MODULES}
+    assert [
+        module for module, size in sizes.items() if size > (350 if module.parent.name in faces else 400)
+    ] == []
+    rooms = [room for room in PACKAGE.iterdir() if room.is_dir()]
+    assert [room for room in rooms if lines(*room.rglob("*.py")) > 0.2 * sum(sizes.values())] == []
+
+
+WORDS = re.compile(r"\b(somebody|nobody|everybody|whoever|whom|told)\b", re.IGNORECASE)
+"""Of no docstring, comment or message: a recipient, a row, a request has a name."""
+PARTS = {
+    "told",
+    "courier",
+    "couriers",
+    "door",
+    "hear",
+    "heard",
+    "wanted",
+    "here",
+    "nobody",
+    "somebody",
+    "everybody",
+}
+"""Of no name."""
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(PACKAGE)))
+def test_words_and_names_are_plain(module: Path) -> None:
+    text = module.read_text(encoding="utf-8")
+    assert WORDS.findall(text) == []
+    names = {
+        token.string
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type == tokenize.NAME
+    }
+    parts = {part.lower() for name in names for part in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)}
+    assert parts & PARTS == set()
+    assert [name for name in names if "flight" in name and name != "max_in_flight"] == []
