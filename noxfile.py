@@ -33,7 +33,7 @@ PAIRS = {
 PAIRS["lowest"] = ("3.11", "lowest")
 NEEDED = [
     *("tests", "dags_examples", "demo", "docs", "pyproject.toml"),
-    *("README.md", "README.zh.md", "ARCHITECTURE.md", "CONTRIBUTING.md"),
+    *("README.md", "README.zh.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"),
 ]
 # Thousands of killed tries, and a whole Airflow with all its processes, in a browser too: `make proof` runs them on
 # one Airflow.

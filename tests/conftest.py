@@ -434,12 +434,14 @@ def mariadb_server(request: pytest.FixtureRequest) -> Iterator[AirflowConnection
     network = ["--bind-address=127.0.0.1", f"--port={port}", f"--socket={folder}/socket"]
     quiet = ["--log-warnings=0", "--innodb-flush-log-at-trx-commit=0"]
     try:
-        subprocess.run(
+        made = subprocess.run(
             [install, *options, "--skip-name-resolve", "--auth-root-authentication-method=normal"],
-            check=True,
-            stderr=subprocess.DEVNULL,
+            check=False,
+            stderr=subprocess.PIPE,
+            text=True,
             **run,
         )
+        assert made.returncode == 0, f"MariaDB's tables could not be made: {made.stderr}"
         with subprocess.Popen(
             [server, *options, *network, *quiet], stderr=subprocess.PIPE, text=True, **run
         ) as process:
