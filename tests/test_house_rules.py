@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import importlib
 import io
 import re
 import tokenize
@@ -112,3 +114,35 @@ def test_words_and_names_are_plain(module: Path) -> None:
     parts = {part.lower() for name in names for part in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)}
     assert parts & PARTS == set()
     assert [name for name in names if "flight" in name and name != "max_in_flight"] == []
+
+
+PRIVATE = {
+    "app_secret",
+    "body",
+    "contact",
+    "form",
+    "key",
+    "params",
+    "session",
+    "struct",
+    "task_list",
+    "token",
+}
+"""Names of fields that hold a credential, a contact or a form."""
+
+
+def test_no_representation_shows_a_private_field() -> None:
+    """Airflow and its error reporters may show local variables."""
+    shown, seen = [], 0
+    for module in MODULES:
+        if "sandbox" in module.parts or module.stem in ("__init__", "__main__"):
+            continue
+        dotted = ".".join(module.relative_to(PACKAGE.parent).with_suffix("").parts)
+        for name, kind in vars(importlib.import_module(dotted)).items():
+            if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == dotted:
+                seen += 1
+                fields = {field.name for field in dataclasses.fields(kind) if field.repr}
+                if kind.__dataclass_params__.repr and fields & PRIVATE:  # type: ignore[attr-defined]
+                    shown.append(f"{dotted}.{name}: {sorted(fields & PRIVATE)}")
+    assert shown == []
+    assert seen > 40

@@ -238,7 +238,7 @@ def parse_settle(value: object) -> dict[str, str]:
 
     :param value: a mapping, the JSON text of one, or nothing.
     :return: :func:`~airflow_provider_lingyang.identity.settle_key` of each, or
-        :func:`~airflow_provider_lingyang.ledger.base.lost_key` → ``accepted`` or ``not_executed``.
+        :func:`~airflow_provider_lingyang.identity.lost_key` → ``accepted`` or ``not_executed``.
     :raises ArgumentError: it is none of these, says something else, or contradicts itself.
     """
     if value is None or (isinstance(value, str) and not value.strip()):

@@ -160,7 +160,7 @@ class LingyangSubmitBatchDecoratedOperator(DecoratedOperator, LingyangSubmitBatc
         return rendered if shown else Hidden(rendered)
 
     @contextmanager
-    def read_rows(self, context: Context, reader: RowParser) -> Iterator[Iterator[Recipient | Problems]]:
+    def _read_rows(self, context: Context, reader: RowParser) -> Iterator[Iterator[Recipient | Problems]]:
         """Call the function, and give its rows as the reader parses them."""
         with closing(self._of_function(context)) as rows:
             yield (reader.parse_mapping(number, row) for number, row in enumerate(rows, 1))

@@ -112,7 +112,7 @@ class AnswerHandler:
         if self.is_final:
             self.requests.record_not_executed(dispatch, error)
             return
-        wait = self._wait_for_limit(dispatch)
+        wait = self._pause_for_limit(dispatch)
         if wait is not None and 0 < wait <= LONGEST_WAIT:
             self._send_again(dispatch)
         elif wait == 0 and (split := self.requests.limit.split_of(dispatch)):
@@ -129,10 +129,11 @@ class AnswerHandler:
                     )
                 )
 
-    def _wait_for_limit(self, dispatch: Dispatch) -> float | None:
-        """Wait for a limit of one receiver: pause, or end the try where that takes too long.
+    def _pause_for_limit(self, dispatch: Dispatch) -> float | None:
+        """Pause for a limit of one receiver, or end the try where that takes too long.
 
-        :return: the seconds to wait; 0: the ceiling is reached; None: the ledger is away for too long.
+        :return: seconds of the pause, over ``LONGEST_WAIT`` where the try ends; 0: the patience for limits has passed;
+            None: the try ends, since the ledger is away.
         """
         request, error = dispatch.request, dispatch.limit
         try:
@@ -208,7 +209,7 @@ class AnswerHandler:
 
     def _wait_or_split(self, dispatch: Dispatch) -> None:
         """Have a request sent again that was refused for a limit of one receiver, whole or one by one."""
-        biz_ids, wait = dispatch.request.biz_ids, self._wait_for_limit(dispatch)
+        biz_ids, wait = dispatch.request.biz_ids, self._pause_for_limit(dispatch)
         if wait == 0:
             log.warning(
                 "%s is sent one by one: [lingyang] receiver_limit_patience has passed", dispatch.request

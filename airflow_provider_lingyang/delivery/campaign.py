@@ -101,7 +101,7 @@ class Campaign:
     _: KW_ONLY
     host: str
     app_key: str
-    key: str
+    key: str = field(repr=False)
     _identity_version: int = field(init=False, default=IDENTITY_VERSION)
     _spent_words: frozenset[str] = field(init=False, default=frozenset())
     """Words of ``settle`` that have been applied when the campaign was opened."""

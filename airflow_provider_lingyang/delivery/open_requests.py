@@ -39,7 +39,7 @@ class OpenRequests:
     writer: LedgerWriter
     limit: ReceiverLimit
     batch: BatchTally = field(init=False)
-    """What all of them are of."""
+    """What all of them are of; set by the dispatcher before it sends the batch."""
     ready: deque[Dispatch] = field(default_factory=deque)
     """To be sent, in order; the last ones have no intent yet while it is being written."""
     dispatched: list[Dispatch] = field(default_factory=list)

@@ -67,7 +67,7 @@ class RetryPolicy:
         return self.rng.uniform(0.5, 1.0) * backoff
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Call(Generic[T]):
     """One call of a method of the platform.
 
@@ -98,7 +98,7 @@ class Sleep:
     seconds: float
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Send(Generic[T]):
     """Send the form of a call, read the answer: :meth:`read`, listen for as long as it says, :meth:`result`."""
 

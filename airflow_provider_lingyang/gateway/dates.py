@@ -33,6 +33,8 @@ def read_date(text: str) -> datetime:
     """Return the moment as it is written: naive where no zone stands in the text."""
     if found := _JAVA_DATE.fullmatch(text):
         month, day, clock, china, offset, year = found.groups()
+        if month not in _MONTHS:
+            raise ValueError("not a date")
         zone = "+08:00" if china else offset or "Z"
         text = f"{year}-{_MONTHS.index(month) + 1:02}-{day:0>2}T{clock}{zone}"
     elif not _ISO_DATE.match(text):

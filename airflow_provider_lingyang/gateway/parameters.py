@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import date, time
+from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -70,7 +70,10 @@ def _plain(value: Any) -> Any:
         plain is None and value is not None and kind not in _NO_TIMES
     ):
         raise _NotPlainError("NaN, infinite, or too large")
-    if not isinstance(plain, (str, int, float, Decimal, date, time, type(None))) or "timedelta" in kind:
+    if not isinstance(plain, (str, int, float, Decimal, date, time, type(None))):
+        raise _NotPlainError(kind)
+    if isinstance(value, timedelta) or kind == "timedelta64":
+        # A row's is a time of day, as MySQL gives it; of a parameter nothing says so.
         raise _NotPlainError(kind)
     return plain
 

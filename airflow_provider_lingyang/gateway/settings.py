@@ -6,7 +6,7 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed lacks it
+from urllib.request import getproxies_environment
 
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError
 from airflow_provider_lingyang.gateway.signing import SIGN_METHODS
@@ -140,19 +140,29 @@ def proxy_of(url: str) -> str | None:
 
 def _is_excepted(host: str, port: int, no_proxy: str) -> bool:
     host = host.lower().rstrip(".")
-    entries = [entry.strip() for entry in no_proxy.split(",")]
-    names = ",".join(entry.lstrip("*.").rstrip(".") for entry in entries)
-    if "*" in entries or proxy_bypass_environment(f"{host}:{port}", {"no": names}):
-        return True
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return False
-    return any(_holds(entry.strip("[]"), address) for entry in entries)
+        address = None
+    for entry in no_proxy.lower().split(","):
+        entry = entry.strip()
+        if entry == "*":
+            return True
+        try:
+            network = ipaddress.ip_network(entry.strip("[]"), strict=False)
+        except ValueError:
+            if _names(entry.lstrip("*."), host, port):
+                return True
+        else:
+            if address is not None and address in network:
+                return True
+    return False
 
 
-def _holds(network: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+def _names(entry: str, host: str, port: int) -> bool:
     try:
-        return address in ipaddress.ip_network(network, strict=False)
+        named = urlsplit(f"//{entry}")
+        name, at = (named.hostname or "").rstrip("."), named.port
     except ValueError:
         return False
+    return bool(name) and at in (None, port) and (host == name or host.endswith(f".{name}"))

@@ -1,4 +1,4 @@
-"""What both clients need of HTTP: errors on the way, and checks of an answer's head, coding and size. Pure.
+"""What both clients need of HTTP: errors on the way, and checks of an answer's head, coding and size. No I/O.
 
 The libraries of the two clients differ in all of this, so both pass heads and undecoded bodies.
 """

@@ -103,7 +103,7 @@ class LingyangHook(BaseHook):
 
     @cached_property
     def limiter(self) -> RateLimiter:
-        """The rate limit that all calls of this hook share, the same at each call."""
+        """The rate limit that all calls of this hook share. Ask first in one thread: made twice, it would be two."""
         return RateLimiter(self.max_requests_per_second)
 
     @property
@@ -208,7 +208,7 @@ class LingyangHook(BaseHook):
     def look_up(self, biz_ids: Sequence[str]) -> LookupAnswer:
         """Look recipients up as evidence of what was executed: every result, and the absences that are proven.
 
-        Arguments and errors are those of :meth:`fetch_results`.
+        Uses the connection's ``result_query``; raises as :meth:`fetch_results` does.
         """
         query, client = self._described_query(biz_ids, None), self.get_conn()
         return finish(LookUp(client.perform, query, client.clock).prove(biz_ids))
@@ -348,7 +348,7 @@ def _skew_seconds(reported: Any, asked: datetime, answered: datetime) -> float |
 
 
 def _sentence_of(error: LingyangError) -> str:
-    """Return an error without the texts of the answer, which may hold anything."""
+    """Strip an error of the texts of the answer, which may hold anything, and return what is left."""
     error.msg = error.sub_msg = None
     # "It may have been executed" is no hint for a call that contacts no recipient.
     error.hint = (error.hint or "").replace(LOOK_UP, "").strip()

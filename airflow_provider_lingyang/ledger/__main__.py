@@ -27,7 +27,7 @@ from airflow_provider_lingyang.ledger.sql_tables import (
     SAME_REQUEST,
     STATES,
     THIS,
-    check_version,
+    version_of,
 )
 from airflow_provider_lingyang.storage.database import Database, Transaction
 
@@ -74,7 +74,7 @@ def read(options: argparse.Namespace) -> list[dict[str, Any]]:
         raise argparse.ArgumentError(None, str(error)) from None
     ledger = f"connection {options.conn_id!r}"
     with closing(Database(hook, options.conn_id)) as database:
-        check_version(database)
+        version_of(database)
         if not database.columns("lingyang_ledger_campaign"):
             raise LedgerError(
                 f"no campaign has used this database yet: on {ledger} there is no table lingyang_ledger_campaign that "

@@ -187,7 +187,7 @@ class Opening:
 class Ledger:
     """What tries of a task leave for later ones; this base leaves nothing. All calls come from the task's main thread.
 
-    Every method raises :class:`~airflow_provider_lingyang.errors.LedgerError` where the ledger cannot be reached, and
+    A method that reads or writes raises :class:`~airflow_provider_lingyang.errors.LedgerError` where that fails, and
     one that writes ``LedgerFencedError`` where another process has taken over.
     """
 
@@ -276,7 +276,7 @@ class Ledger:
         self._unsure = ()
 
     def _write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
-        """Write them once."""
+        """Write them once, all or nothing, unless another process has taken over; raises as :meth:`write` does."""
 
     def holds(self, intents: Sequence[Intent]) -> set[str]:
         """Return the codes of those intents that are there as this process writes them, with all recipients in doubt.

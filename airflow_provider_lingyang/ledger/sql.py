@@ -74,6 +74,7 @@ class SqlLedger(Ledger):
     """
 
     is_durable = True
+    found_lost_before = False
 
     def __init__(self, hook: Any, conn_id: str, campaign_key: str, task_try: TaskTry) -> None:
         super().__init__()

@@ -98,16 +98,16 @@ _MYSQL_OPTIONS = " ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4"
 def migrate(database: Database) -> None:
     """Make what the ledger's tables lack.
 
-    :raises LedgerError: they cannot be read, made or changed; see :func:`check_version`, too.
+    :raises LedgerError: they cannot be read, made or changed; see :func:`version_of`, too.
     """
-    version = check_version(database)
+    version = version_of(database)
     if version < len(MIGRATIONS):
         _run(database, version, _MYSQL_OPTIONS if database.conn_type == "mysql" else "")
         # Not as before: it may have been there without being readable for a moment.
         _version(database)
 
 
-def check_version(database: Database) -> int:
+def version_of(database: Database) -> int:
     """Return the version of the ledger's tables; 0: they have none.
 
     :raises LedgerRefusedError: a newer version of this package has changed them.

@@ -294,7 +294,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         return SubmissionTry(self, context, cancellation, resumed=resumed).run()
 
     @contextmanager
-    def read_rows(self, context: Context, reader: RowParser) -> Iterator[Iterator[Recipient | Problems]]:
+    def _read_rows(self, context: Context, reader: RowParser) -> Iterator[Iterator[Recipient | Problems]]:
         """Open the source of the audience, and give its rows as the reader parses them."""
         if self.sql is None:
             yield (reader.parse_mapping(number, row) for number, row in enumerate(self.audience, 1))

@@ -160,7 +160,7 @@ class SubmissionTry:
             ledger_patience=options.ledger_patience(),
             receiver_limit_patience=options.receiver_limit_patience(),
         )
-        read_rows = partial(self.task.read_rows, self.context)
+        read_rows = partial(self.task._read_rows, self.context)
         with AudienceStore(options.spool_dir()) as audience, closing(hook):
             if not self.task.validate_only:
                 self._skip_if_late(campaign.spec.plan_id, lost)

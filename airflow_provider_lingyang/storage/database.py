@@ -45,23 +45,30 @@ class Transaction:
     """Runs statements in one transaction. They are written with question marks for the parameters."""
 
     def __init__(self, cursor: Any, placeholder: str) -> None:
-        self.cursor = cursor
+        self._cursor = cursor
         self._placeholder = placeholder
 
     def execute(self, sql: str, parameters: Sequence[Any]) -> int:
         """Return how many rows a statement touched."""
-        self.cursor.execute(sql.replace("?", self._placeholder), tuple(parameters))
-        return int(self.cursor.rowcount)
+        self._cursor.execute(sql.replace("?", self._placeholder), tuple(parameters))
+        return int(self._cursor.rowcount)
 
     def rows(self, sql: str, parameters: Sequence[Any]) -> list[Sequence[Any]]:
         """Return all rows of a query."""
-        self.cursor.execute(sql.replace("?", self._placeholder), tuple(parameters))
-        return list(self.cursor.fetchall())
+        self._cursor.execute(sql.replace("?", self._placeholder), tuple(parameters))
+        return list(self._cursor.fetchall())
+
+    def columns(self, table: str) -> list[str]:
+        """Return the names of a table's columns."""
+        self._cursor.execute(f"SELECT * FROM {table} WHERE 1=0")
+        names = [column[0] for column in self._cursor.description]
+        self._cursor.fetchall()
+        return names
 
     def many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run a statement once for each row of parameters, as fast as the driver can."""
         if rows:
-            self.cursor.executemany(sql.replace("?", self._placeholder), [tuple(row) for row in rows])
+            self._cursor.executemany(sql.replace("?", self._placeholder), [tuple(row) for row in rows])
 
     def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
         """Insert rows, many in one statement: a round trip for each would be slow."""
@@ -151,8 +158,7 @@ class Database:
         """
         try:
             with self.transaction() as run:
-                run.rows(f"SELECT * FROM {table} WHERE 1=0", [])
-                return [column[0] for column in run.cursor.description]
+                return run.columns(table)
         except UnreachableError:
             raise
         except LedgerError:

@@ -71,6 +71,12 @@ LOOP.append(LOOP)
 DEEP: Any = []
 for _ in range(5000):
     DEEP = [DEEP]
+
+
+class Span(timedelta):
+    """As those of pandas and pendulum."""
+
+
 REFUSED: list[tuple[Any, str]] = [
     (b"CANARY", "bytes"),
     (bytearray(b"CANARY"), "bytearray"),
@@ -88,6 +94,8 @@ REFUSED: list[tuple[Any, str]] = [
     ((part for part in "CANARY"), "generator"),
     (object(), "object"),
     (timedelta(1), "timedelta"),
+    (timedelta(hours=1), "timedelta"),
+    (Span(hours=1), "Span"),
     (1j, "complex"),
     ({(1, 2): "CANARY"}, "a key"),
     ({None: "CANARY"}, "a key"),

@@ -24,6 +24,9 @@ EXCEPTIONS: list[tuple[str, str, bool]] = [
     ("other.test, example.test", NAME, True),
     ("example.test:443", NAME, True),
     ("example.test:8443", NAME, False),
+    ("gw.example.test.:443", NAME, True),
+    ("example.test:", NAME, True),
+    ("user@example.test", NAME, True),
     ("ample.test", NAME, False),
     ("gw.example", NAME, False),
     ("example.tes?", NAME, False),
@@ -49,6 +52,8 @@ EXCEPTIONS: list[tuple[str, str, bool]] = [
     ("[2001:db8::5]", IPV6, True),
     ("2001:db9::/32", IPV6, False),
     ("[2001:db8::", IPV6, False),
+    ("[2001:db8::5]:443", IPV6, True),
+    ("[2001:db8::5]:8443", IPV6, False),
 ]
 
 
