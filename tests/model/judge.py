@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from tests.model.events import LATE
 from tests.model.world import DATABASE, RECIPIENTS, World
+from tests.versions import AIRFLOW
 
 _STATES = ("accepted", "already_accepted", "rejected", "invalid", "not_sent", "in_doubt")
 _WAITED_OUT = {"ledger away for seconds", "commit lost"}
@@ -51,6 +52,9 @@ def _counts(world: World) -> Iterator[str]:
         if not counts["audience"] or world.emptied:
             continue
         executed = world.gateway.executed()
+        if ended.how == "deferred" and AIRFLOW == (3, 0):
+            # No ids are pushed there before the end: those XComs would stay.
+            continue
         accepted = set(ended.accepted_ids or ())
         if wrong := accepted - executed - world.forgone:
             yield f"{name} calls {sorted(wrong)} accepted, whom nothing contacted"
