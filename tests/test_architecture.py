@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from importlib.util import find_spec
@@ -82,6 +83,34 @@ def test_files_that_a_document_names_are_there(document: str) -> None:
         if re.fullmatch(rf"(?:{folders}|tests)/[\w/.]*", name)
     }
     assert [name for name in sorted(named) if not file_of(name).exists()] == []
+
+
+def members() -> set[str]:
+    """``Class.name`` of all methods and fields of the package."""
+    found = set()
+    for module in PACKAGE.rglob("*.py"):
+        for kind in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(kind, ast.ClassDef):
+                names = [node.id for node in ast.walk(kind) if isinstance(node, ast.Name)]
+                names += [node.attr for node in ast.walk(kind) if isinstance(node, ast.Attribute)]
+                names += [
+                    node.name
+                    for node in kind.body
+                    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                ]
+                found |= {kind.name} | {f"{kind.name}.{name}" for name in names}
+    return found
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_classes_and_methods_that_a_document_names_are_there(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = {
+        name
+        for name in quoted(text)
+        if re.fullmatch(r"[A-Z]\w*[a-z]\w*\.\w+", name) and not name.endswith(".md")
+    }
+    assert sorted(named - members()) == []
 
 
 def test_chinese_terms_are_those_of_the_readme() -> None:
