@@ -33,8 +33,9 @@ def rows(text: str, head: str) -> list[list[str]]:
     ]
 
 
-def quoted(cell: str) -> list[str]:
-    return re.findall("`([^`]+)`", cell)
+def quoted(text: str) -> list[str]:
+    """What stands between backticks, but for blocks of code."""
+    return re.findall("`([^`]+)`", re.sub(r"(?ms)^```.*?^```$", "", text))
 
 
 def file_of(name: str) -> Path:
@@ -77,11 +78,7 @@ def test_the_bans_are_those_of_ruff() -> None:
 def test_files_that_a_document_names_are_there(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     folders = "|".join(sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()))
-    named = {
-        name
-        for name in quoted(re.sub(r"(?ms)^```.*?^```$", "", text))
-        if re.fullmatch(rf"(?:{folders}|tests)/[\w/.]*", name)
-    }
+    named = {name for name in quoted(text) if re.fullmatch(rf"(?:{folders}|tests)/[\w/.]*", name)}
     assert [name for name in sorted(named) if not file_of(name).exists()] == []
 
 
