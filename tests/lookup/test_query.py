@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -126,6 +128,34 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
 def test_a_wrong_description_is_an_error_that_says_where_and_what(value: Any, why: str) -> None:
     with pytest.raises(LingyangConfigError, match=f"(?s)^here: result_query.*{why}"):
         ResultQuery.parse(value, where="here")
+
+
+_THREADS = """
+import sys, threading
+from airflow_provider_lingyang.lookup.query import ResultQuery
+
+sys.setswitchinterval(1e-5)
+together, parsed = threading.Barrier(16), []
+
+
+def parse():
+    together.wait()
+    parsed.append(ResultQuery.parse({"method": "m", "biz_ids_field": "i", "items_path": "p"}, where="here"))
+
+
+threads = [threading.Thread(target=parse) for _ in range(16)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert len(parsed) == 16
+"""
+
+
+def test_several_threads_may_parse_the_first_query_of_a_process() -> None:
+    # Its model is built on first use, which is not safe before pydantic 2.11.5.
+    done = subprocess.run([sys.executable, "-c", _THREADS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 # --- calls ----------------------------------------------------------------------------------------------------
