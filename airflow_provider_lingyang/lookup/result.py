@@ -144,7 +144,8 @@ def zone_named(name: str) -> tzinfo:
             return timezone(-offset if found[1] == "-" else offset)
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, OSError):
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        # ValueError: a path, or a NUL.
         raise ValueError(
             "created_at_zone is neither an IANA name (Asia/Shanghai) nor an offset (+08:00)"
         ) from None

@@ -99,6 +99,8 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"fixed_params": {"a": "{today:%Y%}"}}, "directives of strftime"),
 ]
 
+PATHS = ("../x", "/x", "a\0b")
+
 
 @pytest.mark.parametrize(
     ("value", "why"),
@@ -115,6 +117,13 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         (LEAST | {"created_at_field": "at", "created_at_zone": "Asia/Nowhere"}, "neither an IANA name"),
         (LEAST | {"created_at_field": "at", "created_at_zone": "+8.5"}, "neither an IANA name"),
         (LEAST | {"created_at_field": "at", "created_at_zone": "+15:00"}, "neither an IANA name"),
+        *(
+            (
+                LEAST | {"created_at_field": "at", "created_at_zone": zone},
+                "created_at_zone is neither an IANA name",
+            )
+            for zone in PATHS
+        ),
         (LEAST | {"page_size": 0}, "page_size"),
         (LEAST | {"fixed_params": ["x"]}, "fixed_params"),
         ("{", "not JSON"),
@@ -123,7 +132,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         (7, "must be a dict, or the JSON of one"),
         (None, "must be a dict, or the JSON of one"),
     ],
-    ids=range(18 + len(CONTRADICTIONS)),
+    ids=range(18 + len(CONTRADICTIONS) + len(PATHS)),
 )
 def test_a_wrong_description_is_an_error_that_says_where_and_what(value: Any, why: str) -> None:
     with pytest.raises(LingyangConfigError, match=f"(?s)^here: result_query.*{why}"):
