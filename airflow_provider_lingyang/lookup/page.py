@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -104,6 +104,8 @@ class Page:
 
     def check(self) -> None:
         """Raise where an answer without results is a failure: it must not count as "no recipient was found".
+
+        The members beside the root element count, too.
 
         :raises RequestRefusedError: a flag is false.
         :raises ServiceError: there is no list, and a sign of the answer does not say success.
@@ -251,7 +253,7 @@ def read_page(query: ResultQuery, answer: Answer) -> Page:
     if items and not results:
         item = items[0]
         if isinstance(item, Mapping) and listing is not Listing.LISTED:
-            Page(query, answer, [*structs, (item, None)], (), (), listing).check()
+            _check_misfit(query, answer, [*structs, (item, None)], listing)
         raise _misfit(query, answer, biz_id_field, f"each item of {query.items_path}", item)
     page = Page(query, answer, structs, items, results, listing)
     if not items:
@@ -280,10 +282,18 @@ def _items(query: ResultQuery, answer: Answer) -> tuple[Structs, Sequence[Any], 
         left_out = isinstance(node, Mapping) and not any(map(_could_be_items, node.values()))
         if left_out and (depth or len(parts) == 1):
             return structs, (), Listing.LEFT_OUT if is_last else Listing.MISSING
-        Page(query, answer, structs, (), (), Listing.MISSING).check()
+        _check_misfit(query, answer, structs, Listing.MISSING)
         raise _misfit(query, answer, part, ".".join(parts[:depth]) or "the answer's root element", node)
     node = decoded_json(node)
     return structs, as_list(node), listing_of(node)
+
+
+def _check_misfit(query: ResultQuery, answer: Answer, structs: Structs, listing: Listing) -> None:
+    """Raise where the answer failed, and not the path. A doubt about a member beside the root excuses no path."""
+    page = Page(query, answer, structs, (), (), listing)
+    if not page.signs.negative:
+        page = Page(query, replace(answer, beside={}), structs, (), (), listing)
+    page.check()
 
 
 def _misfit(query: ResultQuery, answer: Answer, part: str, where: str, node: Any) -> AnswerUnreadableError:

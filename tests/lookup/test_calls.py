@@ -16,6 +16,7 @@ from airflow_provider_lingyang.gateway.errors import (
     AnswerUnreadableError,
     CallRefusedError,
     LingyangError,
+    Replay,
     RequestRefusedError,
     ServiceError,
 )
@@ -346,6 +347,24 @@ def test_an_answer_without_results_whose_flag_is_false_is_a_refusal(flag: str, v
 def test_an_answer_without_a_list_that_does_not_say_success_is_an_error(payload: dict[str, Any]) -> None:
     with pytest.raises(ServiceError, match="does not say success"):
         prove([payload])
+
+
+def read(payload: dict[str, Any], beside: dict[str, Any], **fields: Any) -> Page:
+    query = ResultQuery.parse(LEAST | fields, where="here")
+    return read_page(query, GatewayAnswer(payload, None, Scrubber({}, {}), beside))
+
+
+@pytest.mark.parametrize("path", ["reslt.data", "result.dta"])
+def test_a_wrong_path_is_final_whatever_stands_beside_the_root_element(path: str) -> None:
+    payload = {"result": OK | {"data": [item("a")]}}
+    with pytest.raises(AnswerUnreadableError, match=r"which holds: .*Correct items_path") as caught:
+        read(payload, {"message": "共1条，失败0条"}, items_path=path)
+    assert caught.value.replay is Replay.NEVER
+
+
+def test_a_refusal_beside_the_root_element_is_not_a_wrong_path() -> None:
+    with pytest.raises(RequestRefusedError, match="success=false"):
+        read({}, {"success": False})
 
 
 def test_names_in_errors_hold_no_data() -> None:
