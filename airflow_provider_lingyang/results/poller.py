@@ -278,10 +278,14 @@ def _results_in(
 ) -> Iterator[TaskResult]:
     """Yield the results in rows of ``biz_id``, ``output_params`` and perhaps ``status``, ``task_id``, ``created_at``.
 
-    :raises ArgumentError: a column is missing or unknown, or the status means nothing.
+    :raises ArgumentError: a column is missing, unknown or there twice, or the status means nothing.
     """
     columns = [name.lower() for name in names]
     for name in columns:
+        if columns.count(name) > 1:
+            raise ArgumentError(
+                f"results_sql selects {name!r} twice: give each column a name of its own (AS)"
+            )
         if name not in _COLUMNS:
             raise ArgumentError(
                 f"results_sql selects {name!r}; it takes {', '.join(_COLUMNS)}{did_you_mean(name, _COLUMNS)}"

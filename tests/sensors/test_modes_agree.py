@@ -309,6 +309,16 @@ def test_recipients_without_a_row_stay_waiting(
     assert "0 of 3 finished: 0 answered, 0 not reached; 3 waiting, 0 unknown" in str(error)
 
 
+def test_a_column_that_results_sql_selects_twice_is_an_error(
+    waiting: Waiting, sandbox: SandboxProcess, audience_db: FillDb
+) -> None:
+    audience_db(["biz_id", "output_params"], [("1", SLOTS)], table="pushed")
+    sql = "SELECT *, output_params AS OUTPUT_PARAMS FROM pushed"
+    error = waiting(biz_ids=["1"], required_slots=["a"], results_sql=sql, results_conn_id="audience_db")
+    assert type(error) is AirflowFailException
+    assert "selects 'output_params' twice" in str(error)
+
+
 @pytest.mark.parametrize(
     ("columns", "expected"),
     [
