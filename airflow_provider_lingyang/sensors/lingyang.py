@@ -221,14 +221,23 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
         return trigger
 
     def _push_ids(self, context: Context) -> dict[str, Any]:
-        """Push the ids as XCom ``biz_ids``, and return a pointer to it."""
+        """Push the ids as XCom ``biz_ids``, and return a pointer to it.
+
+        :raises PollError: their query has failed, and no earlier deferral has pushed them.
+        """
+        from airflow_provider_lingyang.results.completion import PollError
+        from airflow_provider_lingyang.results.recipient_sources import pull_xcom
+
         assert self._poller is not None
         ti = context["ti"]
-        # Where their query has failed, the XCom is there: such a wait was deferred before.
+        map_index = -1 if ti.map_index is None else ti.map_index
+        pointer = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": map_index}
         if self._poller.is_open:
             ti.xcom_push(key="biz_ids", value=list(self._poller.store.biz_ids()))
-        map_index = -1 if ti.map_index is None else ti.map_index
-        return {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": map_index}
+        elif pull_xcom(pointer, "biz_ids") is None:
+            # The wait was deferred before, and its trigger may have been just short enough to hold the query.
+            raise PollError("the query of the ids failed, and no XCom holds them", retryable=True)
+        return pointer
 
     def _when_started(self, context: Context) -> float:
         """Return when the wait began. In reschedule mode each poll is a new process, so Airflow knows."""

@@ -443,6 +443,18 @@ def test_ids_in_xcom_stay_when_their_query_fails_after_the_trigger_fired(
     assert run.xcom["wait", "biz_ids"] == ["B1"]
 
 
+def test_ids_that_no_xcom_holds_are_not_pointed_to(
+    sandbox: SandboxProcess, run: Run, audience_db: FillDb
+) -> None:
+    audience_db(["x"], [])
+    fired = COMPLETE | {"started": time.time(), "deadline": time.time() + 60}
+    sql = "SELECT biz_id FROM audience -- " + "x" * 40_000
+    one = sensor(ids_sql=sql, ids_conn_id="audience_db", required_slots=["a"])
+    with pytest.raises(PollError, match="no XCom holds them") as caught:
+        one.execute_complete(run.context("wait"), fired)
+    assert caught.value.retryable
+
+
 def test_result_that_vanishes_after_the_trigger_fired_defers_again(sandbox: SandboxProcess, run: Run) -> None:
     submit(run, 1)
     deadline = time.time() + 60
