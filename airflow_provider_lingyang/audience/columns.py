@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from airflow_provider_lingyang.config.arguments import ROW_FIELDS, ArgumentError, did_you_mean
+from airflow_provider_lingyang.config.arguments import ROW_FIELDS, ArgumentError
+from airflow_provider_lingyang.spelling import did_you_mean
 
 PLAIN_NAME = re.compile(r"(?!.*[0-9]{5})[A-Za-z_][A-Za-z0-9_]{0,63}")
 """Names that may be shown. Any other may be data: in a file without a header, a recipient is in their place."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any, TypeGuard, get_args
 
 from airflow_provider_lingyang.gateway.dates import in_china, parse_date
 from airflow_provider_lingyang.identity import LOST_LEDGER, lost_key, settle_key
+from airflow_provider_lingyang.spelling import did_you_mean
 
 Check = Callable[[str, Any], object]
 """Raises unless an argument, given by its name, can have a value."""
@@ -55,13 +55,6 @@ def shown(value: object) -> str:
         return "a number of more than 40 digits"
     plain = value is None or isinstance(value, (str, int, float))
     return repr(value)[:42] if plain else f"a {type(value).__name__}"
-
-
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Return " (did you mean X?)" for the nearest valid name, or nothing."""
-    by_lower = {known.lower(): known for known in names}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    return f" (did you mean {by_lower[near[0]]!r}?)" if near else ""
 
 
 def is_listing(value: object) -> TypeGuard[Iterable[Any]]:

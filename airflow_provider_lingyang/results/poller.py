@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from airflow_provider_lingyang.config import options
-from airflow_provider_lingyang.config.arguments import ArgumentError, did_you_mean
+from airflow_provider_lingyang.config.arguments import ArgumentError
 from airflow_provider_lingyang.gateway.answer_values import plain_text
 from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient, tls_context
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError, Replay
@@ -36,6 +36,7 @@ from airflow_provider_lingyang.results.lookup import (
 )
 from airflow_provider_lingyang.results.recipient_sources import load_recipients
 from airflow_provider_lingyang.results.recipient_store import OnResults, RecipientRow, RecipientStore
+from airflow_provider_lingyang.spelling import did_you_mean
 from airflow_provider_lingyang.storage.private_sqlite import SpoolError
 from airflow_provider_lingyang.storage.query import QueryError, stream_rows
 

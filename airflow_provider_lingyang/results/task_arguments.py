@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperat
 
 from airflow_provider_lingyang.config import arguments, literals
 from airflow_provider_lingyang.links.lingyang import LingyangPlanLink, push_plan_link
+from airflow_provider_lingyang.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -198,7 +199,7 @@ class ResultsTask(BaseOperator):
                 log.warning(
                     "%r is not one of the campaign's output_slots%s: its values may never come",
                     slot,
-                    arguments.did_you_mean(slot, output_slots),
+                    did_you_mean(slot, output_slots),
                 )
 
     def _push_plan_link(self, context: Context) -> None:
