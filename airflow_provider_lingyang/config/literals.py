@@ -1,7 +1,7 @@
 """What arguments hold in the DAG file already: found wrong while it is parsed, if it can never be right.
 
-Text with a template in it and outputs of other tasks are left to run time, when their values are known. Imports nothing
-heavy.
+Text with a template in it and outputs of other tasks are left to run time, when their values are known. The module
+imports nothing heavy. Checking a ``use_book_info`` or a ``result_query`` imports pydantic and the models.
 """
 
 from __future__ import annotations
@@ -221,13 +221,13 @@ def check_result_query(argument: str, value: object, *, of_table: bool) -> None:
 
     :param of_table: results come from a table: only what a status means is read.
     """
-    from airflow_provider_lingyang.lookup.query import ResultQuery, TableQuery, keys_of
+    from airflow_provider_lingyang.lookup.query import ResultQuery, StatusMeaning, keys_of
 
     try:
         keys = keys_of(value)
     except ValueError as error:
         raise ArgumentError(f"{argument}: {error}") from None
-    _check_fields(argument, keys, TableQuery if of_table else ResultQuery)
+    _check_fields(argument, keys, StatusMeaning if of_table else ResultQuery)
     if keys.get("status_field") and not (keys.get("done_values") or keys.get("failed_values")):
         raise ArgumentError(
             f"{argument}: a status_field needs done_values or failed_values, or no recipient ever finishes"

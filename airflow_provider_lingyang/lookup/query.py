@@ -5,12 +5,10 @@ Pure: the description, and the parameters of the calls for some ``biz_ids``.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, tzinfo
-from functools import cached_property
 from itertools import combinations
 from typing import Annotated, Any, Self
 
@@ -36,6 +34,7 @@ from airflow_provider_lingyang.gateway.field_types import dump_json
 from airflow_provider_lingyang.gateway.parameters import parameter_texts
 from airflow_provider_lingyang.lookup.result import TaskResult as TaskResult
 from airflow_provider_lingyang.lookup.result import spellings, standing, zone_named
+from airflow_provider_lingyang.spelling import did_you_mean
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Word = Annotated[str, BeforeValidator(lambda value: str(value).lower() if isinstance(value, bool) else value)]
@@ -49,7 +48,49 @@ _DIRECTIVE = re.compile(r"%[YymdHMSjUWuwBbAaGgVCDFTRheIp%]")
 """Those that every platform's ``strftime`` knows."""
 
 
-class ResultQuery(BaseModel):
+class StatusMeaning(BaseModel):
+    """What a status means: all that a query says where results come from a table.
+
+    :param status_field: optional, the field that holds how far a result is.
+    :param done_values: statuses that mean: answered.
+    :param failed_values: statuses that mean: it will not be answered (not reached, refused …).
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, coerce_numbers_to_str=True, defer_build=True
+    )
+
+    status_field: Name | None = None
+    done_values: Statuses = ()
+    failed_values: Statuses = ()
+
+    @classmethod
+    def parse(cls, value: Any, *, where: str) -> Self:
+        """Return what a user wrote as a dict or as JSON text.
+
+        :param where: where it was written, for the message.
+        :raises LingyangConfigError: naming each wrong key, with the nearest right one.
+        """
+        if isinstance(value, cls):
+            return value
+        try:
+            return cls.model_validate(keys_of(value))
+        except ValidationError as error:
+            problem = problems_of(error, cls)
+        except ValueError as error:
+            problem = str(error)
+        named = where if where.endswith("result_query") else f"{where}: result_query"
+        raise LingyangConfigError(f"{named}: {problem}")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_unread(cls, keys: Any) -> Any:
+        """Leave out the keys of a look-up, where nothing is looked up."""
+        unread = ResultQuery.model_fields.keys() - cls.model_fields.keys()
+        return {key: value for key, value in keys.items() if key not in unread}
+
+
+class ResultQuery(StatusMeaning):
     """How results are looked up by ``biz_id``. Names of fields may be dotted paths.
 
     :param method: the platform's method name.
@@ -57,7 +98,8 @@ class ResultQuery(BaseModel):
     :param biz_ids_field: the field that takes the ids: a list (joined with commas where flat), or one
         text where ``max_biz_ids`` is 1.
     :param max_biz_ids: the most ids in one call, 1 by default, 10,000 at most.
-    :param fixed_params: further parameters, plain JSON; ``{today:%Y%m%d}`` in a text is the date in China's time.
+    :param fixed_params: further parameters, plain JSON; ``{today:%Y%m%d}`` in a name or a text is the date in China's
+        time.
     :param page_field: optional, the field that takes the number of the page, from 1: pages are followed.
     :param page_size_field: optional, the field that takes ``page_size``.
     :param page_size: optional, how many results a page holds at most.
@@ -72,14 +114,7 @@ class ResultQuery(BaseModel):
     :param created_at_zone: optional, the zone of a ``created_at`` that names none: an IANA name or an offset such as
         ``+08:00``. Without it a result is an earlier campaign's only if it is more than 26 hours older than the
         request; with it, 11 minutes.
-    :param status_field: optional, how far it is.
-    :param done_values: statuses that mean: answered.
-    :param failed_values: statuses that mean: it will not be answered (not reached, refused …).
     """
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, coerce_numbers_to_str=True, defer_build=True
-    )
 
     method: Name
     request_param: Name | None = None
@@ -97,26 +132,6 @@ class ResultQuery(BaseModel):
     task_id_field: Name | None = None
     created_at_field: Name | None = None
     created_at_zone: Name | None = None
-    status_field: Name | None = None
-    done_values: Statuses = ()
-    failed_values: Statuses = ()
-
-    @classmethod
-    def parse(cls, value: Any, *, where: str) -> ResultQuery:
-        """Return the query that a user wrote as a dict or as JSON text.
-
-        :param where: where it was written, for the message.
-        :raises LingyangConfigError: naming each wrong key, with the nearest right one.
-        """
-        if isinstance(value, ResultQuery):
-            return value
-        try:
-            return cls.model_validate(keys_of(value))
-        except ValidationError as error:
-            problem = problems_of(error, cls)
-        except ValueError as error:
-            problem = str(error)
-        raise LingyangConfigError(f"{where}: result_query: {problem}")
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
@@ -139,12 +154,12 @@ class ResultQuery(BaseModel):
         _check_places(self._fixed_text)
         return self
 
-    @cached_property
+    @property
     def zone(self) -> tzinfo | None:
         """The zone of a ``created_at`` without one; None: not given."""
         return None if self.created_at_zone is None else zone_named(self.created_at_zone)
 
-    @cached_property
+    @property
     def _fixed_text(self) -> str:
         """The JSON of ``fixed_params``: its braces are followed by no letter, and those of a date by no quote."""
         return json.dumps(self.fixed_params, ensure_ascii=False)
@@ -233,7 +248,7 @@ class ResultQuery(BaseModel):
         filled = sum(value not in (None, "") for value in result.output_params.values())
         return *standing(result, task_id, progress, self.zone), filled
 
-    @cached_property
+    @property
     def result_paths(self) -> Sequence[str]:
         """The fields of a result, where one of them is a path."""
         optional = self.status_field, self.task_id_field, self.created_at_field
@@ -242,16 +257,7 @@ class ResultQuery(BaseModel):
 
 
 _RULE = "value_error"
-_REASONS = {"missing": "is missing", "string_too_short": "is blank"}
-
-
-class TableQuery(ResultQuery):
-    """What a status means, where results come from a table: no other key is needed."""
-
-    method: Name = "-"
-    biz_ids_field: Name = "-"
-    items_path: Name = "-"
-    status_field: Name | None = "-"
+_REASONS = {"missing": "is missing", "tuple_type": "must be a list"}
 
 
 def keys_of(value: Any) -> dict[str, Any]:
@@ -278,19 +284,21 @@ def problems_of(error: ValidationError, model: type[BaseModel], unknown: Collect
     :param unknown: keys whose values are not known yet: what concerns them, or several keys, is left out.
     """
     problems: list[str] = []
-    for item in error.errors(include_url=False, include_input=False):
+    keys = ""
+    for item in error.errors(include_url=False):
         kind, name = item["type"], ".".join(map(str, item["loc"]))[:80]
         if unknown and (kind == _RULE or item["loc"][0] in unknown):
             continue
         if kind == _RULE:
             problems.append(str(item["ctx"]["error"]))
         elif kind == "extra_forbidden":
-            keys = list(model.model_fields)
-            near = "".join(f" (did you mean {key!r}?)" for key in difflib.get_close_matches(name, keys, n=1))
-            problems.append(f"{name!r} is no key of it{near}; it takes {', '.join(keys)}")
+            problems.append(f"{name!r} is no key of it{did_you_mean(name, model.model_fields)}")
+            keys = f"; it takes {', '.join(model.model_fields)}"
+        elif item["input"] is None or kind == "string_too_short":
+            problems.append(f"{name} is blank: fill it in, or leave it out")
         else:
             problems.append(f"{name} {_REASONS.get(kind) or 'is wrong (' + item['msg'] + ')'}")
-    return "; ".join(problems)
+    return "; ".join(problems) + keys
 
 
 def _check_names(names: Iterable[str | None]) -> None:

@@ -19,7 +19,7 @@ from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient, t
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError, Replay
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 from airflow_provider_lingyang.lookup.calls import LookUp
-from airflow_provider_lingyang.lookup.query import ResultQuery, TableQuery, TaskResult
+from airflow_provider_lingyang.lookup.query import ResultQuery, StatusMeaning, TaskResult
 from airflow_provider_lingyang.results.completion import (
     UNKNOWN,
     WAITING,
@@ -236,7 +236,7 @@ class ResultsPoller:
 
     def _statuses_of_table(self, hook: LingyangHook) -> tuple[Sequence[str], Sequence[str]]:
         given = self.request.result_query
-        own = TableQuery.parse(given or {}, where="the task's own result_query")
+        own = StatusMeaning.parse(given or {}, where="the task's own result_query")
         statuses = own.done_values, own.failed_values
         if not any(statuses) and not self.request.required_slots:
             # Results in a table need no gateway, and so no connection to one.

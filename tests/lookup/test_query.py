@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from airflow_provider_lingyang.gateway.errors import (
 from airflow_provider_lingyang.gateway.protocol import Answer, read_answer
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 from airflow_provider_lingyang.lookup.page import read_page
-from airflow_provider_lingyang.lookup.query import ResultQuery, TableQuery, TaskResult
+from airflow_provider_lingyang.lookup.query import ResultQuery, StatusMeaning, TaskResult
 from airflow_provider_lingyang.results.completion import CompletionCriteria, state_of
 
 NOW = datetime(2026, 1, 31, 17, 30, tzinfo=UTC)
@@ -59,7 +59,7 @@ def read_results(
 @pytest.mark.parametrize("rest", [{}, {**LEAST, "status_field": "s"}])
 def test_done_and_failed_values_may_be_given_alone(form: Any, rest: dict[str, Any]) -> None:
     statuses = {"done_values": ["OK"], "failed_values": ["HUNG_UP"]}
-    found = TableQuery.parse(form(rest | statuses), where="here")
+    found = StatusMeaning.parse(form(rest | statuses), where="here")
     assert (found.done_values, found.failed_values) == (("OK",), ("HUNG_UP",))
 
 
@@ -109,7 +109,10 @@ PATHS = ("../x", "/x", "a\0b")
         ({}, "method is missing.*biz_ids_field is missing.*items_path is missing"),
         (LEAST | {"max_biz_ids": 0}, "max_biz_ids is wrong .Input should be greater than or equal to 1"),
         (LEAST | {"max_biz_ids": "many"}, "max_biz_ids"),
-        (LEAST | {"method": " "}, "method is blank"),
+        (LEAST | {"method": " "}, "method is blank: fill it in, or leave it out$"),
+        (LEAST | {"done_values": None}, "done_values is blank: fill it in, or leave it out$"),
+        (LEAST | {"done_values": "D", "status_field": "s"}, "done_values must be a list$"),
+        (LEAST | {"STATUS_FIELD": "s"}, "'STATUS_FIELD' is no key of it .did you mean 'status_field'"),
         (LEAST | {"items_path": ["result"]}, "items_path"),
         (LEAST | {"done_values": ["D"]}, "need a status_field"),
         (LEAST | {"failed_values": ["F"]}, "need a status_field"),
@@ -132,11 +135,39 @@ PATHS = ("../x", "/x", "a\0b")
         (7, "must be a dict, or the JSON of one"),
         (None, "must be a dict, or the JSON of one"),
     ],
-    ids=range(18 + len(CONTRADICTIONS) + len(PATHS)),
+    ids=range(21 + len(CONTRADICTIONS) + len(PATHS)),
 )
 def test_a_wrong_description_is_an_error_that_says_where_and_what(value: Any, why: str) -> None:
     with pytest.raises(LingyangConfigError, match=f"(?s)^here: result_query.*{why}"):
         ResultQuery.parse(value, where="here")
+
+
+def test_the_keys_are_listed_once() -> None:
+    with pytest.raises(
+        LingyangConfigError, match="'x' is no key of it; 'y' is no key of it; it takes "
+    ) as caught:
+        query(x=1, y=2)
+    assert str(caught.value).count("items_path") == 1
+
+
+def test_a_place_that_names_the_query_does_not_repeat_its_name() -> None:
+    with pytest.raises(LingyangConfigError, match="^result_query: it must"):
+        ResultQuery.parse(7, where="result_query")
+
+
+def test_what_a_status_means_is_no_look_up() -> None:
+    with pytest.raises(LingyangConfigError, match="must be a dict"):
+        ResultQuery.parse(StatusMeaning.parse({"done_values": ["D"]}, where="here"), where="here")
+
+
+def test_a_changed_copy_keeps_nothing_of_the_original() -> None:
+    original = query(fixed_params={"day": "old"}, created_at_field="at", created_at_zone="+08:00")
+    assert (original.zone, original.result_paths) == (timezone(timedelta(hours=8)), ())
+    changed = {"fixed_params": {"day": "new"}, "created_at_zone": "Z", "created_at_field": "task.at"}
+    copy = original.model_copy(update=changed)
+    assert copy.parameters(["a"], NOW)["day"] == "new"
+    assert copy.zone == UTC
+    assert "task.at" in copy.result_paths
 
 
 _THREADS = """
