@@ -51,10 +51,13 @@ _COLUMNS = ("biz_id", "output_params", "status", "task_id", "created_at")
 class ResultsRequest:
     """The recipients to wait for, and where their results are. Plain JSON, so that a trigger can carry it.
 
-    The other fields are arguments of :class:`~airflow_provider_lingyang.results.task_arguments.ResultsTask`.
+    :class:`~airflow_provider_lingyang.results.task_arguments.ResultsTask` makes it of its arguments.
 
+    :param lingyang_conn_id: the gateway's connection.
     :param source: of the recipients, see ``results/recipient_sources.py``.
-    :param results: read results from a table instead of looking up: ``{"sql", "conn_id", "parameters"}``.
+    :param required_slots: those that must be filled; empty: a status decides.
+    :param result_query: how to look up, or what a status in a table means; None: the connection's.
+    :param results: read results from a table: ``{"sql", "conn_id", "parameters"}``; None: look them up.
     """
 
     lingyang_conn_id: str
@@ -84,11 +87,11 @@ class ResultsPoller:
         self._on_results = on_results
         self._store: RecipientStore | None = None
         self._look_up: Callable[[Offload], Awaitable[PollOutcome]] | None = None
-        """None: results come from a table."""
+        """None: results come from a table, or no poll has opened it yet."""
         self._lookup_settle = 0.0
         self._was_answered = False
         self.failed = 0
-        """Number of look-ups that failed, in all polls that :meth:`progress` has judged."""
+        """Number of look-ups that failed, in all polls that :meth:`judge` has judged."""
 
     @property
     def is_open(self) -> bool:
@@ -139,12 +142,13 @@ class ResultsPoller:
         """Poll, from a thread without an event loop; see :meth:`poll`."""
         return run_with_main_thread_calls(partial(self.poll, first=first))
 
-    def progress(self, complete_ratio: float, outcome: PollOutcome, waited: float) -> WaitProgress | None:
-        """Return how far the wait has come, and log it; None while no poll was answered.
+    def judge(self, complete_ratio: float, outcome: PollOutcome, waited: float) -> WaitProgress | None:
+        """Judge the latest poll: count its failures, log how far the wait has come, and return it.
 
         :param complete_ratio: share of the recipients that must be finished, in (0, 1].
         :param outcome: of the latest poll.
         :param waited: seconds since the wait began.
+        :return: the progress, complete or not; None while no look-up has succeeded.
         :raises PollError: too few recipients are known to the gateway, so the wait can never complete.
         """
         self.failed += outcome.failed

@@ -107,10 +107,12 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Poll until enough recipients are finished: in this process, rescheduled, or deferred."""
-        with self._waiting(context):
-            return self._finish(context, self._wait(context))
+        self._push_plan_link(context)
+        with self._waiting():
+            return self._with_outlet_events(context, self._wait(context))
 
-    def _finish(self, context: Context, value: dict[str, Any]) -> dict[str, Any]:
+    def _with_outlet_events(self, context: Context, value: dict[str, Any]) -> dict[str, Any]:
+        """Add the value's counts to the events of the outlets, and return the value."""
         complete = self._incomplete is None
         add_to_outlet_events(context, campaign=self.campaign, counts=value["counts"], complete=complete)
         return value
@@ -145,7 +147,7 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
                 self._poller = ResultsPoller(self._results_request(context))
             outcome = self._poller.poll_sync(first=not self._has_polled)
             self._has_polled = True
-            progress = self._poller.progress(self.complete_ratio, outcome, time.time() - started)
+            progress = self._poller.judge(self.complete_ratio, outcome, time.time() - started)
         except (PollError, arguments.ArgumentError) as error:
             if isinstance(error, PollError) and error.retryable:
                 raise
@@ -174,7 +176,8 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
         """Resume after a deferral. Poll once more, too, where Airflow ended it by its timeout."""
         if next_method == "__fail__" and (next_kwargs or {}).get("error") in _DEFERRAL_TIMEOUTS:
             next_method, next_kwargs = "_resume_late", None
-        with self._waiting(context):
+        self._push_plan_link(context)
+        with self._waiting():
             return super().resume_execution(next_method, next_kwargs, context)
 
     def _resume_late(self, context: Context) -> dict[str, Any]:
@@ -184,7 +187,7 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
     def _resume(self, context: Context, started: float, deadline: float) -> dict[str, Any]:
         # The query worked before the deferral, so a failure now is for the moment.
         self._has_polled = True
-        return self._finish(context, self._poll_or_defer(context, started, deadline))
+        return self._with_outlet_events(context, self._poll_or_defer(context, started, deadline))
 
     def _poll_or_defer(self, context: Context, started: float, deadline: float) -> dict[str, Any]:
         self._started = started
@@ -274,7 +277,8 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
         if progress is None or outcome.failed:
             raise AirflowSensorTimeout(
                 f"timed out after {self.timeout:g} s, and the last poll failed, so the number of finished recipients "
-                f"is not known: {outcome.reason}. Before it: {progress or 'no poll of this process was answered'}"
+                f"is not known: {outcome.reason}. Before it: "
+                f"{progress or 'no look-up of this process succeeded; earlier ones are in the log'}"
             )
         message = (
             f"timed out after {self.timeout:g} s: {progress}; {progress.needed} had to be finished. "
@@ -289,9 +293,8 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
         raise AirflowSensorTimeout(message)
 
     @contextmanager
-    def _waiting(self, context: Context) -> Iterator[None]:
+    def _waiting(self) -> Iterator[None]:
         """Close the poller in the end; skip the task, and say why, where Airflow's flags ask for that."""
-        self._push_plan_link(context)
         try:
             yield
         except AirflowSkipException as error:

@@ -125,7 +125,7 @@ class LingyangResultTrigger(BaseTrigger):
             outcome: PollOutcome = await poller.poll(offload, first=False)
             retry_after = outcome.retry_after
             how_far = self.complete_ratio, outcome, time.time() - self.started
-            progress: WaitProgress | None = await offload(poller.progress, *how_far)
+            progress: WaitProgress | None = await offload(poller.judge, *how_far)
             if progress is not None:
                 if progress.complete:
                     return self._event(COMPLETE, progress, None, poller.failed)
