@@ -38,9 +38,10 @@ _ARGUMENTS = frozenset(("40", "41", "42", "43"))
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
-    """The calls of one look-up.
+    """The calls of a look-up. It holds no state: one may serve any number of look-ups.
 
     :param perform: makes one call, and returns its answer as a page: at once where calls block, else to be awaited.
+    :param query: describes the calls and their answers.
     :param now: returns the present moment (aware).
     """
 
@@ -145,9 +146,11 @@ class LookUp:
 
 
 def finish(look_up: Coroutine[Any, Any, T]) -> T:
-    """Return the result of a look-up whose calls block.
+    """Run a look-up whose calls block, without an event loop, and return its result.
 
+    :param look_up: may await nothing but its calls: no sleep, no future, no other coroutine that suspends.
     :raises LingyangError: the typed reason, after the last attempt.
+    :raises AssertionError: it awaits something else, which nothing here would ever finish.
     """
     try:
         look_up.send(None)

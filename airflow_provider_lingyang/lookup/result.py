@@ -25,6 +25,8 @@ _FIRST_YEAR = 2015
 class TaskResult:
     """The result of one recipient.
 
+    Two are equal if all fields are, the slots as they came: the same slots as text and as a dict differ.
+
     :param biz_id: the recipient's id.
     :param raw_output_params: the slots as they came, see :func:`~airflow_provider_lingyang.lookup.slots.read_slots`;
         read on first use, because of many recipients only the status matters. Not in the repr: personal data belongs

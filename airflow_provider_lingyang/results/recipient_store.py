@@ -103,8 +103,8 @@ class RecipientStore:
         self._on_results = on_results
         # A small cache: a triggerer may hold many stores.
         self._db = open_private(folder, _SCHEMA, _WHAT, cache_kb=1024)
-        self.close = weakref.finalize(self, self._db.close)
-        """Release the file. A caller that pokes a sensor without executing it never does."""
+        # A caller that pokes a sensor without executing it never closes it.
+        self._release = weakref.finalize(self, self._db.close)
         self._states = bytearray()
         self._empty: Counter[str] = Counter()
         self._statuses: Counter[str] = Counter()
@@ -114,6 +114,10 @@ class RecipientStore:
 
     def __len__(self) -> int:
         return len(self._states)
+
+    def close(self) -> None:
+        """Release the file, at once rather than with the store."""
+        self._release()
 
     def add(self, recipients: Iterable[tuple[str, str | None]]) -> int:
         """Add recipients; of duplicates the first stays.

@@ -207,7 +207,7 @@ class ResultsTable:
         self._conn_id = conn_id
         self.name = table
         self.refused: dict[str, None] = {}
-        """The ``biz_id`` of rows that the table cannot hold."""
+        """The ``biz_id`` of rows that the table cannot hold: an ordered set, for a message names the first of them."""
         self.refusal = ""
         """The database's message for the first of them."""
         self._slots = list(columns.values())

@@ -229,7 +229,8 @@ class _Transfer:
                 for recipient in recipients[start : start + PAGE]
             ]
             rows = [row for row in page if isinstance(row, ResultRow)]
-            self.counted["inserted"] += self.table.write(rows) if rows else 0
+            if rows:
+                self.counted["inserted"] += self.table.write(rows)
             for row in page:
                 if isinstance(row, str):
                     self.counted[row] += 1

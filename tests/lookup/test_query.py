@@ -151,7 +151,7 @@ def test_the_keys_are_listed_once() -> None:
 
 
 def test_a_place_that_names_the_query_does_not_repeat_its_name() -> None:
-    with pytest.raises(LingyangConfigError, match="^result_query: it must"):
+    with pytest.raises(LingyangConfigError, match=r"^result_query: it must"):
         ResultQuery.parse(7, where="result_query")
 
 
