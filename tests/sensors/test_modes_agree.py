@@ -139,6 +139,7 @@ def test_timeout_after_a_failed_poll(
     error = waiting(campaign=manifest, on_incomplete=on_incomplete)
     assert type(error) is AirflowSensorTimeout
     assert "the last poll failed, so the number of finished recipients is not known" in str(error)
+    assert "no look-up of this process succeeded; earlier ones are in the log" in str(error)
     assert "HTTP 503" in str(error)
 
 
