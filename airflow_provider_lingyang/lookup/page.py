@@ -105,10 +105,8 @@ class Page:
     def check(self) -> None:
         """Raise where an answer without results is a failure: it must not count as "no recipient was found".
 
-        The members beside the root element count, too.
-
-        :raises RequestRefusedError: a flag is false.
-        :raises ServiceError: there is no list, and a sign of the answer does not say success.
+        :raises RequestRefusedError: a flag is false, also beside the root element.
+        :raises ServiceError: there is no list, and a sign of the answer, or beside its root, does not say success.
         """
         signs, scrub = self.signs, self.answer.scrub
         names = [name for struct, _ in reversed(self.structs) for name in struct]
@@ -253,7 +251,7 @@ def read_page(query: ResultQuery, answer: Answer) -> Page:
     if items and not results:
         item = items[0]
         if isinstance(item, Mapping) and listing is not Listing.LISTED:
-            _check_misfit(query, answer, [*structs, (item, None)], listing)
+            Page(query, replace(answer, beside={}), [*structs, (item, None)], (), (), listing).check()
         raise _misfit(query, answer, biz_id_field, f"each item of {query.items_path}", item)
     page = Page(query, answer, structs, items, results, listing)
     if not items:
@@ -282,18 +280,14 @@ def _items(query: ResultQuery, answer: Answer) -> tuple[Structs, Sequence[Any], 
         left_out = isinstance(node, Mapping) and not any(map(_could_be_items, node.values()))
         if left_out and (depth or len(parts) == 1):
             return structs, (), Listing.LEFT_OUT if is_last else Listing.MISSING
-        _check_misfit(query, answer, structs, Listing.MISSING)
+        page = Page(query, answer, structs, (), (), Listing.MISSING)
+        if not page.signs.negative:
+            # A doubt about a member beside the root element excuses no path.
+            page = Page(query, replace(answer, beside={}), structs, (), (), Listing.MISSING)
+        page.check()
         raise _misfit(query, answer, part, ".".join(parts[:depth]) or "the answer's root element", node)
     node = decoded_json(node)
     return structs, as_list(node), listing_of(node)
-
-
-def _check_misfit(query: ResultQuery, answer: Answer, structs: Structs, listing: Listing) -> None:
-    """Raise where the answer failed, and not the path. A doubt about a member beside the root excuses no path."""
-    page = Page(query, answer, structs, (), (), listing)
-    if not page.signs.negative:
-        page = Page(query, replace(answer, beside={}), structs, (), (), listing)
-    page.check()
 
 
 def _misfit(query: ResultQuery, answer: Answer, part: str, where: str, node: Any) -> AnswerUnreadableError:

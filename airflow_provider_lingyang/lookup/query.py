@@ -98,8 +98,7 @@ class ResultQuery(StatusMeaning):
     :param biz_ids_field: the field that takes the ids: a list (joined with commas where flat), or one
         text where ``max_biz_ids`` is 1.
     :param max_biz_ids: the most ids in one call, 1 by default, 10,000 at most.
-    :param fixed_params: further parameters, plain JSON; ``{today:%Y%m%d}`` in a name or a text is the date in China's
-        time.
+    :param fixed_params: further parameters, plain JSON; ``{today:%Y%m%d}`` in a name or a text is China's date.
     :param page_field: optional, the field that takes the number of the page, from 1: pages are followed.
     :param page_size_field: optional, the field that takes ``page_size``.
     :param page_size: optional, how many results a page holds at most.

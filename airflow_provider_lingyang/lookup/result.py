@@ -23,9 +23,7 @@ _FIRST_YEAR = 2015
 
 @dataclass(slots=True)
 class TaskResult:
-    """The result of one recipient.
-
-    Two are equal if all fields are, the slots as they came: the same slots as text and as a dict differ.
+    """The result of one recipient. Equality compares all fields as they came: slots as text differ from a dict.
 
     :param biz_id: the recipient's id.
     :param raw_output_params: the slots as they came, see :func:`~airflow_provider_lingyang.lookup.slots.read_slots`;
@@ -147,7 +145,6 @@ def zone_named(name: str) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        # ValueError: a path, or a NUL.
         raise ValueError(
             "created_at_zone is neither an IANA name (Asia/Shanghai) nor an offset (+08:00)"
         ) from None

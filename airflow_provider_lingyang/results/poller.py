@@ -51,9 +51,6 @@ _COLUMNS = ("biz_id", "output_params", "status", "task_id", "created_at")
 class ResultsRequest:
     """The recipients to wait for, and where their results are. Plain JSON, so that a trigger can carry it.
 
-    :class:`~airflow_provider_lingyang.results.task_arguments.ResultsTask` makes it of its arguments.
-
-    :param lingyang_conn_id: the gateway's connection.
     :param source: of the recipients, see ``results/recipient_sources.py``.
     :param required_slots: those that must be filled; empty: a status decides.
     :param result_query: how to look up, or what a status in a table means; None: the connection's.
@@ -288,9 +285,7 @@ def _results_in(
     columns = [name.lower() for name in names]
     for name in columns:
         if columns.count(name) > 1:
-            raise ArgumentError(
-                f"results_sql selects {name!r} twice: give each column a name of its own (AS)"
-            )
+            raise ArgumentError(f"results_sql selects {name!r} twice: name the columns apart (AS)")
         if name not in _COLUMNS:
             raise ArgumentError(
                 f"results_sql selects {name!r}; it takes {', '.join(_COLUMNS)}{did_you_mean(name, _COLUMNS)}"

@@ -103,7 +103,6 @@ class RecipientStore:
         self._on_results = on_results
         # A small cache: a triggerer may hold many stores.
         self._db = open_private(folder, _SCHEMA, _WHAT, cache_kb=1024)
-        # A caller that pokes a sensor without executing it never closes it.
         self._release = weakref.finalize(self, self._db.close)
         self._states = bytearray()
         self._empty: Counter[str] = Counter()
@@ -116,7 +115,7 @@ class RecipientStore:
         return len(self._states)
 
     def close(self) -> None:
-        """Release the file, at once rather than with the store."""
+        """Release the file. Where a sensor is poked and not executed, it is released with the store instead."""
         self._release()
 
     def add(self, recipients: Iterable[tuple[str, str | None]]) -> int:

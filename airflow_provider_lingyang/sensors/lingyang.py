@@ -224,10 +224,7 @@ class LingyangResultSensor(ResultsTask, BaseSensorOperator):
         return trigger
 
     def _push_ids(self, context: Context) -> dict[str, Any]:
-        """Push the ids as XCom ``biz_ids``, and return a pointer to it.
-
-        :raises PollError: their query has failed, and no earlier deferral has pushed them.
-        """
+        """Push the ids as XCom ``biz_ids``, or find them there, and return a pointer to it."""
         from airflow_provider_lingyang.results.completion import PollError
         from airflow_provider_lingyang.results.recipient_sources import pull_xcom
 
