@@ -36,7 +36,7 @@ from airflow_provider_lingyang.gateway.parameters import parameter_texts
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
-from airflow_provider_lingyang.lookup.calls import LookUp, finish
+from airflow_provider_lingyang.lookup.calls import LookUp, run_blocking
 from airflow_provider_lingyang.lookup.query import ResultQuery, TaskResult
 from airflow_provider_lingyang.lookup.result import LookupAnswer
 
@@ -203,7 +203,7 @@ class LingyangHook(BaseHook):
         :raises LingyangError: the typed reason.
         """
         query, client = self._described_query(biz_ids, result_query), self.get_conn()
-        return finish(LookUp(client.perform, query, client.clock).fetch(biz_ids))
+        return run_blocking(LookUp(client.perform, query, client.clock).fetch(biz_ids))
 
     def look_up(self, biz_ids: Sequence[str]) -> LookupAnswer:
         """Look recipients up as evidence of what was executed: every result, and the absences that are proven.
@@ -211,7 +211,7 @@ class LingyangHook(BaseHook):
         Uses the connection's ``result_query``; raises as :meth:`fetch_results` does.
         """
         query, client = self._described_query(biz_ids, None), self.get_conn()
-        return finish(LookUp(client.perform, query, client.clock).prove(biz_ids))
+        return run_blocking(LookUp(client.perform, query, client.clock).prove(biz_ids))
 
     def _described_query(
         self, biz_ids: Sequence[str], result_query: ResultQuery | Mapping[str, Any] | None

@@ -1,7 +1,7 @@
 """The calls of a look-up, page by page, and what their answers prove.
 
 A look-up is a coroutine that awaits nothing but its calls. Over the client for event loops it is awaited;
-:func:`finish` runs it over the client for tasks, whose calls block.
+:func:`run_blocking` runs it over the client for tasks, whose calls block.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class LookUp:
         return page.objection(chunk, 1) or _incomplete([page])
 
 
-def finish(look_up: Coroutine[Any, Any, T]) -> T:
+def run_blocking(look_up: Coroutine[Any, Any, T]) -> T:
     """Run a look-up whose calls block, without an event loop, and return its result.
 
     :param look_up: may await nothing but its calls: no sleep, no future, no other coroutine that suspends.

@@ -63,7 +63,7 @@ def drive(
             raise answer
         return read_page(query, gateway_answer(answer))
 
-    return calls.finish(look_up(calls.LookUp(perform, query, lambda: NOW))), asked
+    return calls.run_blocking(look_up(calls.LookUp(perform, query, lambda: NOW))), asked
 
 
 def prove(
@@ -659,7 +659,7 @@ def test_a_path_that_does_not_fit_is_still_an_error() -> None:
 
 def test_a_look_up_over_calls_that_block_awaits_nothing_else() -> None:
     with pytest.raises(AssertionError, match="awaits something else"):
-        calls.finish(asyncio.sleep(0))
+        calls.run_blocking(asyncio.sleep(0))
 
 
 # --- for a wait ---------------------------------------------------------------------------------------------------------
