@@ -19,7 +19,7 @@ from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient
 from airflow_provider_lingyang.gateway.client import GatewayClient
 from airflow_provider_lingyang.gateway.models import InitiativeBatchTaskRequest
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
-from airflow_provider_lingyang.lookup.calls import LookUp, finish
+from airflow_provider_lingyang.lookup.calls import LookUp, run_blocking
 from airflow_provider_lingyang.lookup.query import ResultQuery, TaskResult
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 
@@ -28,7 +28,7 @@ NOON = datetime(2024, 3, 12, 6, 0, 0, tzinfo=UTC)
 
 
 def fetch_results(client: GatewayClient, query: ResultQuery, biz_ids: list[str]) -> dict[str, TaskResult]:
-    return finish(LookUp(client.perform, query, client.clock).fetch(biz_ids))
+    return run_blocking(LookUp(client.perform, query, client.clock).fetch(biz_ids))
 
 
 async def fetch_results_async(
