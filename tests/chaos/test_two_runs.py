@@ -43,4 +43,7 @@ def test_without_the_wait_for_the_other_run_recipients_are_contacted_twice(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     server = request.getfixturevalue("postgres_server")
-    assert twice(run(tmp_path, server, "3-7", "--without-wait"))
+    # Which schedules do it depends on milliseconds: the second run has to look while the first is about to send.
+    assert any(
+        twice(run(tmp_path, server, f"{first}-{first + 4}", "--without-wait")) for first in range(3, 83, 5)
+    )

@@ -31,10 +31,13 @@ from airflow_provider_lingyang.delivery.recovery import Recovery
 from airflow_provider_lingyang.delivery.sender_pool import SenderPool
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook  # noqa: F401  # likewise
 from airflow_provider_lingyang.ledger.sql import SqlLedger
+from airflow_provider_lingyang.lookup.query import ResultQuery
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
-from airflow_provider_lingyang.sandbox.process import SandboxProcess
+from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 
 _TIMEOUT = 0.4
+# Made once, too: each run would make the model anew before its first look-up.
+ResultQuery.parse(RESULT_QUERY, where="the sandbox's result_query")
 _PATIENCE = 60.0
 
 
