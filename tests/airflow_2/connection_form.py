@@ -68,7 +68,9 @@ def check(client: Any) -> None:
         return html.unescape(answer)
 
     assert "result_query: it is not JSON (line 1, column 11)" in send(result_query='{"method": ')
-    assert "items is not a field" in send(result_query='{"method": "m", "biz_ids_field": "b", "items": "x"}')
+    assert "'items' is no key of it" in send(
+        result_query='{"method": "m", "biz_ids_field": "b", "items": "x"}'
+    )
     assert "must be one of: hmac-sha256, hmac, md5" in send(sign_method="sha1")
     assert stored() == EXTRA, stored()
     again = fields(send(session_token="typed", sign_method="sha1"))
