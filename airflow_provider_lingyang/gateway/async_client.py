@@ -209,7 +209,7 @@ class AsyncGatewayClient:
             raise
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # from None: the original carries the whole request, and Airflow prints what it is chained to.
-            raise _transport_error(error, self.settings.timeout) from None
+            raise _transport_error(error, self.settings) from None
         return value
 
     async def _read(self, response: Response, send: Send[T]) -> T:
@@ -236,8 +236,6 @@ class AsyncGatewayClient:
         self._slice_start = None
 
     def _open(self) -> aiohttp.ClientSession:
-        timeout = self.settings.timeout
-        connect = min(transport.CONNECT_TIMEOUT, timeout)
         connector = Connector(
             limit=0,
             keepalive_timeout=transport.IDLE_LIMIT,
@@ -246,7 +244,9 @@ class AsyncGatewayClient:
         self._session = aiohttp.ClientSession(
             connector=connector,
             # A little more in total, so that a connection timeout is reported as such.
-            timeout=aiohttp.ClientTimeout(total=timeout + 0.1, sock_connect=connect),
+            timeout=aiohttp.ClientTimeout(
+                total=self.settings.timeout + 0.1, sock_connect=self.settings.connect_timeout
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             response_class=Response,
             auto_decompress=False,
@@ -273,14 +273,14 @@ def tls_context() -> ssl.SSLContext:
         raise transport.no_ca_bundle() from None
 
 
-def _transport_error(error: Exception, timeout: float) -> LingyangError:
+def _transport_error(error: Exception, settings: GatewaySettings) -> LingyangError:
     """Return the typed error of a failed exchange: unless it is provably before the request, it counts as after it."""
     if isinstance(error, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError)):
         return LingyangConfigError("the gateway's URL, or the proxy's in the environment, cannot be used")
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return transport.not_connected(transport.reason_of(error.certificate_error), certificate=True)
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return transport.not_connected("timed out", within=min(transport.CONNECT_TIMEOUT, timeout))
+        return transport.not_connected("timed out", within=settings.connect_timeout)
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return transport.not_connected(f"the proxy answered HTTP {error.status}", proxied=True)
     if isinstance(error, aiohttp.ClientResponseError):
@@ -289,5 +289,5 @@ def _transport_error(error: Exception, timeout: float) -> LingyangError:
         proxied = isinstance(error, aiohttp.ClientProxyConnectionError)
         return transport.not_connected(transport.reason_of(error), proxied=proxied)
     if isinstance(error, TimeoutError):
-        return transport.not_in_time(timeout)
+        return transport.not_in_time(settings.timeout)
     return transport.broken(error)

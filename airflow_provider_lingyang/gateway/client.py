@@ -125,16 +125,12 @@ class GatewayClient:
             return result
 
     def _send(self, send: Send[T]) -> T:
-        timeout = self.settings.timeout
         with ExitStack() as stack:
             try:
                 request = self._prepared.copy()
                 request.body = send.form
                 request.prepare_content_length(send.form)
-                connect_timeout = min(transport.CONNECT_TIMEOUT, timeout)
-                response = self._adapter.send(
-                    request, stream=True, timeout=(connect_timeout, timeout), **self._environment
-                )
+                response = self._adapter.send(request, stream=True, **self._how)
                 stack.enter_context(response)
                 # Not urllib3's own, which releases the connection at the end of the body, and decodes the body in a
                 # way that depends on installed packages.
@@ -146,7 +142,7 @@ class GatewayClient:
                 decoded = body.finish()
             except _BROKEN as error:
                 # from None: the original carries the whole request, and Airflow prints what it is chained to.
-                raise _transport_error(error, timeout) from None
+                raise _transport_error(error, self.settings.timeout) from None
             patience = send.read(response.status_code, response.headers, decoded)
             return send.result(followed=patience is not None and stream.is_followed(patience))
 
@@ -156,9 +152,11 @@ class GatewayClient:
         return requests.Request("POST", self.settings.url, headers=protocol.ONE_CALL_HEADERS).prepare()
 
     @cached_property
-    def _environment(self) -> dict[str, Any]:
+    def _how(self) -> dict[str, Any]:
+        """How all requests are sent: settings, and what the environment says."""
         proxy = self.settings.proxy
         return {
+            "timeout": (self.settings.connect_timeout, self.settings.timeout),
             "verify": transport.ca_bundle() or True,
             "proxies": {urlsplit(self.settings.url).scheme: proxy} if proxy else {},
         }

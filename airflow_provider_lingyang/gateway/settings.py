@@ -64,7 +64,12 @@ class GatewaySettings:
     @property
     def answer_within(self) -> float:
         """Seconds within which an attempt is over: the timeouts of the connection and of the answer."""
-        return min(CONNECT_TIMEOUT, self.timeout) + self.timeout
+        return self.connect_timeout + self.timeout
+
+    @property
+    def connect_timeout(self) -> float:
+        """Seconds within which a connection is made."""
+        return min(CONNECT_TIMEOUT, self.timeout)
 
     @property
     def proxy(self) -> str | None:
