@@ -35,6 +35,7 @@ from airflow_provider_lingyang.storage.database import (
     chunks,
     marks,
     portions,
+    sqlstate,
 )
 
 OWN_COLUMNS = ("biz_id", "task_id", "plan_id", "campaign_key", "status", "output_params", "fetched_at")
@@ -367,7 +368,7 @@ def _is_of_a_row(error: LedgerError) -> bool:
         parent.__name__ == "DataError" for parent in type(cause).__mro__
     ):
         return True
-    state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
+    state = str(sqlstate(cause) or "")
     return state[:2] in ("22", "54") or (cause is not None and cause.args[:1] in _MYSQL_VALUES)
 
 

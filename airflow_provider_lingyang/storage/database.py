@@ -200,7 +200,7 @@ def marks(items: Sequence[Any]) -> str:
 
 def _meaning(error: Exception) -> type[LedgerError]:
     """Return what a database's error says; anything unknown may be over in a moment."""
-    facts = {_state(error), getattr(error, "sqlite_errorname", None), *error.args[:1]}
+    facts = {sqlstate(error), getattr(error, "sqlite_errorname", None), *error.args[:1]}
     if facts & _GAVE_WAY:
         return SerializationFailureError
     # Class 42: access rule violated, or no such table or column. 3D000: no such database.
@@ -208,13 +208,14 @@ def _meaning(error: Exception) -> type[LedgerError]:
     return LedgerUnusableError if lasting or facts & (_UNUSABLE | _SQLITE_UNUSABLE) else LedgerError
 
 
-def _state(error: Exception) -> str | None:
+def sqlstate(error: BaseException | None) -> str | None:
+    """Return the SQLSTATE of a driver's error, or None."""
     return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
 
 
 def _kind(error: Exception) -> str:
     """Return what kind of error it is. Not its text, which may quote rows."""
-    state, number = _state(error), error.args[0] if error.args else None
+    state, number = sqlstate(error), error.args[0] if error.args else None
     facts = [f"SQLSTATE {state}"] if state else []
     # MySQL's own number says more than HY000, under which it files most.
     facts += [f"error {number}"] if type(number) is int else []

@@ -9,6 +9,8 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook
 
+from airflow_provider_lingyang.storage.database import sqlstate
+
 _FETCH = 1000
 
 
@@ -178,7 +180,7 @@ def _readable(
         raise
     except Exception as error:
         kind = type(error).__name__
-        if state := getattr(error, "sqlstate", None) or getattr(error, "pgcode", None):
+        if state := sqlstate(error):
             kind += f" (SQLSTATE {state})"
         about_data = sql is None or any(parent.__name__ == "DataError" for parent in type(error).__mro__)
         text = "its text may quote rows and is left out" if about_data else _without_values(error, sql or "")
@@ -202,7 +204,7 @@ def binding_hint(error: Exception, sql: str, parameters: Iterable[Any] | Mapping
 
     :param error: the driver's.
     """
-    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    state = sqlstate(error)
     module = type(error).__module__.partition(".")[0]
     # What a driver raises while it puts the parameters in has no state: some raise Python's own errors.
     binds = state is None and (module in ("builtins", *_PERCENT_DRIVERS))
