@@ -80,7 +80,7 @@ class LostLedger:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LostHistory:
     """Accounts for earlier tries that the ledger does not know.
 
@@ -94,7 +94,7 @@ class LostHistory:
     reconciler: Reconciler | None
     cancellation: Cancellation
 
-    def resolve(self, claimed_at: float, lost: LostLedger, *, is_settled: bool) -> None:
+    def resolve_lost(self, claimed_at: float, lost: LostLedger, *, is_settled: bool) -> None:
         """Find out which recipients earlier tries reached, or take a person's word that they reached none.
 
         :param claimed_at: monotonic seconds, not before earlier tries of this task instance could write nothing more.
@@ -137,7 +137,7 @@ class LostHistory:
     def _look_up(
         self, claimed_at: float, lost: LostLedger, doubt: RequestInDoubt, *, is_settled: bool
     ) -> None:
-        """Look every recipient up, and write the executed ones down; see :meth:`resolve`."""
+        """Look every recipient up, and write the executed ones down; see :meth:`resolve_lost`."""
         if self.builder.queue.audience.derived() and not is_settled:
             raise LedgerRefusedError(
                 f"{lost}. (Nothing was looked up: the ids of recipients without a biz_id are derived, and under "

@@ -7,14 +7,11 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.delivery.dispatch import RetriedRequest
 from airflow_provider_lingyang.delivery.lost_history import LostHistory, LostLedger
 from airflow_provider_lingyang.delivery.manifest import Manifest, RequestInDoubt
-from airflow_provider_lingyang.delivery.policy import Policy
-from airflow_provider_lingyang.delivery.reconciler import Reconciler, Resolution, UnresolvedRequest, resolve
+from airflow_provider_lingyang.delivery.reconciler import Resolution, UnresolvedRequest, resolve
 from airflow_provider_lingyang.delivery.request_state import RequestEvent, RequestState, transition
-from airflow_provider_lingyang.delivery.requests import RequestBuilder
 from airflow_provider_lingyang.delivery.send_queue import History, SendQueue
 from airflow_provider_lingyang.errors import LedgerError, SubmissionStopped
 from airflow_provider_lingyang.identity import LOST_LEDGER, recipient_hash
@@ -66,21 +63,13 @@ def _count_in_audience(queue: SendQueue, group: int, request: RecordedRequest) -
 
 
 @dataclass(slots=True)
-class Recovery:
-    """Takes up what earlier tries left.
+class Recovery(LostHistory):
+    """Takes up what earlier tries left, where the ledger knows of them and where it does not.
 
     Accepted and rejected recipients are final. Those in doubt are settled by a person's word, by a look-up, or by
     sending their request again where the gateway knows it by its code; else they stay in doubt.
-
-    :param reconciler: None: no look-up is configured.
     """
 
-    builder: RequestBuilder
-    ledger: Ledger
-    manifest: Manifest
-    policy: Policy
-    reconciler: Reconciler | None
-    cancellation: Cancellation
     _others_until: dict[str, float] = field(init=False, default_factory=dict)
     """Requests in doubt that another process may still send, and monotonic seconds from when it cannot."""
     _too_early: set[str] = field(init=False, default_factory=set)
@@ -108,14 +97,8 @@ class Recovery:
         try:
             stale = self._stale(settle, [request for _, request in history.in_doubt], lost)
             if lost is not None:
-                LostHistory(
-                    self.builder,
-                    self.ledger,
-                    self.manifest,
-                    self.policy,
-                    self.reconciler,
-                    self.cancellation,
-                ).resolve(claimed_at, lost, is_settled=settle.get(lost.key_before or "") == NOT_EXECUTED)
+                is_settled = settle.get(lost.key_before or "") == NOT_EXECUTED
+                self.resolve_lost(claimed_at, lost, is_settled=is_settled)
                 self.ledger.mark_history_known()
             if doubtful:
                 self.ledger.take_over([request.task_unique_code for _, _, request in doubtful])
