@@ -71,7 +71,7 @@ class LingyangConnection(BaseModel):
     types here admit what it refuses.
     """
 
-    model_config = ConfigDict(defer_build=True, frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     host: _Text = Field(
         "",

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, tzinfo
 from itertools import combinations
+from threading import Lock
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -24,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+from typing_extensions import override
 
 from airflow_provider_lingyang.gateway.dates import in_china
 from airflow_provider_lingyang.gateway.errors import (
@@ -46,6 +48,9 @@ _TODAY = re.compile(r"\{today:([^{}\"]+)\}")
 _PLACE = re.compile(r"\{\s*\w+\s*(?:[!:][^{}\"]*)?\}")
 _DIRECTIVE = re.compile(r"%[YymdHMSjUWuwBbAaGgVCDFTRheIp%]")
 """Those that every platform's ``strftime`` knows."""
+_BUILDING = Lock()
+"""A model is built on first use, which takes 20 ms that no DAG file should pay. pydantic's own way of it is not
+thread-safe in every version."""
 
 
 class StatusMeaning(BaseModel):
@@ -63,6 +68,13 @@ class StatusMeaning(BaseModel):
     status_field: Name | None = None
     done_values: Statuses = ()
     failed_values: Statuses = ()
+
+    @override
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        with _BUILDING:
+            cls.model_rebuild()
+        return super().model_validate(obj, **options)
 
     @classmethod
     def parse(cls, value: Any, *, where: str) -> Self:

@@ -193,7 +193,7 @@ assert len(parsed) == 16
 
 
 def test_several_threads_may_parse_the_first_query_of_a_process() -> None:
-    # Its model is built on first use, which is not safe before pydantic 2.11.5.
+    # Its model is built on first use, which pydantic's own way does not do safely in every version.
     done = subprocess.run([sys.executable, "-c", _THREADS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
