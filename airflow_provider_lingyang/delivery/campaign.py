@@ -6,7 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import tzinfo
 from functools import partial
@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from airflow_provider_lingyang.audience.parser import Problems, Recipient, RowParser
-from airflow_provider_lingyang.audience.store import AudienceError, AudienceStore
+from airflow_provider_lingyang.audience.store import AudienceError, AudienceStore, order_key
 from airflow_provider_lingyang.audience.validation import Validation
 from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.config.literals import Channel, OnDuplicateContact, OnInvalid
@@ -31,7 +31,7 @@ from airflow_provider_lingyang.delivery.requests import Identity, RequestBuilder
 from airflow_provider_lingyang.delivery.schedule import SendSchedule
 from airflow_provider_lingyang.delivery.send_queue import SendQueue
 from airflow_provider_lingyang.delivery.sender_pool import SenderPool, Wire
-from airflow_provider_lingyang.errors import SubmissionStopped
+from airflow_provider_lingyang.errors import LedgerError, SubmissionStopped
 from airflow_provider_lingyang.gateway.attempts import RetryPolicy
 from airflow_provider_lingyang.gateway.models import UseBookInfo, explain
 from airflow_provider_lingyang.identity import IDENTITY_VERSION, settle_key
@@ -270,7 +270,7 @@ class Campaign:
         :raises LedgerError: the ledger cannot be read or written.
         """
         spec, manifest = self.spec, self.manifest
-        started = time.monotonic()
+        started, begun_at = time.monotonic(), time.time()
         identity = Identity(self.host, self.app_key, manifest.campaign_key, spec.plan_id, manifest.generation)
         queue = SendQueue(audience)
         builder = RequestBuilder(queue, identity, spec.batch_size, spec.use_book_info)
@@ -311,4 +311,24 @@ class Campaign:
             except SubmissionStopped:
                 recovery.wait_for_others()
                 raise
+            finally:
+                self._count_overtaken(begun_at)
             recovery.wait_for_others()
+
+    def _count_overtaken(self, since: float) -> None:
+        """Count recipients to whom this try sent after other task instances had sent a later batch.
+
+        :param since: epoch seconds.
+        """
+        with suppress(LedgerError):
+            first = {
+                order_key(batch_num): sent_at for batch_num, sent_at in self.ledger.sent_by_others().items()
+            }
+            late = sum(
+                reached
+                for batch_num, written_at, reached in (self.ledger.sent_since(since) if first else ())
+                if any(
+                    later > order_key(batch_num) and sent_at < written_at for later, sent_at in first.items()
+                )
+            )
+            self.manifest.late = max(self.manifest.late, late)

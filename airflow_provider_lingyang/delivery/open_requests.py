@@ -21,6 +21,8 @@ from airflow_provider_lingyang.ledger.base import Outcome
 
 log = logging.getLogger(__name__)
 
+_NOT_ECHOED = "not echoed by the gateway"
+
 
 @dataclass(slots=True)
 class OpenRequests:
@@ -109,11 +111,16 @@ class OpenRequests:
         dispatch: Dispatch,
         evidence: Mapping[RequestEvent, Iterable[str]],
         task_ids: Mapping[str, int | None] = MappingProxyType({}),
+        *,
+        why: str | None = None,
+        request_id: str | None = None,
     ) -> None:
         """Record the outcome of all recipients of a request that have none.
 
         :param evidence: what became known of which recipients.
         :param task_ids: of those executed, where they are known.
+        :param why: the reason for those not executed, for the ledger. Default None: none is known.
+        :param request_id: of the answer. Default None: it had none.
         """
         found: dict[RequestState, list[str]] = {}
         for event, biz_ids in evidence.items():
@@ -124,6 +131,8 @@ class OpenRequests:
             tuple(found.get(RequestState.REJECTED, ())),
             tuple(found.get(RequestState.PENDING, ())),
             tuple(found.get(RequestState.IN_DOUBT, ())),
+            why,
+            request_id,
         )
         self.manifest.settle(
             dispatch.doubt,
@@ -141,14 +150,18 @@ class OpenRequests:
 
     def record_rejected(self, dispatch: Dispatch, error: LingyangError) -> None:
         """Record that all recipients of a request were rejected."""
-        self.record(dispatch, {RequestEvent.REFUSED: dispatch.request.biz_ids})
+        self._record_all(dispatch, RequestEvent.REFUSED, error)
         self.manifest.add_reason("rejected", reason(error), len(dispatch.request.biz_ids))
 
     def record_not_executed(self, dispatch: Dispatch, error: LingyangError) -> None:
         """Record that no recipient of a request was contacted, and that this try does not retry it."""
         dispatch.apply(RequestEvent.NOT_EXECUTED)
-        self.record(dispatch, {RequestEvent.RELEASED: dispatch.request.biz_ids})
+        self._record_all(dispatch, RequestEvent.RELEASED, error)
         self.manifest.add_reason("not_sent", reason(error), len(dispatch.request.biz_ids))
+
+    def _record_all(self, dispatch: Dispatch, event: RequestEvent, error: LingyangError) -> None:
+        evidence = {event: dispatch.request.biz_ids}
+        self.record(dispatch, evidence, why=reason(error), request_id=error.request_id)
 
     def record_receipt(self, dispatch: Dispatch, receipt: SubmitReceipt) -> str | None:
         """Record a success.
@@ -175,7 +188,13 @@ class OpenRequests:
         elif missing and dispatch.state is RequestState.RETRIED:
             why = "an earlier attempt may have been executed, and the answer to a later one does not echo all tasks"
         of_missing = RequestEvent.REFUSED if why is None else RequestEvent.UNANSWERED
-        self.record(dispatch, {RequestEvent.EXECUTED: accepted, of_missing: missing}, echoed)
+        self.record(
+            dispatch,
+            {RequestEvent.EXECUTED: accepted, of_missing: missing},
+            echoed,
+            why=why or _NOT_ECHOED,
+            request_id=receipt.request_id,
+        )
         if missing and why is None:
             log.warning(
                 "%s: %d tasks were not echoed, so not accepted (request_id %s)",
@@ -183,7 +202,7 @@ class OpenRequests:
                 len(missing),
                 receipt.request_id,
             )
-            self.manifest.add_reason("rejected", "not echoed by the gateway", len(missing))
+            self.manifest.add_reason("rejected", _NOT_ECHOED, len(missing))
         return why
 
     def release(self) -> None:

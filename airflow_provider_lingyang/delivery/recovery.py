@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+from airflow_provider_lingyang.audience.store import order_key
 from airflow_provider_lingyang.delivery.dispatch import RetriedRequest
 from airflow_provider_lingyang.delivery.lost_history import LostHistory, LostLedger
 from airflow_provider_lingyang.delivery.manifest import Manifest, RequestInDoubt
@@ -37,7 +38,7 @@ def load_history(queue: SendQueue, ledger: Ledger, manifest: Manifest) -> tuple[
 
     :raises LedgerError: the ledger cannot be read.
     """
-    history = queue.load_history(ledger.history())
+    history = queue.load_history(ledger.history(queue.keys))
     manifest.vanished = history.vanished
     manifest.add_reason("not_sent", "their contact was reached under another biz_id", history.left_out)
     doubtful: list[_InDoubt] = []
@@ -120,7 +121,8 @@ class Recovery(LostHistory):
                     request.written_at,
                     taken_over_at + request.open_for + self.policy.lookup_settle,
                 )
-        self.manifest.late = self.builder.queue.late(history.furthest)
+        others = [order_key(batch_num) for batch_num in self.ledger.sent_by_others()]
+        self.manifest.late = self.builder.queue.late(max([history.furthest, *others]))
         if len(retried) < len(left) and self.policy.on_in_doubt == "stop":
             why = ""
             if self.cancellation.requested():
@@ -289,15 +291,14 @@ class Recovery(LostHistory):
                 GIVEN_TOO_EARLY,
                 ", ".join(self.manifest.settle_key(code) for code in sorted(self._too_early)[:_NAMED]),
             )
-        for request in self.ledger.history():
-            if request.task_unique_code in self._others_until:
-                resolution = asked[request.task_unique_code]
-                accepted = set(request.accepted)
-                answered = [biz_id for biz_id in resolution.in_doubt if recipient_hash(biz_id) in accepted]
-                resolution.executed |= dict.fromkeys(answered)
-                resolution.in_doubt = [
-                    biz_id for biz_id in resolution.in_doubt if biz_id not in resolution.executed
-                ]
+        for request in self.ledger.requests(self._others_until):
+            resolution = asked[request.task_unique_code]
+            accepted = set(request.accepted)
+            answered = [biz_id for biz_id in resolution.in_doubt if recipient_hash(biz_id) in accepted]
+            resolution.executed |= dict.fromkeys(answered)
+            resolution.in_doubt = [
+                biz_id for biz_id in resolution.in_doubt if biz_id not in resolution.executed
+            ]
 
     def _may_be_retried(self, group: int, request: RecordedRequest) -> bool:
         if not self.policy.dedupes_by_code or request.accepted or request.rejected or request.not_executed:

@@ -102,6 +102,11 @@ class SendQueue:
         history.in_doubt = list(open_requests.values())
         return history
 
+    def keys(self) -> Iterator[bytes]:
+        """Yield the :func:`recipient_hash` of the recipients, and of those who were left out for their contact."""
+        for (key,) in self.audience.execute("SELECT key FROM recipient UNION ALL SELECT key FROM dropped"):
+            yield key
+
     def group(self, number: int) -> list[tuple[str | None, str, str]]:
         """Return (batch_num, biz_id, JSON of the task) of a group's recipients, in the order of their request."""
         return list(

@@ -24,9 +24,8 @@ from airflow_provider_lingyang.identity import settle_key
 from airflow_provider_lingyang.ledger.sql_tables import (
     ACCEPTED,
     IN_DOUBT,
-    SAME_REQUEST,
     STATES,
-    THIS,
+    campaign_id,
     version_of,
 )
 from airflow_provider_lingyang.storage.database import Database, Transaction
@@ -101,9 +100,9 @@ def read(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _campaign(run: Transaction, options: argparse.Namespace, row: Sequence[Any]) -> dict[str, Any]:
     campaign, generation, campaign_key, plan_id, opened_at, finished_by = row
-    this = campaign, generation
+    this = campaign_id(campaign, generation)
     counts = run.rows(
-        f"SELECT state, count(*) FROM lingyang_ledger_recipient WHERE {THIS} GROUP BY state", this
+        "SELECT state, count(*) FROM lingyang_ledger_recipient WHERE campaign=? GROUP BY state", [this]
     )
     shown: dict[str, Any] = {
         "campaign_key": campaign_key,
@@ -111,7 +110,7 @@ def _campaign(run: Transaction, options: argparse.Namespace, row: Sequence[Any])
         "generation": generation,
         "opened": _time(opened_at),
         "finished": bool(finished_by),
-        "counts": dict.fromkeys(STATES, 0) | {state: int(count) for state, count in counts},
+        "counts": dict.fromkeys(STATES, 0) | {STATES[state - 1]: int(count) for state, count in counts},
     }
     if options.one:
         shown["requests_in_doubt"] = [
@@ -123,22 +122,22 @@ def _campaign(run: Transaction, options: argparse.Namespace, row: Sequence[Any])
             }
             | ({} if number == 1 else {"settle": settle_key(code, number)})
             for (code, batch_num, written_at, number), rows in groupby(
-                _recipients(run, *this, IN_DOUBT), lambda row: row[:-1]
+                _recipients(run, this, IN_DOUBT), lambda row: row[:-1]
             )
         ]
     if options.biz_ids:
-        shown["accepted"] = [row[-1] for row in _recipients(run, *this, ACCEPTED)]
+        shown["accepted"] = [row[-1] for row in _recipients(run, this, ACCEPTED)]
     return shown
 
 
-def _recipients(run: Transaction, campaign: str, generation: int, state: str) -> list[Sequence[Any]]:
+def _recipients(run: Transaction, campaign: int, state: int) -> list[Sequence[Any]]:
     """Return the requests of a campaign, each once for each recipient in a state, oldest first."""
     return run.rows(
         "SELECT request.task_unique_code, request.batch_num, request.written_at, request.intents, recipient.biz_id "
-        f"FROM lingyang_ledger_request request JOIN lingyang_ledger_recipient recipient ON {SAME_REQUEST} "
-        "WHERE request.campaign=? AND request.generation=? AND recipient.state=? "
+        "FROM lingyang_ledger_request request JOIN lingyang_ledger_recipient recipient ON "
+        "recipient.request=request.request WHERE request.campaign=? AND recipient.state=? "
         "ORDER BY request.written_at, request.task_unique_code, recipient.place",
-        [campaign, generation, state],
+        [campaign, state],
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
@@ -128,6 +128,8 @@ class Outcome:
     :param rejected: refused, finally.
     :param not_executed: provably not contacted: free to be sent.
     :param in_doubt: still unknown.
+    :param reason: why those that are not accepted are not, without values of the request. Default None.
+    :param request_id: of the answer. Default None: it had none.
     """
 
     task_unique_code: str
@@ -135,6 +137,8 @@ class Outcome:
     rejected: Sequence[str] = ()
     not_executed: Sequence[str] = ()
     in_doubt: Sequence[str] = ()
+    reason: str | None = None
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,9 +253,29 @@ class Ledger:
         """
         return Opening(1)
 
-    def history(self) -> Iterator[RecordedRequest]:
-        """Yield what earlier tries did. What comes later outranks what came before, of a request and of a recipient."""
+    def history(self, audience: Callable[[], Iterable[bytes]] | None = None) -> Iterator[RecordedRequest]:
+        """Yield what earlier tries did. What comes later outranks what came before, of a request and of a recipient.
+
+        :param audience: gives the :func:`~airflow_provider_lingyang.identity.recipient_hash` of the recipients that it
+            is read for: requests of other task instances that hold none of them, and are not in doubt, may be left out.
+            Default None: none is.
+        """
         return iter(())
+
+    def requests(self, task_unique_codes: Collection[str]) -> Iterator[RecordedRequest]:
+        """Yield some requests of the history, as far as they are there."""
+        return (request for request in self.history() if request.task_unique_code in task_unique_codes)
+
+    def sent_since(self, moment: float) -> Sequence[tuple[str | None, float, int]]:
+        """Return this task instance's requests: ``batch_num``, when it was written, and how many it reached at most.
+
+        :param moment: epoch seconds; earlier ones are left out.
+        """
+        return ()
+
+    def sent_by_others(self) -> Mapping[str | None, float]:
+        """Return each ``batch_num`` that other task instances have sent, and since when, in epoch seconds."""
+        return {}
 
     def write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
         """Write outcomes and intents, all or nothing. No request may leave before this has returned.

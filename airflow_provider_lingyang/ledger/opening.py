@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,14 +18,16 @@ class Opened:
     """A campaign as the ledger knows it.
 
     :param finished: the task instance and ``max_tries`` of the submission that finished it, or None.
-    :param requests: gives them, of whatever task instance.
+    :param has_reached: tells whether any recipient is accepted or rejected.
+    :param in_doubt: gives the requests with recipients in doubt, of whatever task instance.
     :param has_other_senders: tells whether another task instance has sent, or may have, or is about to.
     """
 
     generation: int
     header: Header
     finished: tuple[str, int | None] | None
-    requests: Callable[[], Iterable[RecordedRequest]]
+    has_reached: Callable[[], bool]
+    in_doubt: Callable[[], Sequence[RecordedRequest]]
     has_other_senders: Callable[[], bool] = lambda: False
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -91,8 +93,8 @@ def opening_of(
     # A secret with a typo, or a wrong host, reached no recipient: correcting it must not end the campaign.
     if not opening.changed:
         return opening
-    reached = any(each.accepted or each.rejected for each in found.requests())
-    doubts = [] if reached else [each.settle_key for each in in_doubt(found.requests())]
+    reached = found.has_reached()
+    doubts = [] if reached else [each.settle_key for each in found.in_doubt()]
     if not reached and set(doubts) <= set(not_executed):
         return replace(opening, settled=doubts)
     words = json.dumps(dict.fromkeys(doubts[:_SHOWN], "not_executed"))

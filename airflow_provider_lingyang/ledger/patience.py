@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -115,11 +115,17 @@ class _PatientLedger:
     def close(self) -> None:
         self.ledger.close()
 
-    def history(self) -> Iterator[RecordedRequest]:
+    def history(self, audience: Callable[[], Iterable[bytes]] | None = None) -> Iterator[RecordedRequest]:
+        return self._all(lambda: self.ledger.history(audience))
+
+    def requests(self, task_unique_codes: Collection[str]) -> Iterator[RecordedRequest]:
+        return self._all(lambda: self.ledger.requests(task_unique_codes))
+
+    def _all(self, read: Callable[[], Iterator[RecordedRequest]]) -> Iterator[RecordedRequest]:
         # From the start again: of a request that comes twice the later state counts.
         while True:
             with self._patience.attempt():
-                yield from self.ledger.history()
+                yield from read()
                 return
             self._patience.linger()
 

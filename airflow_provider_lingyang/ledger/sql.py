@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial, wraps
@@ -36,7 +36,7 @@ from airflow_provider_lingyang.ledger.base import (
 from airflow_provider_lingyang.ledger.opening import opening_of
 from airflow_provider_lingyang.ledger.sql_campaigns import CampaignRows
 from airflow_provider_lingyang.ledger.sql_requests import RequestRow, RequestRows
-from airflow_provider_lingyang.ledger.sql_tables import THIS, check_keys, migrate
+from airflow_provider_lingyang.ledger.sql_tables import campaign_id, check_keys, migrate
 from airflow_provider_lingyang.storage.database import (
     Database,
     SerializationFailureError,
@@ -126,7 +126,15 @@ class SqlLedger(Ledger):
             ((knows, ended),) = run.rows(
                 "SELECT knows_past, ended FROM lingyang_ledger_worker WHERE worker=?", [self._task_instance]
             )
-            self._change_own_row(run, "ended=0")
+            this = self._task_try
+            self._change_own_row(
+                run,
+                "ended=0, dag_id=?, run_id=?, task_id=?, map_index=?",
+                this.dag_id,
+                this.run_id,
+                this.task_id,
+                this.map_index,
+            )
         self.others_may_run = not ended if known else self._task_try.has_history
         self.found_lost_before = not knows and not self._is_first
         self._has_claimed = True
@@ -141,11 +149,11 @@ class SqlLedger(Ledger):
     def has_begun(self, plan_id: int) -> bool:
         with self._database.transaction() as run:
             # Of any generation: the next one goes on from a Clear of this one.
-            ((count,),) = run.rows(
-                "SELECT count(*) FROM lingyang_ledger_request WHERE campaign=? AND worker=?",
-                [digest(self._campaign_key, plan_id), self._task_instance],
+            return run.exists(
+                "SELECT 1 FROM lingyang_ledger_request WHERE worker=? AND campaign IN "
+                "(SELECT id FROM lingyang_ledger_campaign WHERE campaign=?)",
+                [self._task_instance, digest(self._campaign_key, plan_id)],
             )
-        return bool(count)
 
     @override
     def open(
@@ -204,8 +212,8 @@ class SqlLedger(Ledger):
                 # Processes that have sent with the settings before: their next requests would go there, too.
                 run.execute(
                     "UPDATE lingyang_ledger_worker SET owner=? WHERE worker<>? AND owner IN "
-                    f"(SELECT owner FROM lingyang_ledger_request WHERE {THIS})",
-                    ["", self._task_instance, *self._this],
+                    "(SELECT owner FROM lingyang_ledger_request WHERE campaign=?)",
+                    ["", self._task_instance, campaign_id(*self._this)],
                 )
                 return opening
             self._begin_with(opening)
@@ -223,9 +231,36 @@ class SqlLedger(Ledger):
                 self._requests(run).end(row.task_unique_code, row.intents + 1, row.owner)
 
     @override
-    def history(self) -> Iterator[RecordedRequest]:
+    def history(self, audience: Callable[[], Iterable[bytes]] | None = None) -> Iterator[RecordedRequest]:
         with self._database.transaction() as run:
-            rows = self._requests(run).read()
+            requests = self._requests(run)
+            rows = requests.read() if audience is None else requests.own_or_in_doubt()
+            has_others = audience is not None and requests.has_others()
+        if audience is not None and has_others:
+            known = {row.task_unique_code for row in rows}
+            with self._database.transaction() as run:
+                found = self._requests(run).holding(audience())
+            rows += [row for row in found if row.task_unique_code not in known]
+            rows.sort(key=lambda row: (row.written_at, row.task_unique_code))
+        yield from self._load(rows)
+
+    @override
+    def requests(self, task_unique_codes: Collection[str]) -> Iterator[RecordedRequest]:
+        with self._database.transaction() as run:
+            rows = self._requests(run).read_codes(task_unique_codes)
+        yield from self._load(rows)
+
+    @override
+    def sent_since(self, moment: float) -> Sequence[tuple[str | None, float, int]]:
+        with self._database.transaction() as run:
+            return self._requests(run).sent_since(moment)
+
+    @override
+    def sent_by_others(self) -> Mapping[str | None, float]:
+        with self._database.transaction() as run:
+            return self._requests(run).sent_by_others()
+
+    def _load(self, rows: Sequence[RequestRow]) -> Iterator[RecordedRequest]:
         for some in chunks(rows):
             with self._database.transaction() as run:
                 requests = self._requests(run).load(some, others_may_run=self.others_may_run)
@@ -262,7 +297,11 @@ class SqlLedger(Ledger):
                 request.task_unique_code: request.in_doubt
                 for intent in intents
                 for request in self._requests(run).recorded(
-                    "AND owner=? AND task_unique_code=?", self._fencing_token, intent.task_unique_code
+                    [
+                        row
+                        for row in self._requests(run).read_codes([intent.task_unique_code])
+                        if row.owner == self._fencing_token
+                    ]
                 )
             }
 
@@ -320,7 +359,9 @@ class SqlLedger(Ledger):
     def finish(self) -> None:
         with self._transaction() as run:
             self._campaigns(run).update(
-                finished_by=self._task_try.task_instance_key, finished_max_tries=self._task_try.max_tries
+                finished_by=self._task_try.task_instance_key,
+                finished_max_tries=self._task_try.max_tries,
+                finished_at=time.time(),
             )
 
     @override

@@ -10,9 +10,15 @@ from typing import Any
 
 from airflow_provider_lingyang.errors import LedgerFencedError
 from airflow_provider_lingyang.ledger.base import Header
-from airflow_provider_lingyang.ledger.opening import Opened, changed_settings
+from airflow_provider_lingyang.ledger.opening import Opened, changed_settings, in_doubt
 from airflow_provider_lingyang.ledger.sql_requests import RequestRows
-from airflow_provider_lingyang.ledger.sql_tables import IN_DOUBT, NOT_EXECUTED, THIS
+from airflow_provider_lingyang.ledger.sql_tables import (
+    IN_DOUBT,
+    NOT_EXECUTED,
+    THIS,
+    campaign_id,
+    request_number,
+)
 from airflow_provider_lingyang.storage.database import Transaction, chunks, marks
 
 
@@ -48,8 +54,9 @@ class CampaignRows:
             generation,
             Header(host, app_key, plan_id, fingerprint, identity_version or 1),
             (finished[0], finished[1]) if finished[0] else None,
-            requests.recorded,
-            lambda: bool(requests.read("AND worker<>?", self._task_instance)),
+            requests.has_reached,
+            lambda: in_doubt(requests.recorded(requests.in_doubt())),
+            requests.has_others,
             json.loads(facts or "{}"),
         )
 
@@ -77,7 +84,12 @@ class CampaignRows:
     def begin(self, campaign_key: str, header: Header) -> None:
         """Insert the generation."""
         # The header's fields are columns.
-        values = {"campaign_key": campaign_key, "opened_at": time.time(), **asdict(header)}
+        values = {
+            "id": campaign_id(*self._this),
+            "campaign_key": campaign_key,
+            "opened_at": time.time(),
+            **asdict(header),
+        }
         self._run.insert(
             "lingyang_ledger_campaign",
             ", ".join(("campaign", "generation", *values)),
@@ -89,13 +101,18 @@ class CampaignRows:
 
         :param settled: :func:`settle_key` of requests in doubt that were not executed.
         """
-        for some in chunks([key.partition("#")[0] for key in settled]):
+        campaign = campaign_id(*self._this)
+        for some in chunks([request_number(campaign, key.partition("#")[0]) for key in settled]):
             self._run.execute(
-                f"UPDATE lingyang_ledger_recipient SET state=? WHERE {THIS} AND state=? AND "
-                f"task_unique_code IN ({marks(some)})",
-                [NOT_EXECUTED, *self._this, IN_DOUBT, *some],
+                f"UPDATE lingyang_ledger_request SET in_doubt=0, reached=0 WHERE request IN ({marks(some)})",
+                some,
             )
-        self.update(finished_by=None, finished_max_tries=None, **asdict(header))
+            self._run.execute(
+                "UPDATE lingyang_ledger_recipient SET state=?, reason=? WHERE state=? AND "
+                f"request IN ({marks(some)})",
+                [NOT_EXECUTED, "a person says that it was not executed", IN_DOUBT, *some],
+            )
+        self.update(finished_by=None, finished_max_tries=None, finished_at=None, **asdict(header))
 
     def facts(self) -> dict[str, Any]:
         """Return what is noted about the generation."""

@@ -1,24 +1,37 @@
-"""Requests and their recipients in the ledger's tables, within one transaction."""
+"""Requests and their recipients in the ledger's tables, within one transaction.
+
+Every statement names requests by their own number, or recipients by their key: whatever a database's statistics say, it
+reads no other rows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from airflow_provider_lingyang.errors import LedgerRefusedError
-from airflow_provider_lingyang.identity import recipient_hash
 from airflow_provider_lingyang.ledger.base import OPEN_FOR, Intent, Outcome, RecordedRequest
 from airflow_provider_lingyang.ledger.sql_tables import (
     ACCEPTED,
     IN_DOUBT,
     NOT_EXECUTED,
     REJECTED,
-    SAME_REQUEST,
-    THIS,
+    STATES,
+    campaign_id,
+    halves,
+    request_number,
+    split,
+    whole,
 )
 from airflow_provider_lingyang.storage.database import Transaction, chunks, marks
+
+_KEYS = 1000
+"""Recipients that one statement looks for."""
+_REASON = 250
+"""Characters that are kept of a reason."""
 
 
 class RequestRow(NamedTuple):
@@ -55,34 +68,88 @@ class RequestRows:
         self, run: Transaction, this: tuple[str, int], task_instance: str, fencing_token: str = ""
     ) -> None:
         self._run = run
-        self._this = this
+        self._campaign = campaign_id(*this)
         self._task_instance = task_instance
         self._fencing_token = fencing_token
 
     def read(self, condition: str = "", *parameters: Any) -> list[RequestRow]:
         """Return requests in the order in which they were written.
 
-        :param condition: what follows ``WHERE campaign=? AND generation=?``.
+        :param condition: what follows ``WHERE campaign=?``.
         """
         rows = self._run.rows(
-            f"SELECT {', '.join(RequestRow._fields)} FROM lingyang_ledger_request request WHERE {THIS} {condition} "
+            f"SELECT {', '.join(RequestRow._fields)} FROM lingyang_ledger_request WHERE campaign=? {condition} "
             "ORDER BY written_at, task_unique_code",
-            [*self._this, *parameters],
+            [self._campaign, *parameters],
         )
         return [RequestRow(*row) for row in rows]
 
+    def read_codes(self, codes: Collection[str]) -> list[RequestRow]:
+        """Return requests by their codes, as far as they are there."""
+        return self.read_numbers([request_number(self._campaign, code) for code in codes])
+
+    def read_numbers(self, numbers: Sequence[int]) -> list[RequestRow]:
+        """Return requests by their numbers, as far as they are there."""
+        return [
+            row for some in chunks(numbers) for row in self.read(f"AND request IN ({marks(some)})", *some)
+        ]
+
     def in_doubt(self) -> list[RequestRow]:
         """Return requests with recipients in doubt."""
-        return self.read(
-            f"AND EXISTS (SELECT 1 FROM lingyang_ledger_recipient recipient WHERE {SAME_REQUEST} AND "
-            "recipient.state=?)",
-            IN_DOUBT,
+        return self.read("AND in_doubt>0")
+
+    def own_or_in_doubt(self) -> list[RequestRow]:
+        """Return requests of this task instance, and of others those in doubt."""
+        return self.read("AND (worker=? OR in_doubt>0)", self._task_instance)
+
+    def has_others(self) -> bool:
+        """Return whether another task instance has written a request."""
+        return self._run.exists(
+            "SELECT 1 FROM lingyang_ledger_request WHERE campaign=? AND worker<>?",
+            [self._campaign, self._task_instance],
         )
 
-    def recorded(self, condition: str = "", *parameters: Any) -> Iterator[RecordedRequest]:
-        """Yield what :meth:`read` returns, with the recipients; within the transaction only."""
-        for some in chunks(self.read(condition, *parameters)):
-            yield from self.load(some, others_may_run=False)
+    def sent_since(self, moment: float) -> list[tuple[str | None, float, int]]:
+        """Return ``batch_num``, time of writing and recipients reached of this task instance's requests."""
+        rows = self._run.rows(
+            "SELECT batch_num, written_at, reached FROM lingyang_ledger_request WHERE campaign=? AND worker=? AND "
+            "written_at>=?",
+            [self._campaign, self._task_instance, moment],
+        )
+        return [(batch_num, written_at, reached) for batch_num, written_at, reached in rows]
+
+    def sent_by_others(self) -> dict[str | None, float]:
+        """Return each ``batch_num`` of requests of other task instances that reached a recipient, and since when."""
+        rows = self._run.rows(
+            "SELECT batch_num, min(written_at) FROM lingyang_ledger_request WHERE campaign=? AND worker<>? AND "
+            "reached>0 GROUP BY batch_num",
+            [self._campaign, self._task_instance],
+        )
+        return dict(rows)  # type: ignore[arg-type]  # two columns each
+
+    def has_reached(self) -> bool:
+        """Return whether any recipient is accepted or rejected."""
+        return self._run.exists(
+            "SELECT 1 FROM lingyang_ledger_recipient WHERE campaign=? AND state IN (?, ?)",
+            [self._campaign, ACCEPTED, REJECTED],
+        )
+
+    def holding(self, keys: Iterable[bytes]) -> list[RequestRow]:
+        """Return requests that hold one of some recipients.
+
+        :param keys: :func:`~airflow_provider_lingyang.identity.recipient_hash` of each.
+        """
+        keys, numbers = iter(keys), set()
+        while some := [split(key)[0] for key in islice(keys, _KEYS)]:
+            numbers |= {
+                number
+                for (number,) in self._run.rows(
+                    "SELECT DISTINCT request FROM lingyang_ledger_recipient WHERE campaign=? AND hash_high IN "
+                    f"({marks(some)})",
+                    [self._campaign, *some],
+                )
+            }
+        return self.read_numbers(sorted(numbers))
 
     def load(self, rows: Sequence[RequestRow], *, others_may_run: bool) -> Iterator[RecordedRequest]:
         """Read the recipients of requests; return an iterator that may be used after the transaction.
@@ -90,14 +157,15 @@ class RequestRows:
         :param rows: as many as one statement takes, and not none.
         """
         # A state is the name of the field that holds its recipients.
-        states: dict[str, dict[str, Any]] = {}
-        for code, state, recipient, biz_id in self._run.rows(
-            f"SELECT task_unique_code, state, recipient, biz_id FROM lingyang_ledger_recipient WHERE {THIS} "
-            f"AND task_unique_code IN ({marks(rows)}) ORDER BY task_unique_code, place",
-            [*self._this, *(row.task_unique_code for row in rows)],
+        states: dict[int, dict[str, Any]] = {}
+        numbers = [request_number(self._campaign, row.task_unique_code) for row in rows]
+        for number, state, high, low, biz_id in self._run.rows(
+            "SELECT request, state, hash_high, hash_low, CASE WHEN state=? THEN biz_id END FROM "
+            f"lingyang_ledger_recipient WHERE request IN ({marks(numbers)}) ORDER BY request, place",
+            [IN_DOUBT, *numbers],
         ):
-            found = _unchanged(recipient, biz_id) if state == IN_DOUBT else bytes.fromhex(recipient)
-            states.setdefault(code, {}).setdefault(state, []).append(found)
+            found = _unchanged((high, low), biz_id) if state == IN_DOUBT else whole(high, low)
+            states.setdefault(number, {}).setdefault(STATES[state - 1], []).append(found)
         return (
             RecordedRequest(
                 task_unique_code=row.task_unique_code,
@@ -108,10 +176,15 @@ class RequestRows:
                 others_may_send=row.others_may_send(self._task_instance, others_may_run=others_may_run),
                 number=row.intents,
                 open_for=OPEN_FOR if row.open_for is None else row.open_for,
-                **states.get(row.task_unique_code, {}),
+                **states.get(number, {}),
             )
-            for row in rows
+            for row, number in zip(rows, numbers, strict=True)
         )
+
+    def recorded(self, rows: Sequence[RequestRow]) -> Iterator[RecordedRequest]:
+        """Yield requests with their recipients; within the transaction only."""
+        for some in chunks(rows):
+            yield from self.load(some, others_may_run=False)
 
     def owns(self, code: str) -> bool:
         """Return whether a request is this process's, and keep it so until the transaction ends."""
@@ -140,8 +213,8 @@ class RequestRows:
     ) -> bool:
         return bool(
             self._run.execute(
-                f"UPDATE lingyang_ledger_request SET {changes} WHERE {THIS} AND task_unique_code=? AND {condition}",
-                [*values, *self._this, code, *only],
+                f"UPDATE lingyang_ledger_request SET {changes} WHERE request=? AND {condition}",
+                [*values, request_number(self._campaign, code), *only],
             )
         )
 
@@ -152,33 +225,43 @@ class RequestRows:
         :return: what is not written, of one that was taken over.
         """
         code = outcome.task_unique_code
-        if not (has_token and self.owns(code)):
+        answered = "writes=writes+1, in_doubt=?, answered_at=?, request_id=COALESCE(?, request_id)"
+        values = [len(outcome.in_doubt), time.time(), (outcome.request_id or "")[:64] or None]
+        if not (has_token and self._update(code, answered, values, "owner=?", self._fencing_token)):
             missing = self._accept_in_any_request(outcome.accepted)
             # Else its intent was never written, so there is nothing to take back; or its doubts are another's.
             known = outcome.accepted or outcome.rejected or outcome.in_doubt
             return replace(outcome, accepted=missing) if known else None
-        of_code = f"WHERE {THIS} AND task_unique_code=? AND recipient IN "
-        self._accept(outcome.accepted, of_code, [code])
+        request = request_number(self._campaign, code)
+        self._accept(outcome.accepted, "request=?", request)
         for state, biz_ids in ((REJECTED, outcome.rejected), (NOT_EXECUTED, outcome.not_executed)):
-            for some in chunks(_hashes(biz_ids)):
+            for some in chunks(_first_halves(biz_ids)):
                 self._run.execute(
-                    f"UPDATE lingyang_ledger_recipient SET state=? {of_code} ({marks(some)}) AND state=?",
-                    [state, *self._this, code, *some, IN_DOUBT],
+                    "UPDATE lingyang_ledger_recipient SET state=?, reason=? WHERE request=? AND state=? AND "
+                    f"hash_high IN ({marks(some)})",
+                    [state, (outcome.reason or "")[:_REASON] or None, request, IN_DOUBT, *some],
                 )
+        if outcome.not_executed:
+            self._update(
+                code,
+                "reached=(SELECT count(*) FROM lingyang_ledger_recipient WHERE request=? AND state<>?)",
+                [request, NOT_EXECUTED],
+            )
         return None
 
-    def _accept(self, accepted: Mapping[str, int | None], where: str, found: Sequence[str]) -> None:
-        for pairs in chunks([(recipient_hash(biz_id).hex(), number) for biz_id, number in accepted.items()]):
+    def _accept(self, accepted: Mapping[str, int | None], where: str, *values: Any) -> None:
+        for pairs in chunks([(halves(biz_id)[0], number) for biz_id, number in accepted.items()]):
             keys = [key for key, _ in pairs]
             # Whatever the gateway says must not keep the outcome from being written.
-            known = [(key, str(number)) for key, number in pairs if number and -(2**63) <= number < 2**63]
+            known = [(key, number) for key, number in pairs if number and -(2**63) <= number < 2**63]
             task_id = (
-                f"CASE recipient {'WHEN ? THEN ? ' * len(known)}ELSE task_id END" if known else "task_id"
+                f"CASE hash_high {'WHEN ? THEN ? ' * len(known)}ELSE task_id END" if known else "task_id"
             )
             self._run.execute(
                 # Whatever another task has made of them: an accepted recipient is never free again.
-                f"UPDATE lingyang_ledger_recipient SET state=?, task_id={task_id} {where} ({marks(keys)})",
-                [ACCEPTED, *chain.from_iterable(known), *self._this, *found, *keys],
+                f"UPDATE lingyang_ledger_recipient SET state=?, reason=NULL, task_id={task_id} WHERE {where} AND "
+                f"hash_high IN ({marks(keys)})",
+                [ACCEPTED, *chain.from_iterable(known), *values, *keys],
             )
 
     def _accept_in_any_request(self, accepted: Mapping[str, int | None]) -> Mapping[str, int | None]:
@@ -188,15 +271,15 @@ class RequestRows:
         for _ in range(2):
             if not missing:
                 break
-            self._accept(missing, f"WHERE {THIS} AND recipient IN ", [])
-            keys = {recipient_hash(biz_id).hex(): biz_id for biz_id in missing}
-            for some in chunks(list(keys)):
-                for (key,) in self._run.rows(
-                    f"SELECT recipient FROM lingyang_ledger_recipient WHERE {THIS} AND state=? "
-                    f"AND recipient IN ({marks(some)})",
-                    [*self._this, ACCEPTED, *some],
+            self._accept(missing, "campaign=?", self._campaign)
+            keys = {halves(biz_id): biz_id for biz_id in missing}
+            for some in chunks([high for high, _ in keys]):
+                for key in self._run.rows(
+                    "SELECT hash_high, hash_low FROM lingyang_ledger_recipient WHERE campaign=? AND state=? "
+                    f"AND hash_high IN ({marks(some)})",
+                    [self._campaign, ACCEPTED, *some],
                 ):
-                    missing.pop(keys[key], None)
+                    missing.pop(keys.get(tuple(key), ""), None)
         return missing
 
     def write_intents(self, intents: Sequence[Intent], skipped: Mapping[str, int]) -> dict[str, int]:
@@ -208,8 +291,8 @@ class RequestRows:
         first = self._task_instance, self._task_instance, 0
         for intent in intents:
             code = intent.task_unique_code
-            keys = _hashes(intent.biz_ids)
-            worker, only_sender, before = self._free(code, keys) if intent.again else first
+            request = request_number(self._campaign, code)
+            worker, only_sender, before = self._free(code, intent.biz_ids) if intent.again else first
             number = max(before, skipped.get(code, 0)) + 1
             if number > 1:
                 numbers[code] = number
@@ -225,48 +308,49 @@ class RequestRows:
                 # Intents that are skipped may have been written by any task instance.
                 only_sender=only_sender if number == before + 1 else None,
             )
-            requests.append((*self._this, *row, 1))
+            size = len(intent.biz_ids)
+            requests.append((request, self._campaign, *row, 1, size, size))
             recipients += [
-                (*self._this, key, biz_id, code, place, IN_DOUBT)
-                for place, (key, biz_id) in enumerate(zip(keys, intent.biz_ids, strict=True))
+                (self._campaign, *halves(biz_id), request, place, IN_DOUBT, biz_id)
+                for place, biz_id in enumerate(intent.biz_ids)
             ]
         self._run.insert(
             "lingyang_ledger_request",
-            f"campaign, generation, {', '.join(RequestRow._fields)}, writes",
+            f"request, campaign, {', '.join(RequestRow._fields)}, writes, in_doubt, reached",
             requests,
         )
         self._run.insert(
             "lingyang_ledger_recipient",
-            "campaign, generation, recipient, biz_id, task_unique_code, place, state",
+            "campaign, hash_high, hash_low, request, place, state, biz_id",
             recipients,
         )
         return numbers
 
-    def _free(self, code: str, keys: Sequence[str]) -> tuple[str, str | None, int]:
+    def _free(self, code: str, biz_ids: Sequence[str]) -> tuple[str, str | None, int]:
         """Make room for recipients that are sent again: none was executed, or the gateway knows the code.
 
         :return: the worker and the only sender of its next intent, and how many intents the code has had.
         """
         # A write first: what is read next is then no older than it, in every database.
         self._update(code, "writes=writes+1", [])
-        for some in chunks(keys):
+        for some in chunks(_first_halves(biz_ids)):
             self._run.execute(
-                f"DELETE FROM lingyang_ledger_recipient WHERE {THIS} AND state=? AND recipient IN ({marks(some)})",
-                [*self._this, NOT_EXECUTED, *some],
+                "DELETE FROM lingyang_ledger_recipient WHERE campaign=? AND state=? AND hash_high IN "
+                f"({marks(some)})",
+                [self._campaign, NOT_EXECUTED, *some],
             )
-        before = self.read("AND task_unique_code=?", code)
+        request = request_number(self._campaign, code)
+        before = self.read("AND request=?", request)
         is_owned = bool(before) and before[0].owner == self._fencing_token
         if is_owned:
             self._run.execute(
-                f"DELETE FROM lingyang_ledger_recipient WHERE {THIS} AND state=? AND task_unique_code=?",
-                [*self._this, IN_DOUBT, code],
+                "DELETE FROM lingyang_ledger_recipient WHERE request=? AND state=?", [request, IN_DOUBT]
             )
-        of_code = f"{THIS} AND task_unique_code=?"
         self._run.execute(
             # Else the next intent is refused: recipients of this one are accepted, or in doubt with another process.
-            f"DELETE FROM lingyang_ledger_request WHERE {of_code} AND NOT EXISTS "
-            f"(SELECT 1 FROM lingyang_ledger_recipient WHERE {of_code})",
-            [*self._this, code, *self._this, code],
+            "DELETE FROM lingyang_ledger_request WHERE request=? AND NOT EXISTS "
+            "(SELECT 1 FROM lingyang_ledger_recipient WHERE request=?)",
+            [request, request],
         )
         if not before:
             return self._task_instance, self._task_instance, 0
@@ -278,12 +362,13 @@ class RequestRows:
         )
 
 
-def _hashes(biz_ids: Iterable[str]) -> list[str]:
-    return [recipient_hash(biz_id).hex() for biz_id in biz_ids]
+def _first_halves(biz_ids: Iterable[str]) -> list[int]:
+    # They tell recipients of one campaign apart; the key itself is both.
+    return [halves(biz_id)[0] for biz_id in biz_ids]
 
 
-def _unchanged(recipient: str, biz_id: str) -> str:
-    if recipient_hash(biz_id).hex() != recipient:
+def _unchanged(key: tuple[int, int], biz_id: str) -> str:
+    if halves(biz_id) != key:
         raise LedgerRefusedError(
             "the ledger's database does not give a biz_id back as it was written (a character set without Chinese, or "
             "blanks cut off), so the recipients in doubt are not known"

@@ -16,7 +16,7 @@ import itertools
 import json
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -167,11 +167,16 @@ class TaskStateLedger(Ledger):
         with formats.ours(self._campaign):
             formats.check_version(self._campaign, stored.get("version", 1))
             generation, finished = stored["generation"], stored["finished"]
+
+            def requests() -> Iterator[RecordedRequest]:
+                return itertools.chain.from_iterable(self._segments(generation))
+
             return Opened(
                 generation,
                 Header(**stored["header"]),
                 tuple(finished) if finished else None,
-                lambda: itertools.chain.from_iterable(self._segments(generation)),
+                lambda: any(each.accepted or each.rejected for each in requests()),
+                lambda: in_doubt(requests()),
                 facts=dict(stored.get("facts", {})),
             )
 
@@ -187,7 +192,7 @@ class TaskStateLedger(Ledger):
         self._set(self._campaign, value)
 
     @override
-    def history(self) -> Iterator[RecordedRequest]:
+    def history(self, audience: Callable[[], Iterable[bytes]] | None = None) -> Iterator[RecordedRequest]:
         number = 1
         for segment in self._segments(self._generation):
             number += 1

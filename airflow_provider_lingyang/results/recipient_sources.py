@@ -19,7 +19,6 @@ from pydantic import Strict, StringConstraints, TypeAdapter, ValidationError
 
 from airflow_provider_lingyang.config.arguments import ArgumentError, is_listing
 from airflow_provider_lingyang.gateway.field_types import Text
-from airflow_provider_lingyang.identity import recipient_hash
 from airflow_provider_lingyang.ledger.sql_tables import accepted_recipients
 from airflow_provider_lingyang.results.recipient_store import PAGE, RecipientStore
 from airflow_provider_lingyang.storage.query import QueryError, sql_hook, stream_rows
@@ -165,13 +164,11 @@ def _of_ledger(
 ) -> _Recipients:
     conn_id = ledger["ledger_conn_id"]
     placeholder = sql_hook(conn_id).placeholder
-    sql, parameters = accepted_recipients(ledger, placeholder, of_task_instance=of_task_instance)
-    if among is not None:
-        # By the table's key: biz_id has no index, and its comparison may ignore case.
-        sql += f" AND recipient.recipient IN ({','.join([placeholder] * len(among))})"
-        parameters += [recipient_hash(biz_id).hex() for biz_id in among]
+    sql, parameters = accepted_recipients(
+        ledger, placeholder, of_task_instance=of_task_instance, among=among or ()
+    )
     with stream_rows(conn_id, sql, parameters) as (_, rows):
-        yield from ((str(biz_id), platform_task_id) for biz_id, platform_task_id in rows)
+        yield from ((str(biz_id), None if task_id is None else str(int(task_id))) for biz_id, task_id in rows)
 
 
 def _of_query(query: Mapping[str, Any], column: str | None = None) -> _IdPages:

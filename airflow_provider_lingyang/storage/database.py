@@ -26,6 +26,12 @@ _UNUSABLE = {1044, 1045, 1049, 1054, 1142, 1143, 1146}
 """MySQL's numbers for access denied and for databases, tables and columns that are not there."""
 _SQLITE_UNUSABLE = {"SQLITE_ERROR", "SQLITE_READONLY"}
 """SQLite's names for a statement that its tables do not fit, and for a file that may not be written."""
+_OR_IGNORE = {
+    "postgres": ("INSERT INTO", " ON CONFLICT DO NOTHING"),
+    "sqlite": ("INSERT OR IGNORE INTO", ""),
+    "mysql": ("INSERT IGNORE INTO", ""),
+}
+"""By ``conn_type``: how an insert begins and ends that leaves out a key which is there, and logs no error."""
 T = TypeVar("T")
 
 
@@ -70,13 +76,27 @@ class Transaction:
         if rows:
             self._cursor.executemany(sql.replace("?", self._placeholder), [tuple(row) for row in rows])
 
-    def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Insert rows, many in one statement: a round trip for each would be slow."""
+    def exists(self, sql: str, parameters: Sequence[Any]) -> bool:
+        """Return whether a query has a row."""
+        ((found,),) = self.rows(f"SELECT CASE WHEN EXISTS ({sql}) THEN 1 ELSE 0 END", parameters)
+        return bool(found)
+
+    def insert(
+        self, table: str, columns: str, rows: Sequence[Sequence[Any]], *, or_ignore: str | None = None
+    ) -> None:
+        """Insert rows, many in one statement: a round trip for each would be slow.
+
+        :param or_ignore: the kind of database, whose keys then leave out what is there instead of failing, as far as
+            it can. Default None: they fail.
+        """
         if not rows:
             return
+        into, ending = _OR_IGNORE.get(or_ignore or "", ("INSERT INTO", ""))
         for some in chunks(rows, max(1, min(_ROWS, _PARAMETERS // len(rows[0])))):
             values = ",".join(f"({marks(row)})" for row in some)
-            self.execute(f"INSERT INTO {table} ({columns}) VALUES {values}", list(chain.from_iterable(some)))
+            self.execute(
+                f"{into} {table} ({columns}) VALUES {values}{ending}", list(chain.from_iterable(some))
+            )
 
 
 class Database:
@@ -158,6 +178,9 @@ class Database:
         """
         try:
             with self.transaction() as run:
+                # Its log would have an error of a table that is not there.
+                if self.conn_type == "postgres" and run.rows("SELECT to_regclass(?)", [table]) == [(None,)]:
+                    return []
                 return run.columns(table)
         except UnreachableError:
             raise

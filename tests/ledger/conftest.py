@@ -121,17 +121,17 @@ class SqlLedgers(Ledgers):
 
     def __init__(self, hook: Callable[[], Any], path: Path | None) -> None:
         super().__init__(lambda task_try, campaign_key: SqlLedger(hook(), "ledger", campaign_key, task_try))
-        self._hook = hook
+        self.hook = hook
         self.conn_type: str = hook().conn_type
         self.path = path
         self.drop_tables()
 
     def drop_tables(self) -> None:
-        for table in (*TABLES, "schema"):
+        for table in (*TABLES, "schema", "request_2", "recipient_2"):
             self.sql(f"DROP TABLE IF EXISTS lingyang_ledger_{table}")
 
     def sql(self, statement: str) -> list[Any]:
-        with closing(self._hook().get_conn()) as connection, closing(connection.cursor()) as cursor:
+        with closing(self.hook().get_conn()) as connection, closing(connection.cursor()) as cursor:
             cursor.execute(statement)
             rows = list(cursor.fetchall()) if cursor.description else []
             connection.commit()

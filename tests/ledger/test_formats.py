@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_lingyang.errors import LedgerError, LedgerFencedError, LedgerRefusedError
 from airflow_provider_lingyang.ledger import __main__ as command
 from airflow_provider_lingyang.ledger.base import Outcome, RecordedRequest
-from airflow_provider_lingyang.ledger.sql_tables import MIGRATIONS, accepted_recipients
+from airflow_provider_lingyang.ledger.sql_tables import TABLES, VERSION, accepted_recipients
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
 from airflow_provider_lingyang.ledger.task_state_format import encode, read_segment, segment
 from airflow_provider_lingyang.ledger.tombstone import Tombstone
@@ -52,7 +52,7 @@ def versions(database: SqlLedgers) -> list[int]:
 
 def test_an_unfinished_campaign_of_version_1_goes_on(previous: SqlLedgers) -> None:
     ledger = previous.next_try(campaign_key="open", map_index=0)
-    assert versions(previous) == [1, 2]
+    assert versions(previous) == [VERSION]
     assert previous.states(ledger, [*OPEN, "客户-P1", "P2"]) == "arndddd" + "ad"
     requests = {request.task_unique_code: request for request in ledger.history()}
     assert {code: (each.settle_key, each.is_own) for code, each in requests.items()} == {
@@ -120,35 +120,31 @@ def test_first_processes_after_an_upgrade_change_the_tables_together(previous: S
             return known
 
     assert at_once([partial(claim, number) for number in range(6)]) == [True] * 6
-    assert versions(previous) == [1, 2]
+    assert versions(previous) == [VERSION]
 
 
-def test_a_process_of_version_1_may_run_beside(previous: SqlLedgers) -> None:
+def test_a_process_of_version_1_that_still_runs_writes_no_intent(previous: SqlLedgers) -> None:
     previous.next_try(campaign_key="open", map_index=1).release()
-    # What version 1 writes when it sends a request of this task instance again.
-    previous.sql(
-        "UPDATE lingyang_ledger_recipient SET task_unique_code='o5', state='in_doubt', place=7 WHERE biz_id='N1'"
-    )
-    previous.sql(
-        "INSERT INTO lingyang_ledger_request (campaign, generation, task_unique_code, batch_num, struct_digest, "
-        "written_at, worker, owner, writes, intents, open_for) SELECT campaign, generation, 'o5', batch_num, "
-        "struct_digest, written_at, worker, owner, writes, 2, open_for FROM lingyang_ledger_request "
-        "WHERE task_unique_code='p1'"
-    )
-    ledger = previous.next_try(campaign_key="open", map_index=1)
-    (request,) = (each for each in ledger.history() if each.task_unique_code == "o5")
-    assert (request.in_doubt, request.others_may_send, request.settle_key) == (["N1"], True, "o5#2")
-    with pytest.raises(LedgerFencedError, match="another task of the same campaign"):
-        ledger.write([], [previous.intent("p3", ["N1"])])
+    # As version 1 writes them.
+    for statement in FORMATS.joinpath("ledger_version_1.sql").read_text().split(";\n"):
+        if statement.startswith(("INSERT INTO lingyang_ledger_re",)):
+            with pytest.raises(Exception, match="(?i)column|value"):
+                previous.sql(statement)
 
 
-def test_migrations_only_add_what_an_earlier_version_need_not_know() -> None:
-    known: set[str] = set()
-    for tables in MIGRATIONS:
-        for table in tables.keys() & known:
-            for column in tables[table].splitlines():
-                assert "NOT NULL" not in column or "DEFAULT" in column
-        known |= tables.keys()
+def test_a_column_is_added_as_one_that_an_earlier_version_need_not_know(previous: SqlLedgers) -> None:
+    made = {table: {name.lower() for name in columns_of(previous, table)} for table in ("worker", "campaign")}
+    for table, known in made.items():
+        for line in TABLES[f"lingyang_ledger_{table}"].strip().splitlines():
+            name = line.split()[0].lower()
+            assert name in known | {"primary"} or "NOT NULL" not in line
+
+
+def columns_of(database: SqlLedgers, table: str) -> list[str]:
+    with closing(database.hook().get_conn()) as connection, closing(connection.cursor()) as cursor:
+        cursor.execute(f"SELECT * FROM lingyang_ledger_{table}")
+        cursor.fetchall()
+        return [column[0] for column in cursor.description]
 
 
 def test_a_table_that_lacks_columns_gets_them(previous: SqlLedgers) -> None:
@@ -202,11 +198,20 @@ def test_missing_database_permissions_are_reported(
             str(caught.value).partition("by one that may: ")[2].partition(". Do not drop")[0].split("; ")
         )
         assert [statement.split("(")[0].strip() for statement in statements] == [
-            "ALTER TABLE lingyang_ledger_request ADD only_sender VARCHAR",
+            *(f"ALTER TABLE lingyang_ledger_worker ADD {name}" for name in ("dag_id VARCHAR", "run_id VARCHAR")),
+            "ALTER TABLE lingyang_ledger_worker ADD task_id VARCHAR",
+            "ALTER TABLE lingyang_ledger_worker ADD map_index INTEGER",
+            "ALTER TABLE lingyang_ledger_campaign ADD id BIGINT",
+            "ALTER TABLE lingyang_ledger_campaign ADD finished_at DOUBLE PRECISION",
+            "ALTER TABLE lingyang_ledger_request RENAME TO lingyang_ledger_request_2",
+            "CREATE TABLE lingyang_ledger_request",
+            "ALTER TABLE lingyang_ledger_recipient RENAME TO lingyang_ledger_recipient_2",
+            "CREATE TABLE lingyang_ledger_recipient",
             "CREATE TABLE lingyang_ledger_schema",
         ]
         monkeypatch.setenv("AIRFLOW_CONN_LEDGER", owner)
-        for statement in [*statements, f"GRANT SELECT, INSERT ON lingyang_ledger_schema TO {role}"]:
+        rights = "SELECT, INSERT, UPDATE, DELETE"
+        for statement in [*statements, f"GRANT {rights} ON ALL TABLES IN SCHEMA public TO {role}"]:
             database.sql(statement)
         monkeypatch.setenv("AIRFLOW_CONN_LEDGER", account)
         ledger = database.next_try(campaign_key="open", map_index=0)

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.errors import LedgerError, LedgerFencedError, LedgerRefusedError
-from airflow_provider_lingyang.identity import digest, recipient_hash
+from airflow_provider_lingyang.identity import digest
 from airflow_provider_lingyang.ledger import sql_tables
 from airflow_provider_lingyang.ledger.base import WRITTEN_WITHIN, Opening, Outcome
-from airflow_provider_lingyang.ledger.sql_tables import MIGRATIONS
+from airflow_provider_lingyang.ledger.sql_tables import halves
 from airflow_provider_lingyang.storage.database import Transaction
 from tests.ledger.conftest import TABLES, SqlLedgers, no_wait, unexpected_wait
 
@@ -64,7 +64,7 @@ def test_many_first_task_instances_make_the_tables_and_the_campaign_together(
 
     assert at_once([lambda number=number: work(number) for number in range(6)]) == [1] * 6  # type: ignore[misc]
     assert len(database.sql("SELECT * FROM lingyang_ledger_campaign")) == 1
-    assert len(database.sql("SELECT * FROM lingyang_ledger_recipient WHERE state = 'accepted'")) == 120
+    assert len(database.sql("SELECT * FROM lingyang_ledger_recipient WHERE state = 1")) == 120
 
 
 def test_two_processes_of_one_task_instance_leave_one_owner(database: SqlLedgers) -> None:
@@ -314,7 +314,7 @@ def test_task_ids_are_kept_where_the_answer_has_them(database: SqlLedgers) -> No
         [Outcome("code", {biz_id: 10**18 + n if n else None for n, biz_id in enumerate(biz_ids)})], []
     )
     kept = dict(database.sql("SELECT biz_id, task_id FROM lingyang_ledger_recipient"))
-    assert kept == {biz_id: str(10**18 + n) if n else None for n, biz_id in enumerate(biz_ids)}
+    assert kept == {biz_id: 10**18 + n if n else None for n, biz_id in enumerate(biz_ids)}
 
 
 @pytest.mark.parametrize("number", [2**63, 10**25, -(2**63) - 1])
@@ -325,7 +325,7 @@ def test_a_task_id_that_no_number_of_the_platform_can_be_does_not_lose_the_outco
     ledger.write([], [database.intent("code", "ab")])
     ledger.write([Outcome("code", {"a": number, "b": 2})], [])
     kept = dict(database.sql("SELECT biz_id, task_id FROM lingyang_ledger_recipient"))
-    assert kept == {"a": None, "b": "2"}
+    assert kept == {"a": None, "b": 2}
     assert database.states(ledger, "ab") == "aa"
 
 
@@ -334,7 +334,7 @@ def test_a_database_that_does_not_enforce_keys_is_refused(
 ) -> None:
     database = make_sql("sqlite")
     # What Snowflake, Redshift and BigQuery make of a key.
-    for table, columns in MIGRATIONS[0].items():
+    for table, columns in sql_tables.TABLES.items():
         database.sql(f"CREATE TABLE {table} ({columns.split('PRIMARY KEY')[0].rstrip().rstrip(',')})")
     monkeypatch.setattr(sql_tables, "_ENFORCES_KEYS", set())
     for _ in range(2):
@@ -350,9 +350,9 @@ def test_unique_key_probe_runs_once_and_leaves_no_row(
     asked: list[str] = []
     insert = Transaction.insert
 
-    def counted(self: Any, table: str, *args: Any) -> None:
+    def counted(self: Any, table: str, *args: Any, **how: Any) -> None:
         asked.append(table)
-        insert(self, table, *args)
+        insert(self, table, *args, **how)
 
     monkeypatch.setattr(Transaction, "insert", counted)
 
@@ -442,9 +442,7 @@ def test_an_error_of_the_database_quotes_no_values(database: SqlLedgers) -> None
 
 
 def test_a_table_that_cannot_be_made_is_named(database: SqlLedgers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        sql_tables, "MIGRATIONS", [{"lingyang_ledger_request": "code VARCHAR(36) NONSENSE ("}]
-    )
+    monkeypatch.setattr(sql_tables, "TABLES", {"lingyang_ledger_request": "code VARCHAR(36) NONSENSE ("})
     with pytest.raises(
         LedgerError, match=r"cannot be read, made or changed: .*Error.*CREATE TABLE lingyang_ledger_req"
     ):
@@ -455,7 +453,7 @@ def test_a_database_that_changes_ids_is_found_out(database: SqlLedgers) -> None:
     ledger = database.start()
     ledger.write([], [database.intent("code", ["客户1", "客户2"])])
     ledger.write([Outcome("code", {"客户1": 1}, (), (), ["客户2"])], [])
-    database.sql("UPDATE lingyang_ledger_recipient SET biz_id = '??' WHERE state = 'accepted'")
+    database.sql("UPDATE lingyang_ledger_recipient SET biz_id = '??' WHERE state = 1")
     assert database.states(ledger, ["客户1", "客户2"]) == "ad"
     database.sql("UPDATE lingyang_ledger_recipient SET biz_id = '??'")
     with pytest.raises(LedgerRefusedError, match="does not give a biz_id back"):
@@ -465,16 +463,23 @@ def test_a_database_that_changes_ids_is_found_out(database: SqlLedgers) -> None:
 def test_tables_hold_given_values_and_digests_only(database: SqlLedgers) -> None:
     ledger = database.start()
     ledger.write([], [database.intent("code", ["order-1", "order-2"])])
-    ledger.write([Outcome("code", {"order-1": 5}, ["order-2"])], [])
+    ledger.write(
+        [Outcome("code", {"order-1": 5}, ["order-2"], reason="refused [isv.x]", request_id="request-id")], []
+    )
     ledger.finish()
-    texts = {value for value in database.everything() if isinstance(value, str)}
-    given = {"campaign", "https://gateway.test", "app", "code", "codecode", "7", "order-1", "order-2", "5"}
-    given |= {"accepted", "rejected"} | {recipient_hash(biz_id).hex() for biz_id in ("order-1", "order-2")}
+    values = database.everything()
+    texts = {value for value in values if isinstance(value, str)}
+    given = {"campaign", "https://gateway.test", "app", "code", "codecode", "7", "order-1", "order-2", "dag", "run"}
+    given |= {"submit", "refused [isv.x]", "request-id"}
     # The rest are digests: of the task instance, its fencing token, the campaign and the App secret.
     rest = texts - given
     assert given <= texts
     assert all(len(text) == 32 and set(text) <= set("0123456789abcdef") for text in rest)
     assert len(rest) == 5
+    # Hashes of the recipients, of the campaign and of the request.
+    large = {value for value in values if isinstance(value, int) and abs(value) > 2**32}
+    assert {number for biz_id in ("order-1", "order-2") for number in halves(biz_id)} <= large
+    assert len(large) == 6
 
 
 def test_two_task_instances_note_facts_of_one_campaign(database: SqlLedgers) -> None:

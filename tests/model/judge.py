@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from airflow_provider_lingyang.ledger.sql_tables import ACCEPTED, REJECTED
 from tests.model.events import LATE
 from tests.model.world import DATABASE, RECIPIENTS, World
 from tests.versions import AIRFLOW
@@ -90,9 +91,9 @@ def _lost(world: World) -> Iterator[str]:
     if world.setting.ledger == "sql" and not world.emptied:
         rows = DATABASE.rows("SELECT biz_id, state FROM lingyang_ledger_recipient")
         for biz_id, state in rows:
-            if state == "rejected" and biz_id in executed:
+            if state == REJECTED and biz_id in executed:
                 yield f"the ledger has {biz_id} as rejected, who was contacted"
-            if state == "accepted" and biz_id not in executed | world.forgone:
+            if state == ACCEPTED and biz_id not in executed | world.forgone:
                 yield f"the ledger has {biz_id} as accepted, whom nothing contacted"
 
 
