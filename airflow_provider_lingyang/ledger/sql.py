@@ -37,6 +37,7 @@ from airflow_provider_lingyang.ledger.opening import opening_of
 from airflow_provider_lingyang.ledger.sql_campaigns import CampaignRows
 from airflow_provider_lingyang.ledger.sql_requests import RequestRow, RequestRows
 from airflow_provider_lingyang.ledger.sql_tables import campaign_id, check_keys, migrate
+from airflow_provider_lingyang.ledger.sql_views import make_views
 from airflow_provider_lingyang.storage.database import (
     Database,
     SerializationFailureError,
@@ -107,7 +108,8 @@ class SqlLedger(Ledger):
     @_repeated_after(UniqueViolationError, SerializationFailureError)
     @override
     def claim(self) -> bool:
-        migrate(self._database)
+        if migrate(self._database):
+            make_views(self._database)
         check_keys(self._database)
         now = time.time()
         with self._database.transaction() as run:
@@ -220,7 +222,7 @@ class SqlLedger(Ledger):
             if found is not None and found.generation == opening.generation:
                 self._campaigns(run).go_on(header, opening.settled)
             else:
-                self._campaigns(run).begin(self._campaign_key, header)
+                self._campaigns(run).begin(self._campaign_key, header, self._task_try)
         return opening
 
     @_repeated_after(SerializationFailureError)

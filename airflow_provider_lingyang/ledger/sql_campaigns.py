@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from airflow_provider_lingyang.errors import LedgerFencedError
-from airflow_provider_lingyang.ledger.base import Header
+from airflow_provider_lingyang.ledger.base import Header, TaskTry
 from airflow_provider_lingyang.ledger.opening import Opened, changed_settings, in_doubt
 from airflow_provider_lingyang.ledger.sql_requests import RequestRows
 from airflow_provider_lingyang.ledger.sql_tables import (
@@ -81,13 +81,18 @@ class CampaignRows:
                 "the campaign is sent with another host, App key or secret meanwhile, by another task"
             )
 
-    def begin(self, campaign_key: str, header: Header) -> None:
-        """Insert the generation."""
+    def begin(self, campaign_key: str, header: Header, task_try: TaskTry) -> None:
+        """Insert the generation.
+
+        :param task_try: of which DAG and run the campaign is shown to be.
+        """
         # The header's fields are columns.
         values = {
             "id": campaign_id(*self._this),
             "campaign_key": campaign_key,
             "opened_at": time.time(),
+            "dag_id": task_try.dag_id,
+            "run_id": task_try.run_id,
             **asdict(header),
         }
         self._run.insert(

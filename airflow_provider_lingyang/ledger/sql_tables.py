@@ -71,6 +71,8 @@ TABLES: Mapping[str, str] = {
         finished_max_tries INTEGER,
         opened_at DOUBLE PRECISION NOT NULL,
         finished_at DOUBLE PRECISION,
+        dag_id VARCHAR(250),
+        run_id VARCHAR(250),
         facts TEXT,
         PRIMARY KEY (campaign, generation)""",
     # in_doubt: how many recipients are, at most. reached: how many are in doubt, accepted or rejected, at most.
@@ -107,8 +109,21 @@ TABLES: Mapping[str, str] = {
         state SMALLINT NOT NULL,
         biz_id TEXT NOT NULL,
         reason VARCHAR(250),
+        kept TEXT,
         PRIMARY KEY (campaign, hash_high, hash_low),
         UNIQUE (request, place)""",
+    # Rows of the audience that are in no request. Nothing is decided by them.
+    "lingyang_ledger_row": """
+        campaign BIGINT NOT NULL,
+        worker VARCHAR(32) NOT NULL,
+        row_no BIGINT NOT NULL,
+        state SMALLINT NOT NULL,
+        batch_num VARCHAR(100),
+        biz_id TEXT,
+        reason VARCHAR(250),
+        kept TEXT,
+        written_at DOUBLE PRECISION NOT NULL,
+        PRIMARY KEY (campaign, worker, row_no)""",
     "lingyang_ledger_schema": """
         version INTEGER NOT NULL,
         applied_at DOUBLE PRECISION NOT NULL,
@@ -153,15 +168,18 @@ def whole(hash_high: int, hash_low: int) -> bytes:
     return struct.pack(">qq", hash_high, hash_low)
 
 
-def migrate(database: Database) -> None:
+def migrate(database: Database) -> bool:
     """Make what the ledger's tables lack, and move what earlier versions wrote.
 
+    :return: whether they were of an earlier version, or not there.
     :raises LedgerError: they cannot be read, made or changed; see :func:`version_of`, too.
     """
-    if version_of(database) < VERSION:
-        _run(database)
-        # Not as before: it may have been there without being readable for a moment.
-        _version(database)
+    if version_of(database) == VERSION:
+        return False
+    _run(database)
+    # Not as before: it may have been there without being readable for a moment.
+    _version(database)
+    return True
 
 
 def version_of(database: Database) -> int:

@@ -26,7 +26,7 @@ def unexpected_wait(seconds: float) -> None:
     raise AssertionError(f"waits {seconds} s")
 
 
-TABLES = ("worker", "campaign", "request", "recipient")
+TABLES = ("worker", "campaign", "request", "recipient", "row")
 
 
 def task_try(**changes: Any) -> TaskTry:
@@ -127,8 +127,13 @@ class SqlLedgers(Ledgers):
         self.drop_tables()
 
     def drop_tables(self) -> None:
+        self.drop_views()
         for table in (*TABLES, "schema", "request_2", "recipient_2"):
             self.sql(f"DROP TABLE IF EXISTS lingyang_ledger_{table}")
+
+    def drop_views(self) -> None:
+        for view in ("lingyang_recipients", "lingyang_campaigns"):
+            self.sql(f"DROP VIEW IF EXISTS {view}")
 
     def sql(self, statement: str) -> list[Any]:
         with closing(self.hook().get_conn()) as connection, closing(connection.cursor()) as cursor:

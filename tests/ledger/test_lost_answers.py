@@ -180,6 +180,7 @@ def test_knows_a_replaced_try_by_the_api_servers_own_word(
 def test_permanent_write_errors_are_distinguished(database: SqlLedgers, kind: str) -> None:
     ledger = database.start()
     if kind == "table":
+        database.drop_views()
         database.sql("DROP TABLE lingyang_ledger_recipient")
     else:
         database.sql("ALTER TABLE lingyang_ledger_recipient RENAME COLUMN place TO places")

@@ -432,6 +432,7 @@ def test_an_error_of_the_database_quotes_no_values(database: SqlLedgers) -> None
     ledger.write([], [database.intent("code", ["secret-a"])])
     # SQLite takes texts as numbers, the others quote them.
     wrong = [database.intent("other", ["secret-b"], written_at="secret-c")] if database.path is None else []
+    database.drop_views()
     database.sql("DROP TABLE lingyang_ledger_recipient")
     for outcomes, intents in (([], wrong), ([Outcome("code", {"secret-a": 987654})], [])):
         if outcomes or intents:
@@ -469,7 +470,18 @@ def test_tables_hold_given_values_and_digests_only(database: SqlLedgers) -> None
     ledger.finish()
     values = database.everything()
     texts = {value for value in values if isinstance(value, str)}
-    given = {"campaign", "https://gateway.test", "app", "code", "codecode", "7", "order-1", "order-2", "dag", "run"}
+    given = {
+        "campaign",
+        "https://gateway.test",
+        "app",
+        "code",
+        "codecode",
+        "7",
+        "order-1",
+        "order-2",
+        "dag",
+        "run",
+    }
     given |= {"submit", "refused [isv.x]", "request-id"}
     # The rest are digests: of the task instance, its fencing token, the campaign and the App secret.
     rest = texts - given
