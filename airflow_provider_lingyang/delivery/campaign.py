@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from airflow_provider_lingyang.audience.parser import Problems, Recipient, RowParser
-from airflow_provider_lingyang.audience.store import AudienceError, AudienceStore, order_key
+from airflow_provider_lingyang.audience.store import AudienceError, AudienceStore
 from airflow_provider_lingyang.audience.validation import Validation
 from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.config.literals import Channel, OnDuplicateContact, OnInvalid
@@ -29,7 +29,7 @@ from airflow_provider_lingyang.delivery.reconciler import LookUp, Reconciler
 from airflow_provider_lingyang.delivery.recovery import NOT_EXECUTED, Recovery, count_history, load_history
 from airflow_provider_lingyang.delivery.requests import Identity, RequestBuilder
 from airflow_provider_lingyang.delivery.schedule import SendSchedule
-from airflow_provider_lingyang.delivery.send_queue import SendQueue
+from airflow_provider_lingyang.delivery.send_queue import SendQueue, count_overtaken
 from airflow_provider_lingyang.delivery.sender_pool import SenderPool, Wire
 from airflow_provider_lingyang.errors import LedgerError, SubmissionStopped
 from airflow_provider_lingyang.gateway.attempts import RetryPolicy
@@ -321,14 +321,6 @@ class Campaign:
         :param since: epoch seconds.
         """
         with suppress(LedgerError):
-            first = {
-                order_key(batch_num): sent_at for batch_num, sent_at in self.ledger.sent_by_others().items()
-            }
-            late = sum(
-                reached
-                for batch_num, written_at, reached in (self.ledger.sent_since(since) if first else ())
-                if any(
-                    later > order_key(batch_num) and sent_at < written_at for later, sent_at in first.items()
-                )
-            )
-            self.manifest.late = max(self.manifest.late, late)
+            if others := self.ledger.sent_by_others():
+                late = count_overtaken(self.ledger.sent_since(since), others)
+                self.manifest.late = max(self.manifest.late, late)

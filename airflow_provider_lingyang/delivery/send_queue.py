@@ -5,7 +5,7 @@ It lies beside the audience in the same private file, so that deciding needs no 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from airflow_provider_lingyang.audience.store import AudienceStore, order_key
@@ -175,6 +175,20 @@ class SendQueue:
                 (after, order_key(batch_num)),
             )
         )
+
+
+def count_overtaken(sent: Iterable[tuple[str | None, float, int]], others: Mapping[str | None, float]) -> int:
+    """Return how many recipients were sent to after another task instance had sent a later batch.
+
+    :param sent: ``batch_num``, epoch seconds and recipients of each request.
+    :param others: ``batch_num`` → since when other task instances have sent it, in epoch seconds.
+    """
+    first = [(order_key(batch_num), begun_at) for batch_num, begun_at in others.items()]
+    return sum(
+        recipients
+        for batch_num, sent_at, recipients in sent
+        if any(order_key(batch_num) < later and begun_at < sent_at for later, begun_at in first)
+    )
 
 
 # WITHOUT ROWID: the table is its own index.

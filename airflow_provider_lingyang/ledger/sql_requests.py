@@ -77,12 +77,7 @@ class RequestRows:
 
         :param condition: what follows ``WHERE campaign=?``.
         """
-        rows = self._run.rows(
-            f"SELECT {', '.join(RequestRow._fields)} FROM lingyang_ledger_request WHERE campaign=? {condition} "
-            "ORDER BY written_at, task_unique_code",
-            [self._campaign, *parameters],
-        )
-        return [RequestRow(*row) for row in rows]
+        return self._read(f"campaign=? {condition}", self._campaign, *parameters)
 
     def read_codes(self, codes: Collection[str]) -> list[RequestRow]:
         """Return requests by their codes, as far as they are there."""
@@ -90,9 +85,15 @@ class RequestRows:
 
     def read_numbers(self, numbers: Sequence[int]) -> list[RequestRow]:
         """Return requests by their numbers, as far as they are there."""
-        return [
-            row for some in chunks(numbers) for row in self.read(f"AND request IN ({marks(some)})", *some)
-        ]
+        return [row for some in chunks(numbers) for row in self._read(f"request IN ({marks(some)})", *some)]
+
+    def _read(self, condition: str, *parameters: Any) -> list[RequestRow]:
+        rows = self._run.rows(
+            f"SELECT {', '.join(RequestRow._fields)} FROM lingyang_ledger_request WHERE {condition} "
+            "ORDER BY written_at, task_unique_code",
+            parameters,
+        )
+        return [RequestRow(*row) for row in rows]
 
     def in_doubt(self) -> list[RequestRow]:
         """Return requests with recipients in doubt."""
@@ -340,7 +341,7 @@ class RequestRows:
                 [self._campaign, NOT_EXECUTED, *some],
             )
         request = request_number(self._campaign, code)
-        before = self.read("AND request=?", request)
+        before = self.read_codes([code])
         is_owned = bool(before) and before[0].owner == self._fencing_token
         if is_owned:
             self._run.execute(

@@ -28,3 +28,12 @@ def test_one_run_does_not_start_anew_what_another_one_has_begun(
     settle = {doubt["task_unique_code"]: "accepted" for doubt in other.run.manifest()["in_doubt"]}
     other.next_try(audience=OTHERS, settle=settle)
     assert all_reached_once(without_lookup, 8)
+
+
+def test_batches_that_another_run_has_overtaken_are_counted_as_late(
+    without_lookup: SandboxProcess, shared: Callable[[str], Campaign]
+) -> None:
+    shared("other").next_try(audience=[row(1, "2"), row(2, "2")])
+    own = shared("own")
+    own.next_try(audience=[row(3, "1"), row(4, "1"), row(5, "3")])
+    assert own.run.counts() == {"audience": 3, "accepted": 3, "late": 2}
