@@ -189,7 +189,11 @@ class RequestRows:
 
     def owns(self, code: str) -> bool:
         """Return whether a request is this process's, and keep it so until the transaction ends."""
-        return self._update(code, "writes=writes+1", [], "owner=?", self._fencing_token)
+        return self.update_own(code, "writes=writes+1")
+
+    def update_own(self, code: str, changes: str, *values: Any) -> bool:
+        """Change a request of this process; return whether it is its, which it then stays as for :meth:`owns`."""
+        return self._update(code, changes, values, "owner=?", self._fencing_token)
 
     def take_over(self, code: str, number: int | None) -> bool:
         """Make a request this process's; return whether it was there.
@@ -226,9 +230,14 @@ class RequestRows:
         :return: what is not written, of one that was taken over.
         """
         code = outcome.task_unique_code
-        answered = "writes=writes+1, in_doubt=?, answered_at=?, request_id=COALESCE(?, request_id)"
-        values = [len(outcome.in_doubt), time.time(), (outcome.request_id or "")[:64] or None]
-        if not (has_token and self._update(code, answered, values, "owner=?", self._fencing_token)):
+        is_own = has_token and self.update_own(
+            code,
+            "writes=writes+1, in_doubt=?, answered_at=?, request_id=COALESCE(?, request_id)",
+            len(outcome.in_doubt),
+            time.time(),
+            (outcome.request_id or "")[:64] or None,
+        )
+        if not is_own:
             missing = self._accept_in_any_request(outcome.accepted)
             # Else its intent was never written, so there is nothing to take back; or its doubts are another's.
             known = outcome.accepted or outcome.rejected or outcome.in_doubt

@@ -1,8 +1,8 @@
 """The tables of the ledger in a database: what makes them, and what is shared by all that read them.
 
-They are made on first use. What is missing is made, so that may be done twice, and by two processes at once. Tables
-that an earlier version made get the columns they lack. Version 3 made two tables anew: a process of an earlier version
-that still runs can then write no intent any more, and its try ends. No later try of that version begins.
+Numbered migrations make them on first use. A migration names what must be there after it; what is missing is made, so
+it may be run twice, and by two processes at once. Version 3 made two tables anew: a process of an earlier version that
+still runs can then write no intent any more, and its try ends. No later try of an earlier version begins.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 from airflow_provider_lingyang.errors import LedgerError, LedgerRefusedError
@@ -31,104 +32,108 @@ THIS = "campaign=? AND generation=?"
 STATES = ("accepted", "rejected", "not_executed", "in_doubt")
 ACCEPTED, REJECTED, NOT_EXECUTED, IN_DOUBT = range(1, 5)
 """Numbers of the states of a recipient: positions in ``STATES``, from 1."""
-VERSION = 3
-"""Of the tables and views below."""
 _ENFORCES_KEYS: set[str] = set()
 """Databases of which this process knows that."""
 _REPLACED = ("lingyang_ledger_request", "lingyang_ledger_recipient")
 """Tables that version 3 made anew. Those before keep their rows, under names that no version writes to."""
 _UNTIL_3 = "_2"
 """What follows those names."""
-# To add a column, add a line, and raise VERSION: one column a line, its first word is the name.
+# To add a column or a table, append a migration: one column a line, its first word is the name. A column that is added
+# may be null, or has a default.
 # A `worker` is a task instance, an `owner` the fencing token of a process, and `knows_past` tells whether the task
 # instance's history is known: columns keep the names under which earlier versions read and write them.
 # A recipient takes little room: it is known by numbers, not texts; what its request has in common stands there.
-TABLES: Mapping[str, str] = {
-    "lingyang_ledger_worker": """
-        worker VARCHAR(32) NOT NULL,
-        campaign_key VARCHAR(2000) NOT NULL,
-        owner VARCHAR(32) NOT NULL,
-        knows_past INTEGER NOT NULL,
-        ended INTEGER DEFAULT 0 NOT NULL,
-        writes BIGINT NOT NULL,
-        claimed_at DOUBLE PRECISION NOT NULL,
-        dag_id VARCHAR(250),
-        run_id VARCHAR(250),
-        task_id VARCHAR(250),
-        map_index INTEGER,
-        PRIMARY KEY (worker)""",
-    "lingyang_ledger_campaign": """
-        campaign VARCHAR(32) NOT NULL,
-        generation INTEGER NOT NULL,
-        id BIGINT,
-        campaign_key VARCHAR(2000) NOT NULL,
-        plan_id BIGINT NOT NULL,
-        host VARCHAR(2000) NOT NULL,
-        app_key VARCHAR(200) NOT NULL,
-        key_fingerprint VARCHAR(32) NOT NULL,
-        identity_version INTEGER,
-        finished_by VARCHAR(32),
-        finished_max_tries INTEGER,
-        opened_at DOUBLE PRECISION NOT NULL,
-        finished_at DOUBLE PRECISION,
-        dag_id VARCHAR(250),
-        run_id VARCHAR(250),
-        facts TEXT,
-        PRIMARY KEY (campaign, generation)""",
-    # in_doubt: how many recipients are, at most. reached: how many are in doubt, accepted or rejected, at most.
-    # only_sender: the only task instance whose processes may still send it. Null: its worker, of a first intent; of a
-    # later one, any.
-    "lingyang_ledger_request": """
-        request BIGINT NOT NULL,
-        campaign BIGINT NOT NULL,
-        task_unique_code VARCHAR(36) NOT NULL,
-        batch_num VARCHAR(100),
-        struct_digest VARCHAR(64) NOT NULL,
-        written_at DOUBLE PRECISION NOT NULL,
-        worker VARCHAR(32) NOT NULL,
-        owner VARCHAR(32) NOT NULL,
-        writes BIGINT NOT NULL,
-        intents INTEGER NOT NULL,
-        open_for DOUBLE PRECISION,
-        only_sender VARCHAR(32),
-        in_doubt INTEGER NOT NULL,
-        reached INTEGER NOT NULL,
-        answered_at DOUBLE PRECISION,
-        request_id VARCHAR(64),
-        PRIMARY KEY (request),
-        UNIQUE (campaign, worker, request),
-        UNIQUE (campaign, in_doubt, request)""",
-    # hash_high, hash_low: its recipient_hash().
-    "lingyang_ledger_recipient": """
-        campaign BIGINT NOT NULL,
-        hash_high BIGINT NOT NULL,
-        hash_low BIGINT NOT NULL,
-        request BIGINT NOT NULL,
-        task_id BIGINT,
-        place INTEGER NOT NULL,
-        state SMALLINT NOT NULL,
-        biz_id TEXT NOT NULL,
-        reason VARCHAR(250),
-        kept TEXT,
-        PRIMARY KEY (campaign, hash_high, hash_low),
-        UNIQUE (request, place)""",
-    # Rows of the audience that are in no request. Nothing is decided by them.
-    "lingyang_ledger_row": """
-        campaign BIGINT NOT NULL,
-        worker VARCHAR(32) NOT NULL,
-        row_no BIGINT NOT NULL,
-        state SMALLINT NOT NULL,
-        batch_num VARCHAR(100),
-        biz_id TEXT,
-        reason VARCHAR(250),
-        kept TEXT,
-        written_at DOUBLE PRECISION NOT NULL,
-        PRIMARY KEY (campaign, worker, row_no)""",
-    "lingyang_ledger_schema": """
-        version INTEGER NOT NULL,
-        applied_at DOUBLE PRECISION NOT NULL,
-        PRIMARY KEY (version)""",
+MIGRATIONS: Mapping[int, Mapping[str, str]] = {
+    # It made anew what versions 1 and 2 had made.
+    3: {
+        "lingyang_ledger_worker": """
+            worker VARCHAR(32) NOT NULL,
+            campaign_key VARCHAR(2000) NOT NULL,
+            owner VARCHAR(32) NOT NULL,
+            knows_past INTEGER NOT NULL,
+            ended INTEGER DEFAULT 0 NOT NULL,
+            writes BIGINT NOT NULL,
+            claimed_at DOUBLE PRECISION NOT NULL,
+            dag_id VARCHAR(250),
+            run_id VARCHAR(250),
+            task_id VARCHAR(250),
+            map_index INTEGER,
+            PRIMARY KEY (worker)""",
+        "lingyang_ledger_campaign": """
+            campaign VARCHAR(32) NOT NULL,
+            generation INTEGER NOT NULL,
+            id BIGINT,
+            campaign_key VARCHAR(2000) NOT NULL,
+            plan_id BIGINT NOT NULL,
+            host VARCHAR(2000) NOT NULL,
+            app_key VARCHAR(200) NOT NULL,
+            key_fingerprint VARCHAR(32) NOT NULL,
+            identity_version INTEGER,
+            finished_by VARCHAR(32),
+            finished_max_tries INTEGER,
+            opened_at DOUBLE PRECISION NOT NULL,
+            finished_at DOUBLE PRECISION,
+            dag_id VARCHAR(250),
+            run_id VARCHAR(250),
+            facts TEXT,
+            PRIMARY KEY (campaign, generation)""",
+        # in_doubt: how many recipients are, at most. reached: how many are in doubt, accepted or rejected, at most.
+        # only_sender: the only task instance whose processes may still send it. Null: its worker, of a first intent;
+        # of a later one, any.
+        "lingyang_ledger_request": """
+            request BIGINT NOT NULL,
+            campaign BIGINT NOT NULL,
+            task_unique_code VARCHAR(36) NOT NULL,
+            batch_num VARCHAR(100),
+            struct_digest VARCHAR(64) NOT NULL,
+            written_at DOUBLE PRECISION NOT NULL,
+            worker VARCHAR(32) NOT NULL,
+            owner VARCHAR(32) NOT NULL,
+            writes BIGINT NOT NULL,
+            intents INTEGER NOT NULL,
+            open_for DOUBLE PRECISION,
+            only_sender VARCHAR(32),
+            in_doubt INTEGER NOT NULL,
+            reached INTEGER NOT NULL,
+            answered_at DOUBLE PRECISION,
+            request_id VARCHAR(64),
+            PRIMARY KEY (request),
+            UNIQUE (campaign, worker, request),
+            UNIQUE (campaign, in_doubt, request)""",
+        # hash_high, hash_low: its recipient_hash().
+        "lingyang_ledger_recipient": """
+            campaign BIGINT NOT NULL,
+            hash_high BIGINT NOT NULL,
+            hash_low BIGINT NOT NULL,
+            request BIGINT NOT NULL,
+            task_id BIGINT,
+            place INTEGER NOT NULL,
+            state SMALLINT NOT NULL,
+            biz_id TEXT NOT NULL,
+            reason VARCHAR(250),
+            kept TEXT,
+            PRIMARY KEY (campaign, hash_high, hash_low),
+            UNIQUE (request, place)""",
+        # Rows of the audience that are in no request. Nothing is decided by them.
+        "lingyang_ledger_row": """
+            campaign BIGINT NOT NULL,
+            worker VARCHAR(32) NOT NULL,
+            row_no BIGINT NOT NULL,
+            state SMALLINT NOT NULL,
+            batch_num VARCHAR(100),
+            biz_id TEXT,
+            reason VARCHAR(250),
+            kept TEXT,
+            written_at DOUBLE PRECISION NOT NULL,
+            PRIMARY KEY (campaign, worker, row_no)""",
+        "lingyang_ledger_schema": """
+            version INTEGER NOT NULL,
+            applied_at DOUBLE PRECISION NOT NULL,
+            PRIMARY KEY (version)""",
+    },
 }
+"""What must be there after each; what is missing is made."""
+VERSION = max(MIGRATIONS)
 _SCHEMA = "lingyang_ledger_schema"
 _OPTIONS = {
     # Its defaults are the server's: an engine without transactions, or a character set without Chinese.
@@ -174,9 +179,10 @@ def migrate(database: Database) -> bool:
     :return: whether they were of an earlier version, or not there.
     :raises LedgerError: they cannot be read, made or changed; see :func:`version_of`, too.
     """
-    if version_of(database) == VERSION:
+    version = version_of(database)
+    if version == VERSION:
         return False
-    _run(database)
+    _run(database, version)
     # Not as before: it may have been there without being readable for a moment.
     _version(database)
     return True
@@ -197,31 +203,33 @@ def _version(database: Database) -> int:
     return version or 0
 
 
-def _run(database: Database) -> None:
-    for statement in _missing(database):
+def _run(database: Database, version: int) -> None:
+    for statement in _missing(database, version):
         try:
             with database.transaction() as run:
                 run.execute(statement, [])
         except LedgerError as error:
             # Another process may have made it at the same time.
-            if statement in (left := list(_missing(database))):
+            if statement in (left := list(_missing(database, version))):
                 raise type(error)(
                     f"the ledger's tables cannot be read, made or changed: {error}. Where this account may not do so, "
                     f"have it done by one that may: {'; '.join(left)}. Do not drop the tables of an open campaign: "
                     "they know who was contacted"
                 ) from error
-    earlier = database.columns(_REPLACED[0] + _UNTIL_3)
+    earlier = database.columns(_REPLACED[0] + _UNTIL_3) if version < 3 else []
     # Of two processes at once, the second waits for the first, and finds all rows moved.
     with suppress(UniqueViolationError), database.transaction() as run:
-        run.insert(_SCHEMA, "version, applied_at", [(VERSION, time.time())])
+        numbers = [number for number in MIGRATIONS if number > version]
+        run.insert(_SCHEMA, "version, applied_at", [(number, time.time()) for number in numbers])
         if earlier:
             _move(run, {name.lower() for name in earlier})
 
 
-def _missing(database: Database) -> Iterator[str]:
-    """Yield the statements that make what the tables lack."""
+def _missing(database: Database, version: int) -> Iterator[str]:
+    """Yield the statements that make what tables of a version lack."""
     options = _OPTIONS.get(database.conn_type or "", "")
-    for table, definition in TABLES.items():
+    added = chain.from_iterable(tables.items() for number, tables in MIGRATIONS.items() if number > version)
+    for table, definition in added:
         found = {name.lower() for name in database.columns(table)}
         if table in _REPLACED and "generation" in found:
             # A process of an earlier version cannot write any more: it would write where no process reads.

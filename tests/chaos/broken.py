@@ -58,7 +58,9 @@ def no_fence_sql() -> None:
     from airflow_provider_lingyang.ledger.sql_requests import RequestRows
 
     SqlLedger._has_token = lambda self, run: True  # type: ignore[method-assign]
-    RequestRows.owns = lambda self, code: True  # type: ignore[method-assign]
+    RequestRows.update_own = lambda self, code, changes, *values: (  # type: ignore[method-assign]
+        self._update(code, changes, values) or True
+    )
 
 
 def _people(count: int) -> list[dict[str, Any]]:

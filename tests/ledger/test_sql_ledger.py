@@ -334,7 +334,7 @@ def test_a_database_that_does_not_enforce_keys_is_refused(
 ) -> None:
     database = make_sql("sqlite")
     # What Snowflake, Redshift and BigQuery make of a key.
-    for table, columns in sql_tables.TABLES.items():
+    for table, columns in sql_tables.MIGRATIONS[3].items():
         database.sql(f"CREATE TABLE {table} ({columns.split('PRIMARY KEY')[0].rstrip().rstrip(',')})")
     monkeypatch.setattr(sql_tables, "_ENFORCES_KEYS", set())
     for _ in range(2):
@@ -443,7 +443,9 @@ def test_an_error_of_the_database_quotes_no_values(database: SqlLedgers) -> None
 
 
 def test_a_table_that_cannot_be_made_is_named(database: SqlLedgers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sql_tables, "TABLES", {"lingyang_ledger_request": "code VARCHAR(36) NONSENSE ("})
+    monkeypatch.setattr(
+        sql_tables, "MIGRATIONS", {3: {"lingyang_ledger_request": "code VARCHAR(36) NONSENSE ("}}
+    )
     with pytest.raises(
         LedgerError, match=r"cannot be read, made or changed: .*Error.*CREATE TABLE lingyang_ledger_req"
     ):

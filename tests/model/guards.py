@@ -73,7 +73,9 @@ def _fence_of_the_database() -> None:
     from airflow_provider_lingyang.ledger.sql_requests import RequestRows
 
     SqlLedger._has_token = lambda self, run: True  # type: ignore[method-assign]
-    RequestRows.owns = lambda self, code: True  # type: ignore[method-assign]
+    RequestRows.update_own = lambda self, code, changes, *values: (  # type: ignore[method-assign]
+        self._update(code, changes, values) or True
+    )
 
 
 def _fence_of_the_task_state() -> None:
