@@ -57,7 +57,9 @@ class Database:
 
     def empty(self) -> None:
         self.db.rollback()
-        for (table,) in self.db.execute("SELECT name FROM sqlite_master WHERE type='table'").fetchall():
+        for (table,) in self.db.execute(
+            "SELECT name FROM sqlite_master WHERE type='table' AND name<>'lingyang_ledger_schema'"
+        ).fetchall():
             self.db.execute(f"DELETE FROM {table}")
         self.db.commit()
 
