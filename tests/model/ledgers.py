@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from airflow_provider_lingyang.ledger.sql_tables import migrate
+from airflow_provider_lingyang.storage import database as storage
 from tests.model.simulated_time import Process
 
 
@@ -54,6 +56,8 @@ class Database:
     def __init__(self) -> None:
         self.db = sqlite3.connect(":memory:", check_same_thread=False)
         self.db.execute("PRAGMA synchronous=OFF")
+        # Before any history: making them is none of its events.
+        migrate(storage.Database(_Plain(self.db), "ledger"))
 
     def empty(self) -> None:
         self.db.rollback()
@@ -65,6 +69,26 @@ class Database:
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         return self.db.execute(sql).fetchall()
+
+
+class _Plain:
+    """As much of a ``DbApiHook`` as making the tables needs."""
+
+    conn_type = "sqlite"
+    placeholder = "?"
+    supports_autocommit = False
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def get_conn(self) -> Any:
+        return self
+
+    def close(self) -> None:
+        """Keep it: it is in memory only."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db, name)
 
 
 class Hook:
