@@ -316,7 +316,7 @@ class Campaign:
             recovery.wait_for_others()
 
     def _count_overtaken(self, since: float) -> None:
-        """Count recipients to whom this try sent after other task instances had sent a later batch.
+        """Count the recipients of this try's requests that left after other task instances had sent a later batch.
 
         :param since: epoch seconds.
         """

@@ -11,14 +11,14 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial, wraps
-from typing import Any, TypeVar, cast
+from functools import partial
+from typing import Any
 
 from typing_extensions import override
 
-from airflow_provider_lingyang.errors import LedgerError, LedgerFencedError, LedgerRefusedError
+from airflow_provider_lingyang.errors import LedgerFencedError, LedgerRefusedError
 from airflow_provider_lingyang.identity import digest
 from airflow_provider_lingyang.ledger.base import (
     GIVEN_TOO_EARLY,
@@ -44,25 +44,8 @@ from airflow_provider_lingyang.storage.database import (
     Transaction,
     UniqueViolationError,
     chunks,
+    repeated_after,
 )
-
-_Method = TypeVar("_Method", bound=Callable[..., Any])
-
-
-def _repeated_after(*errors: type[LedgerError]) -> Callable[[_Method], _Method]:
-    """Run a method again when nothing of it stayed because another process's transaction was there first."""
-
-    def decorate(method: _Method) -> _Method:
-        @wraps(method)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            for _ in range(4):
-                with suppress(*errors):
-                    return method(*args, **kwargs)
-            return method(*args, **kwargs)
-
-        return cast("_Method", run)
-
-    return decorate
 
 
 class SqlLedger(Ledger):
@@ -105,7 +88,7 @@ class SqlLedger(Ledger):
             "worker": self._task_instance,
         }
 
-    @_repeated_after(UniqueViolationError, SerializationFailureError)
+    @repeated_after(UniqueViolationError, SerializationFailureError)
     @override
     def claim(self) -> bool:
         if migrate(self._database):
@@ -191,7 +174,7 @@ class SqlLedger(Ledger):
         self._header = header
         return opening
 
-    @_repeated_after(UniqueViolationError, SerializationFailureError)
+    @repeated_after(UniqueViolationError, SerializationFailureError)
     def _enter(
         self, header: Header, *, resubmit: bool, not_executed: Collection[str], others_ended: bool
     ) -> Opening:
@@ -225,7 +208,7 @@ class SqlLedger(Ledger):
                 self._campaigns(run).begin(self._campaign_key, header, self._task_try)
         return opening
 
-    @_repeated_after(SerializationFailureError)
+    @repeated_after(SerializationFailureError)
     def _end_fenced(self, begun: Sequence[RequestRow]) -> None:
         with self._transaction() as run:
             for row in begun:
@@ -271,7 +254,7 @@ class SqlLedger(Ledger):
                     self._numbers[request.task_unique_code] = request.number
                 yield request
 
-    @_repeated_after(SerializationFailureError)
+    @repeated_after(SerializationFailureError)
     @override
     def _write(self, outcomes: Sequence[Outcome], intents: Sequence[Intent]) -> None:
         with self._database.transaction() as run:
@@ -290,7 +273,7 @@ class SqlLedger(Ledger):
             raise self._taken_over(unwritten[0].task_unique_code, unwritten)
         self._has_written = self._has_written or bool(intents)
 
-    @_repeated_after(SerializationFailureError)
+    @repeated_after(SerializationFailureError)
     @override
     def _own_doubts(self, intents: Sequence[Intent]) -> Mapping[str, Sequence[str]]:
         # Waits for a commit of this process that is still under way on a connection which broke.
@@ -307,7 +290,7 @@ class SqlLedger(Ledger):
                 )
             }
 
-    @_repeated_after(SerializationFailureError)
+    @repeated_after(SerializationFailureError)
     @override
     def renew(self, intents: Sequence[Intent]) -> None:
         with self._transaction() as run:
@@ -315,7 +298,7 @@ class SqlLedger(Ledger):
                 if not self._requests(run).owns(intent.task_unique_code):
                     raise self._taken_over(intent.task_unique_code)
 
-    @_repeated_after(SerializationFailureError)
+    @repeated_after(SerializationFailureError)
     @override
     def take_over(self, task_unique_codes: Sequence[str]) -> None:
         with self._transaction() as run:
@@ -327,7 +310,7 @@ class SqlLedger(Ledger):
                         f"the request {code} was sent again by another task of the same campaign meanwhile"
                     )
 
-    @_repeated_after(SerializationFailureError)
+    @repeated_after(SerializationFailureError)
     @override
     def end_others(self, task_unique_codes: Collection[str], too_early: Collection[str] = ()) -> None:
         numbers = self._numbers.copy()
@@ -345,7 +328,7 @@ class SqlLedger(Ledger):
         with self._database.transaction() as run:
             return self._campaigns(run).facts().get(name)
 
-    @_repeated_after(SerializationFailureError)
+    @repeated_after(SerializationFailureError)
     @override
     def _change_facts(self, change: FactsChange) -> None:
         with self._transaction() as run:
@@ -356,7 +339,7 @@ class SqlLedger(Ledger):
             campaigns.update(facts=json.dumps(facts))
         self._facts = facts
 
-    @_repeated_after(SerializationFailureError)
+    @repeated_after(SerializationFailureError)
     @override
     def finish(self) -> None:
         with self._transaction() as run:

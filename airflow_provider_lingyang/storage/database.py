@@ -9,8 +9,9 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import wraps
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from airflow_provider_lingyang.errors import LedgerError, LedgerFencedError, LedgerUnusableError
 
@@ -33,6 +34,7 @@ _OR_IGNORE = {
 }
 """By ``conn_type``: how an insert begins and ends that leaves out a key which is there, and logs no error."""
 T = TypeVar("T")
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 class UnreachableError(LedgerError):
@@ -193,6 +195,22 @@ class Database:
         if connection is not None:
             with suppress(Exception):  # Nothing was left to be written.
                 connection.close()
+
+
+def repeated_after(*errors: type[LedgerError]) -> Callable[[_Method], _Method]:
+    """Run a method again when nothing of it stayed because another process's transaction was there first."""
+
+    def decorate(method: _Method) -> _Method:
+        @wraps(method)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            for _ in range(4):
+                with suppress(*errors):
+                    return method(*args, **kwargs)
+            return method(*args, **kwargs)
+
+        return cast("_Method", run)
+
+    return decorate
 
 
 def chunks(items: Sequence[T], size: int = _ROWS) -> Iterator[Sequence[T]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -453,9 +453,12 @@ class Flaky(Ledger):
     def open(self, *args: Any, **how: Any) -> int:
         return int(self._call(7))
 
-    def history(self) -> Any:
+    def history(self, audience: Any = None) -> Any:
         yield RecordedRequest("one", None, "", 0.0)
         yield self._call(RecordedRequest("two", None, "", 0.0))
+
+    def requests(self, task_unique_codes: Collection[str]) -> Any:
+        return self.history()
 
     def take_over(self, task_unique_codes: Sequence[str]) -> None:
         self._call(None)
@@ -470,6 +473,7 @@ class Flaky(Ledger):
         (lambda ledger: ledger.claim(), True),
         (lambda ledger: ledger.open(None), 7),
         (lambda ledger: {each.task_unique_code for each in ledger.history()}, {"one", "two"}),
+        (lambda ledger: {each.task_unique_code for each in ledger.requests(["one"])}, {"one", "two"}),
         (lambda ledger: ledger.take_over(["code"]), None),
         (lambda ledger: ledger.finish(), None),
     ],
