@@ -50,8 +50,9 @@ class Ledgers:
         self._hook = hook
 
     def open(self, map_index: int) -> Any:
-        from airflow_provider_lingyang.ledger.base import Header, TaskTry
+        from airflow_provider_lingyang.ledger.base import Header
         from airflow_provider_lingyang.ledger.sql import SqlLedger
+        from airflow_provider_lingyang.ledger.task_try import TaskTry
 
         this = TaskTry(dag_id="d", run_id="r", task_id="t", map_index=map_index, try_number=1, max_tries=0)
         ledger = SqlLedger(self._hook(), "ledger", "large", this)

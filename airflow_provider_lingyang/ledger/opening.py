@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from airflow_provider_lingyang.errors import LedgerRefusedError
-from airflow_provider_lingyang.ledger.base import Header, Opening, RecordedRequest, TaskTry
+from airflow_provider_lingyang.ledger.base import Header, Opening, RecordedRequest
+from airflow_provider_lingyang.ledger.task_try import TaskTry
 
 _SHOWN = 200
 

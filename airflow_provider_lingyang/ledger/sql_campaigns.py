@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from airflow_provider_lingyang.errors import LedgerFencedError
-from airflow_provider_lingyang.ledger.base import Header, TaskTry
+from airflow_provider_lingyang.ledger.base import Header
 from airflow_provider_lingyang.ledger.opening import Opened, changed_settings, in_doubt
 from airflow_provider_lingyang.ledger.sql_requests import RequestRows
 from airflow_provider_lingyang.ledger.sql_tables import (
@@ -19,6 +19,7 @@ from airflow_provider_lingyang.ledger.sql_tables import (
     campaign_id,
     request_number,
 )
+from airflow_provider_lingyang.ledger.task_try import TaskTry
 from airflow_provider_lingyang.storage.database import Transaction, chunks, marks
 
 

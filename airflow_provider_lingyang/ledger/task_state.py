@@ -35,9 +35,9 @@ from airflow_provider_lingyang.ledger.base import (
     Opening,
     Outcome,
     RecordedRequest,
-    TaskTry,
 )
 from airflow_provider_lingyang.ledger.opening import Opened, in_doubt, opening_of
+from airflow_provider_lingyang.ledger.task_try import TaskTry
 from airflow_provider_lingyang.ledger.tombstone import Tombstone
 
 _REPEATED_BYTES = 10_000

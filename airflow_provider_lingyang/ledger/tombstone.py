@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from airflow_provider_lingyang.ledger.base import TaskTry
+from airflow_provider_lingyang.ledger.task_try import TaskTry
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

@@ -10,9 +10,10 @@ from airflow.providers.common.compat.version_compat import get_base_airflow_vers
 
 from airflow_provider_lingyang.config.arguments import ArgumentError
 from airflow_provider_lingyang.delivery.lost_history import LostLedger
-from airflow_provider_lingyang.ledger.base import Ledger, TaskTry
+from airflow_provider_lingyang.ledger.base import Ledger
 from airflow_provider_lingyang.ledger.sql import SqlLedger
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
+from airflow_provider_lingyang.ledger.task_try import TaskTry
 from airflow_provider_lingyang.ledger.tombstone import Tombstone
 from airflow_provider_lingyang.storage import query
 

@@ -27,7 +27,8 @@ from airflow_provider_lingyang.delivery.schedule import DeferSending
 from airflow_provider_lingyang.errors import LedgerError, LedgerRefusedError, SubmissionStopped
 from airflow_provider_lingyang.gateway.errors import LingyangError
 from airflow_provider_lingyang.identity import LOST_LEDGER
-from airflow_provider_lingyang.ledger.base import Ledger, TaskTry
+from airflow_provider_lingyang.ledger.base import Ledger
+from airflow_provider_lingyang.ledger.task_try import TaskTry
 from airflow_provider_lingyang.operators import ledgers
 from airflow_provider_lingyang.storage.private_sqlite import SpoolError
 from airflow_provider_lingyang.storage.query import QueryError

@@ -24,8 +24,8 @@ from airflow_provider_lingyang.delivery.schedule import SendSchedule, SendWindow
 from airflow_provider_lingyang.errors import LedgerError
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
-from airflow_provider_lingyang.ledger.base import TaskTry
 from airflow_provider_lingyang.ledger.patience import Patience, impatient, patient
+from airflow_provider_lingyang.ledger.task_try import TaskTry
 from airflow_provider_lingyang.links.lingyang import push_plan_link
 from airflow_provider_lingyang.operators import ledgers
 from airflow_provider_lingyang.operators.reporting import TryReport

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.identity import recipient_hash
-from airflow_provider_lingyang.ledger.base import Header, Intent, Ledger, TaskTry
+from airflow_provider_lingyang.ledger.base import Header, Intent, Ledger
 from airflow_provider_lingyang.ledger.sql import SqlLedger
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
+from airflow_provider_lingyang.ledger.task_try import TaskTry
 from tests.versions import postgres_hook
 
 

@@ -182,8 +182,9 @@ def test_invalid_arguments_are_refused(capsys: pytest.CaptureFixture[str], args:
 
 
 def test_connections_are_found_wherever_airflow_keeps_them(airflow_cli: AirflowCli) -> None:
-    from airflow_provider_lingyang.ledger.base import Header, Intent, TaskTry
+    from airflow_provider_lingyang.ledger.base import Header, Intent
     from airflow_provider_lingyang.ledger.sql import SqlLedger
+    from airflow_provider_lingyang.ledger.task_try import TaskTry
 
     def run(*args: str, **env: str) -> tuple[int, str, str]:
         command = [sys.executable, "-m", "airflow_provider_lingyang.ledger", "list", *args]

@@ -14,8 +14,9 @@ import pytest
 
 from airflow_provider_lingyang.errors import LedgerError, LedgerRefusedError
 from airflow_provider_lingyang.ledger import task_state, task_state_format
-from airflow_provider_lingyang.ledger.base import Outcome, TaskTry
+from airflow_provider_lingyang.ledger.base import Outcome
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
+from airflow_provider_lingyang.ledger.task_try import TaskTry
 from tests.ledger.conftest import Ledgers, Store
 from tests.versions import needs_task_state
 

@@ -179,7 +179,7 @@ def _patience() -> None:
 
 
 def _loops() -> None:
-    from airflow_provider_lingyang.ledger.base import TaskTry
+    from airflow_provider_lingyang.ledger.task_try import TaskTry
 
     TaskTry.in_loop = property(lambda self: False)  # type: ignore[assignment,method-assign]
 

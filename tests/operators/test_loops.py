@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from airflow_provider_lingyang.identity import digest
-from airflow_provider_lingyang.ledger.base import TaskTry
+from airflow_provider_lingyang.ledger.task_try import TaskTry
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.operators.submission import task_try_of
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
