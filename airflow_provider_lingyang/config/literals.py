@@ -262,6 +262,7 @@ CHECKS: dict[str, Check] = {
     "batch_size": arguments.whole_number(),
     # Each is a thread, and a connection to the gateway.
     "max_in_flight": arguments.whole_number(most=100),
+    "shards": optional(arguments.whole_number()),
     "send_window": arguments.check_window,
     "max_lateness": arguments.check_max_lateness,
     "max_recipients": optional(arguments.whole_number()),

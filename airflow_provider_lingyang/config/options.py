@@ -23,6 +23,8 @@ LEDGER_PATIENCE = 60
 """Seconds: default of ``ledger_patience``."""
 RECEIVER_LIMIT_PATIENCE = 1800
 """Seconds: default of ``receiver_limit_patience``."""
+SHARD_PATIENCE = 3600
+"""Seconds: default of ``shard_patience``."""
 OPTIONS = {
     "spool_dir": Option(
         "",
@@ -52,6 +54,11 @@ OPTIONS = {
         "campaign waits and sends the refused request again: once a campaign, whatever becomes of its tries. Then it "
         "sends the request's recipients one by one, where a look-up shows that none of them was contacted.",
     ),
+    "shard_patience": Option(
+        SHARD_PATIENCE,
+        "For so many seconds a batch of a submission with shards waits for other shards that have not sent the "
+        "batches before it, or have not begun. Then the try ends, and names them.",
+    ),
 }
 
 
@@ -78,3 +85,4 @@ xcom_ids_limit = partial(_whole_number, "xcom_ids_limit")
 lookups_at_a_time = partial(_whole_number, "lookups_at_a_time")
 ledger_patience = partial(_whole_number, "ledger_patience")
 receiver_limit_patience = partial(_whole_number, "receiver_limit_patience")
+shard_patience = partial(_whole_number, "shard_patience")

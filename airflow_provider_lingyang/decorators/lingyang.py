@@ -242,6 +242,7 @@ def lingyang_submit_batch(
     output_slots: Sequence[str] | None = None,
     batch_size: int = 100,
     max_in_flight: int = 1,
+    shards: int | None = None,
     send_window: str | None = None,
     send_until: datetime | str | None = None,
     max_lateness: timedelta | None = None,

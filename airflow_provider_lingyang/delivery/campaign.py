@@ -31,6 +31,7 @@ from airflow_provider_lingyang.delivery.requests import Identity, RequestBuilder
 from airflow_provider_lingyang.delivery.schedule import SendSchedule
 from airflow_provider_lingyang.delivery.send_queue import SendQueue, count_overtaken
 from airflow_provider_lingyang.delivery.sender_pool import SenderPool, Wire
+from airflow_provider_lingyang.delivery.shard_order import SENT_ALL, ShardOrder
 from airflow_provider_lingyang.errors import LedgerError, SubmissionStopped
 from airflow_provider_lingyang.gateway.attempts import RetryPolicy
 from airflow_provider_lingyang.gateway.models import UseBookInfo, explain
@@ -286,6 +287,7 @@ class Campaign:
             words = {key: said for key, said in settle.items() if key not in self._spent_words}
             retried = recovery.run(words, started, lost=lost)
             batches = queue.batches()
+            order = self._order(policy, schedule, cancellation)
             total = sum(count for _, count in batches)
             try:
                 with Progress(manifest, total) as progress:
@@ -304,16 +306,38 @@ class Campaign:
                         retried=retried,
                     )
                     for batch_num, count in batches:
+                        if order is not None:
+                            order.wait_for(batch_num)
                         submission.send_batch(
                             BatchTally(batch_num, count), partial(builder.requests, batch_num)
                         )
                     submission.finish()
+                if order is not None:
+                    order.finish()
             except SubmissionStopped:
                 recovery.wait_for_others()
                 raise
             finally:
                 self._count_overtaken(begun_at)
             recovery.wait_for_others()
+
+    def leave_order(self) -> None:
+        """Let no shard wait for this one, which has no recipient.
+
+        :raises LedgerError: the ledger cannot be written.
+        """
+        self.ledger.report_progress(SENT_ALL)
+
+    def _order(self, policy: Policy, schedule: SendSchedule, cancellation: Cancellation) -> ShardOrder | None:
+        if policy.shards is None:
+            return None
+        return ShardOrder(
+            ledger=self.ledger,
+            shards=policy.shards,
+            patience=policy.shard_patience,
+            schedule=schedule,
+            cancellation=cancellation,
+        )
 
     def _count_overtaken(self, since: float) -> None:
         """Count the recipients of this try's requests that left after other task instances had sent a later batch.

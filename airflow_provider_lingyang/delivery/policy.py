@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from airflow_provider_lingyang.config.options import LEDGER_PATIENCE, RECEIVER_LIMIT_PATIENCE
+from airflow_provider_lingyang.config.options import LEDGER_PATIENCE, RECEIVER_LIMIT_PATIENCE, SHARD_PATIENCE
 from airflow_provider_lingyang.ledger.base import INTENT_LIFE
 
 
@@ -22,6 +22,8 @@ class Policy:
     :param on_rejected: ``continue`` or ``fail``.
     :param ledger_patience: seconds for which a ledger that is away is waited for.
     :param receiver_limit_patience: seconds for which a campaign waits at most for limits of single receivers.
+    :param shards: how many task instances keep one order of ``batch_num``; None: this one alone keeps it.
+    :param shard_patience: seconds for which a batch waits at most for other shards.
     """
 
     max_in_flight: int = 1
@@ -33,6 +35,8 @@ class Policy:
     on_rejected: str = "continue"
     ledger_patience: float = LEDGER_PATIENCE
     receiver_limit_patience: float = RECEIVER_LIMIT_PATIENCE
+    shards: int | None = None
+    shard_patience: float = SHARD_PATIENCE
 
     @property
     def intent_life(self) -> float:

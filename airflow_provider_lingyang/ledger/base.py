@@ -131,6 +131,21 @@ class RecordedRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Shard:
+    """How far one of the task instances is that each send a part of a campaign.
+
+    :param batch: what the next batch that it sends orders like.
+    :param since: since when it is there, in epoch seconds.
+    :param is_own: whether it is this task instance.
+    """
+
+    map_index: int
+    batch: str
+    since: float
+    is_own: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Opening:
     """How a try opens its campaign.
 
@@ -224,6 +239,13 @@ class Ledger:
     def requests(self, task_unique_codes: Collection[str]) -> Iterator[RecordedRequest]:
         """Yield some requests of the history, as far as they are there."""
         return (request for request in self.history() if request.task_unique_code in task_unique_codes)
+
+    def report_progress(self, batch: str) -> Sequence[Shard]:
+        """Note which batch this task instance sends next; return how far all of the campaign's are that do so.
+
+        :param batch: text that orders like its ``batch_num``.
+        """
+        return ()
 
     def sent_since(self, moment: float) -> Sequence[tuple[str | None, float, int]]:
         """Return this task instance's requests: ``batch_num``, when it was written, and how many it reached at most.

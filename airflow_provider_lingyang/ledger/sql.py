@@ -16,11 +16,13 @@ from airflow_provider_lingyang.ledger.base import (
     Intent,
     Outcome,
     RecordedRequest,
+    Shard,
 )
 from airflow_provider_lingyang.ledger.sql_claim import SqlClaim
 from airflow_provider_lingyang.ledger.sql_requests import RequestRow
 from airflow_provider_lingyang.storage.database import (
     SerializationFailureError,
+    UniqueViolationError,
     chunks,
     repeated_after,
 )
@@ -48,6 +50,12 @@ class SqlLedger(SqlClaim):
         with self._database.transaction() as run:
             rows = self._requests(run).read_codes(task_unique_codes)
         yield from self._load(rows)
+
+    @repeated_after(UniqueViolationError, SerializationFailureError)
+    @override
+    def report_progress(self, batch: str) -> Sequence[Shard]:
+        with self._transaction() as run:
+            return self._campaigns(run).report_progress(batch, self._task_try.map_index)
 
     @override
     def sent_since(self, moment: float) -> Sequence[tuple[str | None, float, int]]:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from airflow_provider_lingyang.errors import LedgerFencedError
-from airflow_provider_lingyang.ledger.base import Header
+from airflow_provider_lingyang.ledger.base import Header, Shard
 from airflow_provider_lingyang.ledger.opening import Opened, changed_settings, in_doubt
 from airflow_provider_lingyang.ledger.sql_requests import RequestRows
 from airflow_provider_lingyang.ledger.sql_tables import (
@@ -119,6 +119,27 @@ class CampaignRows:
                 [NOT_EXECUTED, "a person says that it was not executed", IN_DOUBT, *some],
             )
         self.update(finished_by=None, finished_max_tries=None, finished_at=None, **asdict(header))
+
+    def report_progress(self, batch: str, map_index: int) -> list[Shard]:
+        """Note which batch this task instance sends next; return how far all are; see ``Ledger.report_progress``."""
+        this = campaign_id(*self._this), self._task_instance
+        changed = self._run.execute(
+            # In this order, for MySQL: it takes the new value for what follows.
+            "UPDATE lingyang_ledger_shard SET since=CASE WHEN batch=? THEN since ELSE ? END, batch=?, writes=writes+1 "
+            "WHERE campaign=? AND worker=?",
+            [batch, time.time(), batch, *this],
+        )
+        if not changed:
+            self._run.insert(
+                "lingyang_ledger_shard",
+                "campaign, worker, map_index, batch, since, writes",
+                [(*this, map_index, batch, time.time(), 1)],
+            )
+        rows = self._run.rows(
+            "SELECT worker, map_index, batch, since FROM lingyang_ledger_shard WHERE campaign=? ORDER BY map_index",
+            this[:1],
+        )
+        return [Shard(index, at, since, worker == self._task_instance) for worker, index, at, since in rows]
 
     def facts(self) -> dict[str, Any]:
         """Return what is noted about the generation."""

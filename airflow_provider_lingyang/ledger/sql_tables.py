@@ -126,6 +126,15 @@ MIGRATIONS: Mapping[int, Mapping[str, str]] = {
             kept TEXT,
             written_at DOUBLE PRECISION NOT NULL,
             PRIMARY KEY (campaign, worker, row_no)""",
+        # How far each task instance is that sends a part of a campaign, where they keep one order.
+        "lingyang_ledger_shard": """
+            campaign BIGINT NOT NULL,
+            worker VARCHAR(32) NOT NULL,
+            map_index INTEGER NOT NULL,
+            batch VARCHAR(110) NOT NULL,
+            since DOUBLE PRECISION NOT NULL,
+            writes BIGINT NOT NULL,
+            PRIMARY KEY (campaign, worker)""",
         "lingyang_ledger_schema": """
             version INTEGER NOT NULL,
             applied_at DOUBLE PRECISION NOT NULL,

@@ -97,6 +97,9 @@ class LingyangSubmitBatchOperator(BaseOperator):
 
     :param batch_size: tasks in one request at most, 100 by default (the platform documents no limit).
     :param max_in_flight: requests of one ``batch_num`` under way at a time, 1 by default, 100 at most.
+    :param shards: how many task instances send a part of this campaign each, such as those of a mapped task: a
+        ``batch_num`` then waits until all of them have sent the earlier ones, as a deferred task where that takes
+        long. Needs ``ledger_conn_id``. Default None: each task instance keeps the order of its own part.
     :param send_window: hours of the day in which requests leave, at Asia/Shanghai's time, such as ``"09:00-20:30"``.
         Outside them the task waits as a deferred one. Default None: any hour.
     :param send_until: nothing leaves after this moment: a datetime, or text of one (without a time zone:
@@ -192,6 +195,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         # how
         batch_size: int = 100,
         max_in_flight: int = 1,
+        shards: int | None = None,
         send_window: str | None = None,
         send_until: datetime | str | None = None,
         max_lateness: timedelta | None = None,
@@ -226,6 +230,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         self.output_slots = [] if output_slots is None else output_slots
         self.batch_size = batch_size
         self.max_in_flight = max_in_flight
+        self.shards = shards
         self.send_window = send_window
         self.send_until = send_until
         self.max_lateness = max_lateness
@@ -249,6 +254,10 @@ class LingyangSubmitBatchOperator(BaseOperator):
         if self.campaign_key is not None and self.ledger_conn_id is None:
             raise arguments.ArgumentError(
                 "an own campaign_key needs ledger_conn_id: a task's own state ends with its DAG run"
+            )
+        if self.shards is not None and self.ledger_conn_id is None:
+            raise arguments.ArgumentError(
+                "shards needs ledger_conn_id: there they see how far the others are"
             )
         literals.check_task(self, CHECKS)
         literals.check_templated(self, TEMPLATED)

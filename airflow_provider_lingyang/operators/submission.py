@@ -16,7 +16,7 @@ from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.config import arguments, literals, options
 from airflow_provider_lingyang.config.literals import CHECKS, TEMPLATED
 from airflow_provider_lingyang.delivery import lateness
-from airflow_provider_lingyang.delivery.campaign import Campaign, CampaignSpec, parse_book
+from airflow_provider_lingyang.delivery.campaign import Campaign, CampaignSpec, EmptyAudience, parse_book
 from airflow_provider_lingyang.delivery.lost_history import LostLedger
 from airflow_provider_lingyang.delivery.manifest import Manifest
 from airflow_provider_lingyang.delivery.policy import Policy
@@ -159,13 +159,20 @@ class SubmissionTry:
             on_rejected=self.task.on_rejected,
             ledger_patience=options.ledger_patience(),
             receiver_limit_patience=options.receiver_limit_patience(),
+            shards=self.task.shards,
+            shard_patience=options.shard_patience(),
         )
         read_rows = partial(self.task._read_rows, self.context)
         with AudienceStore(options.spool_dir()) as audience, closing(hook):
             if not self.task.validate_only:
                 self._skip_if_late(campaign.spec.plan_id, lost)
                 campaign.open(cancellation, resubmit=self.task.on_clear == "resubmit", settle=settle)
-            campaign.read(read_rows, audience, cancellation, history_unknown=lost is not None)
+            try:
+                campaign.read(read_rows, audience, cancellation, history_unknown=lost is not None)
+            except EmptyAudience:
+                if self.task.shards is not None and not self.task.validate_only:
+                    campaign.leave_order()
+                raise
             if self.task.validate_only:
                 campaign.show_plan(audience, schedule, result_query.proves if result_query else None)
                 return False
