@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +42,33 @@ def campaign(
     path = tmp_path / "ledger.db"
     monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps({"conn_type": "sqlite", "host": str(path)}))
     return Campaign(run, {"ledger_conn_id": "ledger"}, None)
+
+
+@pytest.fixture
+def instances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Mapping[int, Campaign]]:
+    """Makes the instances of a mapped task in a DAG run, by their map_index."""
+    ledger = {"conn_type": "sqlite", "host": str(tmp_path / "ledger.db")}
+    monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps(ledger))
+
+    class Instances(defaultdict[int, Campaign]):
+        def __init__(self, run_id: str = "run", **arguments: Any) -> None:
+            self.run_id = run_id
+            self.arguments = {"ledger_conn_id": "ledger"} | arguments
+
+        def __missing__(self, map_index: int) -> Campaign:
+            run = Run()
+            make = run.context
+
+            def context(*args: Any, **kwargs: Any) -> Mapping[str, Any]:
+                made = make(*args, run_id=self.run_id, **kwargs)
+                made["ti"].map_index = map_index
+                return made
+
+            run.context = context  # type: ignore[method-assign]
+            self[map_index] = Campaign(run, self.arguments, None)
+            return self[map_index]
+
+    return Instances
 
 
 @pytest.fixture

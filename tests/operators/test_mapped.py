@@ -6,17 +6,13 @@ the judge.
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
-from tests.conftest import Run
 from tests.helpers.campaigns import LOST, NOT_DONE, Campaign, all_reached_once, connect, executions, row, sent
 
 Mapping_ = Mapping[int, list[int]]
@@ -28,33 +24,6 @@ AFTER: dict[str, Mapping_] = {
     "dealt anew": {0: [1, 3, 5, 7, 9], 1: [2, 4, 6, 8, 10]},
     "overlapping": {0: [1, 2, 3, 4, 5], 1: [4, 5, 6, 7, 8, 1]},
 }
-
-
-@pytest.fixture
-def instances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Mapping[int, Campaign]]:
-    """Makes the instances of a mapped task in a DAG run, by their map_index."""
-    ledger = {"conn_type": "sqlite", "host": str(tmp_path / "ledger.db")}
-    monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps(ledger))
-
-    class Instances(defaultdict[int, Campaign]):
-        def __init__(self, run_id: str = "run", **arguments: Any) -> None:
-            self.run_id = run_id
-            self.arguments = {"ledger_conn_id": "ledger"} | arguments
-
-        def __missing__(self, map_index: int) -> Campaign:
-            run = Run()
-            make = run.context
-
-            def context(*args: Any, **kwargs: Any) -> Mapping[str, Any]:
-                made = make(*args, run_id=self.run_id, **kwargs)
-                made["ti"].map_index = map_index
-                return made
-
-            run.context = context  # type: ignore[method-assign]
-            self[map_index] = Campaign(run, self.arguments, None)
-            return self[map_index]
-
-    return Instances
 
 
 def rows(numbers: list[int]) -> list[dict[str, Any]]:
