@@ -36,6 +36,10 @@ def lingyang_sandbox(lingyang_sandbox_process: SandboxProcess) -> SandboxProcess
     ``contacted()`` returns all contacts in order, ``contacted_twice()`` the repeated ones, ``record()`` all requests;
     ``add_fault(kind=…)`` makes requests fail.
     """
+    from airflow_provider_lingyang.gateway.rate_limiter import forget_limiters
+
+    # A ban that an earlier test met lasts no longer.
+    forget_limiters()
     if not lingyang_sandbox_process.running:
         lingyang_sandbox_process.kill()
         lingyang_sandbox_process.start()

@@ -31,7 +31,8 @@ os.environ |= {
     "NO_PROXY": "127.0.0.1,localhost",
 }
 
-from airflow_provider_lingyang.sandbox.process import SandboxProcess  # noqa: E402  # after the environment
+from airflow_provider_lingyang.gateway.rate_limiter import forget_limiters  # noqa: E402  # after the environment
+from airflow_provider_lingyang.sandbox.process import SandboxProcess  # noqa: E402
 from tests.versions import AIRFLOW, AIRFLOW_PYTHON, AIRFLOWS_OWN_WARNINGS, XCOMS  # noqa: E402
 
 SUMMARY = pytest.StashKey[list[str]]()
@@ -124,6 +125,12 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     for line in config.stash[SUMMARY]:
         terminalreporter.write_line(line)
+
+
+@pytest.fixture(autouse=True)
+def no_earlier_bans() -> None:
+    """Limiters are the process's, so a ban that one test has met would hold the next ones back."""
+    forget_limiters()
 
 
 @pytest.fixture(scope="session")

@@ -74,6 +74,8 @@ class AnswerHandler:
         request, event = dispatch.request, _event(error)
         state = transition(dispatch.state, event)
         again_in = self.retry.delay(error, dispatch.attempts, idempotent=False)
+        if isinstance(error, ThrottledError) and not isinstance(error, ReceiverLimitedError):
+            self.schedule.ban(1.0 + (error.retry_after or 1.0))
         if again_in is not None:
             log.warning("%s: attempt %d: %s; again in %.1f s", request, dispatch.attempts, error, again_in)
             self.schedule.limiter.pause(again_in)

@@ -73,6 +73,8 @@ class Dispatcher:
         limit = ReceiverLimit(self.ledger, self._patience, self.policy.receiver_limit_patience)
         self._requests = OpenRequests(self.manifest, self.queue, self._writer, limit)
         self._answers = AnswerHandler(self._requests, self.schedule, self.retry, self.policy, self.reconciler)
+        # Its own: the ledger may be well while the row of the rate limit is not.
+        self._pace = Patience(self.policy.ledger_patience, self.cancellation, monotonic=self.monotonic)
         self._sending = threading.Lock()
         """Held while a sender thread decides to send, and while the main thread forbids it for good."""
         self._wait = 0.0
@@ -267,7 +269,7 @@ class Dispatcher:
         requests = self._requests
         # The task may have been asked to stop while the intents were written.
         while (intended := requests.intended) and len(requests.dispatched) < self.policy.max_in_flight:
-            if self._is_held():
+            if self._is_held() or not self._synchronise_rate_limit():
                 return
             try:
                 self._wait = self.schedule.delay()
@@ -288,6 +290,22 @@ class Dispatcher:
             requests.book(dispatch)
             requests.dispatched.append(dispatch)
             self.sender_pool.submit(dispatch, partial(self._send_request, dispatch))
+
+    def _synchronise_rate_limit(self) -> bool:
+        """Reserve slots of a shared rate limit where none is left; return False where its database is away."""
+        requests, limiter = self._requests, self.schedule.limiter
+        if not limiter.is_due:
+            return True
+        try:
+            if self._pace.wait <= 0:
+                with self._pace.attempt():
+                    limiter.synchronise(len(requests.intended))
+                    return True
+        except LedgerError as error:
+            requests.end(error)
+            return False
+        self._wait = self._pace.wait
+        return False
 
     def _send_request(self, dispatch: Dispatch, wire: Wire) -> SubmitReceipt:
         """Send a request, in a sender's thread."""

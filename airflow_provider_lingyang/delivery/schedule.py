@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from datetime import time as day_time
 from typing import Self
 
 from airflow_provider_lingyang.config.arguments import check_window
+from airflow_provider_lingyang.errors import LedgerError
 from airflow_provider_lingyang.gateway.attempts import LONGEST_WAIT
 from airflow_provider_lingyang.gateway.dates import CHINA, in_china
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
@@ -121,7 +123,16 @@ class SendSchedule:
             if wait > LONGEST_WAIT:
                 raise DeferSending(opening, f"send_window {self.window} is closed")
             return wait
+        if (left := self.limiter.pause_left) > LONGEST_WAIT + 1:
+            raise self.defer_for(left, "the App key is throttled, as another task was answered")
         return self.limiter.delay()
+
+    def ban(self, seconds: float) -> None:
+        """Pause for a throttle, and let all processes know at once that share the rate limit."""
+        self.limiter.ban(seconds)
+        # Else it is written later: before a request leaves.
+        with suppress(LedgerError):
+            self.limiter.synchronise()
 
     def seconds(self, requests: int) -> float | None:
         """Return the seconds that so many requests take at the rate limit; None: there is no rate limit."""

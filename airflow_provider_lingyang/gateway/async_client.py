@@ -16,6 +16,7 @@ import aiohttp
 import certifi
 from urllib3.util.wait import wait_for_read
 
+from airflow_provider_lingyang.errors import LedgerError
 from airflow_provider_lingyang.gateway import protocol, transport
 from airflow_provider_lingyang.gateway.attempts import Attempts, Call, RetryPolicy, Send, Sleep
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError
@@ -117,7 +118,9 @@ class AsyncGatewayClient:
     their own. Use it as an async context manager, or ``close`` it.
 
     :param settings: URL, credentials, timeout and number of attempts.
-    :param max_requests_per_second: rate limit. Default None: as fast as calls are answered.
+    :param limiter: shared with other callers. Default None: no rate limit, and the calls of this client wait for a
+        throttle together.
+    :param offload: runs a blocking function off the event loop.
     :param tls: see :func:`tls_context`; it takes a while to make, so make it off the loop. Default None: made here.
     :param clock: returns the present moment (aware); goes into the signed timestamp.
     :param monotonic: seconds that only grow.
@@ -129,7 +132,8 @@ class AsyncGatewayClient:
         self,
         settings: GatewaySettings,
         *,
-        max_requests_per_second: float | None = None,
+        limiter: RateLimiter | None = None,
+        offload: Callable[..., Awaitable[object]] = asyncio.to_thread,
         tls: ssl.SSLContext | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
@@ -141,7 +145,8 @@ class AsyncGatewayClient:
         self.clock = clock
         self._sleep = sleep
         retry = RetryPolicy(settings.max_attempts, rng or random.Random())
-        limiter = RateLimiter(max_requests_per_second, monotonic=monotonic)
+        self._offload = offload
+        limiter = limiter or RateLimiter(monotonic=monotonic)
         self._attempts = Attempts(settings, retry, clock, monotonic, limiter)
         self._slice_start: float | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -178,9 +183,11 @@ class AsyncGatewayClient:
                         if step.seconds:
                             await self._sleep(step.seconds)
                         await self._yield_if_busy()
-                    else:
+                    elif isinstance(step, Send):
                         value = await self._send(step)
-                except LingyangError as error:
+                    else:
+                        await self._offload(step.run)
+                except (LingyangError, LedgerError) as error:
                     step = steps.throw(error)
                 else:
                     step = steps.send(value)

@@ -1,7 +1,7 @@
 """The attempts of one call: signing, rate limit, session rules, classification, retry. Sans-I/O.
 
-:meth:`Attempts.of` is a generator that both clients drive. It yields :class:`Sleep` and :class:`Send`, and takes back
-the value of the answer, or the error.
+:meth:`Attempts.of` is a generator that both clients drive. It yields :class:`Sleep`, :class:`Synchronise` and
+:class:`Send`, and takes back the value of the answer, or the error.
 """
 
 from __future__ import annotations
@@ -9,16 +9,24 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
 
+from airflow_provider_lingyang.errors import (
+    LedgerError,
+    LedgerFencedError,
+    LedgerRefusedError,
+    LedgerUnusableError,
+)
 from airflow_provider_lingyang.gateway import protocol
 from airflow_provider_lingyang.gateway.errors import (
     AnswerUnreadableError,
     GatewayError,
     LingyangError,
     NotSentError,
+    ReceiverLimitedError,
     Replay,
     ThrottledError,
     TransportError,
@@ -98,6 +106,17 @@ class Sleep:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Synchronise:
+    """Synchronise a rate limit that processes share: call :meth:`run`, which blocks."""
+
+    run: Callable[[], None]
+
+
+Step = Sleep | Synchronise
+"""A step of a call that sends nothing."""
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class Send(Generic[T]):
     """Send the form of a call, read the answer: :meth:`read`, listen for as long as it says, :meth:`result`."""
@@ -174,7 +193,7 @@ class Attempts:
     monotonic: Callable[[], float]
     limiter: RateLimiter | None = None
 
-    def of(self, call: Call[T]) -> Generator[Sleep | Send[T], Any, T]:
+    def of(self, call: Call[T]) -> Generator[Step | Send[T], Any, T]:
         """Make one call.
 
         :return: the value of the answer.
@@ -189,6 +208,12 @@ class Attempts:
                 return (yield from self._attempt(call))
             except LingyangError as error:
                 delay = self.retry.delay(error, attempt, idempotent=call.idempotent)
+                is_ban = isinstance(error, ThrottledError) and not isinstance(error, ReceiverLimitedError)
+                if self.limiter is not None and is_ban:
+                    self.limiter.ban(1.0 + (error.retry_after or 1.0))
+                    if delay is None and self.limiter.is_due:
+                        with suppress(LedgerError):
+                            yield Synchronise(self.limiter.synchronise)
                 if delay is None:
                     raise
                 log.warning(
@@ -206,22 +231,53 @@ class Attempts:
             else:
                 yield Sleep(delay)
 
-    def _turn(self) -> Generator[Sleep, Any, None]:
+    def _turn(self) -> Generator[Step, Any, None]:
         """Wait until the rate limit lets the next request pass.
 
-        :raises NotSentError: the wait was cut short.
+        :raises NotSentError: the wait was cut short, or the database of a shared limit is away.
+        :raises ThrottledError: a ban lasts too long to be waited for.
         """
-        if self.limiter is not None:
-            yield Sleep(0.0)
+        if (limiter := self.limiter) is None:
+            return
+        yield Sleep(0.0)
+        with limiter.waiting():
             # Ask again after each wait: another call may have gone first.
-            while (wait := self.limiter.acquire()) > 0:
-                if (yield Sleep(wait)) is False:
-                    raise NotSentError(
-                        "the task was asked to stop while the call waited for the rate limit; nothing was sent",
-                        replay=Replay.NEVER,
+            while True:
+                yield from self._synchronised(limiter)
+                if (left := limiter.pause_left) > LONGEST_WAIT + 1:
+                    raise ThrottledError(
+                        f"nothing was sent: the App key is throttled for {left:.0f} more seconds, as another call was "
+                        "answered",
+                        retry_after=left,
                     )
+                if (wait := limiter.acquire()) <= 0:
+                    return
+                yield from self._slept(wait)
 
-    def _attempt(self, call: Call[T]) -> Generator[Sleep | Send[T], Any, T]:
+    def _synchronised(self, limiter: RateLimiter) -> Generator[Step, Any, None]:
+        """Synchronise a shared rate limit where that is due; wait for its database while that is away."""
+        began, pause = self.monotonic(), _BASE
+        while limiter.is_due and limiter.pace is not None:
+            try:
+                yield Synchronise(limiter.synchronise)
+            except (LedgerFencedError, LedgerRefusedError, LedgerUnusableError) as error:
+                raise NotSentError(f"nothing was sent: the shared rate limit is unknown: {error}") from None
+            except LedgerError as error:
+                if self.monotonic() - began >= limiter.pace.patience:
+                    raise NotSentError(
+                        f"nothing was sent: the shared rate limit is unknown: {error}"
+                    ) from None
+                yield from self._slept(pause)
+                pause = min(_CAP, 2 * pause)
+
+    def _slept(self, seconds: float) -> Generator[Step, Any, None]:
+        if (yield Sleep(seconds)) is False:
+            raise NotSentError(
+                "the task was asked to stop while the call waited for the rate limit; nothing was sent",
+                replay=Replay.NEVER,
+            )
+
+    def _attempt(self, call: Call[T]) -> Generator[Step | Send[T], Any, T]:
         # Signed inside the attempt: the timestamp must be of this one.
         form = protocol.signed_form(self.settings, call.method, call.params, self.clock())
         scrub = Scrubber(call.params, {protocol.signature_of(form): "sign", **self.settings.credentials})

@@ -16,8 +16,9 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from airflow_provider_lingyang.errors import LedgerError
 from airflow_provider_lingyang.gateway import protocol, transport
-from airflow_provider_lingyang.gateway.attempts import Attempts, Call, RetryPolicy, Send
+from airflow_provider_lingyang.gateway.attempts import Attempts, Call, RetryPolicy, Send, Sleep
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError
 from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD, SUBMIT_PARAM, InitiativeBatchTaskRequest
 from airflow_provider_lingyang.gateway.protocol import Answer
@@ -112,11 +113,14 @@ class GatewayClient:
             step = next(steps)
             while True:
                 try:
+                    value: object = None
                     if isinstance(step, Send):
-                        value: object = self._send(step)
-                    else:
-                        value = self._sleep(step.seconds) if step.seconds else None
-                except LingyangError as error:
+                        value = self._send(step)
+                    elif not isinstance(step, Sleep):
+                        step.run()
+                    elif step.seconds:
+                        value = self._sleep(step.seconds)
+                except (LingyangError, LedgerError) as error:
                     step = steps.throw(error)
                 else:
                     step = steps.send(value)

@@ -1,20 +1,127 @@
-"""Rate limit and throttle bans: how long the next request has to wait. Sans-I/O."""
+"""Rate limit and throttle bans: how long the next request has to wait. Sans-I/O.
+
+All limiters of a process with one host and App key share one *track*: when the next request may be sent, and how long a
+pause lasts. Where processes share a database, each limiter also needs *slots*: moments that a :class:`Pace` reserves
+for this process, about a second's worth at a time. Reserving is I/O, which the caller does:
+:attr:`RateLimiter.is_due` says when, :meth:`RateLimiter.synchronise` does it.
+"""
 
 from __future__ import annotations
 
+import random
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
+
+LATE = 0.25
+"""Seconds for which a slot may be used after its moment. Later it is lost: slots are not saved up."""
+FRESH = 1.0
+"""Seconds after which a ban that another process has met is looked for again, before the next request is sent."""
+_NOT_YET = 0.05
+"""Seconds until a caller asks again that found slots used up by others."""
+_ROUNDING = 0.001
+"""Seconds: a pace counts in whole microseconds."""
+_WAKING = 8
+"""How many of many waiting callers ask in the time in which a slot is used."""
+
+
+class Ask(NamedTuple):
+    """What is asked of a shared pace.
+
+    :param slots: how many to reserve; 0: only read until when a ban lasts.
+    :param interval: seconds between two slots.
+    :param ban: seconds of a ban to note; 0: none.
+    """
+
+    slots: int
+    interval: float
+    ban: float = 0.0
+
+
+class Grant(NamedTuple):
+    """What a shared pace has granted, in this process's monotonic seconds.
+
+    :param starts_at: the moment of the first slot; the others follow at the interval that was asked for.
+    :param banned_until: when the latest ban ends.
+    """
+
+    starts_at: float
+    banned_until: float
+
+
+class Pace(Protocol):
+    """A rate limit that processes share."""
+
+    patience: float
+    """Seconds for which a pace that is away is waited for."""
+
+    def exchange(self, ask: Ask) -> Grant:
+        """Note a ban, reserve slots and read until when a ban lasts. Blocks.
+
+        :raises LedgerError: it is away; nothing is reserved.
+        """
+
+
+class Track:
+    """When the requests of this process to one host with one App key may be sent. Guarded by its lock."""
+
+    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.monotonic = monotonic
+        self.lock = threading.Lock()
+        self.next = self.paused_until = monotonic()
+        self.waiting = 0
+        """Callers that wait for their turn."""
+
+
+class Slots:
+    """The slots that this process has reserved of one shared pace. Guarded by the track's lock."""
+
+    def __init__(self, pace: Pace) -> None:
+        self.pace = pace
+        self.exchanging = threading.Lock()
+        """Held during an exchange: one caller reserves for all."""
+        self.moments: deque[float] = deque()
+        self.size = 0
+        """How many to reserve next: twice as many each time while all are used, up to a second's worth."""
+        self.is_wasteful = False
+        """Whether a slot was lost since the last grant: then only those are reserved that are needed."""
+        self.read_at = -FRESH
+        self.unshared_ban = 0.0
+        """Until when a ban lasts that is not noted yet."""
+
+    def expire(self, now: float) -> None:
+        """Forget slots that were not used in time."""
+        while self.moments and self.moments[0] + LATE < now:
+            self.moments.popleft()
+            self.is_wasteful = True
+
+
+_LOCK = threading.Lock()
+_TRACKS: dict[tuple[str, str], Track] = {}
+_SLOTS: dict[tuple[str, str, str], Slots] = {}
+
+
+def forget_limiters() -> None:
+    """Forget what this process knows of rate limits and bans: for tests."""
+    with _LOCK:
+        _TRACKS.clear()
+        _SLOTS.clear()
 
 
 class RateLimiter:
     """Limits requests per second, and pauses all of them after a throttle. Never sleeps. Thread-safe.
 
     One thread may use :meth:`delay`, then :meth:`record_dispatch`. Several callers use :meth:`acquire`, which does both
-    at once: wait as long as it says and ask again, until it returns 0.
+    at once: wait as long as it says and ask again, until it returns 0. With a shared pace, both call
+    :meth:`synchronise` before that while :attr:`is_due`.
 
     :param max_requests_per_second: rate limit. Default None: no limit.
     :param monotonic: seconds that only grow.
+    :param track: shared with other limiters. Default None: its own.
+    :param slots: reserved of a shared pace. Default None: nothing is shared with other processes.
     """
 
     def __init__(
@@ -22,24 +129,108 @@ class RateLimiter:
         max_requests_per_second: float | None = None,
         *,
         monotonic: Callable[[], float] = time.monotonic,
+        track: Track | None = None,
+        slots: Slots | None = None,
     ) -> None:
         self.interval = 1 / max_requests_per_second if max_requests_per_second else 0.0
-        self._monotonic = monotonic
-        self._lock = threading.Lock()
-        self._next = self._paused_until = monotonic()
+        self._most = max(1, round(max_requests_per_second or 1))
+        self._track = track or Track(monotonic=monotonic)
+        self._slots = slots
+
+    @classmethod
+    def of_process(
+        cls,
+        host: str,
+        app_key: str,
+        max_requests_per_second: float | None,
+        *,
+        ledger: str = "",
+        pace: Callable[[], Pace] | None = None,
+    ) -> RateLimiter:
+        """Return a limiter that shares its track with all of this process for the same host and App key.
+
+        :param ledger: the connection of the database in which processes share a pace.
+        :param pace: makes the pace, where this process has none of that database yet. Default None: no pace is shared.
+        """
+        with _LOCK:
+            track = _TRACKS.setdefault((host, app_key), Track())
+            slots = None
+            if pace is not None:
+                key = host, app_key, ledger
+                slots = _SLOTS.get(key) or _SLOTS.setdefault(key, Slots(pace()))
+        return cls(max_requests_per_second, track=track, slots=slots)
+
+    @property
+    def pace(self) -> Pace | None:
+        """What this limit is shared through with other processes; None: it is not."""
+        return None if self._slots is None else self._slots.pace
 
     @property
     def is_paused(self) -> bool:
         """Whether a pause lasts: then a request that :meth:`delay` has let pass should not be sent any more."""
-        return self._monotonic() < self._paused_until
+        return self.pause_left > 0
+
+    @property
+    def pause_left(self) -> float:
+        """Seconds until a pause ends; 0 or less: none lasts."""
+        return self._track.paused_until - self._track.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether :meth:`synchronise` must be called before the next request is sent."""
+        with self._track.lock:
+            now = self._track.monotonic()
+            ask = self._ask(now, 1, FRESH)
+            # A ban that others have met matters only to a request that would leave now.
+            return ask is not None and (ask.slots > 0 or ask.ban > 0 or self._delay(now) <= 0)
+
+    def due(self, requests: int) -> Ask | None:
+        """Return what is to be asked of the shared pace, together with something that is written anyhow.
+
+        :param requests: how many are about to be sent.
+        :return: None: nothing.
+        """
+        with self._track.lock:
+            if self._slots is not None and self._slots.size:
+                # So many leave before the next write.
+                requests *= 2
+            return self._ask(self._track.monotonic(), requests, FRESH / 2)
+
+    def take(self, ask: Ask, grant: Grant) -> None:
+        """Note what the shared pace has granted, and what has been noted there."""
+        assert self._slots is not None
+        with self._track.lock:
+            slots, now = self._slots, self._track.monotonic()
+            slots.moments.extend(grant.starts_at + number * ask.interval for number in range(ask.slots))
+            if ask.slots:
+                slots.size, slots.is_wasteful = min(self._most, 2 * ask.slots), False
+            slots.read_at = now
+            self._track.paused_until = max(self._track.paused_until, grant.banned_until)
+            if slots.unshared_ban <= grant.banned_until + _ROUNDING:
+                slots.unshared_ban = 0.0
+
+    def synchronise(self, requests: int = 1) -> None:
+        """Reserve slots where none is left, note a ban, and look for one, unless another caller just has. Blocks.
+
+        :param requests: how many are about to be sent.
+        :raises LedgerError: the shared pace is away.
+        """
+        if self._slots is None:
+            return
+        with self._slots.exchanging:
+            with self._track.lock:
+                ask = self._ask(self._track.monotonic(), requests, FRESH)
+            if ask is not None:
+                self.take(ask, self._slots.pace.exchange(ask))
 
     def delay(self) -> float:
         """Return the seconds until the next request may be sent; 0 or less: now."""
-        return max(self._next, self._paused_until) - self._monotonic()
+        with self._track.lock:
+            return self._delay(self._track.monotonic())
 
     def record_dispatch(self) -> None:
         """Count a request that is sent now."""
-        with self._lock:
+        with self._track.lock:
             self._count_one()
 
     def acquire(self) -> float:
@@ -47,16 +238,66 @@ class RateLimiter:
 
         :return: 0: it is counted, send it; else the seconds to wait before asking again.
         """
-        with self._lock:
-            if (wait := self.delay()) > 0:
-                return wait
+        with self._track.lock:
+            if (wait := self._delay(self._track.monotonic())) > 0:
+                # Else all who wait would wake for each slot, and all but one in vain.
+                crowd = (self._track.waiting / _WAKING - 1) * min(self.interval, LATE)
+                return wait + (random.uniform(0, crowd) if crowd > 0 else 0.0)
             self._count_one()
             return 0.0
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count a caller that waits for its turn with :meth:`acquire`."""
+        with self._track.lock:
+            self._track.waiting += 1
+        try:
+            yield
+        finally:
+            with self._track.lock:
+                self._track.waiting -= 1
+
     def pause(self, seconds: float) -> None:
-        """Let no request pass for so long; a longer pause that lasts already stays."""
-        with self._lock:
-            self._paused_until = max(self._paused_until, self._monotonic() + seconds)
+        """Let no request of this process pass for so long; a longer pause that lasts already stays."""
+        with self._track.lock:
+            self._pause(seconds)
+
+    def ban(self, seconds: float) -> None:
+        """Pause for a throttle, which holds for all processes: :meth:`synchronise` tells them."""
+        with self._track.lock:
+            until = self._pause(seconds)
+            if self._slots is not None:
+                self._slots.unshared_ban = max(self._slots.unshared_ban, until)
+
+    def _pause(self, seconds: float) -> float:
+        until = self._track.monotonic() + seconds
+        self._track.paused_until = max(self._track.paused_until, until)
+        return until
+
+    def _ask(self, now: float, requests: int, fresh: float) -> Ask | None:
+        slots = self._slots
+        if slots is None:
+            return None
+        ban, count = max(0.0, slots.unshared_ban - now), 0
+        if self.interval:
+            slots.expire(now)
+            if (lacking := requests - len(slots.moments)) > 0:
+                count = min(self._most, max(lacking, 0 if slots.is_wasteful else slots.size))
+        return Ask(count, self.interval, ban) if count or ban or now - slots.read_at >= fresh else None
+
+    def _delay(self, now: float) -> float:
+        wait = max(self._track.next, self._track.paused_until) - now
+        if self._slots is None or not self.interval:
+            return wait
+        self._slots.expire(now)
+        return max(wait, self._slots.moments[0] - now if self._slots.moments else _NOT_YET)
 
     def _count_one(self) -> None:
-        self._next = max(self._next, self._monotonic()) + self.interval
+        track, now = self._track, self._track.monotonic()
+        # A caller that wakes late loses no time of those after it; half an interval at most, so that it is no burst.
+        latest = now - self.interval / 2
+        if self._slots is not None and self._slots.moments:
+            now = max(self._slots.moments.popleft(), latest)
+        elif track.waiting > 1:
+            now = latest
+        track.next = max(track.next, now) + self.interval

@@ -103,8 +103,12 @@ class LingyangHook(BaseHook):
 
     @cached_property
     def limiter(self) -> RateLimiter:
-        """The rate limit that all calls of this hook share. Ask first in one thread: made twice, it would be two."""
-        return RateLimiter(self.max_requests_per_second)
+        """The rate limit that all calls of this process with the same host and App key share.
+
+        Assign another one, before the first call, that other processes share, too.
+        """
+        settings = self.settings
+        return RateLimiter.of_process(settings.url, settings.app_key, self.max_requests_per_second)
 
     @property
     def lookup_settle(self) -> float:
@@ -162,7 +166,7 @@ class LingyangHook(BaseHook):
         if self._connection is None:
             with self._explain_missing():
                 self._connection = self._masked(await get_async_connection(self.lingyang_conn_id, self))
-        return AsyncGatewayClient(self.settings, max_requests_per_second=self.max_requests_per_second)
+        return AsyncGatewayClient(self.settings, limiter=self.limiter)
 
     def close(self) -> None:
         """Close the client."""

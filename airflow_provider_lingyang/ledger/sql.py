@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing_extensions import override
 
 from airflow_provider_lingyang.errors import LedgerFencedError
+from airflow_provider_lingyang.ledger import pace
 from airflow_provider_lingyang.ledger.base import (
     Intent,
     Outcome,
@@ -89,6 +90,9 @@ class SqlLedger(SqlClaim):
             if has_token and not unwritten:
                 # Before the commit, whose answer may be lost.
                 self._numbers |= requests.write_intents(intents, self._skipped)
+            # Last: tasks of all campaigns wait for its row.
+            reserved = pace.reserve_in(run, self.limiter, len(intents))
+        reserved()
         if not has_token:
             raise self._replaced(unwritten)
         if unwritten:

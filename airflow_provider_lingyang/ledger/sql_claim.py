@@ -14,6 +14,7 @@ from typing import Any
 from typing_extensions import override
 
 from airflow_provider_lingyang.errors import LedgerFencedError, LedgerRefusedError
+from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.identity import digest
 from airflow_provider_lingyang.ledger.base import (
     GIVEN_TOO_EARLY,
@@ -63,6 +64,8 @@ class SqlClaim(Ledger):
         self._this = "", 1
         """The campaign and its generation."""
         self._header: Header | None = None
+        self.limiter: RateLimiter | None = None
+        """Gets slots of the rate limit that all share which share the database."""
         self._has_claimed = self._has_written = False
         self._is_first = False
         """Whether no earlier process of this task instance has claimed it."""

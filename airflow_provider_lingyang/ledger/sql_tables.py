@@ -140,6 +140,14 @@ MIGRATIONS: Mapping[int, Mapping[str, str]] = {
             applied_at DOUBLE PRECISION NOT NULL,
             PRIMARY KEY (version)""",
     },
+    4: {
+        # Of one host and App key, for all campaigns, in microseconds since the epoch: see pace.py.
+        "lingyang_ledger_pace": """
+            pace VARCHAR(32) NOT NULL,
+            next_at BIGINT NOT NULL,
+            banned_until BIGINT NOT NULL,
+            PRIMARY KEY (pace)""",
+    },
 }
 """What must be there after each; what is missing is made."""
 VERSION = max(MIGRATIONS)

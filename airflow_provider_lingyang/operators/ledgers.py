@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 from airflow.providers.common.compat.sdk import AirflowFailException, conf
 from airflow.providers.common.compat.version_compat import get_base_airflow_version_tuple
 
+from airflow_provider_lingyang.config import options
 from airflow_provider_lingyang.config.arguments import ArgumentError
 from airflow_provider_lingyang.delivery.lost_history import LostLedger
+from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.ledger.base import Ledger
+from airflow_provider_lingyang.ledger.pace import shared_limiter
+from airflow_provider_lingyang.ledger.patience import impatient
 from airflow_provider_lingyang.ledger.sql import SqlLedger
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
 from airflow_provider_lingyang.ledger.task_try import TaskTry
@@ -19,6 +23,8 @@ from airflow_provider_lingyang.storage import query
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +89,28 @@ def find_ledger(conn_id: str | None, context: Context, campaign_key: str, task_t
             )
     log.info("The ledger is in the task's own state%s", _RECOMMENDED if clear_discards_task_state() else "")
     return TaskStateLedger(store, task_try, NEVER_EXPIRE, Tombstone.of(context, task_try))
+
+
+def find_rate_limiter(ledger: Ledger, conn_id: str | None, hook: LingyangHook) -> RateLimiter:
+    """Return the rate limiter of a task: of all that share the ledger's database, else of this process.
+
+    :param ledger: gets slots for the requests whose intents it writes.
+    :param conn_id: the database that keeps it, or None.
+    """
+    settings, rate = hook.settings, hook.max_requests_per_second
+    sql_ledger = impatient(ledger)
+    if conn_id is None or not isinstance(sql_ledger, SqlLedger):
+        if rate:
+            log.info(
+                "max_requests_per_second (%g) and throttle bans hold for this process alone: with ledger_conn_id they "
+                "hold for all tasks together that share the database",
+                rate,
+            )
+        return hook.limiter
+    sql_ledger.limiter = shared_limiter(
+        query.sql_hook(conn_id), conn_id, settings.url, settings.app_key, rate, options.ledger_patience()
+    )
+    return sql_ledger.limiter
 
 
 def lost_ledger(conn_id: str | None, ledger: Ledger, task_try: TaskTry, campaign_key: str) -> LostLedger:

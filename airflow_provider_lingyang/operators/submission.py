@@ -133,6 +133,7 @@ class SubmissionTry:
             )
         cancellation = self.cancellation
         hook = LingyangHook(self.task.lingyang_conn_id, sleep=cancellation.sleep)
+        hook.limiter = ledgers.find_rate_limiter(ledger, self.task.ledger_conn_id, hook)
         settings = hook.settings
         result_query = hook.result_query
         campaign = Campaign(

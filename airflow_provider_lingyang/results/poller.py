@@ -14,10 +14,13 @@ from typing import Any
 
 from airflow_provider_lingyang.config import options
 from airflow_provider_lingyang.config.arguments import ArgumentError
+from airflow_provider_lingyang.errors import LedgerError, LedgerUnusableError
 from airflow_provider_lingyang.gateway.answer_values import plain_text
 from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient, tls_context
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError, LingyangError, Replay
+from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
+from airflow_provider_lingyang.ledger.pace import shared_limiter
 from airflow_provider_lingyang.lookup.calls import LookUp
 from airflow_provider_lingyang.lookup.query import ResultQuery, StatusMeaning, TaskResult
 from airflow_provider_lingyang.results.completion import (
@@ -38,7 +41,7 @@ from airflow_provider_lingyang.results.recipient_sources import load_recipients
 from airflow_provider_lingyang.results.recipient_store import OnResults, RecipientRow, RecipientStore
 from airflow_provider_lingyang.spelling import did_you_mean
 from airflow_provider_lingyang.storage.private_sqlite import SpoolError
-from airflow_provider_lingyang.storage.query import QueryError, stream_rows
+from airflow_provider_lingyang.storage.query import QueryError, sql_hook, stream_rows
 
 log = logging.getLogger(__name__)
 
@@ -228,12 +231,41 @@ class ResultsPoller:
             raise ArgumentError(
                 "result_query: a status_field needs done_values or failed_values, or no recipient ever finishes"
             )
-        settings, rate = hook.settings, hook.max_requests_per_second
+        settings = hook.settings
         tls = None if settings.plain_http else tls_context()
-        client = partial(AsyncGatewayClient, settings, max_requests_per_second=rate, tls=tls)
+        client = partial(AsyncGatewayClient, settings, limiter=self._limiter(hook), tls=tls)
         self._look_up = partial(self._poll_gateway, query, client, options.lookups_at_a_time())
         self._lookup_settle = hook.lookup_settle
         return query.done_values, query.failed_values
+
+    def _limiter(self, hook: LingyangHook) -> RateLimiter:
+        """Return the rate limiter of the campaign's ledger database, else that of this process."""
+        ledger = (self.request.source.get("campaign") or {}).get("ledger")
+        if not ledger:
+            return hook.limiter
+        conn_id, settings = ledger["ledger_conn_id"], hook.settings
+        try:
+            limiter = shared_limiter(
+                sql_hook(conn_id),
+                conn_id,
+                settings.url,
+                settings.app_key,
+                hook.max_requests_per_second,
+                options.ledger_patience(),
+            )
+            limiter.synchronise()
+        except (QueryError, LedgerUnusableError) as error:
+            # A wait only reads: where it may not write, it goes on all the same.
+            log.warning(
+                "max_requests_per_second and throttle bans hold for this process alone: %s. To have them hold for all "
+                "tasks together, let this account read and update the table lingyang_ledger_pace",
+                error,
+            )
+            return hook.limiter
+        except LedgerError:
+            # Away for the moment: look-ups wait for it.
+            pass
+        return limiter
 
     def _statuses_of_table(self, hook: LingyangHook) -> tuple[Sequence[str], Sequence[str]]:
         given = self.request.result_query
@@ -249,7 +281,7 @@ class ResultsPoller:
     async def _poll_gateway(
         self,
         query: ResultQuery,
-        open_client: Callable[[], AsyncGatewayClient],
+        open_client: Callable[..., AsyncGatewayClient],
         max_concurrent_calls: int,
         offload: Offload,
     ) -> PollOutcome:
@@ -260,7 +292,7 @@ class ResultsPoller:
             known_tasks = task_ids if query.task_id_field else None
             return await LookUp(client.perform, query, client.clock).fetch(biz_ids, known_tasks)
 
-        async with open_client() as client:
+        async with open_client(offload=offload) as client:
             return await poll_gateway(
                 self.store,
                 fetch,

@@ -12,6 +12,7 @@ import pytest
 
 from airflow_provider_lingyang.gateway.async_client import AsyncGatewayClient
 from airflow_provider_lingyang.gateway.errors import AnswerLostError, ServiceError, ThrottledError
+from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
 from airflow_provider_lingyang.gateway.transport import IDLE_LIMIT
 from airflow_provider_lingyang.lookup import calls
@@ -159,7 +160,7 @@ def test_long_ban_is_raised_to_the_caller(gateway_sandbox: SandboxProcess, clock
 
 def test_rate_limit_of_the_connection_spaces_calls(gateway_sandbox: SandboxProcess, clock: Clock) -> None:
     async def work() -> None:
-        async with client(gateway_sandbox, clock, max_requests_per_second=4) as gateway:
+        async with client(gateway_sandbox, clock, limiter=RateLimiter(4, monotonic=clock)) as gateway:
             await asyncio.gather(*(fetch_results_async(gateway, QUERY, [str(n)]) for n in range(9)))
 
     asyncio.run(clock.run(work()))

@@ -130,7 +130,7 @@ def test_a_wait_for_the_rate_limit_that_is_cut_short_ends_the_call(
     gateway_sandbox: SandboxProcess, connect: Connect
 ) -> None:
     limiter = RateLimiter()
-    limiter.pause(1000)
+    limiter.pause(50)
     waits: list[float] = []
 
     def cut_short(seconds: float) -> bool:

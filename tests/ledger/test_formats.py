@@ -209,7 +209,9 @@ def test_missing_database_permissions_are_reported(
             "ALTER TABLE lingyang_ledger_recipient RENAME TO lingyang_ledger_recipient_2",
             "CREATE TABLE lingyang_ledger_recipient",
             "CREATE TABLE lingyang_ledger_row",
+            "CREATE TABLE lingyang_ledger_shard",
             "CREATE TABLE lingyang_ledger_schema",
+            "CREATE TABLE lingyang_ledger_pace",
         ]
         monkeypatch.setenv("AIRFLOW_CONN_LEDGER", owner)
         rights = "SELECT, INSERT, UPDATE, DELETE"

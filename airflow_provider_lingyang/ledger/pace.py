@@ -1,0 +1,159 @@
+"""One pace for one App key: its rate limit and its bans, in a row that all tasks share which share a database.
+
+The row says from when on slots are free, and until when a ban lasts, on the database's clock. A process reserves slots
+by moving the first on: in the transaction that writes intents, as its last statement, so that the row is locked for a
+moment only and no two transactions wait for each other; or in one of its own. Each process reserves at the interval of
+its own connection. Slots of a process that ends are lost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from airflow_provider_lingyang.errors import LedgerError
+from airflow_provider_lingyang.gateway.rate_limiter import Ask, Grant, RateLimiter
+from airflow_provider_lingyang.identity import digest
+from airflow_provider_lingyang.storage.database import (
+    Database,
+    SerializationFailureError,
+    Transaction,
+    UniqueViolationError,
+)
+
+_MICROSECONDS = 1_000_000
+_NOW = {
+    "postgres": f"CAST(EXTRACT(EPOCH FROM clock_timestamp()) * {_MICROSECONDS} AS BIGINT)",
+    # SYSDATE is of the moment, also after a wait for the row. Its zone is the session's, with a summer time perhaps.
+    "mysql": "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6)) - "
+    "TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(6), NOW(6)))",
+    "sqlite": f"CAST((julianday('now') - 2440587.5) * {86_400 * _MICROSECONDS} AS INTEGER)",
+}
+"""Microseconds since the epoch on the database's clock, by the connection's type. Elsewhere it is this machine's clock:
+one that is ahead reserves later slots, and none too early."""
+
+
+class SharedPace:
+    """The row of one host and App key. One exchange at a time; from any thread.
+
+    :param hook: any ``DbApiHook``.
+    :param conn_id: its connection's name.
+    :param patience: seconds for which it is waited for while it is away.
+    :param monotonic: seconds that only grow, of this process.
+    :param clock: epoch seconds, for databases without a clock that is known.
+    """
+
+    def __init__(
+        self,
+        hook: Any,
+        conn_id: str,
+        host: str,
+        app_key: str,
+        patience: float,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.patience = patience
+        self._database = Database(hook, conn_id)
+        self._key = digest(host, app_key)
+        self._now = _NOW.get(self._database.conn_type or "")
+        self._monotonic = monotonic
+        self._clock = clock
+
+    def exchange(self, ask: Ask) -> Grant:
+        """Note a ban, reserve slots and read until when a ban lasts, in a transaction of its own.
+
+        :raises LedgerError: it is away; nothing is reserved.
+        """
+        try:
+            for _ in range(9):
+                # Another process makes the row, or was preferred.
+                with suppress(SerializationFailureError, UniqueViolationError):
+                    return self._exchange(ask)
+            raise LedgerError(f"{self._database.name} keeps preferring others in the row of the rate limit")
+        finally:
+            if self._database.conn_type == "sqlite":
+                # Its connections are of one thread.
+                self._database.close()
+
+    def _exchange(self, ask: Ask) -> Grant:
+        with self._database.transaction() as run:
+            grant = self.exchange_in(run, ask)
+            if grant is None:
+                run.insert("lingyang_ledger_pace", "pace, next_at, banned_until", [(self._key, 0, 0)])
+                grant = self.exchange_in(run, ask)
+            assert grant is not None
+        return grant
+
+    def exchange_in(self, run: Transaction, ask: Ask) -> Grant | None:
+        """Do the same at the end of another transaction; return None where there is no row."""
+        if ask.ban > 0:
+            ends, moment = self._expression(f"{{now}} + {round(ask.ban * _MICROSECONDS)}")
+            sql = f"CASE WHEN banned_until > {ends} THEN banned_until ELSE {ends} END"
+            self._update(run, f"banned_until={sql}", [*moment, *moment])
+        reserved = round(ask.slots * ask.interval * _MICROSECONDS)
+        if reserved:
+            now, moment = self._expression("{now}")
+            sql = (
+                f"CASE WHEN next_at > banned_until AND next_at > {now} THEN next_at "
+                f"WHEN banned_until > {now} THEN banned_until ELSE {now} END"
+            )
+            self._update(run, f"next_at={reserved} + {sql}", [*moment, *moment, *moment])
+        now, moment = self._expression("{now}")
+        rows = run.rows(
+            f"SELECT next_at, banned_until, {now} FROM lingyang_ledger_pace WHERE pace=?",
+            [*moment, self._key],
+        )
+        # After the answer: a slot is never earlier than on the database's clock.
+        read_at = self._monotonic()
+        if not rows:
+            return None
+        next_at, banned_until, at = (int(value) for value in rows[0])
+        return Grant(
+            read_at + (next_at - reserved - at) / _MICROSECONDS, read_at + (banned_until - at) / _MICROSECONDS
+        )
+
+    def _expression(self, sql: str) -> tuple[str, list[int]]:
+        """Return SQL with the present moment, and its parameters."""
+        if self._now is not None:
+            return sql.format(now=self._now), []
+        return sql.format(now="?"), [round(self._clock() * _MICROSECONDS)]
+
+    def _update(self, run: Transaction, change: str, parameters: list[int]) -> None:
+        run.execute(f"UPDATE lingyang_ledger_pace SET {change} WHERE pace=?", [*parameters, self._key])
+
+
+def shared_limiter(
+    hook: Any, conn_id: str, host: str, app_key: str, max_requests_per_second: float | None, patience: float
+) -> RateLimiter:
+    """Return the rate limiter that all share which share a database.
+
+    :param hook: any ``DbApiHook``.
+    :param conn_id: its connection's name.
+    :param patience: seconds for which the database is waited for while it is away.
+    """
+    return RateLimiter.of_process(
+        host,
+        app_key,
+        max_requests_per_second,
+        ledger=conn_id,
+        pace=lambda: SharedPace(hook, conn_id, host, app_key, patience),
+    )
+
+
+def reserve_in(run: Transaction, limiter: RateLimiter | None, requests: int) -> Callable[[], None]:
+    """Reserve slots at the end of a transaction that writes intents; return what to call after its commit.
+
+    :param limiter: takes the slots; None: there is no shared limit.
+    :param requests: how many intents are written.
+    """
+    ask = limiter.due(requests) if limiter is not None else None
+    if limiter is not None and ask is not None and isinstance(limiter.pace, SharedPace):
+        grant = limiter.pace.exchange_in(run, ask)
+        if grant is not None:
+            return partial(limiter.take, ask, grant)
+    return lambda: None
