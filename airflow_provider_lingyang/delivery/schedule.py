@@ -124,7 +124,7 @@ class SendSchedule:
                 raise DeferSending(opening, f"send_window {self.window} is closed")
             return wait
         if (left := self.limiter.pause_left) > LONGEST_WAIT + 1:
-            raise self.defer_for(left, "the App key is throttled, as another task was answered")
+            raise self.defer_for(left, "the App key is throttled, as an earlier request was answered")
         return self.limiter.delay()
 
     def ban(self, seconds: float) -> None:

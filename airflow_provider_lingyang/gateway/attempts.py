@@ -246,8 +246,8 @@ class Attempts:
                 yield from self._synchronised(limiter)
                 if (left := limiter.pause_left) > LONGEST_WAIT + 1:
                     raise ThrottledError(
-                        f"nothing was sent: the App key is throttled for {left:.0f} more seconds, as another call was "
-                        "answered",
+                        f"nothing was sent: the App key is throttled for {left:.0f} more seconds, as an earlier call "
+                        "was answered",
                         retry_after=left,
                     )
                 if (wait := limiter.acquire()) <= 0:

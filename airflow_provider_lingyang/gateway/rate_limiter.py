@@ -11,93 +11,17 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
 
-LATE = 0.25
-"""Seconds for which a slot may be used after its moment. Later it is lost: slots are not saved up."""
-FRESH = 1.0
-"""Seconds after which a ban that another process has met is looked for again, before the next request is sent."""
+from airflow_provider_lingyang.slots import FRESH, LATE, Ask, Grant, Pace, Slots, Track
+
 _NOT_YET = 0.05
 """Seconds until a caller asks again that found slots used up by others."""
 _ROUNDING = 0.001
 """Seconds: a pace counts in whole microseconds."""
 _WAKING = 8
 """How many of many waiting callers ask in the time in which a slot is used."""
-
-
-class Ask(NamedTuple):
-    """What is asked of a shared pace.
-
-    :param slots: how many to reserve; 0: only read until when a ban lasts.
-    :param interval: seconds between two slots.
-    :param ban: seconds of a ban to note; 0: none.
-    """
-
-    slots: int
-    interval: float
-    ban: float = 0.0
-
-
-class Grant(NamedTuple):
-    """What a shared pace has granted, in this process's monotonic seconds.
-
-    :param starts_at: the moment of the first slot; the others follow at the interval that was asked for.
-    :param banned_until: when the latest ban ends.
-    """
-
-    starts_at: float
-    banned_until: float
-
-
-class Pace(Protocol):
-    """A rate limit that processes share."""
-
-    patience: float
-    """Seconds for which a pace that is away is waited for."""
-
-    def exchange(self, ask: Ask) -> Grant:
-        """Note a ban, reserve slots and read until when a ban lasts. Blocks.
-
-        :raises LedgerError: it is away; nothing is reserved.
-        """
-
-
-class Track:
-    """When the requests of this process to one host with one App key may be sent. Guarded by its lock."""
-
-    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self.monotonic = monotonic
-        self.lock = threading.Lock()
-        self.next = self.paused_until = monotonic()
-        self.waiting = 0
-        """Callers that wait for their turn."""
-
-
-class Slots:
-    """The slots that this process has reserved of one shared pace. Guarded by the track's lock."""
-
-    def __init__(self, pace: Pace) -> None:
-        self.pace = pace
-        self.exchanging = threading.Lock()
-        """Held during an exchange: one caller reserves for all."""
-        self.moments: deque[float] = deque()
-        self.size = 0
-        """How many to reserve next: twice as many each time while all are used, up to a second's worth."""
-        self.is_wasteful = False
-        """Whether a slot was lost since the last grant: then only those are reserved that are needed."""
-        self.read_at = -FRESH
-        self.unshared_ban = 0.0
-        """Until when a ban lasts that is not noted yet."""
-
-    def expire(self, now: float) -> None:
-        """Forget slots that were not used in time."""
-        while self.moments and self.moments[0] + LATE < now:
-            self.moments.popleft()
-            self.is_wasteful = True
-
 
 _LOCK = threading.Lock()
 _TRACKS: dict[tuple[str, str], Track] = {}

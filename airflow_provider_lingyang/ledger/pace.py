@@ -15,8 +15,9 @@ from functools import partial
 from typing import Any
 
 from airflow_provider_lingyang.errors import LedgerError
-from airflow_provider_lingyang.gateway.rate_limiter import Ask, Grant, RateLimiter
+from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.identity import digest
+from airflow_provider_lingyang.slots import Ask, Grant
 from airflow_provider_lingyang.storage.database import (
     Database,
     SerializationFailureError,
@@ -151,7 +152,7 @@ def reserve_in(run: Transaction, limiter: RateLimiter | None, requests: int) -> 
     :param limiter: takes the slots; None: there is no shared limit.
     :param requests: how many intents are written.
     """
-    ask = limiter.due(requests) if limiter is not None else None
+    ask = limiter.due(requests) if limiter is not None and requests else None
     if limiter is not None and ask is not None and isinstance(limiter.pace, SharedPace):
         grant = limiter.pace.exchange_in(run, ask)
         if grant is not None:

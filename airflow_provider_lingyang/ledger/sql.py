@@ -90,13 +90,13 @@ class SqlLedger(SqlClaim):
             if has_token and not unwritten:
                 # Before the commit, whose answer may be lost.
                 self._numbers |= requests.write_intents(intents, self._skipped)
-            # Last: tasks of all campaigns wait for its row.
-            reserved = pace.reserve_in(run, self.limiter, len(intents))
-        reserved()
+                # Last: tasks of all campaigns wait for its row.
+                granted = pace.reserve_in(run, self.limiter, len(intents))
         if not has_token:
             raise self._replaced(unwritten)
         if unwritten:
             raise self._taken_over(unwritten[0].task_unique_code, unwritten)
+        granted()
         self._has_written = self._has_written or bool(intents)
 
     @repeated_after(SerializationFailureError)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import BaseHook
 
+from airflow_provider_lingyang.gateway.rate_limiter import forget_limiters
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.conftest import Run
@@ -109,7 +110,12 @@ class Campaign:
         return getattr(self.run, how)(operator or self.operator(**arguments))
 
     def resume(self, operator: Any) -> Any:
-        """Go on after a deferral."""
+        """Go on after a deferral: in another process, once a ban is over."""
+        forget_limiters()
+        if self.store is None:
+            with closing(sqlite3.connect(BaseHook.get_connection("ledger").host)) as db:
+                db.execute("UPDATE lingyang_ledger_pace SET banned_until = 0")
+                db.commit()
         return operator.resume(self.context(), None)
 
     def clear(self) -> None:

@@ -17,6 +17,7 @@ from airflow_provider_lingyang.gateway.errors import (
     ServiceError,
     ThrottledError,
 )
+from airflow_provider_lingyang.gateway.rate_limiter import forget_limiters
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
@@ -70,6 +71,7 @@ def test_a_row_is_understood_by_hook_and_operator(
     assert rule.hint
     assert rule.hint.rstrip(".") in str(error)
 
+    forget_limiters()  # as in another process
     audience = [
         TASK | {"biz_id": f"B{n}", "phone_number": f"1000000000{n}", "batch_num": str(n)} for n in range(3)
     ]

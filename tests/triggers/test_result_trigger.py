@@ -132,8 +132,9 @@ def test_rate_limit_is_waited_for(sandbox: SandboxProcess, run: Run) -> None:
     sandbox.add_fault(kind="throttle", seconds=31_062, method=LOOKUP)
     event = asyncio.run(event_of(trigger(deadline=time.time() + 0.5)))
     assert event["status"] == "timeout"
-    # One poll before the rate limit was known, one at the deadline.
-    assert len([r for r in sandbox.record()["requests"] if r["method"] == LOOKUP]) == 2
+    # One poll before the ban was known; at the deadline it still lasts.
+    assert len([r for r in sandbox.record()["requests"] if r["method"] == LOOKUP]) == 1
+    assert "the App key is throttled for 31" in event["reason"]
 
 
 @pytest.mark.parametrize(
