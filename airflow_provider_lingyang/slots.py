@@ -73,10 +73,17 @@ class Slots:
         self.size = 0
         """How many to reserve next: twice as many each time while all are used, up to a second's worth."""
         self.is_wasteful = False
-        """Whether a slot was lost since the last grant: then only those are reserved that are needed."""
+        """Whether a slot was lost since the last grant."""
+        self.end = 0.0
+        """The moment after the last slot."""
         self.read_at = -FRESH
         self.unshared_ban = 0.0
         """Until when a ban lasts that is not noted yet."""
+
+    def to_reserve(self, lacking: int, most: int, now: float) -> int:
+        """Return how many slots to reserve: no more than are lacking, where some were lost, or none was for a while."""
+        steady = not self.is_wasteful and now <= self.end + LATE
+        return min(most, max(lacking, self.size if steady else 0))
 
     def expire(self, now: float) -> None:
         """Forget slots that were not used in time."""

@@ -128,6 +128,7 @@ class RateLimiter:
             slots.moments.extend(grant.starts_at + number * ask.interval for number in range(ask.slots))
             if ask.slots:
                 slots.size, slots.is_wasteful = min(self._most, 2 * ask.slots), False
+                slots.end = grant.starts_at + ask.slots * ask.interval
             slots.read_at = now
             self._track.paused_until = max(self._track.paused_until, grant.banned_until)
             if slots.unshared_ban <= grant.banned_until + _ROUNDING:
@@ -206,7 +207,7 @@ class RateLimiter:
         if self.interval:
             slots.expire(now)
             if (lacking := requests - len(slots.moments)) > 0:
-                count = min(self._most, max(lacking, 0 if slots.is_wasteful else slots.size))
+                count = slots.to_reserve(lacking, self._most, now)
         return Ask(count, self.interval, ban) if count or ban or now - slots.read_at >= fresh else None
 
     def _delay(self, now: float) -> float:

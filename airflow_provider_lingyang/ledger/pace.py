@@ -8,6 +8,7 @@ its own connection. Slots of a process that ends are lost.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -60,29 +61,38 @@ class SharedPace:
     ) -> None:
         self.patience = patience
         self._database = Database(hook, conn_id)
+        self._lent: tuple[int, Database] | None = None
         self._key = digest(host, app_key)
         self._now = _NOW.get(self._database.conn_type or "")
         self._monotonic = monotonic
         self._clock = clock
+
+    def lend(self, database: Database) -> None:
+        """Take the connection of the ledger, for calls of this thread."""
+        self._lent = threading.get_ident(), database
 
     def exchange(self, ask: Ask) -> Grant:
         """Note a ban, reserve slots and read until when a ban lasts, in a transaction of its own.
 
         :raises LedgerError: it is away; nothing is reserved.
         """
+        if self._lent is not None and self._lent[0] == threading.get_ident():
+            return self._exchange(self._lent[1], ask)
         try:
-            for _ in range(9):
-                # Another process makes the row, or was preferred.
-                with suppress(SerializationFailureError, UniqueViolationError):
-                    return self._exchange(ask)
-            raise LedgerError(f"{self._database.name} keeps preferring others in the row of the rate limit")
+            return self._exchange(self._database, ask)
         finally:
-            if self._database.conn_type == "sqlite":
-                # Its connections are of one thread.
-                self._database.close()
+            # The next call may be another thread's, or hours later.
+            self._database.close()
 
-    def _exchange(self, ask: Ask) -> Grant:
-        with self._database.transaction() as run:
+    def _exchange(self, database: Database, ask: Ask) -> Grant:
+        for _ in range(9):
+            # Another process makes the row, or was preferred.
+            with suppress(SerializationFailureError, UniqueViolationError):
+                return self._exchange_once(database, ask)
+        raise LedgerError(f"{database.name} keeps preferring others in the row of the rate limit")
+
+    def _exchange_once(self, database: Database, ask: Ask) -> Grant:
+        with database.transaction() as run:
             grant = self.exchange_in(run, ask)
             if grant is None:
                 run.insert("lingyang_ledger_pace", "pace, next_at, banned_until", [(self._key, 0, 0)])
@@ -103,7 +113,9 @@ class SharedPace:
                 f"CASE WHEN next_at > banned_until AND next_at > {now} THEN next_at "
                 f"WHEN banned_until > {now} THEN banned_until ELSE {now} END"
             )
-            self._update(run, f"next_at={reserved} + {sql}", [*moment, *moment, *moment])
+            if not self._update(run, f"next_at={reserved} + {sql}", [*moment, *moment, *moment]):
+                # Another process may just make the row: what is read next is not what was reserved.
+                return None
         now, moment = self._expression("{now}")
         rows = run.rows(
             f"SELECT next_at, banned_until, {now} FROM lingyang_ledger_pace WHERE pace=?",
@@ -124,8 +136,8 @@ class SharedPace:
             return sql.format(now=self._now), []
         return sql.format(now="?"), [round(self._clock() * _MICROSECONDS)]
 
-    def _update(self, run: Transaction, change: str, parameters: list[int]) -> None:
-        run.execute(f"UPDATE lingyang_ledger_pace SET {change} WHERE pace=?", [*parameters, self._key])
+    def _update(self, run: Transaction, change: str, parameters: list[int]) -> int:
+        return run.execute(f"UPDATE lingyang_ledger_pace SET {change} WHERE pace=?", [*parameters, self._key])
 
 
 def shared_limiter(

@@ -46,6 +46,12 @@ class SqlLedger(SqlClaim):
             rows.sort(key=lambda row: (row.written_at, row.task_unique_code))
         yield from self._load(rows)
 
+    def take_slots_for(self, limiter: RateLimiter) -> None:
+        """Reserve slots of a rate limit that tasks share through this database, where intents are written."""
+        self._limiter = limiter
+        if isinstance(limiter.pace, pace.SharedPace):
+            limiter.pace.lend(self._database)
+
     @override
     def requests(self, task_unique_codes: Collection[str]) -> Iterator[RecordedRequest]:
         with self._database.transaction() as run:
@@ -91,7 +97,7 @@ class SqlLedger(SqlClaim):
                 # Before the commit, whose answer may be lost.
                 self._numbers |= requests.write_intents(intents, self._skipped)
                 # Last: tasks of all campaigns wait for its row.
-                granted = pace.reserve_in(run, self.limiter, len(intents))
+                granted = pace.reserve_in(run, self._limiter, len(intents))
         if not has_token:
             raise self._replaced(unwritten)
         if unwritten:

@@ -64,8 +64,7 @@ class SqlClaim(Ledger):
         self._this = "", 1
         """The campaign and its generation."""
         self._header: Header | None = None
-        self.limiter: RateLimiter | None = None
-        """Gets slots of the rate limit that all share which share the database."""
+        self._limiter: RateLimiter | None = None
         self._has_claimed = self._has_written = False
         self._is_first = False
         """Whether no earlier process of this task instance has claimed it."""

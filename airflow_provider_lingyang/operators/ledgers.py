@@ -107,10 +107,11 @@ def find_rate_limiter(ledger: Ledger, conn_id: str | None, hook: LingyangHook) -
                 rate,
             )
         return hook.limiter
-    sql_ledger.limiter = shared_limiter(
+    limiter = shared_limiter(
         query.sql_hook(conn_id), conn_id, settings.url, settings.app_key, rate, options.ledger_patience()
     )
-    return sql_ledger.limiter
+    sql_ledger.take_slots_for(limiter)
+    return limiter
 
 
 def lost_ledger(conn_id: str | None, ledger: Ledger, task_try: TaskTry, campaign_key: str) -> LostLedger:

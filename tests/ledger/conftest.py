@@ -129,7 +129,7 @@ class SqlLedgers(Ledgers):
 
     def drop_tables(self) -> None:
         self.drop_views()
-        for table in (*TABLES, "schema", "request_2", "recipient_2"):
+        for table in (*TABLES, "schema", "request_2", "recipient_2", "shard", "pace"):
             self.sql(f"DROP TABLE IF EXISTS lingyang_ledger_{table}")
 
     def drop_views(self) -> None:
