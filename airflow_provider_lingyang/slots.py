@@ -1,4 +1,4 @@
-"""When requests may be sent: moments that one process keeps, and slots that processes share through a pace."""
+"""The state of a rate limit: moments that one process keeps, and slots that processes share through a pace."""
 
 from __future__ import annotations
 

@@ -121,7 +121,8 @@ class LingyangConnection(BaseModel):
         ge=1 / 3600,
         allow_inf_nan=False,
         title="Requests per second",
-        description="Holds requests and look-ups back; at least 1/3600. Empty: as fast as they are answered.",
+        description="Holds requests and look-ups back: of all tasks together whose ledger is in one database "
+        "(ledger_conn_id), else of each process. At least 1/3600. Empty: as fast as they are answered.",
     )
     result_query: Annotated[Any, Input("object")] = Field(
         None,

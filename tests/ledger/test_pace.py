@@ -1,4 +1,4 @@
-"""One pace for one App key: slots and bans in a row of the ledger's database."""
+"""One pace for one App key: the rate limit and the bans in a row of the ledger's database."""
 
 from __future__ import annotations
 
