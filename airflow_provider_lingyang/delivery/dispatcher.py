@@ -294,7 +294,7 @@ class Dispatcher:
     def _synchronise_rate_limit(self) -> bool:
         """Reserve slots of a shared rate limit where none is left; return False where its database is away."""
         requests, limiter = self._requests, self.schedule.limiter
-        if not limiter.is_due:
+        if not self.schedule.is_due():
             return True
         try:
             if self._pace.wait <= 0:

@@ -104,9 +104,17 @@ class SendSchedule:
 
     def is_open(self) -> bool:
         """Whether a request that :meth:`delay` has let pass may still be sent. Thread-safe."""
+        return self._allows() and not self.limiter.is_paused
+
+    def is_due(self) -> bool:
+        """Whether the rate limit must be synchronised before the next request may be sent."""
+        # Slots that are reserved while none may be sent would be lost, to others, too.
+        return self._allows() and self.limiter.is_due
+
+    def _allows(self) -> bool:
         now = self.clock()
         closed = self.window is not None and self.window.opens_at(now) is not None
-        return not closed and not self.is_too_late(now) and not self.limiter.is_paused
+        return not closed and not self.is_too_late(now)
 
     def delay(self) -> float:
         """Return the seconds until the next request may be sent; 0 or less: now.

@@ -204,7 +204,7 @@ class RateLimiter:
         if slots is None:
             return None
         ban, count = max(0.0, slots.unshared_ban - now), 0
-        if self.interval:
+        if self.interval and self._track.paused_until <= now:
             slots.expire(now)
             if (lacking := requests - len(slots.moments)) > 0:
                 count = slots.to_reserve(lacking, self._most, now)

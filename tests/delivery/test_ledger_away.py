@@ -35,6 +35,7 @@ from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt
 from airflow_provider_lingyang.ledger.base import Intent, Ledger, Outcome, RecordedRequest
 from airflow_provider_lingyang.ledger.patience import Patience, patient
+from airflow_provider_lingyang.slots import Ask, Grant, Slots
 from airflow_provider_lingyang.storage.database import UniqueViolationError
 from tests.delivery.test_dispatcher import receipt
 
@@ -139,6 +140,7 @@ class Sending:
         self.answers: dict[int, Any] = {}
         self.connect: Callable[[], object] = lambda: None
         self.manifest = Manifest("key", [], {}, ids_limit=1000)
+        self.limiter = RateLimiter(monotonic=self.time)
         self.reconciler: Any = None
         self.retried: dict[str, RetriedRequest] = {}
 
@@ -173,7 +175,7 @@ class Sending:
                 queue=SendQueue(audience),
                 manifest=self.manifest,
                 progress=Progress(self.manifest, 2 * count, monotonic=self.time),
-                schedule=SendSchedule(limiter=RateLimiter(monotonic=self.time)),
+                schedule=SendSchedule(limiter=self.limiter),
                 retry=RetryPolicy(self.policy.max_attempts, random.Random(1)),
                 policy=self.policy,
                 cancellation=stop,
@@ -204,6 +206,44 @@ def test_same_try_continues_after_a_ledger_outage(
     # While it is away, only what was handed out before can leave.
     for number in range(1, ledger.failed):
         assert sending.away_when_sent.count(number) <= in_flight
+
+
+class Row:
+    """The row of a shared rate limit, which is away for some calls while the ledger is well."""
+
+    patience = 60.0
+
+    def __init__(self, time: Time, away: int) -> None:
+        self.time, self.away, self.failed = time, away, 0
+
+    def exchange(self, ask: Ask) -> Grant:
+        if self.failed < self.away:
+            self.failed += 1
+            raise LedgerError("the row is away")
+        return Grant(self.time(), 0.0)
+
+
+@pytest.mark.parametrize("rate", [None, 5.0])
+@pytest.mark.parametrize("in_flight", [1, 3])
+def test_nothing_is_sent_while_the_rate_limit_is_unknown(in_flight: int, rate: float | None) -> None:
+    sending = Sending(Memory(), max_in_flight=in_flight)
+    row = Row(sending.time, away=7)
+    sending.limiter = RateLimiter(rate, monotonic=sending.time, slots=Slots(row))
+    sent_before: list[int] = []
+    sending.connect = lambda: sent_before.append(row.failed)
+    assert sending.run(12) is None
+    assert sending.manifest.counts()["accepted"] == 24
+    assert sent_before == [7] * 12
+
+
+def test_a_rate_limit_that_stays_unknown_ends_the_try() -> None:
+    sending = Sending(Memory())
+    row = Row(sending.time, away=1000)
+    sending.limiter = RateLimiter(5.0, monotonic=sending.time, slots=Slots(row))
+    assert isinstance(sending.run(12), LedgerError)
+    assert (sending.sent, sending.manifest.in_doubt) == ([], 0)
+    assert 5 < row.failed < 100
+    assert 1060 <= sending.time.now < 1070
 
 
 def test_waits_for_the_ledger_no_longer_than_its_patience() -> None:

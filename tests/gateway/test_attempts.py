@@ -7,17 +7,20 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.gateway.attempts import Attempts, Call, RetryPolicy, Send, Sleep
+from airflow_provider_lingyang.errors import LedgerError, LedgerUnusableError
+from airflow_provider_lingyang.gateway.attempts import Attempts, Call, RetryPolicy, Send, Sleep, Synchronise
 from airflow_provider_lingyang.gateway.errors import (
     AnswerLostError,
     AnswerUnreadableError,
     LingyangError,
+    NotSentError,
     RequestRefusedError,
     ThrottledError,
 )
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
 from airflow_provider_lingyang.gateway.transport import SECOND_ANSWER
+from airflow_provider_lingyang.slots import Ask, Grant, Slots
 from tests.gateway.conftest import NOON, Time
 
 SETTINGS = GatewaySettings(url="https://gateway.example/", app_key="k", app_secret="s")
@@ -47,6 +50,15 @@ def run(
                     time.sleep(step.seconds)
                     done.append(step.seconds)
                 step = next(steps)
+                continue
+            if isinstance(step, Synchronise):
+                done.append("synchronised")
+                try:
+                    step.run()
+                except LedgerError as error:
+                    step = steps.throw(error)
+                else:
+                    step = next(steps)
                 continue
             done.append("kept" if step.may_reuse else "new")
             step.reused = reused and step.may_reuse
@@ -82,6 +94,85 @@ def test_throttle_pauses_a_shared_rate_limiter(time_machine: Time) -> None:
     assert limiter.delay() == 0.0
     limiter.pause(5)
     assert run(time_machine, call(), ANSWER, limiter=limiter) == ("mine", [5.0, "new"])
+
+
+class Pace:
+    """What processes share, in memory; raises its errors first."""
+
+    patience = 60.0
+
+    def __init__(self, time: Time, *errors: LedgerError) -> None:
+        self.time, self.errors, self.asked = time, list(errors), list[Ask]()
+        self.free_at = self.banned_until = 0.0
+
+    def exchange(self, ask: Ask) -> Grant:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.asked.append(ask)
+        now = self.time.seconds
+        if ask.ban:
+            self.banned_until = max(self.banned_until, now + ask.ban)
+        first = max(self.free_at, self.banned_until, now)
+        if ask.slots:
+            self.free_at = first + ask.slots * ask.interval
+        return Grant(first, self.banned_until)
+
+
+def paced(time: Time, pace: Pace, rate: float | None = None) -> RateLimiter:
+    return RateLimiter(rate, monotonic=lambda: time.seconds, slots=Slots(pace))
+
+
+def test_attempts_take_slots_of_a_shared_pace(time_machine: Time) -> None:
+    pace = Pace(time_machine)
+    pace.free_at = 30.0
+    limiter = paced(time_machine, pace, 0.1)
+    value, done = run(time_machine, call(idempotent=True), AnswerLostError("lost"), ANSWER, limiter=limiter)
+    assert (value, done[0], done.count("new")) == ("mine", "synchronised", 2)
+    # The second attempt waits for a slot of its own.
+    assert time_machine.seconds == pytest.approx(40.0)
+    assert sum(ask.slots for ask in pace.asked) == 2
+
+
+def test_nothing_is_sent_while_the_shared_pace_is_away(time_machine: Time) -> None:
+    pace = Pace(time_machine, *[LedgerError("away")] * 5)
+    value, done = run(time_machine, call(), ANSWER, limiter=paced(time_machine, pace))
+    assert (value, done.count("synchronised"), done[-1]) == ("mine", 6, "new")
+    assert 5 < time_machine.seconds < 60
+
+
+@pytest.mark.parametrize(
+    ("errors", "least"), [([LedgerError("away")] * 100, 60.0), ([LedgerUnusableError("denied")], 0.0)]
+)
+def test_a_shared_pace_that_stays_away_ends_the_call(
+    time_machine: Time, errors: list[LedgerError], least: float
+) -> None:
+    with pytest.raises(NotSentError, match="nothing was sent: the shared rate limit is unknown"):
+        run(time_machine, call(), ANSWER, limiter=paced(time_machine, Pace(time_machine, *errors)))
+    assert least <= time_machine.seconds <= least + 10
+
+
+@pytest.mark.parametrize("seconds", [9, 3600])
+def test_a_throttle_is_shared_at_once(time_machine: Time, seconds: int) -> None:
+    answers = [THROTTLED.replace(b"for 9", b"for %d" % seconds)]
+    pace = Pace(time_machine)
+    with pytest.raises(ThrottledError) as caught:
+        # The last attempt, too, says so to the others.
+        run(time_machine, call(), *answers * 3, limiter=paced(time_machine, pace))
+    assert caught.value.retry_after == seconds
+    bans = [ask.ban for ask in pace.asked if ask.ban]
+    assert bans == [pytest.approx(seconds + 1)] * (3 if seconds == 9 else 1)
+    assert pace.banned_until == pytest.approx(time_machine.seconds + seconds + 1)
+
+
+def test_a_ban_that_lasts_too_long_is_not_waited_for_by_others(time_machine: Time) -> None:
+    pace = Pace(time_machine)
+    pace.banned_until = 3600.0
+    with pytest.raises(ThrottledError, match="nothing was sent: the App key is throttled") as caught:
+        run(time_machine, call(), ANSWER, limiter=paced(time_machine, pace))
+    assert caught.value.retry_after == 3600
+    pace.banned_until = 61.0
+    found = run(time_machine, call(), ANSWER, limiter=paced(time_machine, pace))
+    assert found == ("mine", ["synchronised", 61.0, "synchronised", "new"])
 
 
 def test_write_is_not_retried_where_it_may_have_been_executed(time_machine: Time) -> None:

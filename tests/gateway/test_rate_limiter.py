@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
+from airflow_provider_lingyang.slots import LATE, Track
 from tests.gateway.conftest import Time
 
 
@@ -53,3 +54,41 @@ def test_pause_holds_every_request_back(time_machine: Time, rate: float | None) 
     time_machine.seconds = 10
     assert not paused.is_paused
     assert paused.acquire() == 0.0
+
+
+def test_limiters_of_a_process_share_what_concerns_one_host_and_app_key() -> None:
+    first, second = (RateLimiter.of_process("https://a.test", "app", rate) for rate in (1, 2))
+    others = (
+        RateLimiter.of_process("https://a.test", "other", 1),
+        RateLimiter.of_process("https://b.test", "app", 1),
+    )
+    assert first.acquire() == 0.0
+    # Each waits at its own interval after what the other has sent.
+    assert 0.5 < second.acquire() <= 1.0
+    first.pause(1000)
+    assert second.is_paused
+    assert not any(other.is_paused for other in others)
+
+
+@pytest.mark.parametrize(("rate", "callers"), [(5, 4), (5, 400), (0.1, 400)])
+def test_many_who_wait_do_not_wake_all_at_once(time_machine: Time, rate: float, callers: int) -> None:
+    track = Track(monotonic=lambda: time_machine.seconds)
+    limit = RateLimiter(rate, track=track)
+    assert limit.acquire() == 0.0
+    track.waiting = callers
+    waits = [limit.acquire() for _ in range(callers)]
+    assert min(waits) >= 1 / rate
+    soon = sum(wait <= 1 / rate + min(LATE, 1 / rate) for wait in waits)
+    # Enough that one of them takes the slot in time.
+    assert 1 <= soon <= 40
+
+
+def test_a_late_caller_delays_no_other(time_machine: Time) -> None:
+    track = Track(monotonic=lambda: time_machine.seconds)
+    limit = RateLimiter(10, track=track)
+    track.waiting = 5
+    sent = 0
+    while time_machine.seconds < 20:
+        sent += limit.acquire() <= 0
+        time_machine.seconds += 0.03
+    assert 195 <= sent <= 201

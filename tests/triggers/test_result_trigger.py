@@ -6,22 +6,30 @@ import asyncio
 import json
 import os
 import pkgutil
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
+from airflow_provider_lingyang.errors import LedgerError
+from airflow_provider_lingyang.gateway.rate_limiter import forget_limiters
+from airflow_provider_lingyang.ledger.pace import SharedPace
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
 from airflow_provider_lingyang.results.completion import PollError
 from airflow_provider_lingyang.results.poller import ResultsPoller
+from airflow_provider_lingyang.results.recipient_sources import slim_manifest
 from airflow_provider_lingyang.sandbox import LOOKUP
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
+from airflow_provider_lingyang.slots import Ask, Grant
 from airflow_provider_lingyang.triggers.lingyang import LingyangResultTrigger, read_event
 from tests.conftest import FillDb, Run
 from tests.versions import AIRFLOW
@@ -53,12 +61,13 @@ async def event_of(one: LingyangResultTrigger) -> dict[str, Any]:
     return payload
 
 
-def submit(run: Run, *numbers: int) -> Any:
+def submit(run: Run, *numbers: int, **arguments: Any) -> Any:
     rows = [
         {"biz_id": f"B{n}", "phone_number": f"1000000{n:04}", "user_name": "张三", "input_params": {}}
         for n in numbers
     ]
-    operator = LingyangSubmitBatchOperator(task_id="submit", plan_id=1, audience=rows, output_slots=["a"])
+    base = {"task_id": "submit", "plan_id": 1, "audience": rows, "output_slots": ["a"]}
+    operator = LingyangSubmitBatchOperator(**base | arguments)
     return run.execute(operator)
 
 
@@ -135,6 +144,103 @@ def test_rate_limit_is_waited_for(sandbox: SandboxProcess, run: Run) -> None:
     # One poll before the ban was known; at the deadline it still lasts.
     assert len([r for r in sandbox.record()["requests"] if r["method"] == LOOKUP]) == 1
     assert "the App key is throttled for 31" in event["reason"]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A database for the ledger."""
+    path = tmp_path / "ledger.db"
+    monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps({"conn_type": "sqlite", "host": str(path)}))
+    return path
+
+
+def ledger_rows(path: Path, statement: str) -> list[Any]:
+    with closing(sqlite3.connect(path)) as db:
+        rows = db.execute(statement).fetchall()
+        db.commit()
+    return rows
+
+
+def test_look_ups_of_a_campaign_take_slots_of_its_ledger_off_the_event_loop(
+    lingyang_sandbox: SandboxProcess,
+    lingyang_connection: Callable[..., object],
+    run: Run,
+    ledger: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lingyang_connection(timeout=15, max_requests_per_second=20)
+    manifest = submit(run, 1, 2, ledger_conn_id="ledger")
+    asked: list[tuple[bool, Ask]] = []
+    exchange = SharedPace.exchange
+
+    def noting(own: SharedPace, ask: Ask) -> Grant:
+        asked.append((threading.current_thread() is threading.main_thread(), ask))
+        return exchange(own, ask)
+
+    monkeypatch.setattr(SharedPace, "exchange", noting)
+    event = asyncio.run(event_of(trigger(request={"source": {"campaign": slim_manifest(manifest)}})))
+    assert event["status"] == "complete"
+    assert asked
+    assert not any(on_loop for on_loop, _ in asked)
+    assert sum(ask.slots for _, ask in asked) > 0
+    ((free_at,),) = ledger_rows(ledger, "SELECT next_at FROM lingyang_ledger_pace")
+    assert abs(free_at / 1e6 - time.time()) < 600
+
+
+def test_waits_in_one_triggerer_keep_one_rate_limit(
+    lingyang_sandbox: SandboxProcess, lingyang_connection: Callable[..., object], run: Run
+) -> None:
+    lingyang_connection(timeout=15, max_requests_per_second=10)
+    submit(run, 1, 2)
+
+    async def waits() -> list[dict[str, Any]]:
+        return await asyncio.gather(*(event_of(trigger(poke_interval=0.001)) for _ in range(8)))
+
+    assert [event["status"] for event in asyncio.run(waits())] == ["complete"] * 8
+    moments = [r["received_at"] for r in lingyang_sandbox.record()["requests"] if r["method"] == LOOKUP]
+    # What is late by half an interval may be followed by what is not.
+    assert len(moments) == 8
+    assert moments[-1] - moments[0] > 0.6
+
+
+def test_a_wait_that_may_not_reserve_slots_goes_on_alone(
+    lingyang_sandbox: SandboxProcess,
+    lingyang_connection: Callable[..., object],
+    run: Run,
+    ledger: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    lingyang_connection(timeout=15, max_requests_per_second=20)
+    manifest = submit(run, 1, 2, ledger_conn_id="ledger")
+    ledger_rows(ledger, "DROP TABLE lingyang_ledger_pace")
+    forget_limiters()
+    event = asyncio.run(event_of(trigger(request={"source": {"campaign": slim_manifest(manifest)}})))
+    assert event["status"] == "complete"
+    (warning,) = (each for each in caplog.messages if "hold for this process alone" in each)
+    assert "read and update the table lingyang_ledger_pace" in warning
+
+
+def test_a_wait_whose_ledger_is_away_looks_nothing_up(
+    lingyang_sandbox: SandboxProcess,
+    lingyang_connection: Callable[..., object],
+    run: Run,
+    ledger: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lingyang_connection(timeout=15, max_requests_per_second=20)
+    manifest = submit(run, 1, 2, ledger_conn_id="ledger")
+    monkeypatch.setenv("AIRFLOW__LINGYANG__LEDGER_PATIENCE", "0")
+    forget_limiters()
+
+    def away(own: SharedPace, ask: Ask) -> Grant:
+        raise LedgerError("away for a moment")
+
+    monkeypatch.setattr(SharedPace, "exchange", away)
+    one = trigger(request={"source": {"campaign": slim_manifest(manifest)}}, deadline=time.time() + 0.3)
+    event = asyncio.run(event_of(one))
+    assert event["status"] == "timeout"
+    assert event["reason"].startswith("nothing was sent: the shared rate limit is unknown")
+    assert not [r for r in lingyang_sandbox.record()["requests"] if r["method"] == LOOKUP]
 
 
 @pytest.mark.parametrize(
