@@ -49,6 +49,8 @@ def get_provider_info() -> dict[str, Any]:
                 "class-name": "airflow_provider_lingyang.decorators.lingyang.lingyang_submit_batch",
             }
         ],
+        # From Airflow 3.2 on; before, `python -m airflow_provider_lingyang.ledger` has the same commands.
+        "cli": ["airflow_provider_lingyang.cli.definition.get_lingyang_cli_commands"],
         "connection-types": [
             {
                 "hook-class-name": "airflow_provider_lingyang.hooks.lingyang.LingyangHook",

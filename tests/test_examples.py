@@ -210,7 +210,7 @@ def test_campaign_key_of_its_own_repeats_no_recipient_when_triggered_again(
     assert sandbox.record()["executions"]["by_biz_id"] == once
     counts = airflow_cli.xcom("campaign_once", "submit", "manifest")["counts"]
     assert (counts["accepted"], counts["already_accepted"]) == (2, 6)
-    command = ["-m", "airflow_provider_lingyang.ledger", "list", "--conn-id", "ledger_db", "--json"]
+    command = ["-m", "airflow_provider_lingyang.ledger", "list", "--conn-id", "ledger_db", "-o", "json"]
     listed = airflow_cli.command([airflow_cli.python, *command], airflow_cli.env | env)
     assert "spring-sale-2026" in listed.stdout
 

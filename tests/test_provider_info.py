@@ -28,7 +28,7 @@ def test_provider_info_fits_airflows_schema_without_unknown_keys() -> None:
     (schema,) = [json.loads(path.read_text()) for path in SCHEMAS if path.exists()]
     jsonschema.validate(INFO, schema)
     # The schema lets misspelt keys pass. Airflow 2.11's names only some of what Airflow itself reads.
-    unnamed = {"integrations", "hooks", "operators", "sensors", "transfers", "asset-uris", "dataset-uris"}
+    unnamed = {"integrations", "hooks", "operators", "sensors", "transfers", "asset-uris", "dataset-uris", "cli"}
     assert set(INFO) <= {*schema["properties"], *unnamed}
 
 
@@ -89,7 +89,7 @@ def test_asset_uris_are_handled_by_what_there_is_under_both_of_airflows_names_fo
 
 
 def test_provider_info_lists_each_part_that_airflow_knows() -> None:
-    told = {"hooks", "operators", "sensors", "triggers", "transfers", "links", "assets", "decorators"}
+    told = {"hooks", "operators", "sensors", "triggers", "transfers", "links", "assets", "decorators", "cli"}
     keys = {"links": "extra-links", "assets": "asset-uris", "decorators": "task-decorators"}
     there = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} & told
     assert {keys.get(part, part) for part in there} <= set(INFO)

@@ -12,6 +12,8 @@ from airflow_provider_lingyang.ledger.base import Header, Opening, RecordedReque
 from airflow_provider_lingyang.ledger.task_try import TaskTry
 
 _SHOWN = 200
+PRUNED = "pruned"
+"""The fact that holds when a campaign's recipients were removed from the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,13 @@ def opening_of(
     """
     if found is None:
         return Opening(1, identity_version=header.identity_version)
+    if PRUNED in found.facts:
+        # Whatever on_clear says: which recipients other runs have reached is known no more, either.
+        raise LedgerRefusedError(
+            f"the recipients of this campaign were removed from the ledger on {found.facts[PRUNED]} (`prune`), so "
+            "nothing knows which were contacted, and nothing is sent. Send in a new run, or under another "
+            "campaign_key, from an audience without those already reached"
+        )
     # A retry after a crash between the end of a submission and the task's success finds it finished, too. Only Clear
     # raises max_tries: without that all recipients would be contacted twice.
     task_instance, max_tries = found.finished or (None, None)
@@ -113,6 +122,6 @@ def opening_of(
         )
         + "Else it takes a new campaign (a new run, or another campaign_key), "
         "which knows no recipient: leave out of its audience the recipients that are accepted or in doubt here (where "
-        "the ledger is in a database, `python -m airflow_provider_lingyang.ledger list --conn-id … --campaign-key … "
-        "--json --biz-ids` shows them)"
+        "the ledger is in a database, `python -m airflow_provider_lingyang.ledger show --conn-id … --campaign-key … "
+        "--output json --biz-ids` shows them)"
     )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing_extensions import override
 
 from airflow_provider_lingyang.errors import LedgerFencedError
+from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.ledger import pace
 from airflow_provider_lingyang.ledger.base import (
     Intent,

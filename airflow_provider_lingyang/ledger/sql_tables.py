@@ -364,6 +364,8 @@ def accepted_recipients(
     else:
         sql += " WHERE recipient.campaign=? AND recipient.state=?"
         parameters = [campaign, ACCEPTED]
+    # One that was forgotten has no id any more.
+    sql += " AND recipient.biz_id<>''"
     if among:
         # By the table's key: biz_id has no index, and its comparison may ignore case.
         sql += f" AND recipient.hash_high IN ({marks(among)})"

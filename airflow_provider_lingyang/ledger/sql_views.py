@@ -51,8 +51,9 @@ def views(conn_type: str | None) -> dict[str, str]:
     source = "worker.dag_id, worker.run_id, worker.task_id, worker.map_index"
     return {
         "lingyang_recipients": f"""
-            SELECT {named}, recipient.biz_id, NULL AS row_no, CASE recipient.state {names} END AS state,
-            recipient.reason, request.batch_num, request.task_unique_code, recipient.task_id AS platform_task_id,
+            SELECT {named}, NULLIF(recipient.biz_id, '') AS biz_id, NULL AS row_no,
+            CASE recipient.state {names} END AS state, recipient.reason, request.batch_num,
+            request.task_unique_code, recipient.task_id AS platform_task_id,
             request.request_id, {utc("request.written_at")} AS written_at,
             {utc("request.answered_at")} AS answered_at, {source}, recipient.kept
             FROM lingyang_ledger_recipient recipient

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.identity import recipient_hash
+from airflow_provider_lingyang.ledger.__main__ import main
 from airflow_provider_lingyang.ledger.base import Header, Intent, Ledger
 from airflow_provider_lingyang.ledger.sql import SqlLedger
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
@@ -225,3 +226,37 @@ def ledgers(request: pytest.FixtureRequest, make_sql: Callable[[str], SqlLedgers
         found: Ledgers = request.getfixturevalue("task_state_ledgers")
         return found
     return make_sql(request.param)
+
+
+class Command:
+    """Runs the ledger's command line in this process, on the connection ``ledger``."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, name: str, *args: str, conn_id: str = "ledger") -> tuple[int, str, str]:
+        """The exit code, what is printed, and what is said beside it."""
+        self._capsys.readouterr()  # what Airflow logged before
+        code = main([name, "--conn-id", conn_id, *args])
+        said = self._capsys.readouterr()
+        assert "Traceback" not in said.err
+        return code, said.out, said.err
+
+    def json(self, name: str, *args: str, code: int = 0) -> Any:
+        """What it prints as JSON."""
+        ended, printed, said = self(name, *args, "--output", "json")
+        assert ended == code, said
+        return json.loads(printed)
+
+    def fails(self, name: str, *args: str, code: int = 1) -> str:
+        """What it says that prints nothing."""
+        ended, printed, said = self(name, *args)
+        assert (ended, printed) == (code, "")
+        return said
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    # What it sets for its own process ends with the test.
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "client")
+    return Command(capsys)

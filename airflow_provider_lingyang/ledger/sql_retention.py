@@ -1,0 +1,289 @@
+"""What leaves the ledger's tables: campaigns that are over, and single recipients. In chunks, each committed.
+
+An interrupt between two chunks leaves what is done done, and the rest as it was: a second run goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
+
+from airflow_provider_lingyang.gateway.dates import CHINA
+from airflow_provider_lingyang.identity import settle_key
+from airflow_provider_lingyang.ledger.opening import PRUNED
+from airflow_provider_lingyang.ledger.sql_report import (
+    Generation,
+    TaskInstance,
+    generations,
+    task_instances,
+)
+from airflow_provider_lingyang.ledger.sql_settle import locked
+from airflow_provider_lingyang.ledger.sql_tables import IN_DOUBT, halves
+from airflow_provider_lingyang.storage.database import (
+    Database,
+    SerializationFailureError,
+    Transaction,
+    chunks,
+    marks,
+)
+
+_ROWS = 5000
+"""Rows that are in no request, deleted in one transaction at most."""
+_ERASED = "biz_id='', reason=NULL, kept=NULL, task_id=NULL"
+"""What is left of a recipient: its key, its request and its state."""
+_HOLDS_MORE = "(biz_id<>'' OR reason IS NOT NULL OR kept IS NOT NULL OR task_id IS NOT NULL)"
+NOT_FINISHED = "not finished"
+WITHIN_DOUBT = "recipients in doubt"
+NOT_ENDED = "a task has not noted its end"
+TOO_YOUNG = "active since"
+
+
+@dataclass(slots=True)
+class Pruned:
+    """A campaign, and what prune does to it.
+
+    :param rows: its generations.
+    :param stays: why nothing is done; empty: something is.
+    :param closes: whether all of it is deleted, and later tries are refused; else keys and states of recipients stay.
+    :param recipients: that are deleted, or erased but for their keys and states; likewise the others.
+    """
+
+    rows: Sequence[Generation]
+    stays: str = ""
+    closes: bool = False
+    recipients: int = 0
+    requests: int = 0
+    audience_rows: int = 0
+    numbers: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.numbers = [row.number for row in self.rows]
+
+
+@dataclass(slots=True)
+class Retention:
+    """Prunes campaigns that are over.
+
+    :param before: epoch seconds: campaigns that were active later stay.
+    :param close_campaigns: also delete the keys of campaigns with a ``campaign_key`` of their own, and refuse later
+        tries of them.
+    """
+
+    database: Database
+    before: float
+    close_campaigns: bool = False
+
+    def plan(self) -> Iterator[Pruned]:
+        """Yield each campaign that anything is left of, and what :meth:`prune` does to it."""
+        with self.database.transaction() as run:
+            rows = sorted(generations(run), key=attrgetter("campaign", "generation"))
+        for _, group in groupby(rows, key=attrgetter("campaign")):
+            with self.database.transaction() as run:
+                found = self._judge(run, list(group))
+                self._count(run, found)
+            if found.recipients or found.requests or found.audience_rows:
+                yield found
+
+    def prune(self, planned: Pruned) -> Pruned:
+        """Prune a campaign; return what was done, or why it stays after all."""
+        campaign, key = planned.rows[0].campaign, planned.rows[0].campaign_key
+        with self.database.transaction() as run:
+            workers = list(task_instances(run, key))
+        # The note comes first: from its commit on no try can open the campaign, and the rest needs no lock.
+        for attempt in range(5):
+            try:
+                with locked(self.database, campaign, workers) as run:
+                    rows = generations(run, key, planned.rows[0].plan_id)
+                    found = self._judge(run, rows)
+                    if found.stays:
+                        return found
+                    if found.closes:
+                        self._close(run, rows)
+                break
+            except SerializationFailureError:
+                if attempt == 4:
+                    raise
+        for number in found.numbers:
+            self._prune_requests(found, number)
+            self._prune_rows(found, number)
+        if found.closes:
+            self._forget_task_instances(key)
+        return found
+
+    def _judge(self, run: Transaction, rows: Sequence[Generation]) -> Pruned:
+        instances = list(task_instances(run, rows[0].campaign_key).values())
+        # Of a run alone: no other run comes with this campaign_key. An own key, or one that is not known to be none,
+        # may come again.
+        is_default = bool(instances) and all(one.default_key == rows[0].campaign_key for one in instances)
+        found = Pruned(rows, closes=is_default or self.close_campaigns)
+        if rows[-1].pruned:
+            # Interrupted before: what is left of it is of no use.
+            found.closes = True
+            return found
+        found.stays = self._why_it_stays(run, found, instances)
+        return found
+
+    def _why_it_stays(self, run: Transaction, found: Pruned, instances: Sequence[TaskInstance]) -> str:
+        if not all(row.finished_by for row in found.rows):
+            return NOT_FINISHED
+        if not all(one.ended for one in instances):
+            return NOT_ENDED
+        some = f"({marks(found.numbers)})"
+        if run.exists(
+            f"SELECT 1 FROM lingyang_ledger_recipient WHERE campaign IN {some} AND state=?",
+            [*found.numbers, IN_DOUBT],
+        ):
+            return WITHIN_DOUBT
+        ((written, answered),) = run.rows(
+            f"SELECT max(written_at), max(answered_at) FROM lingyang_ledger_request WHERE campaign IN {some}",
+            found.numbers,
+        )
+        moments = [written, answered, *(one.claimed_at for one in instances)]
+        moments += [moment for row in found.rows for moment in (row.opened_at, row.finished_at)]
+        return TOO_YOUNG if max(moment or 0.0 for moment in moments) >= self.before else ""
+
+    def _count(self, run: Transaction, found: Pruned) -> None:
+        some, more = f"({marks(found.numbers)})", "" if found.closes else f" AND {_HOLDS_MORE}"
+        for name, table, condition in (
+            ("recipients", "recipient", more),
+            ("requests", "request", "" if found.closes else " AND 1=0"),
+            ("audience_rows", "row", ""),
+        ):
+            sql = f"SELECT count(*) FROM lingyang_ledger_{table} WHERE campaign IN {some}{condition}"
+            setattr(found, name, int(run.rows(sql, found.numbers)[0][0]))
+
+    def _close(self, run: Transaction, rows: Sequence[Generation]) -> None:
+        today = datetime.now(CHINA).date().isoformat()
+        for row in rows:
+            facts = {PRUNED: today} | json.loads(row.facts or "{}")
+            run.execute(
+                "UPDATE lingyang_ledger_campaign SET facts=? WHERE campaign=? AND generation=?",
+                [json.dumps(facts), row.campaign, row.generation],
+            )
+
+    def _prune_requests(self, found: Pruned, campaign: int) -> None:
+        with self.database.transaction() as run:
+            requests = [
+                number
+                for (number,) in run.rows(
+                    "SELECT request FROM lingyang_ledger_request WHERE campaign=?", [campaign]
+                )
+            ]
+        for some in chunks(requests):
+            within = f"request IN ({marks(some)})"
+            with self.database.transaction() as run:
+                if found.closes:
+                    found.recipients += run.execute(
+                        f"DELETE FROM lingyang_ledger_recipient WHERE {within}", some
+                    )
+                    found.requests += run.execute(f"DELETE FROM lingyang_ledger_request WHERE {within}", some)
+                else:
+                    # Not one in doubt: a later run may have come meanwhile, and its id is needed until it is settled.
+                    found.recipients += run.execute(
+                        f"UPDATE lingyang_ledger_recipient SET {_ERASED} WHERE {within} AND state<>? "
+                        f"AND {_HOLDS_MORE}",
+                        [*some, IN_DOUBT],
+                    )
+
+    def _prune_rows(self, found: Pruned, campaign: int) -> None:
+        with self.database.transaction() as run:
+            spans = run.rows(
+                "SELECT worker, min(row_no), max(row_no) FROM lingyang_ledger_row WHERE campaign=? "
+                "GROUP BY worker",
+                [campaign],
+            )
+        for worker, first, last in spans:
+            for start in range(int(first), int(last) + 1, _ROWS):
+                with self.database.transaction() as run:
+                    found.audience_rows += run.execute(
+                        "DELETE FROM lingyang_ledger_row WHERE campaign=? AND worker=? AND row_no>=? AND row_no<?",
+                        [campaign, worker, start, start + _ROWS],
+                    )
+
+    def _forget_task_instances(self, campaign_key: str) -> None:
+        """Delete the task instances of a key of which no campaign is left that a try can open."""
+        with self.database.transaction() as run:
+            if all(row.pruned for row in generations(run, campaign_key)):
+                for some in chunks(list(task_instances(run, campaign_key))):
+                    run.execute(
+                        f"DELETE FROM lingyang_ledger_worker WHERE worker IN ({marks(some)}) AND ended=1",
+                        some,
+                    )
+
+
+@dataclass(slots=True)
+class Forgotten:
+    """What is known of some recipients in one generation of a campaign.
+
+    :param recipients: that are erased, but for their keys and states.
+    :param audience_rows: rows in no request that are erased.
+    :param in_doubt: :func:`settle_key` of requests in which such a recipient is in doubt: its id is needed until they
+        are settled.
+    """
+
+    row: Generation
+    recipients: int
+    audience_rows: int
+    in_doubt: list[str]
+
+
+def forget(database: Database, row: Generation, biz_ids: Sequence[str], *, execute: bool) -> Forgotten:
+    """Erase what one generation of a campaign holds of recipients: id, reason, columns, the platform's task.
+
+    Their keys, which are digests of the ids, and their states stay: without them a later try would contact them.
+
+    :param execute: False: only count.
+    """
+    found = Forgotten(row, 0, 0, [])
+    for some in chunks(list(dict.fromkeys(biz_ids))):
+        keys = {halves(biz_id) for biz_id in some}
+        with database.transaction() as run:
+            _forget_recipients(run, found, keys, execute=execute)
+            _forget_rows(run, found, set(some), execute=execute)
+    return found
+
+
+def _forget_recipients(
+    run: Transaction, found: Forgotten, keys: set[tuple[int, int]], *, execute: bool
+) -> None:
+    rows = run.rows(
+        "SELECT recipient.hash_high, recipient.hash_low, recipient.state, request.task_unique_code, request.intents "
+        "FROM lingyang_ledger_recipient recipient JOIN lingyang_ledger_request request "
+        "ON request.request=recipient.request WHERE recipient.campaign=? "
+        f"AND recipient.hash_high IN ({marks(list(keys))}) AND (recipient.state=? OR {_HOLDS_MORE})",
+        [found.row.number, *(high for high, _ in keys), IN_DOUBT],
+    )
+    for high, low, state, code, number in rows:
+        if (high, low) not in keys:
+            continue
+        if state == IN_DOUBT:
+            found.in_doubt.append(settle_key(code, number))
+            continue
+        # Not one that a try puts into a request at this moment: a second run names it.
+        sql = (
+            f"UPDATE lingyang_ledger_recipient SET {_ERASED} WHERE campaign=? AND hash_high=? AND hash_low=? "
+            "AND state<>?"
+        )
+        found.recipients += run.execute(sql, [found.row.number, high, low, IN_DOUBT]) if execute else 1
+
+
+def _forget_rows(run: Transaction, found: Forgotten, biz_ids: set[str], *, execute: bool) -> None:
+    rows = run.rows(
+        "SELECT worker, row_no, biz_id FROM lingyang_ledger_row "
+        f"WHERE campaign=? AND biz_id IN ({marks(list(biz_ids))})",
+        [found.row.number, *biz_ids],
+    )
+    for worker, row_no, biz_id in rows:
+        if biz_id not in biz_ids:  # Some databases take upper and lower case for the same.
+            continue
+        found.audience_rows += 1
+        if execute:
+            run.execute(
+                "UPDATE lingyang_ledger_row SET biz_id=NULL, reason=NULL, kept=NULL WHERE campaign=? AND worker=? "
+                "AND row_no=?",
+                [found.row.number, worker, row_no],
+            )
