@@ -28,7 +28,16 @@ def test_provider_info_fits_airflows_schema_without_unknown_keys() -> None:
     (schema,) = [json.loads(path.read_text()) for path in SCHEMAS if path.exists()]
     jsonschema.validate(INFO, schema)
     # The schema lets misspelt keys pass. Airflow 2.11's names only some of what Airflow itself reads.
-    unnamed = {"integrations", "hooks", "operators", "sensors", "transfers", "asset-uris", "dataset-uris", "cli"}
+    unnamed = {
+        "integrations",
+        "hooks",
+        "operators",
+        "sensors",
+        "transfers",
+        "asset-uris",
+        "dataset-uris",
+        "cli",
+    }
     assert set(INFO) <= {*schema["properties"], *unnamed}
 
 

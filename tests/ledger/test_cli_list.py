@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import yaml
@@ -194,7 +194,7 @@ def test_a_database_that_does_not_answer_is_an_error(
     ],
 )
 def test_arguments_that_cannot_be_right_are_refused(
-    make_sql: Any, command: Command, name: str, args: list[str], said: str
+    make_sql: Callable[[str], SqlLedgers], command: Command, name: str, args: list[str], said: str
 ) -> None:
     make_sql("sqlite").start()
     assert said in command.fails(name, *args, code=2)

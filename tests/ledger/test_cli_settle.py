@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -11,10 +12,10 @@ import pytest
 from airflow_provider_lingyang.cli import ledger as ledger_commands
 from airflow_provider_lingyang.errors import LedgerFencedError
 from airflow_provider_lingyang.ledger.base import Outcome
-from tests.ledger.conftest import Command, SqlLedgers
+from tests.ledger.conftest import Command, SqlLedgers, unexpected_wait
 
-CODE = "0f3a0000-0000-5000-8000-000000000001"
-OTHER = "0f3a0000-0000-5000-8000-000000000002"
+CODE = "0f3a-0001"
+OTHER = "0f3a-0002"
 CAMPAIGN = ("--campaign-key", "campaign", "--plan-id", "1")
 ALIVE = "dag/run/submit has not noted its end, and a process of it may still send"
 
@@ -328,7 +329,7 @@ def test_two_commands_and_a_next_try_at_once_free_recipients_for_one_request(
     from airflow_provider_lingyang.storage.database import Database
 
     for number in range(rounds):
-        code = f"0f3a0000-0000-5000-8000-{number:012}"
+        code = f"0f3a-{number:04}"
         run_id, biz_ids = f"run {number}", [f"a{number}", f"b{number}"]
         first = database.start(run_id=run_id)
         first.write([], [database.intent(code, biz_ids)])
@@ -340,16 +341,12 @@ def test_two_commands_and_a_next_try_at_once_free_recipients_for_one_request(
         def settle_it(
             code: str = code, barrier: threading.Barrier = barrier, settled: list[bool] = settled
         ) -> None:
-            settlement = Settlement(
-                Database(database.hook(), "ledger"),
-                "campaign",
-                1,
-                execute=True,
-                take_over=False,
-                wait=_unexpected,
-            )
-            barrier.wait()
-            settled.append(settlement.settle(code, "not_executed").settled)
+            with closing(Database(database.hook(), "ledger")) as own:
+                settlement = Settlement(
+                    own, "campaign", 1, execute=True, take_over=False, wait=unexpected_wait
+                )
+                barrier.wait()
+                settled.append(settlement.settle(code, "not_executed").settled)
 
         def try_it(
             code: str = code,
@@ -383,7 +380,3 @@ def test_two_commands_and_a_next_try_at_once_free_recipients_for_one_request(
         # Sent again: in doubt under number 2. Settled and not read in time: free. Not settled: in doubt under number 1.
         expected = (2, 4) if resent[0] else (1, 3) if sum(settled) else (1, 4)
         assert [tuple(row) for row in rows] == [expected] * 2
-
-
-def _unexpected(seconds: float) -> None:
-    raise AssertionError(f"waits {seconds} s")
