@@ -12,13 +12,10 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code."""
-    # Before Airflow is imported: see cli/ledger.py.
-    os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
-    # What others print while Airflow starts is no result.
-    with redirect_stdout(sys.stderr):
-        from airflow_provider_lingyang.cli.definition import LEDGER_COMMANDS
+def command_line() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
+    from airflow_provider_lingyang.cli.definition import LEDGER_COMMANDS
+
     parser = argparse.ArgumentParser(prog="python -m airflow_provider_lingyang.ledger")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in LEDGER_COMMANDS:
@@ -28,6 +25,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         for arg in command.args:
             arg.add_to_parser(one)
         one.set_defaults(func=command.func)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code."""
+    # Before Airflow is imported: see cli/ledger.py.
+    os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
+    # What others print while Airflow starts is no result.
+    with redirect_stdout(sys.stderr):
+        parser = command_line()
     args = parser.parse_args(argv)
     try:
         args.func(args)
