@@ -158,6 +158,11 @@ def _show(args: Namespace, database: Database) -> Result:
             "Once you know what became of a request in doubt, give the task settle={CODE: 'accepted'} or {CODE: "
             "'not_executed'}, or use the command settle"
         )
+    if any(request["may_be_sent"] for request in doubtful):
+        notes.append(
+            "may_be_sent: what is found out about such a request may be false a moment later. Find out once no process "
+            "can send it"
+        )
     return Result(found, [_short(found), shown], notes)
 
 

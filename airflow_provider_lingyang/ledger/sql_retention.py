@@ -9,8 +9,10 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
+from typing import Any
 
 from airflow_provider_lingyang.gateway.dates import CHINA
 from airflow_provider_lingyang.identity import settle_key
@@ -21,11 +23,10 @@ from airflow_provider_lingyang.ledger.sql_report import (
     generations,
     task_instances,
 )
-from airflow_provider_lingyang.ledger.sql_settle import locked
+from airflow_provider_lingyang.ledger.sql_settle import locked, repeated
 from airflow_provider_lingyang.ledger.sql_tables import IN_DOUBT, halves
 from airflow_provider_lingyang.storage.database import (
     Database,
-    SerializationFailureError,
     Transaction,
     chunks,
     marks,
@@ -90,28 +91,26 @@ class Retention:
 
     def prune(self, planned: Pruned) -> Pruned:
         """Prune a campaign; return what was done, or why it stays after all."""
-        campaign, key = planned.rows[0].campaign, planned.rows[0].campaign_key
+        key = planned.rows[0].campaign_key
         with self.database.transaction() as run:
             workers = list(task_instances(run, key))
         # The note comes first: from its commit on no try can open the campaign, and the rest needs no lock.
-        for attempt in range(5):
-            try:
-                with locked(self.database, campaign, workers) as run:
-                    rows = generations(run, key, planned.rows[0].plan_id)
-                    found = self._judge(run, rows)
-                    if found.stays:
-                        return found
-                    if found.closes:
-                        self._close(run, rows)
-                break
-            except SerializationFailureError:
-                if attempt == 4:
-                    raise
+        found = repeated(lambda: self._begin(planned.rows[0], workers))
+        if found.stays:
+            return found
         for number in found.numbers:
             self._prune_requests(found, number)
             self._prune_rows(found, number)
         if found.closes:
             self._forget_task_instances(key)
+        return found
+
+    def _begin(self, row: Generation, workers: list[str]) -> Pruned:
+        with locked(self.database, row.campaign, workers) as run:
+            rows = generations(run, row.campaign_key, row.plan_id)
+            found = self._judge(run, rows)
+            if found.closes and not found.stays:
+                self._close(run, rows)
         return found
 
     def _judge(self, run: Transaction, rows: Sequence[Generation]) -> Pruned:
@@ -175,19 +174,17 @@ class Retention:
             ]
         for some in chunks(requests):
             within = f"request IN ({marks(some)})"
-            with self.database.transaction() as run:
-                if found.closes:
-                    found.recipients += run.execute(
-                        f"DELETE FROM lingyang_ledger_recipient WHERE {within}", some
-                    )
-                    found.requests += run.execute(f"DELETE FROM lingyang_ledger_request WHERE {within}", some)
-                else:
-                    # Not one in doubt: a later run may have come meanwhile, and its id is needed until it is settled.
-                    found.recipients += run.execute(
-                        f"UPDATE lingyang_ledger_recipient SET {_ERASED} WHERE {within} AND state<>? "
-                        f"AND {_HOLDS_MORE}",
-                        [*some, IN_DOUBT],
-                    )
+            if found.closes:
+                recipients, gone = self._execute(
+                    (f"DELETE FROM lingyang_ledger_recipient WHERE {within}", some),
+                    (f"DELETE FROM lingyang_ledger_request WHERE {within}", some),
+                )
+                found.requests += gone
+            else:
+                # Not one in doubt: a later run may have come meanwhile, and its id is needed until it is settled.
+                sql = f"UPDATE lingyang_ledger_recipient SET {_ERASED} WHERE {within} AND state<>? AND {_HOLDS_MORE}"
+                (recipients,) = self._execute((sql, [*some, IN_DOUBT]))
+            found.recipients += recipients
 
     def _prune_rows(self, found: Pruned, campaign: int) -> None:
         with self.database.transaction() as run:
@@ -198,11 +195,20 @@ class Retention:
             )
         for worker, first, last in spans:
             for start in range(int(first), int(last) + 1, _ROWS):
-                with self.database.transaction() as run:
-                    found.audience_rows += run.execute(
-                        "DELETE FROM lingyang_ledger_row WHERE campaign=? AND worker=? AND row_no>=? AND row_no<?",
-                        [campaign, worker, start, start + _ROWS],
-                    )
+                sql = (
+                    "DELETE FROM lingyang_ledger_row WHERE campaign=? AND worker=? AND row_no>=? AND row_no<?"
+                )
+                (gone,) = self._execute((sql, [campaign, worker, start, start + _ROWS]))
+                found.audience_rows += gone
+
+    def _execute(self, *statements: tuple[str, Sequence[Any]]) -> list[int]:
+        """Run statements in a transaction of their own; return how many rows each has touched."""
+
+        def work() -> list[int]:
+            with self.database.transaction() as run:
+                return [run.execute(*statement) for statement in statements]
+
+        return repeated(work)
 
     def _forget_task_instances(self, campaign_key: str) -> None:
         """Delete the task instances of a key of which no campaign is left that a try can open."""
@@ -240,50 +246,52 @@ def forget(database: Database, row: Generation, biz_ids: Sequence[str], *, execu
     """
     found = Forgotten(row, 0, 0, [])
     for some in chunks(list(dict.fromkeys(biz_ids))):
-        keys = {halves(biz_id) for biz_id in some}
-        with database.transaction() as run:
-            _forget_recipients(run, found, keys, execute=execute)
-            _forget_rows(run, found, set(some), execute=execute)
+        recipients, audience_rows, in_doubt = repeated(
+            partial(_forget, database, row.number, some, execute=execute)
+        )
+        found.recipients += recipients
+        found.audience_rows += audience_rows
+        found.in_doubt += in_doubt
     return found
 
 
-def _forget_recipients(
-    run: Transaction, found: Forgotten, keys: set[tuple[int, int]], *, execute: bool
-) -> None:
-    rows = run.rows(
-        "SELECT recipient.hash_high, recipient.hash_low, recipient.state, request.task_unique_code, request.intents "
-        "FROM lingyang_ledger_recipient recipient JOIN lingyang_ledger_request request "
-        "ON request.request=recipient.request WHERE recipient.campaign=? "
-        f"AND recipient.hash_high IN ({marks(list(keys))}) AND (recipient.state=? OR {_HOLDS_MORE})",
-        [found.row.number, *(high for high, _ in keys), IN_DOUBT],
-    )
-    for high, low, state, code, number in rows:
-        if (high, low) not in keys:
-            continue
-        if state == IN_DOUBT:
-            found.in_doubt.append(settle_key(code, number))
-            continue
-        # Not one that a try puts into a request at this moment: a second run names it.
-        sql = (
-            f"UPDATE lingyang_ledger_recipient SET {_ERASED} WHERE campaign=? AND hash_high=? AND hash_low=? "
-            "AND state<>?"
-        )
-        found.recipients += run.execute(sql, [found.row.number, high, low, IN_DOUBT]) if execute else 1
-
-
-def _forget_rows(run: Transaction, found: Forgotten, biz_ids: set[str], *, execute: bool) -> None:
-    rows = run.rows(
-        "SELECT worker, row_no, biz_id FROM lingyang_ledger_row "
-        f"WHERE campaign=? AND biz_id IN ({marks(list(biz_ids))})",
-        [found.row.number, *biz_ids],
-    )
-    for worker, row_no, biz_id in rows:
-        if biz_id not in biz_ids:  # Some databases take upper and lower case for the same.
-            continue
-        found.audience_rows += 1
-        if execute:
+def _forget(
+    database: Database, campaign: int, biz_ids: Sequence[str], *, execute: bool
+) -> tuple[int, int, list[str]]:
+    keys = [halves(biz_id) for biz_id in biz_ids]
+    recipients, in_doubt = 0, []
+    with database.transaction() as run:
+        for high, low, state, code, number in run.rows(
+            "SELECT recipient.hash_high, recipient.hash_low, recipient.state, request.task_unique_code, "
+            "request.intents FROM lingyang_ledger_recipient recipient JOIN lingyang_ledger_request request "
+            "ON request.request=recipient.request WHERE recipient.campaign=? "
+            f"AND recipient.hash_high IN ({marks(keys)}) AND (recipient.state=? OR {_HOLDS_MORE})",
+            [campaign, *(high for high, _ in keys), IN_DOUBT],
+        ):
+            if (high, low) not in keys:
+                continue
+            if state == IN_DOUBT:
+                in_doubt.append(settle_key(code, number))
+                continue
+            # Not one that a try puts into a request at this moment: a second run names it.
+            sql = (
+                f"UPDATE lingyang_ledger_recipient SET {_ERASED} WHERE campaign=? AND hash_high=? AND hash_low=? "
+                "AND state<>?"
+            )
+            recipients += run.execute(sql, [campaign, high, low, IN_DOUBT]) if execute else 1
+        found = [
+            (worker, row_no)
+            for worker, row_no, biz_id in run.rows(
+                "SELECT worker, row_no, biz_id FROM lingyang_ledger_row "
+                f"WHERE campaign=? AND biz_id IN ({marks(biz_ids)})",
+                [campaign, *biz_ids],
+            )
+            if biz_id in biz_ids  # Some databases take upper and lower case for the same.
+        ]
+        for worker, row_no in found if execute else ():
             run.execute(
                 "UPDATE lingyang_ledger_row SET biz_id=NULL, reason=NULL, kept=NULL WHERE campaign=? AND worker=? "
                 "AND row_no=?",
-                [found.row.number, worker, row_no],
+                [campaign, worker, row_no],
             )
+    return recipients, len(found), sorted(set(in_doubt))

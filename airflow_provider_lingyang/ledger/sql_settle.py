@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from airflow_provider_lingyang.errors import LedgerError
 from airflow_provider_lingyang.identity import settle_key
@@ -36,6 +36,7 @@ from airflow_provider_lingyang.storage.database import (
 
 _STATE = {STATES[state - 1]: state for state in (ACCEPTED, NOT_EXECUTED)}
 """The words, and what recipients become."""
+T = TypeVar("T")
 _REASON = "a person says that it was {}, in a command"
 
 
@@ -52,6 +53,14 @@ class Verdict(NamedTuple):
     recipients: int
     settled: bool
     note: str = ""
+
+
+def repeated(work: Callable[[], T]) -> T:
+    """Do it again when nothing of it stayed because another process's transaction was there first."""
+    for _ in range(4):
+        with suppress(SerializationFailureError):
+            return work()
+    return work()
 
 
 @contextmanager
@@ -97,12 +106,7 @@ class Settlement:
         :param word: ``accepted`` or ``not_executed``.
         :raises LedgerError: there is no such campaign, or the database cannot be read or written.
         """
-        for _ in range(4):
-            try:
-                return self._settle(key, word)
-            except SerializationFailureError:
-                continue  # Nothing of it has stayed.
-        return self._settle(key, word)
+        return repeated(lambda: self._settle(key, word))
 
     def _settle(self, key: str, word: str) -> Verdict:
         code, _, text = key.partition("#")
@@ -118,8 +122,9 @@ class Settlement:
                 return verdict
             if why and not self.take_over:
                 return verdict._replace(
-                    note=f"{why}. Wait for the end of its task. If its process was killed, Clear the task, whose next "
-                    f"try waits until none can send it; or give --take-over: that waits {seconds_open(row):.0f} s"
+                    note=f"{why}. Wait for the end of its task, and find out after that. If its process was killed, "
+                    "Clear the task, whose next try waits until none can send it; or give --take-over: that waits "
+                    f"{seconds_open(row):.0f} s"
                 )
             if not self.execute:
                 return verdict._replace(settled=not why or word == STATES[ACCEPTED - 1])

@@ -137,6 +137,14 @@ def test_a_request_that_no_process_can_send_any_more_says_so(database: SqlLedger
     assert (request["may_be_sent"], request["why"]) == (False, None)
 
 
+def test_a_request_whose_recipients_are_all_settled_is_not_shown(
+    campaigns: SqlLedgers, command: Command
+) -> None:
+    """The table of requests says how many are in doubt at most."""
+    campaigns.sql("UPDATE lingyang_ledger_request SET in_doubt=2")
+    assert command.json("show", "--campaign-key", "autumn")[0]["requests_in_doubt"] == []
+
+
 def test_listing_changes_nothing(campaigns: SqlLedgers, command: Command) -> None:
     before = campaigns.everything()
     command.json("show", "--plan-id", "1", "--biz-ids")

@@ -178,7 +178,10 @@ def test_a_request_that_may_still_be_sent_is_not_settled(
     assert not verdict["settled"]
     why = "the ledger has lost the task instance" if left is lost_its_task_instance else ALIVE
     assert why in verdict["note"]
-    assert "Wait for the end of its task. If its process was killed, Clear the task" in verdict["note"]
+    assert (
+        "Wait for the end of its task, and find out after that. If its process was killed, Clear the"
+        in verdict["note"]
+    )
     assert "--take-over: that waits 125 s" in verdict["note"] or left is none_can_send_it_and_its_owner_runs
     assert database.sql("SELECT * FROM lingyang_ledger_recipient") == before
 
