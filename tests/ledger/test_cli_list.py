@@ -220,6 +220,7 @@ def test_a_command_line_that_cannot_be_read_ends_with_2(args: list[str]) -> None
 def test_connections_are_found_wherever_airflow_keeps_them(airflow_cli: AirflowCli) -> None:
     from airflow_provider_lingyang.ledger.base import Header, Intent
     from airflow_provider_lingyang.ledger.sql import SqlLedger
+    from airflow_provider_lingyang.ledger.task_try import TaskTry
 
     def run(*args: str, **env: str) -> tuple[int, str, str]:
         command = [sys.executable, "-m", "airflow_provider_lingyang.ledger", *args]
