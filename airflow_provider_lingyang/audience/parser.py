@@ -7,7 +7,7 @@ import hmac
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError, to_json
 from airflow_provider_lingyang.audience.columns import PLAIN_NAME, Layout, layout_of
 from airflow_provider_lingyang.config.arguments import CHANNELS
 from airflow_provider_lingyang.config.literals import Channel
-from airflow_provider_lingyang.gateway.contacts import INVISIBLE
+from airflow_provider_lingyang.gateway.contacts import INVISIBLE, looks_like_contact
 from airflow_provider_lingyang.gateway.fast_path import validate_task
 from airflow_provider_lingyang.gateway.field_types import (
     dump_json,
@@ -37,9 +37,24 @@ IDENTITY_FIELDS = ("phone_number", "email", "outer_user_id", "cms_user_id")
 _INVISIBLE = dict.fromkeys(map(ord, INVISIBLE))
 
 
-Problems = list[tuple[str, str]]
-"""Why a row cannot be sent: the API's field, with the column it came from where that has another name, and what is
-wrong with it. Never the value."""
+class Problems(list[tuple[str, str]]):
+    """Why a row cannot be sent: the API's field, with the column it came from where that has another name, and what is
+    wrong with it. Never the value.
+
+    :param biz_id: of the row, where there is nothing wrong with it. Default None: it is not known.
+    :param batch_num: likewise.
+    """
+
+    def __init__(
+        self,
+        problems: Iterable[tuple[str, str]] = (),
+        *,
+        biz_id: str | None = None,
+        batch_num: str | None = None,
+    ) -> None:
+        super().__init__(problems)
+        self.biz_id = biz_id
+        self.batch_num = batch_num
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +123,7 @@ class RowParser:
         :raises ArgumentError: a name in it is unknown or twice there.
         """
         if not isinstance(row, Mapping):
-            return [("the row", f"is a {type(row).__name__}, not a mapping of names to values")]
+            return Problems([("the row", f"is a {type(row).__name__}, not a mapping of names to values")])
         names = tuple(row)
         layout = self._layouts.get(names)
         if layout is None:
@@ -135,7 +150,8 @@ class RowParser:
         try:
             task = validate_task(fields, allow_international=self._allow_international)
         except ValidationError as error:
-            return problems + self._explained(error, layout, fields, {name for name, _ in problems})
+            problems += self._explained(error, layout, fields, {name for name, _ in problems})
+            return _problems_of(problems, layout, fields, batch_num)
         contact = self._contact(task)
         if contact is None:
             label = " or ".join(layout.label(name) for name in self._contacts)
@@ -144,7 +160,7 @@ class RowParser:
         if not problems and "\0" in task.get("biz_id", ""):
             problems.append((layout.label("biz_id"), "holds a NUL character"))
         if problems or contact is None:
-            return problems
+            return _problems_of(problems, layout, fields, batch_num)
         derived = "biz_id" not in task
         if derived:
             identity = self._identity(task, fields)
@@ -170,7 +186,9 @@ class RowParser:
         first = phone and canonical_phone_of_version_1(to_text(fields["phone_number"]))
         return [first or phone, email and email.lower(), *ids]
 
-    def _fold_variables(self, layout: Layout, values: Sequence[Any], fields: dict[str, Any]) -> Problems:
+    def _fold_variables(
+        self, layout: Layout, values: Sequence[Any], fields: dict[str, Any]
+    ) -> list[tuple[str, str]]:
         """Put the plan variables into ``input_params``; return problems of the variables."""
         given = fields.get("input_params")
         if type(given) is str and not (layout.variables or self.plan_variables_as_text or "null" in given):
@@ -205,9 +223,9 @@ class RowParser:
 
     def _explained(
         self, error: ValidationError, layout: Layout, fields: Mapping[str, Any], seen: set[str]
-    ) -> Problems:
+    ) -> list[tuple[str, str]]:
         """Return what validation found, without fields of which a problem is known already."""
-        problems: Problems = []
+        problems: list[tuple[str, str]] = []
         for name, reason in explain(error):
             given = fields.get(name)
             if name == "input_params" and isinstance(given, Mapping):
@@ -229,6 +247,19 @@ _WAYS_OUT = {
     ),
 }
 """What to do about what is wrong with a field of a row."""
+
+
+def _problems_of(
+    problems: list[tuple[str, str]], layout: Layout, fields: Mapping[str, Any], batch_num: str | None
+) -> Problems:
+    biz_id, label = None, layout.label("biz_id")
+    if "biz_id" in fields and all(name != label for name, _ in problems):
+        with suppress(PydanticCustomError):
+            biz_id = to_text(fields["biz_id"]).strip()
+    # What validation would refuse later, or a column that was taken for another.
+    if biz_id is not None and ("\0" in biz_id or looks_like_contact(biz_id)):
+        biz_id = None
+    return Problems(problems, biz_id=biz_id, batch_num=batch_num)
 
 
 def _variable(layout: Layout, name: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import attrgetter
@@ -20,6 +20,8 @@ from airflow_provider_lingyang.storage.private_sqlite import CACHE_KB, insert, o
 
 SHOWN = 20
 """How many rows, or kinds of problems, an error names."""
+INVALID, NOT_SENT = "invalid", "not_sent"
+"""States of rows that are left out."""
 _NAMED = 5
 """How many rows it names of one kind."""
 
@@ -74,13 +76,16 @@ class AudienceStore:
     """Keeps recipients in the order of sending, whatever the order of the rows.
 
     :param folder: where the file lies; empty: the system's folder for temporary files.
+    :param keeps_left_out: whether to keep rows that are not sent, too. Default False: they are counted only.
     :raises SpoolError: it cannot be made; by every method that writes: the disk is full.
     """
 
-    def __init__(self, folder: str = "") -> None:
+    def __init__(self, folder: str = "", *, keeps_left_out: bool = False) -> None:
         self._db = open_private(folder, _SCHEMA, _WHAT)
         self._folder = folder or tempfile.gettempdir()
+        self._keeps_left_out = keeps_left_out
         self._pending: list[tuple[object, ...]] = []
+        self._left_out: list[tuple[object, ...]] = []
         self._indexed = False
 
     def close(self) -> None:
@@ -101,9 +106,51 @@ class AudienceStore:
         if len(self._pending) >= 1000:
             self._flush()
 
-    def drop_repeated_contacts(self) -> int:
-        """Keep the first row of each contact, return how many others there were."""
+    def leave_out(self, row: int, problems: Problems) -> None:
+        """Keep why a row is not valid, where rows that are not sent are kept.
+
+        :param row: its number.
+        """
+        if not self._keeps_left_out:
+            return
+        why = "; ".join(f"{field} {reason}" for field, reason in problems)
+        self._left_out.append((row, INVALID, problems.batch_num, problems.biz_id, why))
+        if len(self._left_out) >= 1000:
+            self._flush()
+
+    def left_out(self) -> Iterator[tuple[int, str, str | None, str | None, str]]:
+        """Yield the rows that are kept although they are not sent: number, state, batch_num, biz_id, reason."""
+        self._flush()
+        # Not "yield from": abandoned half-way, it would close the cursor of a database that is closed already.
+        for row in self._db.execute(f"SELECT {_LEFT_OUT} FROM left_out ORDER BY row"):  # noqa: UP028
+            yield row
+
+    def in_states(self, *states: int) -> Iterator[tuple[int, str | None, str, int]]:
+        """Yield recipients by their states: row, batch_num, biz_id, state."""
+        self._flush()
+        marks = ",".join("?" * len(states))
+        for row in self._db.execute(  # noqa: UP028  # as above
+            f"SELECT row, batch_num, biz_id, state FROM recipient WHERE state IN ({marks}) ORDER BY order_key, row",
+            states,
+        ):
+            yield row
+
+    def _leave_out(self, state: str, reason: str, where: str, biz_id: str = "biz_id") -> None:
+        if self._keeps_left_out:
+            self._flush()
+            with written(_WHAT):
+                self._db.execute(
+                    f"INSERT INTO left_out ({_LEFT_OUT}) SELECT row, ?, batch_num, {biz_id}, ? {where}",
+                    (state, reason),
+                )
+
+    def drop_repeated_contacts(self, reason: str) -> int:
+        """Keep the first row of each contact, return how many others there were.
+
+        :param reason: why they are not sent.
+        """
         self.index()
+        self._leave_out(NOT_SENT, reason, _REPEATED_CONTACTS)
         # Not forgotten: the next try's query may give the rows in another order.
         self.write(f"INSERT INTO dropped SELECT contact, key {_REPEATED_CONTACTS}")
         return self.write(f"DELETE {_REPEATED_CONTACTS}")
@@ -129,11 +176,12 @@ class AudienceStore:
             for later, first, biz_id, derived in rows
         ]
 
-    def drop_incomplete(self, column: str) -> tuple[int, list[int]]:
+    def drop_incomplete(self, column: str, reason: str) -> tuple[int, list[int]]:
         """Drop the rows that lack what other rows have.
 
         :param column: ``batch_num`` (no row has one, or every row has), or ``biz_id`` (likewise: a derived
             one counts as none).
+        :param reason: why they are not valid.
         :return: how many there were, and the first of their numbers.
         """
         self._flush()
@@ -143,6 +191,8 @@ class AudienceStore:
             return 0, []
         count, first = self._first("row", f"FROM recipient WHERE {lack}")
         if count:
+            biz_id = "NULL" if column == "biz_id" else "biz_id"
+            self._leave_out(INVALID, f"{column} {reason}", f"FROM recipient WHERE {lack}", biz_id)
             self.write(f"DELETE FROM recipient WHERE {lack}")
         return count, [row for (row,) in first]
 
@@ -191,6 +241,10 @@ class AudienceStore:
             rows, self._pending = self._pending, []
             with written(_WHAT):
                 insert(self._db, f"INSERT INTO recipient ({', '.join(_COLUMNS)}, order_key, key)", rows)
+        if self._left_out:
+            rows, self._left_out = self._left_out, []
+            with written(_WHAT):
+                insert(self._db, f"INSERT INTO left_out ({_LEFT_OUT})", rows)
 
     def write(self, sql: str) -> int:
         """Run a statement that writes, and return how many rows it changed."""
@@ -216,6 +270,7 @@ _WHAT = "the audience's private copy"
 _COLUMNS = Recipient.__slots__
 """The table's columns of the same names."""
 _values = attrgetter(*_COLUMNS)
+_LEFT_OUT = "row, state, batch_num, biz_id, reason"
 _REPEATED_CONTACTS = (
     "FROM recipient WHERE EXISTS (SELECT 1 FROM recipient AS other "
     "WHERE other.contact = recipient.contact AND other.row < recipient.row)"
@@ -246,6 +301,9 @@ CREATE TABLE recipient (
 ) WITHOUT ROWID;
 CREATE INDEX by_group ON recipient (group_no, position) WHERE group_no IS NOT NULL;
 CREATE TABLE dropped (contact TEXT NOT NULL, key BLOB NOT NULL);
+CREATE TABLE left_out (
+    row INTEGER PRIMARY KEY, state TEXT NOT NULL, batch_num TEXT, biz_id TEXT, reason TEXT NOT NULL
+);
 """
 
 

@@ -13,6 +13,10 @@ from airflow_provider_lingyang.errors import SubmissionStopped
 
 log = logging.getLogger(__name__)
 
+REPEATED_CONTACT = "repeats an earlier row's contact"
+"""Why a row is not sent."""
+_LACKING = "is missing, while other rows have one"
+
 
 @dataclass(slots=True)
 class Validation:
@@ -50,10 +54,11 @@ class Validation:
                 self.contacts_in_ids += _shows_contact(row)
             else:
                 self.invalid.add(row, [self.audience])
+                self.store.leave_out(self.audience, row)
         for column in ("batch_num", "biz_id"):
-            count, first = self.store.drop_incomplete(column)
+            count, first = self.store.drop_incomplete(column, _LACKING)
             if count:
-                self.invalid.add([(column, "is missing, while other rows have one")], first, count)
+                self.invalid.add(Problems([(column, _LACKING)]), first, count)
 
     def check(
         self, *, on_invalid: OnInvalid, on_duplicate_contact: OnDuplicateContact, max_recipients: int | None
@@ -96,7 +101,7 @@ class Validation:
 
     def _check_contacts(self, on_duplicate_contact: OnDuplicateContact) -> None:
         if on_duplicate_contact == "keep_first":
-            self.repeated_contacts = self.store.drop_repeated_contacts()
+            self.repeated_contacts = self.store.drop_repeated_contacts(REPEATED_CONTACT)
             if self.repeated_contacts:
                 log.warning(
                     "%d row(s) repeat an earlier row's contact and are left out", self.repeated_contacts

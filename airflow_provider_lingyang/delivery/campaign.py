@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from airflow_provider_lingyang.audience.parser import Problems, Recipient, RowParser
 from airflow_provider_lingyang.audience.store import AudienceError, AudienceStore
-from airflow_provider_lingyang.audience.validation import Validation
+from airflow_provider_lingyang.audience.validation import REPEATED_CONTACT, Validation
 from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.config.literals import Channel, OnDuplicateContact, OnInvalid
 from airflow_provider_lingyang.delivery.dispatcher import Dispatcher
@@ -219,9 +219,7 @@ class Campaign:
         finally:
             self.manifest.audience = reading.audience
             self.manifest.invalid = reading.invalid.rows
-            self.manifest.add_reason(
-                "not_sent", "repeats an earlier row's contact", reading.repeated_contacts
-            )
+            self.manifest.add_reason("not_sent", REPEATED_CONTACT, reading.repeated_contacts)
         if not reading.audience:
             raise EmptyAudience("no recipient to send to: the audience has no rows")
         if not len(audience):

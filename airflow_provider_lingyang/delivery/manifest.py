@@ -99,6 +99,12 @@ class Manifest:
         return self.audience - self.invalid - settled - self.in_doubt
 
     @property
+    def why_not_attempted(self) -> str:
+        """Why recipients without a reason of their own were not sent."""
+        counted = "" if self.history_counted else " by this try; earlier ones are not counted"
+        return self.not_sent_reason + counted
+
+    @property
     def biz_ids(self) -> list[str] | None:
         """The accepted ids, or None when there are more than may travel by XCom."""
         return list(self._accepted_ids) if self._ids_fit_xcom else None
@@ -193,12 +199,7 @@ class Manifest:
             found.setdefault("in_doubt", Counter())[doubt.reason] += doubt.tasks
         explained = sum(found.get("not_sent", Counter()).values())
         if (unexplained := self.not_sent - explained) > 0:
-            why = (
-                self.not_sent_reason
-                if self.history_counted
-                else f"{self.not_sent_reason} by this try; earlier ones are not counted"
-            )
-            found.setdefault("not_sent", Counter())[why] += unexplained
+            found.setdefault("not_sent", Counter())[self.why_not_attempted] += unexplained
         return {state: dict(reasons) for state, reasons in found.items()}
 
     def counts(self) -> dict[str, int]:

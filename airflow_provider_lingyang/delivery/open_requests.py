@@ -210,7 +210,12 @@ class OpenRequests:
         for dispatch in self.ready:
             if dispatch.apply(RequestEvent.RELEASED) is RequestState.PENDING:
                 self.writer.outcomes.append(
-                    Outcome(dispatch.request.task_unique_code, {}, not_executed=dispatch.request.biz_ids)
+                    Outcome(
+                        dispatch.request.task_unique_code,
+                        {},
+                        not_executed=dispatch.request.biz_ids,
+                        reason=self.manifest.not_sent_reason,
+                    )
                 )
         self.ready.clear()
 

@@ -13,7 +13,7 @@ from airflow_provider_lingyang.delivery.lost_history import LostHistory, LostLed
 from airflow_provider_lingyang.delivery.manifest import Manifest, RequestInDoubt
 from airflow_provider_lingyang.delivery.reconciler import Resolution, UnresolvedRequest, resolve
 from airflow_provider_lingyang.delivery.request_state import RequestEvent, RequestState, transition
-from airflow_provider_lingyang.delivery.send_queue import History, SendQueue
+from airflow_provider_lingyang.delivery.send_queue import OTHER_BIZ_ID, History, SendQueue
 from airflow_provider_lingyang.errors import LedgerError, SubmissionStopped
 from airflow_provider_lingyang.identity import LOST_LEDGER, recipient_hash
 from airflow_provider_lingyang.ledger.base import (
@@ -40,7 +40,7 @@ def load_history(queue: SendQueue, ledger: Ledger, manifest: Manifest) -> tuple[
     """
     history = queue.load_history(ledger.history(queue.keys))
     manifest.vanished = history.vanished
-    manifest.add_reason("not_sent", "their contact was reached under another biz_id", history.left_out)
+    manifest.add_reason("not_sent", OTHER_BIZ_ID, history.left_out)
     doubtful: list[_InDoubt] = []
     for group, request in history.in_doubt:
         in_audience = _count_in_audience(queue, group, request)

@@ -13,8 +13,10 @@ from airflow_provider_lingyang.delivery.request_state import RequestState
 from airflow_provider_lingyang.identity import recipient_hash
 from airflow_provider_lingyang.ledger.base import RecordedRequest
 
-_LEFT_OUT = -1
+LEFT_OUT = -1
 """State of a recipient whose contact an earlier try has reached under another ``biz_id``."""
+OTHER_BIZ_ID = "their contact was reached under another biz_id"
+"""Why such recipients are not sent."""
 
 
 @dataclass(slots=True)
@@ -88,7 +90,7 @@ class SendQueue:
             "is_own = history.is_own FROM history WHERE history.key = recipient.key"
         )
         history.left_out = self.audience.write(
-            f"UPDATE recipient SET state = {_LEFT_OUT} WHERE state = {RequestState.PENDING:d} AND contact IN "
+            f"UPDATE recipient SET state = {LEFT_OUT} WHERE state = {RequestState.PENDING:d} AND contact IN "
             "(SELECT dropped.contact FROM dropped JOIN history ON history.key = dropped.key "
             f"WHERE history.state <> {RequestState.PENDING:d})"
         )
@@ -96,7 +98,7 @@ class SendQueue:
             f"SELECT count(*) FROM history WHERE is_own AND state <> {RequestState.PENDING:d}"
         )
         (seen,) = self.audience.one(
-            f"SELECT count(*) FROM recipient WHERE is_own AND state NOT IN ({RequestState.PENDING:d}, {_LEFT_OUT})"
+            f"SELECT count(*) FROM recipient WHERE is_own AND state NOT IN ({RequestState.PENDING:d}, {LEFT_OUT})"
         )
         history.vanished = known - seen
         history.in_doubt = list(open_requests.values())

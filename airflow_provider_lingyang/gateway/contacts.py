@@ -33,6 +33,7 @@ _EXTENSION = re.compile(r"[#*]|转|轉|分机|分機|ext|[0-9\s.)]x|[0-9]\s*[pw,
 _SEVERAL = re.compile(
     r"[/\\|,;、，；&\n\r\v\f\x1c-\x1f\x85\u2028\u2029]|[0-9]\s*(?:或|和|and|or)\s*\(?\+?[0-9]"
 )
+_ADDRESS = re.compile(r"[^\s@]@[^\s@]+\.[^\s@.]")
 _TRUNK = re.compile(r"\(\s*0\s*\)")
 
 _MOBILE = re.compile(r"1[3-9][0-9]{9}")
@@ -82,6 +83,21 @@ def canonical_phone(text: str) -> str:
     if followed and len(groups) > 1 and not (_MOBILE.fullmatch(number) or _SERVICE.fullmatch(number)):
         raise PhoneNumberError(EXTENSION)
     return number
+
+
+def looks_like_contact(text: str) -> bool:
+    """Whether a text is a mobile number in any spelling, or one with a ``+``, or holds an email address.
+
+    Other digits may be an id.
+    """
+    text = text.translate(_TRANSLATED)
+    if _ADDRESS.search(text):
+        return True
+    try:
+        number = canonical_phone(text)
+    except PhoneNumberError:
+        return False
+    return "+" in text or bool(_MOBILE.fullmatch(number))
 
 
 def _domestic(digits: str, *, explicit: bool) -> str:

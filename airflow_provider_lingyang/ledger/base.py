@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
 
-from airflow_provider_lingyang.errors import LedgerRefusedError
 from airflow_provider_lingyang.identity import IDENTITY_VERSION, settle_key
+from airflow_provider_lingyang.ledger.unsent_row import UnsentRow
 
 INTENT_LIFE = 30.0
 """Seconds. An older intent is written again before its request leaves: that fails for a try that was replaced."""
@@ -176,6 +176,8 @@ class Ledger:
 
     As long as it may, :meth:`release` writes nothing.
     """
+    shows_rows = False
+    """Whether :meth:`explain` keeps what it is given."""
     found_lost_before = True
     """Whether an earlier process of this task instance found the ledger lost, too; True where nothing can tell."""
     begun_at: datetime | None = None
@@ -353,6 +355,12 @@ class Ledger:
         self._facts = dict(opening.facts)
         self._numbers = {}
 
+    def explain(self, rows: Iterator[UnsentRow], doubts: Mapping[str, str]) -> None:
+        """Note at the end of a try, for people, which rows are in no request, instead of those noted before.
+
+        :param doubts: ``task_unique_code`` of this process's requests in doubt → why.
+        """
+
     def finish(self) -> None:
         """Note that all recipients of the audience are in a final state."""
 
@@ -365,16 +373,3 @@ class Ledger:
 
 def _highest(before: Mapping[str, int], numbers: Mapping[str, int]) -> dict[str, int]:
     return {**before} | {code: max(number, before.get(code, 0)) for code, number in numbers.items()}
-
-
-def refuse_newer(found: int, known: int, what: str) -> None:
-    """Refuse a format that a newer version of this package has written.
-
-    :param what: what is written in it, and where.
-    :raises LedgerRefusedError: it is newer.
-    """
-    if found > known:
-        raise LedgerRefusedError(
-            f"{what} has format {found}, of a newer version of airflow-provider-lingyang; the version on this worker "
-            f"knows formats up to {known}, so nothing is sent: install the newer version on this worker"
-        )

@@ -7,7 +7,9 @@ its primary key: of two workers that want to send to one recipient, the database
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 from typing_extensions import override
 
@@ -22,8 +24,11 @@ from airflow_provider_lingyang.ledger.base import (
 )
 from airflow_provider_lingyang.ledger.sql_claim import SqlClaim
 from airflow_provider_lingyang.ledger.sql_requests import RequestRow
+from airflow_provider_lingyang.ledger.sql_rows import PAGE, UnsentRows
+from airflow_provider_lingyang.ledger.unsent_row import UnsentRow
 from airflow_provider_lingyang.storage.database import (
     SerializationFailureError,
+    Transaction,
     UniqueViolationError,
     chunks,
     repeated_after,
@@ -32,6 +37,8 @@ from airflow_provider_lingyang.storage.database import (
 
 class SqlLedger(SqlClaim):
     """Keeps campaigns in a database; see :class:`SqlClaim` for its parameters."""
+
+    shows_rows = True
 
     @override
     def history(self, audience: Callable[[], Iterable[bytes]] | None = None) -> Iterator[RecordedRequest]:
@@ -155,6 +162,20 @@ class SqlLedger(SqlClaim):
                     numbers[code] = number
         self._numbers = numbers
         self.others_may_run = False
+
+    @override
+    def explain(self, rows: Iterator[UnsentRow], doubts: Mapping[str, str]) -> None:
+        written_at = time.time()
+        with self._transaction() as run:
+            unsent = self._unsent(run)
+            unsent.explain(doubts)
+            unsent.clear()
+        while some := list(islice(rows, PAGE)):
+            with self._transaction() as run:
+                self._unsent(run).write(some, written_at)
+
+    def _unsent(self, run: Transaction) -> UnsentRows:
+        return UnsentRows(run, self._this, self._task_instance, self._fencing_token)
 
     def _taken_over(self, code: str, unwritten: Sequence[Outcome] | None = None) -> LedgerFencedError:
         return LedgerFencedError(

@@ -28,9 +28,9 @@ from airflow_provider_lingyang.ledger.sql_tables import (
 )
 from airflow_provider_lingyang.storage.database import Transaction, chunks, marks
 
-_KEYS = 1000
+KEYS = 1000
 """Recipients that one statement looks for."""
-_REASON = 250
+REASON = 250
 """Characters that are kept of a reason."""
 
 
@@ -141,7 +141,7 @@ class RequestRows:
         :param keys: :func:`~airflow_provider_lingyang.identity.recipient_hash` of each.
         """
         keys, numbers = iter(keys), set()
-        while some := [split(key)[0] for key in islice(keys, _KEYS)]:
+        while some := [split(key)[0] for key in islice(keys, KEYS)]:
             numbers |= {
                 number
                 for (number,) in self._run.rows(
@@ -244,12 +244,17 @@ class RequestRows:
             return replace(outcome, accepted=missing) if known else None
         request = request_number(self._campaign, code)
         self._accept(outcome.accepted, "request=?", request)
-        for state, biz_ids in ((REJECTED, outcome.rejected), (NOT_EXECUTED, outcome.not_executed)):
+        undecided = outcome.in_doubt if outcome.reason else ()
+        for state, biz_ids in (
+            (REJECTED, outcome.rejected),
+            (NOT_EXECUTED, outcome.not_executed),
+            (IN_DOUBT, undecided),
+        ):
             for some in chunks(_first_halves(biz_ids)):
                 self._run.execute(
                     "UPDATE lingyang_ledger_recipient SET state=?, reason=? WHERE request=? AND state=? AND "
                     f"hash_high IN ({marks(some)})",
-                    [state, (outcome.reason or "")[:_REASON] or None, request, IN_DOUBT, *some],
+                    [state, (outcome.reason or "")[:REASON] or None, request, IN_DOUBT, *some],
                 )
         if outcome.not_executed:
             self._update(

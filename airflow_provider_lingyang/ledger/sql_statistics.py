@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 
 from airflow_provider_lingyang.errors import LedgerError
 from airflow_provider_lingyang.ledger.sql_report import generations, moment
 from airflow_provider_lingyang.ledger.sql_retention import Retention
-from airflow_provider_lingyang.ledger.sql_tables import STATES, TABLES
+from airflow_provider_lingyang.ledger.sql_tables import MIGRATIONS, STATES
 from airflow_provider_lingyang.storage.database import Database
 
 _BYTES = {

@@ -18,7 +18,7 @@ from typing import Any
 
 from airflow_provider_lingyang.errors import LedgerError, LedgerRefusedError
 from airflow_provider_lingyang.identity import digest, recipient_hash
-from airflow_provider_lingyang.ledger.base import refuse_newer
+from airflow_provider_lingyang.ledger.format_version import refuse_newer
 from airflow_provider_lingyang.storage.database import (
     Database,
     Transaction,
@@ -114,7 +114,8 @@ MIGRATIONS: Mapping[int, Mapping[str, str]] = {
             kept TEXT,
             PRIMARY KEY (campaign, hash_high, hash_low),
             UNIQUE (request, place)""",
-        # Rows of the audience that are in no request. Nothing is decided by them.
+        # Rows of the audience that are in no request; hash_high and hash_low where the recipient is known. Nothing is
+        # decided by them.
         "lingyang_ledger_row": """
             campaign BIGINT NOT NULL,
             worker VARCHAR(32) NOT NULL,
@@ -122,10 +123,13 @@ MIGRATIONS: Mapping[int, Mapping[str, str]] = {
             state SMALLINT NOT NULL,
             batch_num VARCHAR(100),
             biz_id TEXT,
+            hash_high BIGINT,
+            hash_low BIGINT,
             reason VARCHAR(250),
             kept TEXT,
             written_at DOUBLE PRECISION NOT NULL,
-            PRIMARY KEY (campaign, worker, row_no)""",
+            PRIMARY KEY (campaign, worker, row_no),
+            UNIQUE (campaign, hash_high, worker, row_no)""",
         # How far each task instance is that sends a part of a campaign, where they keep one order.
         "lingyang_ledger_shard": """
             campaign BIGINT NOT NULL,

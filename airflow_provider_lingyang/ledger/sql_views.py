@@ -32,6 +32,12 @@ _UTC = {
     "sqlite": "strftime('%Y-%m-%d %H:%M:%f', {}, 'unixepoch')",
 }
 """By ``conn_type``: what makes a timestamp of epoch seconds. Other databases show these."""
+_SAME = "other.campaign=line.campaign AND other.hash_high=line.hash_high AND other.hash_low=line.hash_low"
+_LATEST = (
+    f"NOT EXISTS (SELECT 1 FROM lingyang_ledger_recipient other WHERE {_SAME}) AND "
+    f"NOT EXISTS (SELECT 1 FROM lingyang_ledger_row other WHERE {_SAME} AND other.written_at>line.written_at)"
+)
+"""Whether nothing later is known of a row's recipient: a request, or the row of a later try."""
 
 
 def views(conn_type: str | None) -> dict[str, str]:
@@ -44,7 +50,7 @@ def views(conn_type: str | None) -> dict[str, str]:
         return f"count(CASE WHEN recipient.state={number} THEN 1 END)"
 
     def rows(number: int) -> str:
-        of_campaign = "FROM lingyang_ledger_row line WHERE line.campaign=campaign.id"
+        of_campaign = f"FROM lingyang_ledger_row line WHERE line.campaign=campaign.id AND {_LATEST}"
         return f"(SELECT count(*) {of_campaign} AND line.state={number})"
 
     named = "campaign.campaign_key, campaign.plan_id, campaign.generation"
@@ -65,12 +71,13 @@ def views(conn_type: str | None) -> dict[str, str]:
             NULL, NULL, NULL, {utc("line.written_at")}, NULL, {source}, line.kept
             FROM lingyang_ledger_row line
             JOIN lingyang_ledger_campaign campaign ON campaign.id=line.campaign
-            LEFT JOIN lingyang_ledger_worker worker ON worker.worker=line.worker""",
+            LEFT JOIN lingyang_ledger_worker worker ON worker.worker=line.worker
+            WHERE {_LATEST}""",
         "lingyang_campaigns": f"""
             SELECT {named}, campaign.dag_id, campaign.run_id, {utc("campaign.opened_at")} AS started_at,
             {utc("campaign.finished_at")} AS ended_at, {count(ACCEPTED)} AS accepted, {count(REJECTED)} AS rejected,
             {rows(INVALID)} AS invalid, {rows(EXCLUDED)} AS excluded,
-            {count(NOT_EXECUTED)} + {rows(NOT_SENT)} AS not_sent, {count(IN_DOUBT)} AS in_doubt
+            {count(NOT_EXECUTED)} + {rows(NOT_SENT)} AS not_sent, {count(IN_DOUBT)} + {rows(IN_DOUBT)} AS in_doubt
             FROM lingyang_ledger_campaign campaign
             LEFT JOIN lingyang_ledger_recipient recipient ON recipient.campaign=campaign.id
             GROUP BY {named}, campaign.dag_id, campaign.run_id, campaign.opened_at, campaign.finished_at,

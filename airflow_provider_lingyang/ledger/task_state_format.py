@@ -14,7 +14,8 @@ from dataclasses import replace
 from typing import Any
 
 from airflow_provider_lingyang.errors import LedgerRefusedError, LedgerUnusableError
-from airflow_provider_lingyang.ledger.base import Intent, RecordedRequest, refuse_newer
+from airflow_provider_lingyang.ledger.base import Intent, RecordedRequest
+from airflow_provider_lingyang.ledger.format_version import refuse_newer
 
 VERSION = 2
 SEGMENT_BYTES = 60_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from airflow_provider_lingyang.delivery.lost_history import LostLedger
 from airflow_provider_lingyang.delivery.manifest import Manifest
 from airflow_provider_lingyang.delivery.policy import Policy
 from airflow_provider_lingyang.delivery.schedule import SendSchedule, SendWindow
+from airflow_provider_lingyang.delivery.unsent_rows import explained
 from airflow_provider_lingyang.errors import LedgerError
 from airflow_provider_lingyang.gateway.errors import LingyangConfigError
 from airflow_provider_lingyang.hooks.lingyang import LingyangHook
@@ -164,10 +165,15 @@ class SubmissionTry:
             shard_patience=options.shard_patience(),
         )
         read_rows = partial(self.task._read_rows, self.context)
-        with AudienceStore(options.spool_dir()) as audience, closing(hook):
+        with (
+            AudienceStore(options.spool_dir(), keeps_left_out=ledger.shows_rows) as audience,
+            closing(hook),
+            ExitStack() as ending,
+        ):
             if not self.task.validate_only:
                 self._skip_if_late(campaign.spec.plan_id, lost)
                 campaign.open(cancellation, resubmit=self.task.on_clear == "resubmit", settle=settle)
+            ending.enter_context(explained(audience, manifest, ledger, cancellation))
             try:
                 campaign.read(read_rows, audience, cancellation, history_unknown=lost is not None)
             except EmptyAudience:
