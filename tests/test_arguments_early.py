@@ -171,3 +171,41 @@ def test_campaign_that_is_none_says_why_it_may_be(run: Run, kind: Any) -> None:
     task.campaign = None
     message = run.fails(task)
     assert "marked success by hand, skipped, or has do_xcom_push=False" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"keep_columns": ["tier"], "ledger_conn_id": None}, "keep_columns needs ledger_conn_id"),
+        ({"keep_columns": "tier"}, "keep_columns must be a list of names"),
+        ({"keep_columns": ["tier", " "]}, "keep_columns must be a list of names"),
+        ({"keep_columns": ["tier", "Tier"]}, "keep_columns holds names that differ by case only"),
+        (
+            {"keep_columns": [f"c{number}" for number in range(21)]},
+            "keep_columns names 21 columns, more than 20",
+        ),
+        *(
+            ({"keep_columns": [name]}, f"keep_columns: '{name}' may hold personal data, which is never kept")
+            for name in ("phone_number", "Email", "outer_user_id", "cms_user_id", "user_name", "input_params")
+        ),
+        (
+            {"keep_columns": ["TEL"], "columns": {"phone_number": "tel"}},
+            "keep_columns: 'TEL' is sent as phone_number, so it may hold personal data",
+        ),
+        ({"keep_columns": ["status"]}, "a table of results has a column 'status' for itself"),
+        ({"keep_columns": ["100%"]}, "cannot name a column"),
+        ({"keep_columns": ["x" * 64]}, "is longer than the 63 bytes"),
+    ],
+)
+def test_columns_that_cannot_be_kept(arguments: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ArgumentError, match=problem):
+        LingyangSubmitBatchOperator(**(SUBMIT | {"ledger_conn_id": "ledger"} | arguments))
+
+
+def test_columns_that_can_be_kept() -> None:
+    kept = {"keep_columns": ["tier", "source_id"], "columns": {"source_id": "tier"}}
+    assert LingyangSubmitBatchOperator(**SUBMIT, **kept, ledger_conn_id="{{ params.x }}").keep_columns == [
+        "tier",
+        "source_id",
+    ]
+    assert LingyangSubmitBatchOperator(**SUBMIT).keep_columns == []

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from airflow_provider_lingyang.config.arguments import ROW_FIELDS, ArgumentError
+from airflow_provider_lingyang.config.arguments import (
+    ROW_FIELDS,
+    ArgumentError,
+    check_kept_is_not_sent_as,
+)
 from airflow_provider_lingyang.spelling import did_you_mean
 
 PLAIN_NAME = re.compile(r"(?!.*[0-9]{5})[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -20,12 +24,14 @@ class Layout:
     :param names: the columns' names.
     :param fields: API field → position in the row.
     :param variables: plan variable → position in the row.
+    :param kept: column that is kept, by its name in the argument → position in the row.
     :param missing: (argument, reason) for each column that an argument names and the rows lack.
     """
 
     names: tuple[str, ...]
     fields: Mapping[str, int]
     variables: Mapping[str, int]
+    kept: Mapping[str, int]
     missing: list[tuple[str, str]]
 
     def label(self, field: str) -> str:
@@ -40,6 +46,7 @@ def layout_of(
     names: tuple[str, ...],
     columns: Mapping[str, str],
     input_params_columns: Mapping[str, str],
+    keep_columns: Sequence[str] = (),
     *,
     row: int | None = None,
 ) -> Layout:
@@ -48,6 +55,7 @@ def layout_of(
     :param columns: API field → column; fields not named here are taken from a column of their own name, whatever its
         case, unless that column is named here for another field.
     :param input_params_columns: plan variable → column.
+    :param keep_columns: columns that are kept.
     :param row: number of the row that brings these names. Default: they are those of all rows, and show in errors.
     :raises ArgumentError: a column is unknown, twice there, or missing in all rows; with the nearest valid name.
     """
@@ -87,16 +95,21 @@ def layout_of(
 
     fields = positions("columns", columns)
     variables = positions("input_params_columns", input_params_columns)
+    kept = positions("keep_columns", {name: name for name in keep_columns})
     claimed = set(fields.values())
     for name in ROW_FIELDS:
         own = index.get(name)
         if own is not None and name not in columns and own not in claimed:
             fields[name] = own
-    used = {*fields.values(), *variables.values()}
+    check_kept_is_not_sent_as(
+        "keep_columns", kept, {field: names[position] for field, position in fields.items()}
+    )
+    used = {*fields.values(), *variables.values(), *kept.values()}
     for position, name in enumerate(names):
         if position not in used:
             raise ArgumentError(
                 f"the audience's column {shown(position, name)} is not a field of the API{where} and nothing "
-                f"uses it{did_you_mean(name, ROW_FIELDS)}: name it in columns or input_params_columns, or leave it out"
+                f"uses it{did_you_mean(name, ROW_FIELDS)}: name it in columns, input_params_columns or keep_columns, "
+                "or leave it out"
             )
-    return Layout(names, fields, variables, missing)
+    return Layout(names, fields, variables, kept, missing)

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticCustomError, to_json
 
 from airflow_provider_lingyang.audience.columns import PLAIN_NAME, Layout, layout_of
+from airflow_provider_lingyang.audience.kept import kept_json
 from airflow_provider_lingyang.config.arguments import CHANNELS
 from airflow_provider_lingyang.config.literals import Channel
 from airflow_provider_lingyang.gateway.contacts import INVISIBLE, looks_like_contact
@@ -43,6 +44,7 @@ class Problems(list[tuple[str, str]]):
 
     :param biz_id: of the row, where there is nothing wrong with it. Default None: it is not known.
     :param batch_num: likewise.
+    :param kept: the JSON of the columns that are kept. Default None: none is.
     """
 
     def __init__(
@@ -51,10 +53,12 @@ class Problems(list[tuple[str, str]]):
         *,
         biz_id: str | None = None,
         batch_num: str | None = None,
+        kept: str | None = None,
     ) -> None:
         super().__init__(problems)
         self.biz_id = biz_id
         self.batch_num = batch_num
+        self.kept = kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class Recipient:
     :param batch_num: as the row has it, or None.
     :param contact: what is dialled, texted or mailed, in its canonical form: equal in rows of one recipient.
     :param task: the JSON of the task.
+    :param kept: the JSON of the columns that are kept. Default None: none is.
     """
 
     row: int
@@ -75,6 +80,7 @@ class Recipient:
     batch_num: str | None
     contact: str = field(repr=False)
     task: str = field(repr=False)
+    kept: str | None = field(default=None, repr=False)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -100,6 +106,7 @@ class RowParser:
     identity_version: int = IDENTITY_VERSION
     plan_variables_as_text: bool = False
     international_numbers: bool = False
+    keep_columns: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self._defaults = {name: value for name, value in self.task_defaults.items() if not is_blank(value)}
@@ -114,7 +121,7 @@ class RowParser:
 
         :raises ArgumentError: a column is unknown, twice there, or missing; with the nearest valid name.
         """
-        return partial(self._parse, layout_of(tuple(names), self.columns, self.input_params_columns))
+        return partial(self._parse, self._layout(tuple(names)))
 
     def parse_mapping(self, number: int, row: Mapping[str, Any]) -> Recipient | Problems:
         """Parse one row that brings its own names.
@@ -127,10 +134,13 @@ class RowParser:
         names = tuple(row)
         layout = self._layouts.get(names)
         if layout is None:
-            layout = layout_of(names, self.columns, self.input_params_columns, row=number)
+            layout = self._layout(names, row=number)
             if len(self._layouts) < 1000:
                 self._layouts[names] = layout
         return self._parse(layout, number, tuple(row.values()))
+
+    def _layout(self, names: tuple[str, ...], row: int | None = None) -> Layout:
+        return layout_of(names, self.columns, self.input_params_columns, self.keep_columns, row=row)
 
     def _parse(self, layout: Layout, number: int, values: Sequence[Any]) -> Recipient | Problems:
         # An absent value and a NULL are the same: validation then says "missing" for both.
@@ -151,7 +161,7 @@ class RowParser:
             task = validate_task(fields, allow_international=self._allow_international)
         except ValidationError as error:
             problems += self._explained(error, layout, fields, {name for name, _ in problems})
-            return _problems_of(problems, layout, fields, batch_num)
+            return _problems_of(problems, layout, values, fields, batch_num)
         contact = self._contact(task)
         if contact is None:
             label = " or ".join(layout.label(name) for name in self._contacts)
@@ -159,13 +169,17 @@ class RowParser:
             problems.append((label, f"is missing ({needed})"))
         if not problems and "\0" in task.get("biz_id", ""):
             problems.append((layout.label("biz_id"), "holds a NUL character"))
+        kept = None
+        if layout.kept:
+            kept, unfit = kept_json(layout.kept, values, task.get("phone_number"), _canonical(task, "email"))
+            problems += unfit
         if problems or contact is None:
-            return _problems_of(problems, layout, fields, batch_num)
+            return _problems_of(problems, layout, values, fields, batch_num)
         derived = "biz_id" not in task
         if derived:
             identity = self._identity(task, fields)
             task = {"biz_id": derived_id(self.app_secret.encode(), self.campaign, identity), **task}
-        return Recipient(number, task["biz_id"], derived, batch_num, contact, to_json(task).decode())
+        return Recipient(number, task["biz_id"], derived, batch_num, contact, to_json(task).decode(), kept)
 
     def _contact(self, task: Mapping[str, Any]) -> str | None:
         for name in self._contacts:
@@ -250,7 +264,11 @@ _WAYS_OUT = {
 
 
 def _problems_of(
-    problems: list[tuple[str, str]], layout: Layout, fields: Mapping[str, Any], batch_num: str | None
+    problems: list[tuple[str, str]],
+    layout: Layout,
+    values: Sequence[Any],
+    fields: Mapping[str, Any],
+    batch_num: str | None,
 ) -> Problems:
     biz_id, label = None, layout.label("biz_id")
     if "biz_id" in fields and all(name != label for name, _ in problems):
@@ -259,7 +277,10 @@ def _problems_of(
     # What validation would refuse later, or a column that was taken for another.
     if biz_id is not None and ("\0" in biz_id or looks_like_contact(biz_id)):
         biz_id = None
-    return Problems(problems, biz_id=biz_id, batch_num=batch_num)
+    kept = None
+    if layout.kept:
+        kept, _ = kept_json(layout.kept, values, fields.get("phone_number"), fields.get("email"))
+    return Problems(problems, biz_id=biz_id, batch_num=batch_num, kept=kept)
 
 
 def _variable(layout: Layout, name: str) -> str:

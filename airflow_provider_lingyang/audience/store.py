@@ -86,6 +86,8 @@ class AudienceStore:
         self._keeps_left_out = keeps_left_out
         self._pending: list[tuple[object, ...]] = []
         self._left_out: list[tuple[object, ...]] = []
+        self._kept: list[tuple[object, ...]] = []
+        self._has_kept = False
         self._indexed = False
 
     def close(self) -> None:
@@ -103,6 +105,8 @@ class AudienceStore:
         # The last two not by a function in SQL: SQLite swallows what a signal handler raises in one.
         computed = order_key(recipient.batch_num), recipient_hash(recipient.biz_id)
         self._pending.append((*_values(recipient), *computed))
+        if recipient.kept is not None:
+            self._kept.append((recipient.row, recipient.kept))
         if len(self._pending) >= 1000:
             self._flush()
 
@@ -114,23 +118,31 @@ class AudienceStore:
         if not self._keeps_left_out:
             return
         why = "; ".join(f"{field} {reason}" for field, reason in problems)
-        self._left_out.append((row, INVALID, problems.batch_num, problems.biz_id, why))
+        self._left_out.append((row, INVALID, problems.batch_num, problems.biz_id, why, problems.kept))
         if len(self._left_out) >= 1000:
             self._flush()
 
-    def left_out(self) -> Iterator[tuple[int, str, str | None, str | None, str]]:
-        """Yield the rows that are kept although they are not sent: number, state, batch_num, biz_id, reason."""
+    def kept(self, biz_ids: Sequence[str]) -> list[str | None]:
+        """Return the JSON of the columns that are kept, of each recipient; empty where none is."""
+        if not self._has_kept:
+            return []
+        sql = "SELECT max(kept.kept) FROM recipient JOIN kept USING (row) WHERE biz_id = ?"
+        return [self._db.execute(sql, (biz_id,)).fetchone()[0] for biz_id in biz_ids]
+
+    def left_out(self) -> Iterator[tuple[int, str, str | None, str | None, str, str | None]]:
+        """Yield rows that are kept although they are not sent: number, state, batch_num, biz_id, reason, kept."""
         self._flush()
         # Not "yield from": abandoned half-way, it would close the cursor of a database that is closed already.
         for row in self._db.execute(f"SELECT {_LEFT_OUT} FROM left_out ORDER BY row"):  # noqa: UP028
             yield row
 
-    def in_states(self, *states: int) -> Iterator[tuple[int, str | None, str, int]]:
-        """Yield recipients by their states: row, batch_num, biz_id, state."""
+    def in_states(self, *states: int) -> Iterator[tuple[int, str | None, str, int, str | None]]:
+        """Yield recipients by their states: row, batch_num, biz_id, state, kept."""
         self._flush()
         marks = ",".join("?" * len(states))
         for row in self._db.execute(  # noqa: UP028  # as above
-            f"SELECT row, batch_num, biz_id, state FROM recipient WHERE state IN ({marks}) ORDER BY order_key, row",
+            f"SELECT row, batch_num, biz_id, state, {_ITS_KEPT} FROM recipient WHERE state IN ({marks}) "
+            "ORDER BY order_key, row",
             states,
         ):
             yield row
@@ -140,7 +152,7 @@ class AudienceStore:
             self._flush()
             with written(_WHAT):
                 self._db.execute(
-                    f"INSERT INTO left_out ({_LEFT_OUT}) SELECT row, ?, batch_num, {biz_id}, ? {where}",
+                    f"INSERT INTO left_out ({_LEFT_OUT}) SELECT row, ?, batch_num, {biz_id}, ?, {_ITS_KEPT} {where}",
                     (state, reason),
                 )
 
@@ -241,6 +253,11 @@ class AudienceStore:
             rows, self._pending = self._pending, []
             with written(_WHAT):
                 insert(self._db, f"INSERT INTO recipient ({', '.join(_COLUMNS)}, order_key, key)", rows)
+        if self._kept:
+            rows, self._kept = self._kept, []
+            self._has_kept = True
+            with written(_WHAT):
+                insert(self._db, "INSERT INTO kept (row, kept)", rows)
         if self._left_out:
             rows, self._left_out = self._left_out, []
             with written(_WHAT):
@@ -267,10 +284,11 @@ class AudienceStore:
 
 
 _WHAT = "the audience's private copy"
-_COLUMNS = Recipient.__slots__
+_COLUMNS = tuple(name for name in Recipient.__slots__ if name != "kept")
 """The table's columns of the same names."""
 _values = attrgetter(*_COLUMNS)
-_LEFT_OUT = "row, state, batch_num, biz_id, reason"
+_LEFT_OUT = "row, state, batch_num, biz_id, reason, kept"
+_ITS_KEPT = "(SELECT kept FROM kept WHERE kept.row = recipient.row)"
 _REPEATED_CONTACTS = (
     "FROM recipient WHERE EXISTS (SELECT 1 FROM recipient AS other "
     "WHERE other.contact = recipient.contact AND other.row < recipient.row)"
@@ -302,8 +320,9 @@ CREATE TABLE recipient (
 CREATE INDEX by_group ON recipient (group_no, position) WHERE group_no IS NOT NULL;
 CREATE TABLE dropped (contact TEXT NOT NULL, key BLOB NOT NULL);
 CREATE TABLE left_out (
-    row INTEGER PRIMARY KEY, state TEXT NOT NULL, batch_num TEXT, biz_id TEXT, reason TEXT NOT NULL
+    row INTEGER PRIMARY KEY, state TEXT NOT NULL, batch_num TEXT, biz_id TEXT, reason TEXT NOT NULL, kept TEXT
 );
+CREATE TABLE kept (row INTEGER PRIMARY KEY, kept TEXT NOT NULL);
 """
 
 

@@ -37,6 +37,14 @@ ROW_FIELDS = (*TASK_FIELDS, "batch_num")
 """What a row of the audience may hold: a task's fields, and the batch it belongs to."""
 CHANNELS = {"call": "phone_number", "sms": "phone_number", "email": "email"}
 """What a plan may do → the contact that it needs."""
+TABLE_COLUMNS = ("biz_id", "task_id", "plan_id", "campaign_key", "status", "output_params", "fetched_at")
+"""Columns that every table of results has."""
+NEVER_KEPT = ("phone_number", "email", "outer_user_id", "cms_user_id", "user_name", "input_params")
+"""Fields that may hold personal data: the ledger holds none of them."""
+_MAX_KEPT = 20
+_COLUMN_BYTES = 63
+"""PostgreSQL cuts longer names; MySQL takes 64 characters."""
+_NOT_IN_A_COLUMN = re.compile(r"[?%\x00-\x1f\x7f]")
 _TIME = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 _WINDOW = re.compile(f"(?P<opens>{_TIME}) *- *(?P<closes>{_TIME})")
 _NUMBERED = re.compile(r"(?P<code>[^#]*)(?:#(?P<number>[1-9][0-9]{0,8}))?")
@@ -202,6 +210,50 @@ def check_columns(argument: str, columns: Mapping[str, str]) -> None:
     for name, column in columns.items():
         if not _is_text(column):
             raise ArgumentError(f"{argument}: {name!r} must name a column of the rows")
+
+
+def bad_column_name(column: str) -> str | None:
+    """Return why a column of a table of results cannot have this name, or None."""
+    if column != column.strip() or _NOT_IN_A_COLUMN.search(column):
+        return (
+            f"{column!r} cannot name a column (a question mark, a percent sign, a control character, or a blank at "
+            "its ends)"
+        )
+    if len(column.encode(errors="replace")) > _COLUMN_BYTES:
+        return f"{column!r} is longer than the {_COLUMN_BYTES} bytes that a column's name may have"
+    return None
+
+
+def check_keep_columns(argument: str, names: Sequence[str]) -> None:
+    """Raise unless the argument is a list of columns that may be kept, each a column of a table of results later."""
+    check_names(argument, names)
+    if len(names) > _MAX_KEPT:
+        raise ArgumentError(f"{argument} names {len(names)} columns, more than {_MAX_KEPT}")
+    if len({name.lower() for name in names}) < len(names):
+        raise ArgumentError(f"{argument} holds names that differ by case only")
+    for name in names:
+        if name.lower() in NEVER_KEPT:
+            raise ArgumentError(f"{argument}: {name!r} may hold personal data, which is never kept")
+        if name.lower() in TABLE_COLUMNS:
+            raise ArgumentError(
+                f"{argument}: a table of results has a column {name!r} for itself: name the column of the rows "
+                "otherwise, in SQL with AS"
+            )
+        if problem := bad_column_name(name):
+            raise ArgumentError(f"{argument}: {problem}")
+
+
+def check_kept_is_not_sent_as(argument: str, names: Iterable[str], columns: Mapping[str, str]) -> None:
+    """Raise if a column that is to be kept holds a field that may be personal.
+
+    :param columns: API field → column.
+    """
+    fields = {columns[field].lower(): field for field in NEVER_KEPT if field in columns}
+    for name in names:
+        if field := fields.get(name.lower()):
+            raise ArgumentError(
+                f"{argument}: {name!r} is sent as {field}, so it may hold personal data, which is never kept"
+            )
 
 
 def check_rendered(argument: str, value: object) -> None:

@@ -259,6 +259,7 @@ CHECKS: dict[str, Check] = {
     "columns": _check_columns,
     "input_params_columns": arguments.named_columns,
     "output_slots": arguments.check_names,
+    "keep_columns": arguments.check_keep_columns,
     "batch_size": arguments.whole_number(),
     # Each is a thread, and a connection to the gateway.
     "max_in_flight": arguments.whole_number(most=100),

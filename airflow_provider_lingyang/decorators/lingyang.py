@@ -240,6 +240,7 @@ def lingyang_submit_batch(
     task_defaults: Mapping[str, Any] | None = None,
     input_params_columns: Sequence[str] | Mapping[str, str] | None = None,
     output_slots: Sequence[str] | None = None,
+    keep_columns: Sequence[str] | None = None,
     batch_size: int = 100,
     max_in_flight: int = 1,
     shards: int | None = None,

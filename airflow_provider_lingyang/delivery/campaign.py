@@ -60,6 +60,7 @@ class CampaignSpec:
     task_defaults: Mapping[str, Any]
     input_params_columns: Mapping[str, str]
     output_slots: Sequence[str]
+    keep_columns: Sequence[str]
     batch_size: int
     max_recipients: int | None
     on_invalid: OnInvalid
@@ -152,6 +153,9 @@ class Campaign:
             )
         self._identity_version = opening.identity_version
         self.manifest.ledger = self.ledger.handle
+        if self.manifest.ledger is not None and self.spec.keep_columns:
+            # Known to what reads the results.
+            self.manifest.ledger["keep_columns"] = list(self.spec.keep_columns)
 
     def read(
         self,
@@ -203,6 +207,7 @@ class Campaign:
             identity_version=self._identity_version,
             plan_variables_as_text=spec.plan_variables_as_text,
             international_numbers=spec.international_numbers,
+            keep_columns=spec.keep_columns,
         )
         reading = Validation(audience)
         try:

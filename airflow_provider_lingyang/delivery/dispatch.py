@@ -74,6 +74,7 @@ class Dispatch:
             written_at,
             request.again,
             open_for,
+            request.kept,
         )
         return cls(
             request,

@@ -170,7 +170,8 @@ class LostHistory:
                 ):
                     # Not another try's or worker's code: what that one found must not be written over.
                     code = self.builder.identity.code(digest("found", *self.manifest.source.values(), *found))
-                    self.ledger.write([], [Intent(code, None, found, "", 0.0)])
+                    kept = self.builder.queue.audience.kept(found)
+                    self.ledger.write([], [Intent(code, None, found, "", 0.0, kept=kept)])
                     self.ledger.write(
                         [Outcome(code, {biz_id: resolution.executed[biz_id] for biz_id in found})], []
                     )

@@ -50,6 +50,7 @@ class BatchRequest:
     :param struct: the JSON of the ``InitiativeBatchTaskRequest``.
     :param struct_digest: SHA-256, in hex, of what its identity stands for.
     :param again: whether its recipients were in a request before, which was not executed.
+    :param kept: the JSON of the columns that are kept, of each recipient; empty: none is.
     """
 
     task_unique_code: str
@@ -58,6 +59,7 @@ class BatchRequest:
     struct: str = field(repr=False)
     struct_digest: str = ""
     again: bool = False
+    kept: Sequence[str | None] = ()
 
     def __str__(self) -> str:
         batch = "" if self.batch_num is None else f" of batch_num {self.batch_num}"
@@ -92,13 +94,15 @@ class RequestBuilder:
         body = ",".join(parts)
         struct_digest = hashlib.sha256(body.encode()).hexdigest()
         code = self.identity.code(struct_digest)
+        biz_ids = tuple(biz_id for biz_id, _ in recipients)
         return BatchRequest(
             code,
             batch_num,
-            tuple(biz_id for biz_id, _ in recipients),
+            biz_ids,
             f'{{"task_unique_code":"{code}",{body}}}',
             struct_digest,
             again,
+            self.queue.audience.kept(biz_ids),
         )
 
     def requests(self, batch_num: str | None, after: int | None = None) -> Iterator[BatchRequest]:

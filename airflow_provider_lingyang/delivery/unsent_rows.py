@@ -62,18 +62,18 @@ def unsent_rows(audience: AudienceStore, manifest: Manifest, lost: str | None = 
 
     :param lost: why it is unknown whether earlier tries reached those recipients. Default None: they did not.
     """
-    for number, state, batch_num, biz_id, reason in audience.left_out():
-        yield UnsentRow(number, state, False, batch_num, biz_id, reason)
+    for number, state, batch_num, biz_id, reason, kept in audience.left_out():
+        yield UnsentRow(number, state, False, batch_num, biz_id, reason, kept)
     if not manifest.not_sent and lost is None:
         return
-    for number, batch_num, biz_id, found in audience.in_states(RequestState.PENDING, LEFT_OUT):
+    for number, batch_num, biz_id, found, kept in audience.in_states(RequestState.PENDING, LEFT_OUT):
         if found == LEFT_OUT:
             state, why = NOT_SENT, OTHER_BIZ_ID
         elif lost is not None:
             state, why = "in_doubt", lost
         else:
             state, why = NOT_SENT, manifest.why_not_attempted
-        yield UnsentRow(number, state, True, batch_num, biz_id, why)
+        yield UnsentRow(number, state, True, batch_num, biz_id, why, kept)
 
 
 def _until_cancelled(rows: Iterator[UnsentRow], cancellation: Cancellation) -> Iterator[UnsentRow]:

@@ -68,6 +68,7 @@ class Intent:
     :param again: whether its recipients were in a request before, which was not executed.
     :param open_for: seconds after which the request can no longer be under way, counted from when the intent cannot be
         written again any more: the life of an intent, and the time-outs of a connection and of an answer.
+    :param kept: the JSON of the columns that are kept, of each recipient; empty: none is.
     """
 
     task_unique_code: str
@@ -77,6 +78,7 @@ class Intent:
     written_at: float
     again: bool = False
     open_for: float = OPEN_FOR
+    kept: Sequence[str | None] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import chain, islice, zip_longest
 from typing import Any, NamedTuple
 
 from airflow_provider_lingyang.errors import LedgerRefusedError
@@ -326,8 +326,8 @@ class RequestRows:
             size = len(intent.biz_ids)
             requests.append((request, self._campaign, *row, 1, size, size))
             recipients += [
-                (self._campaign, *halves(biz_id), request, place, IN_DOUBT, biz_id)
-                for place, biz_id in enumerate(intent.biz_ids)
+                (self._campaign, *halves(biz_id), request, place, IN_DOUBT, biz_id, kept)
+                for place, (biz_id, kept) in enumerate(zip_longest(intent.biz_ids, intent.kept))
             ]
         self._run.insert(
             "lingyang_ledger_request",
@@ -336,7 +336,7 @@ class RequestRows:
         )
         self._run.insert(
             "lingyang_ledger_recipient",
-            "campaign, hash_high, hash_low, request, place, state, biz_id",
+            "campaign, hash_high, hash_low, request, place, state, biz_id, kept",
             recipients,
         )
         return numbers

@@ -93,11 +93,12 @@ class UnsentRows:
                     biz_id,
                     *(key or (None, None)),
                     row.reason[:REASON],
+                    row.kept,
                     written_at,
                 )
             )
         self._run.insert(
             "lingyang_ledger_row",
-            "campaign, worker, row_no, state, batch_num, biz_id, hash_high, hash_low, reason, written_at",
+            "campaign, worker, row_no, state, batch_num, biz_id, hash_high, hash_low, reason, kept, written_at",
             lines,
         )

@@ -346,6 +346,19 @@ def check_keys(database: Database) -> None:
     _ENFORCES_KEYS.add(database.name)
 
 
+def kept_columns(handle: Mapping[str, Any], biz_ids: Sequence[str]) -> tuple[str, list[Any]]:
+    """Return the query, with question marks, and its parameters for the key and ``kept`` of recipients of a campaign.
+
+    :param handle: see :attr:`~airflow_provider_lingyang.ledger.sql.SqlLedger.handle`.
+    """
+    sql = (
+        "SELECT hash_high, hash_low, kept FROM lingyang_ledger_recipient WHERE kept IS NOT NULL AND campaign=? AND "
+        f"hash_high IN ({marks(biz_ids)})"
+    )
+    campaign = campaign_id(digest(handle["campaign_key"], handle["plan_id"]), handle["generation"])
+    return sql, [campaign, *(halves(biz_id)[0] for biz_id in biz_ids)]
+
+
 def accepted_recipients(
     handle: Mapping[str, Any], placeholder: str, *, of_task_instance: bool, among: Sequence[str] = ()
 ) -> tuple[str, list[Any]]:

@@ -13,6 +13,7 @@ class UnsentRow(NamedTuple):
     :param is_recipient: whether it stands for its recipient; another row may where it does not.
     :param biz_id: None: it is not known.
     :param reason: without values of the row.
+    :param kept: the JSON of the columns that are kept, or None.
     """
 
     number: int
@@ -21,3 +22,4 @@ class UnsentRow(NamedTuple):
     batch_num: str | None
     biz_id: str | None
     reason: str
+    kept: str | None = None

@@ -87,11 +87,16 @@ class LingyangSubmitBatchOperator(BaseOperator):
     :param sql_conn_id: connection of the database that ``sql`` runs on, any ``DbApiHook``. Templated.
     :param parameters: bound to ``sql`` as the database's driver wants them. Templated.
     :param columns: API field → column of the rows, where names differ (case never matters). Every column
-        must be of use: as an API field, here, or in ``input_params_columns``.
+        must be of use: as an API field, here, in ``input_params_columns`` or in ``keep_columns``.
     :param task_defaults: API field → value, for rows that lack it (NULL or blank). Values templated.
     :param input_params_columns: columns folded into the JSON of ``input_params``: a list, or plan
         variable → column. A NULL in one makes the row invalid.
     :param output_slots: slots of ``output_params`` that the plan fills, each sent as ``""``.
+    :param keep_columns: up to 20 columns of the rows, such as ids and tiers, that are kept with each recipient in the
+        ledger's tables (``ledger_conn_id``): its view ``lingyang_recipients`` shows them, as JSON, and
+        ``LingyangToSqlOperator`` gives each a column. Text of up to 200 characters, numbers, truth values, dates. Never
+        a contact: neither a column that is sent as one, nor a value that holds one, which makes its row invalid.
+        Default None: none.
 
     *How*
 
@@ -192,6 +197,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         task_defaults: Mapping[str, Any] | None = None,
         input_params_columns: Sequence[str] | Mapping[str, str] | None = None,
         output_slots: Sequence[str] | None = None,
+        keep_columns: Sequence[str] | None = None,
         # how
         batch_size: int = 100,
         max_in_flight: int = 1,
@@ -228,6 +234,7 @@ class LingyangSubmitBatchOperator(BaseOperator):
         self.task_defaults = {} if task_defaults is None else task_defaults
         self.input_params_columns = [] if input_params_columns is None else input_params_columns
         self.output_slots = [] if output_slots is None else output_slots
+        self.keep_columns = [] if keep_columns is None else keep_columns
         self.batch_size = batch_size
         self.max_in_flight = max_in_flight
         self.shards = shards
@@ -260,6 +267,10 @@ class LingyangSubmitBatchOperator(BaseOperator):
                 "shards needs ledger_conn_id: there they see how far the others are"
             )
         literals.check_task(self, CHECKS)
+        if self.keep_columns and self.ledger_conn_id is None:
+            raise arguments.ArgumentError("keep_columns needs ledger_conn_id: the ledger's tables keep them")
+        if not literals.holds_open([self.keep_columns, self.columns]):
+            arguments.check_kept_is_not_sent_as("keep_columns", self.keep_columns, self.columns)
         literals.check_templated(self, TEMPLATED)
         check_task_defaults("task_defaults", self.task_defaults)
         # Not those that a subclass adds, which it may set later. A blank settle settles nothing; on_clear has choices.

@@ -274,6 +274,7 @@ class SubmissionTry:
                 "input_params_columns", self.task.input_params_columns
             ),
             output_slots=self.task.output_slots,
+            keep_columns=self.task.keep_columns,
             batch_size=self.task.batch_size,
             max_recipients=self.task.max_recipients,
             plan_variables_as_text=connection.plan_variables_as_text,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from airflow_provider_lingyang.config.arguments import TABLE_COLUMNS
 from airflow_provider_lingyang.errors import LedgerError
 from airflow_provider_lingyang.lookup.query import TaskResult
 from airflow_provider_lingyang.results.completion import (
@@ -38,8 +39,6 @@ from airflow_provider_lingyang.storage.database import (
     sqlstate,
 )
 
-OWN_COLUMNS = ("biz_id", "task_id", "plan_id", "campaign_key", "status", "output_params", "fetched_at")
-"""Columns that every table of results has."""
 FILLED, EMPTY = "filled", "empty"
 WRITTEN = (FILLED, EMPTY, NOT_REACHED)
 """Kinds of recipients that have a row."""
@@ -63,6 +62,7 @@ class ResultRow(NamedTuple):
     :param slots: text or None, in the order of the columns.
     :param holds_slots: whether the result holds any slot; without, the slots of an existing row stay as they are.
     :param is_cut: whether a value was longer than :data:`TABLE_BYTES`.
+    :param kept: text or None, in the order of the columns that the campaign kept.
     """
 
     kind: str
@@ -73,6 +73,7 @@ class ResultRow(NamedTuple):
     slots: Sequence[str | None]
     holds_slots: bool
     is_cut: bool
+    kept: Sequence[str | None] = ()
 
 
 def result_row(
@@ -192,10 +193,19 @@ class ResultsTable:
     :param columns: slot → column.
     :param campaign_key: of the rows.
     :param plan_id: of the rows.
+    :param kept: columns that the campaign kept.
     """
 
     def __init__(
-        self, hook: Any, conn_id: str, table: str, columns: Mapping[str, str], campaign_key: str, plan_id: int
+        self,
+        hook: Any,
+        conn_id: str,
+        table: str,
+        columns: Mapping[str, str],
+        campaign_key: str,
+        plan_id: int,
+        *,
+        kept: Sequence[str] = (),
     ) -> None:
         self._dialect = dialect_of(hook)
         self._database = Database(
@@ -211,15 +221,17 @@ class ResultsTable:
         """The ``biz_id`` of rows that the table cannot hold: an ordered set, for a message names the first of them."""
         self.refusal = ""
         """The database's message for the first of them."""
-        self._slots = list(columns.values())
-        self._all_columns = [*OWN_COLUMNS, *self._slots]
+        self._texts = [*columns.values(), *kept]
+        """Columns for slots, then those that the campaign kept."""
+        self._all_columns = [*TABLE_COLUMNS, *self._texts]
         self._this = (campaign_key, plan_id)
-        quoted = [self._dialect.quoted(column) for column in self._slots]
-        self._columns = ", ".join([*OWN_COLUMNS, *quoted])
+        quoted = [self._dialect.quoted(column) for column in self._texts]
+        self._columns = ", ".join([*TABLE_COLUMNS, *quoted])
         where = f"WHERE {_THIS} AND biz_id=?"
-        slots = "".join(f", {column}=?" for column in ("output_params", *quoted))
-        self._update_whole = f"UPDATE {table} SET task_id=?, status=?, fetched_at=?{slots} {where}"
-        self._update_status = f"UPDATE {table} SET task_id=?, status=?, fetched_at=? {where}"
+        all_texts = "".join(f", {column}=?" for column in ("output_params", *quoted))
+        kept_texts = "".join(f", {column}=?" for column in quoted[len(columns) :])
+        self._update_whole = f"UPDATE {table} SET task_id=?, status=?, fetched_at=?{all_texts} {where}"
+        self._update_status = f"UPDATE {table} SET task_id=?, status=?, fetched_at=?{kept_texts} {where}"
 
     def close(self) -> None:
         """Close the connection."""
@@ -247,12 +259,15 @@ class ResultsTable:
         names = set(map(fold, found))
         # The table's own columns are not quoted, so their case does not matter.
         lower = {name.lower() for name in found}
-        missing = [name for name in OWN_COLUMNS if name not in lower]
-        missing += [name for name in self._slots if fold(name) not in names]
+        missing = [name for name in TABLE_COLUMNS if name not in lower]
+        missing += [name for name in self._texts if fold(name) not in names]
         if missing:
+            statements = "; ".join(
+                f"ALTER TABLE {self.name} ADD {self._definition(name)}" for name in missing
+            )
             raise PollError(
                 f"table {self.name} on connection {self._conn_id!r} lacks the columns {', '.join(missing)}: add "
-                "them (slots as text), choose slots, or name a table that is not there yet, with create_table=True"
+                f"them ({statements}), choose slots, or name a table that is not there yet, with create_table=True"
             )
 
     def write(self, rows: Sequence[ResultRow]) -> int:
@@ -325,12 +340,12 @@ class ResultsTable:
             where = *self._this, row.biz_id
             if row.biz_id not in existing:
                 own = row.biz_id, row.platform_task_id, plan_id, campaign_key, row.status, row.output_params
-                new.append((*own, fetched_at, *row.slots))
+                new.append((*own, fetched_at, *row.slots, *row.kept))
             elif row.holds_slots or len({existing[row.biz_id], row.platform_task_id} - {None}) > 1:
                 # A result of another task replaces all slots.
-                whole.append((*changed, row.output_params, *row.slots, *where))
+                whole.append((*changed, row.output_params, *row.slots, *row.kept, *where))
             else:
-                status.append((*changed, *where))
+                status.append((*changed, *row.kept, *where))
         run.many(self._update_whole, whole)
         run.many(self._update_status, status)
         # Each must fit into one statement of MySQL.
@@ -338,14 +353,18 @@ class ResultsTable:
             run.insert(self.name, self._columns, portion)
         return len(new)
 
-    def _create(self) -> None:
+    def _definition(self, name: str) -> str:
         types = {"plan_id": "BIGINT", **self._dialect.types}
+        if name in TABLE_COLUMNS:
+            return f"{name} {types.get(name, 'TEXT')}"
+        return f"{self._dialect.quoted(name)} {types.get('slot', 'TEXT')}"
+
+    def _create(self) -> None:
         columns = [
-            f"{name} {types.get(name, 'TEXT')}"
-            + (" NOT NULL" if name in (*_KEY.split(", "), "fetched_at") else "")
-            for name in OWN_COLUMNS
+            self._definition(name) + (" NOT NULL" if name in (*_KEY.split(", "), "fetched_at") else "")
+            for name in TABLE_COLUMNS
         ]
-        columns += [f"{self._dialect.quoted(name)} {types.get('slot', 'TEXT')}" for name in self._slots]
+        columns += map(self._definition, self._texts)
         sql = f"CREATE TABLE {self.name} ({', '.join(columns)}, PRIMARY KEY ({_KEY})){self._dialect.options}"
         try:
             with self._database.transaction() as run:

@@ -16,9 +16,9 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_provider_lingyang.assets.lingyang import add_to_outlet_events
 from airflow_provider_lingyang.config import arguments, literals
 from airflow_provider_lingyang.results.completion import FOREIGN, TABLE_BYTES, UNKNOWN, PollError
+from airflow_provider_lingyang.results.kept_columns import KeptColumns
 from airflow_provider_lingyang.results.recipient_store import PAGE
 from airflow_provider_lingyang.results.table import (
-    OWN_COLUMNS,
     WRITTEN,
     ResultRow,
     ResultsTable,
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_COLUMN_BYTES = 63
-"""PostgreSQL cuts longer names; MySQL takes 64 characters."""
-_NOT_IN_A_COLUMN = re.compile(r"[?%\x00-\x1f\x7f]")
 _TABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*){0,2}")
 _LOG_INTERVAL = 5.0
 """Seconds between two log lines about progress."""
@@ -57,15 +54,10 @@ def slot_columns(slots: Sequence[str] | Mapping[str, str], *, argument: str = "s
     for slot, column in columns.items():
         # Databases differ in whether names that differ by case only are one column.
         other = before.setdefault(column.lower(), slot)
-        if column.lower() in OWN_COLUMNS:
+        if column.lower() in arguments.TABLE_COLUMNS:
             problem = f"{slot!r} would be column {column!r}, which the table has for itself"
-        elif column != column.strip() or _NOT_IN_A_COLUMN.search(column):
-            problem = (
-                f"{column!r} cannot name a column (a question mark, a percent sign, a control character, or a blank at "
-                "its ends)"
-            )
-        elif len(column.encode(errors="replace")) > _COLUMN_BYTES:
-            problem = f"{column!r} is longer than the {_COLUMN_BYTES} bytes that a column's name may have"
+        elif (bad := arguments.bad_column_name(column)) is not None:
+            problem = bad
         elif other != slot:
             problem = f"{other!r} and {slot!r} would both be column {column!r}"
         else:
@@ -92,10 +84,10 @@ class LingyangToSqlOperator(ResultsTask):
     ``results_parameters``, ``required_slots``.
 
     The columns are ``biz_id``, ``task_id``, ``plan_id``, ``campaign_key``, ``status``, ``output_params`` (all slots, as
-    JSON text), one per slot (text; NULL where it is not filled) and ``fetched_at`` (UTC). The key is ``campaign_key``,
-    ``plan_id``, ``biz_id``; where the ids do not come from a campaign the first two are ``''`` and 0. In an existing
-    row only these columns are written, so columns of your own keep their values; they must allow NULL or have a
-    default.
+    JSON text), one per slot (text; NULL where it is not filled), one for each of the campaign's ``keep_columns`` (text,
+    from its ledger) and ``fetched_at`` (UTC). The key is ``campaign_key``, ``plan_id``, ``biz_id``; where the ids do
+    not come from a campaign the first two are ``''`` and 0. In an existing row only these columns are written, so
+    columns of your own keep their values; they must allow NULL or have a default.
 
     A later result overwrites an earlier one, a slot that is blank now included. A result without any slot, or with
     slots that cannot be read, leaves the slots as they are and updates ``status``, ``task_id`` and ``fetched_at``; a
@@ -184,19 +176,29 @@ class LingyangToSqlOperator(ResultsTask):
         key, plan_id = campaign["campaign_key"], campaign["plan_id"]
         if not isinstance(key, str) or not isinstance(plan_id, int):
             raise arguments.ArgumentError("the campaign's manifest holds no campaign_key and plan_id")
+        kept = KeptColumns(campaign.get("ledger"))
+        for slot, column in columns.items():
+            if column.lower() in map(str.lower, kept.names):
+                raise arguments.ArgumentError(
+                    f"slot {slot!r} would be column {column!r}, which the campaign has kept of its audience: name "
+                    f"another column, slots={{{slot!r}: '…'}}"
+                )
         hook = sql_hook(self.sql_conn_id)
-        table = ResultsTable(hook, self.sql_conn_id, self.table, columns, key, plan_id)
-        return _Transfer(request, table, list(columns))
+        table = ResultsTable(hook, self.sql_conn_id, self.table, columns, key, plan_id, kept=kept.names)
+        return _Transfer(request, table, list(columns), kept)
 
 
 class _Transfer:
     """Writes one poll, page by page, into the table."""
 
-    def __init__(self, request: ResultsRequest, table: ResultsTable, slots: Sequence[str]) -> None:
+    def __init__(
+        self, request: ResultsRequest, table: ResultsTable, slots: Sequence[str], kept: KeptColumns
+    ) -> None:
         from airflow_provider_lingyang.results.poller import ResultsPoller
 
         self.table = table
         self.slots = slots
+        self.kept = kept
         self.poller = ResultsPoller(request, count_values=False, on_results=self._write)
         self.counted: Counter[str] = Counter()
         self.last_line = time.monotonic()
@@ -218,6 +220,7 @@ class _Transfer:
     def close(self) -> None:
         """Release the database connection and the private file."""
         self.table.close()
+        self.kept.close()
         self.poller.close()
 
     def _write(self, recipients: Sequence[RecipientRow], results: Mapping[str, TaskResult]) -> None:
@@ -229,6 +232,9 @@ class _Transfer:
                 for recipient in recipients[start : start + PAGE]
             ]
             rows = [row for row in page if isinstance(row, ResultRow)]
+            if rows and (names := self.kept.names):
+                kept = self.kept.read([row.biz_id for row in rows])
+                rows = [row._replace(kept=kept.get(row.biz_id, [None] * len(names))) for row in rows]
             if rows:
                 self.counted["inserted"] += self.table.write(rows)
             for row in page:

@@ -6,13 +6,13 @@ import csv
 import io
 import json
 import uuid
-from datetime import datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from airflow_provider_lingyang.audience.parser import Recipient, RowParser, derived_id
+from airflow_provider_lingyang.audience.parser import Problems, Recipient, RowParser, derived_id
 from airflow_provider_lingyang.config.arguments import ROW_FIELDS, TASK_FIELDS, ArgumentError
 from airflow_provider_lingyang.gateway.models import InitiativeTaskRequest
 
@@ -333,3 +333,114 @@ def test_foreign_phone_number_has_one_verdict(spelling: str) -> None:
 def test_phone_number_with_an_extension_is_refused_with_its_reason(spelling: str, expected: str) -> None:
     (problem,) = problems(BASE | {"phone_number": spelling})
     assert expected in problem
+
+
+# --- columns that are kept -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ("gold", "gold"),
+        ('金卡 "A"', '金卡 "A"'),
+        ("", ""),
+        (7, 7),
+        (-1.5, -1.5),
+        (Decimal("12.50"), "12.50"),
+        (True, True),
+        (None, None),
+        (float("nan"), None),
+        (date(2026, 1, 5), "2026-01-05"),
+        (datetime(2026, 1, 5, 1, 2, 3, tzinfo=UTC), "2026-01-05 09:02:03"),
+        ("x" * 200, "x" * 200),
+        # Ids, some of as many digits as a phone number.
+        ("202601051234", "202601051234"),
+        (10000000009, 10000000009),
+        ("A@B", "A@B"),
+    ],
+)
+def test_a_column_is_kept_as_json(value: Any, kept: Any) -> None:
+    row = BASE | {"Tier": value, "city": "x"}
+    found = read(row, keep_columns=["tier", "city"])
+    assert found.kept == json.dumps({"tier": kept, "city": "x"}, ensure_ascii=False, separators=(",", ":"))
+    assert "tier" not in json.loads(found.task)
+
+
+CONTACT = "holds a phone number or an email address, which is never kept"
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (PHONE, CONTACT),
+        ("100 0000-0001", CONTACT),
+        (f"86{PHONE}", CONTACT),
+        (f"call {PHONE} today", CONTACT),
+        (int(PHONE), CONTACT),
+        ("15400000001", CONTACT),
+        ("+86 154-0000-0001", CONTACT),
+        ("".join(chr(ord(digit) + 0xFEE0) for digit in "15400000001"), CONTACT),
+        ("+44 20 7946 0000", CONTACT),
+        ("one@mail.invalid", CONTACT),
+        ("of One@Mail.invalid!", CONTACT),
+        ("other@mail.invalid", CONTACT),
+        ("x" * 201, "has more than 200 characters"),
+        (10**200, "has more than 200 characters"),
+        ("a\0", "holds a NUL character"),
+        ("\ud800", "holds a value that JSON cannot hold"),
+        (float("inf"), "holds a value that JSON cannot hold"),
+        ({"a": 1}, "is a dict: text, a number, a truth value or a date can be kept"),
+        ([1], "is a list: text, a number, a truth value or a date can be kept"),
+        (b"x", "is a bytes: text, a number, a truth value or a date can be kept"),
+    ],
+)
+def test_what_cannot_be_kept_makes_the_row_invalid(value: Any, problem: str) -> None:
+    row = BASE | {"email": "one@mail.invalid", "tier": value, "city": "x"}
+    found = reader(keep_columns=["tier", "city"]).parse_mapping(1, row)
+    assert isinstance(found, Problems)
+    assert found == [("keep_columns['tier']", problem)]
+    assert found.kept == '{"tier":null,"city":"x"}'
+    # Nor is it kept where the contact itself is not valid.
+    worse = reader(keep_columns=["tier", "city"]).parse_mapping(1, row | {"phone_number": f"{PHONE} x"})
+    assert isinstance(worse, Problems)
+    assert [field for field, _ in worse] == ["phone_number"]
+    assert worse.kept == found.kept
+
+
+@pytest.mark.parametrize(
+    ("columns", "names", "problem"),
+    [
+        ({}, ["tier"], r"keep_columns\['tier'\]: the audience has no column 'tier'"),
+        (
+            {"phone_number": "tel"},
+            ["Tel"],
+            "keep_columns: 'Tel' is sent as phone_number, so it may hold personal data",
+        ),
+    ],
+)
+def test_a_column_that_cannot_be_kept(columns: dict[str, str], names: list[str], problem: str) -> None:
+    with pytest.raises(ArgumentError, match=problem):
+        reader(columns=columns, keep_columns=names).for_columns(
+            ["biz_id", "tel" if columns else "phone_number"]
+        )
+
+
+def test_a_row_that_lacks_a_kept_column_is_invalid() -> None:
+    one = reader(keep_columns=["tier"])
+    assert isinstance(one.parse_mapping(1, BASE | {"tier": "gold"}), Recipient)
+    assert one.parse_mapping(2, BASE) == [
+        ("keep_columns['tier']", "names the column 'tier', which the row lacks")
+    ]
+
+
+def test_an_invalid_row_has_its_id_where_that_is_one() -> None:
+    for biz_id, known in (
+        ("B1", "B1"),
+        (17, "17"),
+        ("15400000001", None),
+        ("a@mail.invalid", None),
+        (1.5, None),
+    ):
+        found = reader().parse_mapping(1, BASE | {"biz_id": biz_id, "phone_number": "x", "batch_num": 7})
+        assert isinstance(found, Problems)
+        assert (found.biz_id, found.batch_num) == (known, "7")

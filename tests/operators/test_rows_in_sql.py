@@ -280,3 +280,50 @@ def test_thousands_of_rows_are_written_in_pages(sandbox: SandboxProcess, in_sql:
     in_sql.check_counts()
     numbers = in_sql.sql("SELECT row_no, biz_id FROM lingyang_recipients ORDER BY row_no")
     assert numbers == [(number + 1, f"B{number}") for number in range(5001)]
+
+
+KEPT: dict[str, Any] = {"keep_columns": ["tier", "Points"], "on_invalid": "skip"}
+
+
+def with_kept(number: int, **changes: Any) -> dict[str, Any]:
+    return row(number, tier="gold", points=number) | changes
+
+
+def test_columns_of_ones_own_travel_with_each_row(without_lookup: SandboxProcess, in_sql: InSql) -> None:
+    without_lookup.add_fault(kind="throttle", seconds=0, after=1, times=9)
+    rows = [
+        *(with_kept(number) for number in range(1, 7)),
+        with_kept(7, phone_number="x"),
+        with_kept(8, tier="one@mail.invalid"),
+    ]
+    in_sql.next_try("stops", audience=rows, **KEPT)
+    columns = "biz_id, state, kept"
+    states = ["accepted"] * 2 + ["not_sent"] * 4 + ["invalid"]
+    expected = [
+        *(
+            (f"B{number}", state, f'{{"tier":"gold","Points":{number}}}')
+            for number, state in enumerate(states, 1)
+        ),
+        ("B8", "invalid", '{"tier":null,"Points":8}'),
+    ]
+    assert in_sql.sql(f"SELECT {columns} FROM lingyang_recipients ORDER BY biz_id") == expected
+    in_sql.check_counts()
+    assert in_sql.run.manifest()["ledger"]["keep_columns"] == ["tier", "Points"]
+    without_lookup.clear_faults()
+    in_sql.next_try(audience=rows, **KEPT)
+    sent_again = "SELECT kept FROM lingyang_recipients WHERE state='accepted' ORDER BY biz_id"
+    assert [kept for (kept,) in in_sql.sql(sent_again)] == [kept for _, _, kept in expected[:6]]
+
+
+def test_a_row_left_out_keeps_its_columns(sandbox: SandboxProcess, in_sql: InSql) -> None:
+    rows = [with_kept(1, batch_num="1"), with_kept(2, batch_num="1", **SAME_AS_1), with_kept(3)]
+    in_sql.next_try(audience=rows, on_duplicate_contact="keep_first", **KEPT)
+    assert in_sql.sql("SELECT row_no, kept FROM lingyang_recipients WHERE row_no > 0 ORDER BY row_no") == [
+        (number, f'{{"tier":"gold","Points":{number}}}') for number in (2, 3)
+    ]
+
+
+def test_without_keep_columns_nothing_is_kept(sandbox: SandboxProcess, in_sql: InSql) -> None:
+    in_sql.next_try(audience=[row(1), row(2, phone_number="x")], on_invalid="skip")
+    assert in_sql.sql("SELECT kept FROM lingyang_recipients") == [(None,), (None,)]
+    assert "keep_columns" not in in_sql.run.manifest()["ledger"]

@@ -1,0 +1,70 @@
+"""Columns of the author's own that travel with a recipient: ids and tiers, never a contact."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from datetime import date, time
+from decimal import Decimal
+from typing import Any
+
+from pydantic_core import PydanticCustomError
+
+from airflow_provider_lingyang.gateway.contacts import looks_like_contact
+from airflow_provider_lingyang.gateway.field_types import dump_json
+from airflow_provider_lingyang.gateway.values import plain_value
+
+_MAX_TEXT = 200
+_SURE = 7
+"""Characters from which on a contact is one wherever it stands in a text."""
+
+
+def kept_json(
+    positions: Mapping[str, int], values: Sequence[Any], phone: object, email: object
+) -> tuple[str, list[tuple[str, str]]]:
+    """Return the JSON of the values that may be kept, and what is wrong with the others, which are null in it.
+
+    :param positions: column → position among the row's values.
+    :param phone: of the row, valid or not; None: it has none.
+    :param email: likewise.
+    """
+    digits = re.sub(r"^0*(?:86)?0*", "", _digits(str(phone or "")))
+    contacts = [contact for contact in (digits, str(email or "").strip().lower()) if contact]
+    kept: dict[str, Any] = {}
+    problems = []
+    for name, position in positions.items():
+        value = plain_value(values[position])
+        if (problem := _problem(value, contacts)) is not None:
+            problems.append((f"keep_columns[{name!r}]", problem))
+            value = None
+        kept[name] = value
+    return dump_json(kept), problems
+
+
+def _digits(text: str) -> str:
+    return re.sub("[^0-9]", "", unicodedata.normalize("NFKC", text))
+
+
+def _problem(value: Any, contacts: Sequence[str]) -> str | None:
+    if value is None or isinstance(value, bool):
+        return None
+    if not isinstance(value, (str, int, float, Decimal, date, time)):
+        return f"is a {type(value).__name__}: text, a number, a truth value or a date can be kept"
+    try:
+        text = value if isinstance(value, str) else dump_json(value).strip('"')
+        text.encode()
+    except (PydanticCustomError, ValueError):
+        return "holds a value that JSON cannot hold"
+    if len(text) > _MAX_TEXT:
+        return f"has more than {_MAX_TEXT} characters"
+    if "\0" in text:
+        return "holds a NUL character"
+    texts = (text.strip().lower(), _digits(text))
+    if looks_like_contact(text) or any(
+        contact in text if len(contact) >= _SURE else contact == text
+        for contact in contacts
+        for text in texts
+    ):
+        return "holds a phone number or an email address, which is never kept"
+    return None
