@@ -385,6 +385,11 @@ class Postgres:
         address = {"host": "127.0.0.1", "port": self._port, "login": "lingyang", "schema": "postgres"}
         return {"conn_type": "postgres"} | address
 
+    @property
+    def log(self) -> Path:
+        """What the server writes."""
+        return Path(self._folder, "log")
+
     def start(self) -> None:
         options = f"-p {self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
         subprocess.run([*self._pg_ctl, "-o", options, "start"], **self._run)
