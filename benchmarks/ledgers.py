@@ -10,7 +10,6 @@ Tasks in real workers: scheduler, LocalExecutor and API server of Airflow, whose
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import statistics
 import sys
@@ -40,21 +39,18 @@ def main() -> int:
     options = common.options(__doc__).parse_args()
     requests, rounds = (200, 2) if options.quick else (800, 3)
     rounds = options.rounds or rounds
-    # The tests' own Airflow: they forget what Airflow was told before they begin.
+    # The tests' own Airflow.
     sys.path.insert(0, str(ROOT))
-    environment = dict(os.environ)
-    from tests.conftest import Postgres
-    from tests.real.conftest import AirflowProcesses, own_database
+    from tests.helpers.airflow_processes import AirflowProcesses, own_database
+    from tests.helpers.servers import Postgres
 
-    os.environ |= environment
     with ExitStack() as stack:
         server = stack.enter_context(Postgres()).connection
         sinks = {name: stack.enter_context(common.sink(DELAY)) for name in LEDGERS}
         env = {f"AIRFLOW_CONN_GATEWAY_{name.upper()}": common.connection(url) for name, url in sinks.items()}
         env["AIRFLOW_CONN_AUDIENCE"] = audience(requests * 20)
         env["AIRFLOW_CONN_LEDGER"] = json.dumps(server)
-        env["AIRFLOW__CORE__DAGS_FOLDER"] = str(Path(__file__).with_name("dags"))
-        airflow = AirflowProcesses(Path(HOME), own_database(server), env)
+        airflow = AirflowProcesses(Path(HOME), own_database(server), Path(__file__).with_name("dags"), env)
         airflow.start()
         stack.callback(airflow.stop)
         seconds: dict[str, list[float]] = {name: [] for name in LEDGERS}

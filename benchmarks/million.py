@@ -204,13 +204,10 @@ def databases(rows: int) -> Iterator[dict[str, str]]:
         db.executemany("INSERT INTO audience VALUES (?, ?, ?, ?, ?, ?, ?)", people(rows))
         db.commit()
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    environment = dict(os.environ)
-    from tests.conftest import Postgres
-
-    # The tests forget what Airflow was told before they begin.
-    os.environ |= environment
     import psycopg2
     from psycopg2.extras import execute_values
+
+    from tests.helpers.servers import Postgres
 
     with Postgres() as postgres:
         server = postgres.connection

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import tempfile
@@ -33,6 +32,7 @@ os.environ |= {
 
 from airflow_provider_lingyang.gateway.rate_limiter import forget_limiters  # noqa: E402  # after the environment
 from airflow_provider_lingyang.sandbox.process import SandboxProcess  # noqa: E402
+from tests.helpers.servers import Postgres, ServerMissingError, free_port  # noqa: E402
 from tests.versions import AIRFLOW, AIRFLOW_PYTHON, AIRFLOWS_OWN_WARNINGS, XCOMS  # noqa: E402
 
 SUMMARY = pytest.StashKey[list[str]]()
@@ -351,69 +351,19 @@ def missing(what: str) -> None:
     pytest.skip(f"{what} is not installed")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Postgres:
-    """A PostgreSQL server of its own, which can be stopped and started again."""
-
-    def __init__(self) -> None:
-        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-        initdb = str(found[-1]) if found else shutil.which("initdb")
-        if initdb is None:
-            missing("PostgreSQL")
-        assert initdb is not None
-        # It refuses to run as root; Debian's package brings a user for it.
-        user = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
-        self._folder = folder = tempfile.mkdtemp(prefix="lingyang-postgres-")
-        if user:
-            shutil.chown(folder, **user)
-        self._port = free_port()
-        self._run: dict[str, Any] = {"cwd": folder, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-        self._run |= {"check": True, **user}
-        arguments = ["-D", f"{folder}/data", "-U", "lingyang", "-A", "trust", "-E", "UTF8", "--no-sync"]
-        subprocess.run([initdb, *arguments], **self._run)
-        pg_ctl = str(Path(initdb).with_name("pg_ctl"))
-        self._pg_ctl = [pg_ctl, "-D", f"{folder}/data", "-l", f"{folder}/log", "-w"]
-
-    @property
-    def connection(self) -> dict[str, Any]:
-        """The server as an Airflow connection."""
-        address = {"host": "127.0.0.1", "port": self._port, "login": "lingyang", "schema": "postgres"}
-        return {"conn_type": "postgres"} | address
-
-    @property
-    def log(self) -> Path:
-        """What the server writes."""
-        return Path(self._folder, "log")
-
-    def start(self) -> None:
-        options = f"-p {self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
-        subprocess.run([*self._pg_ctl, "-o", options, "start"], **self._run)
-
-    def stop(self) -> None:
-        """Stop it as a crash would."""
-        subprocess.run([*self._pg_ctl, "-m", "immediate", "stop"], **self._run)
-
-    def __enter__(self) -> Postgres:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            self.stop()
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+def _postgres() -> Postgres:
+    try:
+        return Postgres()
+    except ServerMissingError as error:
+        missing(str(error))
+        raise
 
 
 @pytest.fixture
 def stoppable_postgres(request: pytest.FixtureRequest) -> Iterator[Postgres]:
     """A PostgreSQL server of this test alone, which may stop it."""
     only_in_proof(request)
-    with Postgres() as server:
+    with _postgres() as server:
         yield server
 
 
@@ -421,7 +371,7 @@ def stoppable_postgres(request: pytest.FixtureRequest) -> Iterator[Postgres]:
 def postgres_server(request: pytest.FixtureRequest) -> Iterator[AirflowConnection]:
     """A PostgreSQL server of its own, as an Airflow connection; stopped and gone afterwards."""
     only_in_proof(request)
-    with Postgres() as server:
+    with _postgres() as server:
         yield server.connection
 
 

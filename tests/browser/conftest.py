@@ -8,7 +8,6 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
@@ -16,7 +15,10 @@ from selenium.webdriver.chrome.service import Service
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.browser.page import SCREENSHOTS, Page
 from tests.conftest import AirflowConnection, missing
-from tests.real.conftest import AirflowProcesses, free_port, new_enough, pytest_runtest_makereport
+from tests.helpers.airflow_processes import AirflowProcesses, own_database
+from tests.helpers.servers import free_port
+from tests.real.conftest import new_enough, pytest_runtest_makereport
+from tests.versions import AIRFLOW_PYTHON
 
 __all__ = [
     "new_enough",
@@ -57,11 +59,7 @@ def airflow(
         ]
         db.executemany("INSERT INTO customers VALUES (?, ?, ?, ?, ?, ?)", rows)
     db.close()
-    server = f"{postgres_server['login']}@{postgres_server['host']}:{postgres_server['port']}"
-    with psycopg.connect(f"postgresql://{server}/{postgres_server['schema']}", autocommit=True) as connection:
-        connection.execute("CREATE DATABASE airflow_browser")
     env = {
-        "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
         # Nothing is killed here, and a browser beside it keeps the machine busy.
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "300",
@@ -71,8 +69,10 @@ def airflow(
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
         "AIRFLOW_CONN_AUDIENCE_DB": json.dumps({"conn_type": "sqlite", "host": str(home / "audience.db")}),
     }
-    database = f"postgresql+psycopg2://{server}/airflow_browser"
-    processes = AirflowProcesses(home, database, env, dag=DAG, standalone=True)
+    database = own_database(postgres_server, "airflow_browser")
+    processes = AirflowProcesses(
+        home, database, home / "dags", env, dag=DAG, standalone=True, python=AIRFLOW_PYTHON
+    )
     processes.start()
     try:
         yield processes
@@ -96,7 +96,7 @@ class Driver(Service):
 
     def start(self) -> None:
         super().start()
-        self._airflow.end_with_tests(self.process.pid)
+        self._airflow.sessions.add(self.process.pid)
 
 
 @pytest.fixture(scope="package")

@@ -12,7 +12,7 @@ from airflow_provider_lingyang.sandbox import APP_KEY, APP_SECRET, SESSION
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 from tests.browser.conftest import DAG, PEOPLE, WAVES
 from tests.browser.page import Page
-from tests.real.conftest import AirflowProcesses
+from tests.helpers.airflow_processes import AirflowProcesses
 
 CONNECTION = "lingyang_default"
 DIALOG = "//*[@role='dialog']"

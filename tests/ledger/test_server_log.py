@@ -10,7 +10,7 @@ from airflow.providers.postgres.hooks.postgres import PostgresHook
 from airflow_provider_lingyang.ledger import sql_tables
 from airflow_provider_lingyang.ledger.base import Outcome
 from airflow_provider_lingyang.ledger.sql import SqlLedger
-from tests.conftest import Postgres
+from tests.helpers.servers import Postgres
 from tests.ledger.conftest import Ledgers
 
 pytestmark = pytest.mark.proof

@@ -12,8 +12,9 @@ import pytest
 from airflow_provider_lingyang.ledger.sql import SqlLedger
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from airflow_provider_lingyang.storage.database import Database
-from tests.conftest import AirflowConnection, Postgres, Run
+from tests.conftest import AirflowConnection, Run
 from tests.helpers.campaigns import Campaign, all_reached_once, connect, recipients, sent
+from tests.helpers.servers import Postgres
 from tests.helpers.task_state import TaskStateStore
 from tests.versions import needs_task_state, postgres_hook
 

@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import signal
-import socket
 import sqlite3
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
@@ -20,13 +12,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
-import psycopg
 import pytest
-from cryptography.fernet import Fernet
 
 from airflow_provider_lingyang.sandbox import SUBMIT
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.conftest import AirflowConnection
+from tests.helpers.airflow_processes import AirflowProcesses, own_database
 from tests.versions import AIRFLOW_PYTHON, STARTED_AIRFLOW
 
 T = TypeVar("T")
@@ -35,11 +26,7 @@ BATCHES = {1: 50, 2: 50, 3: 50, 4: 50, 10: 16, 11: 32}
 """Plan → how many ``batch_num`` its campaign has. Each is two requests: one is intended while another is in flight."""
 ROWS = 4
 """People of one ``batch_num``."""
-HEARTBEAT_TIMEOUT = 6
-"""Seconds without a heartbeat after which the scheduler gives a task up; 300 by default."""
 LOOKUP_SETTLE = 1.0
-PATIENCE = 300
-"""Seconds for each process of Airflow to be there: in a new environment on a busy machine it compiles for minutes."""
 ANSWER_DELAY = 0.2
 """Seconds from a request's execution to its answer."""
 
@@ -53,184 +40,6 @@ def pytest_runtest_makereport(
     if report.failed and airflow is not None:
         report.sections += airflow.logs()
     return report
-
-
-class AirflowProcesses:
-    """Scheduler with LocalExecutor, API server and DAG processor, and a client of their API.
-
-    :param home: an empty folder.
-    :param database: SQLAlchemy's URL.
-    :param env: more of their environment.
-    :param dag: the one that is waited for at the start.
-    :param standalone: whether `airflow standalone` starts all of them, a triggerer, too.
-    """
-
-    def __init__(
-        self,
-        home: Path,
-        database: str,
-        env: Mapping[str, str],
-        *,
-        dag: str = "campaign",
-        standalone: bool = False,
-    ) -> None:
-        self.home = home
-        self.dag = dag
-        self.standalone = standalone
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.env = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")} | {
-            "AIRFLOW_HOME": str(home),
-            "AIRFLOW__API__BASE_URL": self.url,
-            "AIRFLOW__API__HOST": "127.0.0.1",
-            "AIRFLOW__API__PORT": str(self.port),
-            "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
-            "AIRFLOW__API__WORKERS": "1",
-            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(48),
-            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-            "AIRFLOW__CORE__DAGS_FOLDER": str(HERE / "dags"),
-            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
-            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-            "AIRFLOW__CORE__FERNET_KEY": Fernet.generate_key().decode(),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__CORE__PARALLELISM": "6",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
-            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
-            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": str(HEARTBEAT_TIMEOUT),
-            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "0.5",
-            "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "1",
-            "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
-            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "4",
-            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
-            # On a busy machine the API server answers late; a task that cannot begin would be another failure.
-            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
-            "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
-            "NO_PROXY": "127.0.0.1,localhost",
-            # `airflow standalone` looks for the others there.
-            "PATH": os.pathsep.join([str(Path(AIRFLOW_PYTHON).parent), os.environ["PATH"]]),
-            **env,
-        }
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        self._token = ""
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(self) -> None:
-        self._airflow_processes = subprocess.Popen(
-            [sys.executable, str(HERE / "airflow_processes.py")],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-        )
-        try:
-            if self.standalone:
-                self._launch("standalone")
-            else:
-                migrate = self._launch("db", "migrate")
-                assert migrate.wait(PATIENCE) == 0, self._tail("db")
-                del self._running["db"]
-                self._launch("api-server")
-                self._launch("dag-processor")
-                self._launch("scheduler", "--skip-serve-logs")
-            self.until(lambda: self.has("/api/v2/monitor/health"), "the API server", PATIENCE)
-            self._token = self.api("GET", "/auth/token")["access_token"]
-            self.until(lambda: self.has(f"/api/v2/dags/{self.dag}"), "the DAG", PATIENCE)
-            self.until(
-                lambda: self.api("GET", "/api/v2/monitor/health")["scheduler"]["status"] == "healthy",
-                "the scheduler",
-                PATIENCE,
-            )
-        except BaseException:
-            self.stop()
-            raise
-
-    def stop(self) -> None:
-        assert self._airflow_processes.stdin is not None
-        self._airflow_processes.stdin.close()
-        left = self._airflow_processes.wait(30)
-        for process in self._running.values():
-            process.wait(10)
-        assert not left, "processes of Airflow are left over"
-
-    def start_triggerer(self) -> None:
-        """Start the triggerer; only few tests need it."""
-        self._launch("triggerer", "--skip-serve-logs")
-
-    def kill_triggerer(self) -> None:
-        """End the triggerer and the process that runs its triggers (SIGKILL), as a crash of the machine would."""
-        process = self._running.pop("triggerer", None)
-        if process is not None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
-
-    def _launch(self, name: str, *args: str) -> subprocess.Popen[bytes]:
-        with (self.home / f"{name}.txt").open("ab") as output:
-            process = subprocess.Popen(
-                [AIRFLOW_PYTHON, "-m", "airflow", name, *args],
-                env=self.env,
-                cwd=self.home,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self.end_with_tests(process.pid)
-        self._running[name] = process
-        return process
-
-    def end_with_tests(self, session: int) -> None:
-        """Let a session of processes end when Airflow is stopped, or the tests are, however they end."""
-        assert self._airflow_processes.stdin is not None
-        self._airflow_processes.stdin.write(b"%d\n" % session)
-        self._airflow_processes.stdin.flush()
-
-    def until(self, happens: Callable[[], T], what: str, seconds: float, every: float = 0.1) -> T:
-        """Return what is true at last."""
-        # A busy machine may be ten times slower: minutes, whatever a caller finds enough.
-        seconds = max(seconds, PATIENCE)
-        deadline = time.monotonic() + seconds
-        while not (found := happens()):
-            for name, process in self._running.items():
-                assert process.poll() is None, f"airflow {name} ended by itself: {self._tail(name)}"
-            assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-            time.sleep(every)
-        return found
-
-    def api(self, method: str, path: str, body: object = None) -> Any:
-        request = urllib.request.Request(
-            f"{self.url}{path}",
-            None if body is None else json.dumps(body).encode(),
-            {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"},
-            method=method,
-        )
-        with self._opener.open(request, timeout=60) as answer:
-            return json.load(answer)
-
-    def has(self, path: str) -> bool:
-        """Whether the API answers, and knows this."""
-        try:
-            self.api("GET", path)
-        except urllib.error.HTTPError as error:
-            error.close()
-            return False
-        except (urllib.error.URLError, ConnectionError):
-            return False
-        return True
-
-    def output(self, name: str) -> str:
-        """Everything that a process wrote, and those before it of the same name."""
-        return (self.home / f"{name}.txt").read_text(errors="replace")
-
-    def _tail(self, name: str, size: int = 8000) -> str:
-        return self.output(name)[-size:]
-
-    def logs(self) -> list[tuple[str, str]]:
-        """Title and end of every log."""
-        tasks = sorted((self.home / "logs").rglob("attempt=*.log"), key=lambda path: path.stat().st_mtime)
-        return [(f"airflow {name}", self._tail(name)) for name in self._running] + [
-            (str(path.relative_to(self.home)), path.read_text(errors="replace")[-3000:])
-            for path in tasks[-6:]
-        ]
 
 
 class Campaign:
@@ -414,12 +223,6 @@ def _title(process: psutil.Process) -> str:
         return ""
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def people(plan_id: int) -> list[tuple[str, str, str]]:
     """The audience of a plan: ``biz_id``, phone number and ``batch_num``, in no order."""
     rows = [
@@ -444,14 +247,6 @@ def gateways() -> Iterator[list[SandboxProcess]]:
 def new_enough() -> None:
     if STARTED_AIRFLOW < (3, 3):
         pytest.skip("a task's own state, which outlives a killed try, is new in Airflow 3.3")
-
-
-def own_database(server: Mapping[str, Any]) -> str:
-    """Make a database for Airflow, and return its URL."""
-    where = f"{server['login']}@{server['host']}:{server['port']}"
-    with psycopg.connect(f"postgresql://{where}/{server['schema']}", autocommit=True) as connection:
-        connection.execute("CREATE DATABASE airflow")
-    return f"postgresql+psycopg2://{where}/airflow"
 
 
 @pytest.fixture(scope="package")
@@ -480,7 +275,7 @@ def airflow(
     del connections["mute"]["extra"]["result_query"]
     connections["audience_db"] = {"conn_type": "sqlite", "host": str(home / "audience.db")}
     env = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in connections.items()}
-    processes = AirflowProcesses(home, database, env)
+    processes = AirflowProcesses(home, database, HERE / "dags", env, python=AIRFLOW_PYTHON)
     processes.start()
     try:
         yield processes

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
-from tests.real.conftest import AirflowProcesses
+from tests.helpers.airflow_processes import AirflowProcesses
 
 DAG = "campaign_with_approval"
 

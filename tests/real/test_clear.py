@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
-from tests.real.conftest import AirflowProcesses
+from tests.helpers.airflow_processes import AirflowProcesses
 from tests.versions import STARTED_AIRFLOW
 
 RECIPIENTS = 8

@@ -22,7 +22,7 @@ from airflow_provider_lingyang.sandbox import LOOKUP
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 from airflow_provider_lingyang.sandbox.simulated_people import CHOICES, is_reached
 from tests.conftest import AirflowConnection
-from tests.real.conftest import AirflowProcesses
+from tests.helpers.airflow_processes import AirflowProcesses
 
 POKE_INTERVAL = 0.5
 """As in the DAG file."""

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.conftest import AirflowConnection
-from tests.real.conftest import AirflowProcesses
+from tests.helpers.airflow_processes import AirflowProcesses
 from tests.versions import STARTED_AIRFLOW
 
 pytestmark = pytest.mark.skipif(STARTED_AIRFLOW < (3, 4), reason="loops are new in Airflow 3.4")

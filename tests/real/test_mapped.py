@@ -10,8 +10,8 @@ import pytest
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.conftest import AirflowConnection
+from tests.helpers.airflow_processes import AirflowProcesses
 from tests.helpers.campaigns import LOST
-from tests.real.conftest import AirflowProcesses
 
 RUN = "/api/v2/dags/mapped/dagRuns/mapped_run"
 BEFORE = {"north": range(1, 13), "south": range(13, 25)}

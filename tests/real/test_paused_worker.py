@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.real.conftest import AirflowProcesses, Campaign
+from tests.helpers.airflow_processes import AirflowProcesses
+from tests.real.conftest import Campaign
 
 
 def first_of_its_batch_is_in_flight(campaign: Any) -> bool:
