@@ -22,7 +22,7 @@ WORKERS := -n logical --maxprocesses 4 --no-loadscope-reorder
 HEAVY := tests/browser tests/chaos tests/real
 PYTEST := $(VENV)/bin/python -m pytest
 
-.PHONY: help environment demo test proof test-matrix chaos bench screenshots lint format wheel sdks clean
+.PHONY: help environment demo test proof test-matrix chaos fleet bench screenshots lint format wheel sdks clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +47,11 @@ test-matrix: environment sdks wheel  ## Run the tests on the wheel with each Air
 
 chaos: environment  ## Run N campaigns (default 1000) through everything that can go wrong (SEED=7: this one)
 	@$(VENV)/bin/python tests/chaos/run.py --seeds $(or $(SEED),1000-$(shell expr 999 + $(or $(N),1000)))
+
+fleet:  ## Disturb a real fleet while it sends, and compare what it leaves (N=2000: sooner; needs PostgreSQL and Redis)
+	@$(FIND_PYTHON); "$$py" demo/environment.py $(VENV)-fleet constraints/airflow-3.3.txt \
+	  -e . apache-airflow-providers-celery apache-airflow-providers-postgres
+	@exec $(VENV)-fleet/bin/python tests/fleet/run.py --recipients $(or $(N),20000)
 
 bench: environment sdks  ## Measure everything that the README has figures of (ARGS=--quick: sooner; ARGS=lookups: one)
 	@$(VENV)/bin/python benchmarks/run.py $(ARGS)
@@ -76,5 +81,5 @@ sdks:  ## Make .venv-sdks: other people's clients, for the tests that need them
 	  taobaopy taobaopyx topsdk 'legacy-cgi; python_version >= "3.13"'
 
 clean:  ## Remove everything that the other targets made
-	rm -rf $(VENV) $(VENV).lock $(VENV)-sdks $(VENV)-sdks.lock .nox .demo dist .coverage .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(VENV).lock $(VENV)-sdks $(VENV)-sdks.lock $(VENV)-fleet $(VENV)-fleet.lock .nox .demo .fleet .fleet.lock dist .coverage .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
