@@ -14,24 +14,23 @@ POSTGRES_GONE, REDIS_GONE = 8.0, 7.0
 """Seconds."""
 
 
-class Missed(Exception):
-    """A disturbance did not meet what it was meant for."""
-
-
-def _hit(text: str) -> None:
-    print(f"  {text}", flush=True)
-
-
 class Disturbances:
-    """All of them, for a fleet and its servers; each prints what it hit."""
+    """All of them, for a fleet and its servers; each prints what it met."""
 
     def __init__(self, fleet: Fleet, servers: Servers) -> None:
         self.fleet = fleet
         self.servers = servers
+        self.missed: list[str] = []
+        """Those that did not meet what they were meant for."""
         self._shards = {
             plan_id: {biz_id: shard for biz_id, (shard, *_) in audience(plan_id, servers.size).items()}
             for plan_id in PLANS.values()
         }
+
+    def _report(self, text: str, *missed: tuple[bool, str]) -> None:
+        """Print what a disturbance met, and keep what it missed."""
+        print(f"  {text}", flush=True)
+        self.missed += [what for has_missed, what in missed if has_missed]
 
     def _requests(self, plan_id: int, shards: Collection[int] = range(SHARDS)) -> list[Request]:
         return [
@@ -65,13 +64,11 @@ class Disturbances:
             for request in self._requests(plan_id, shards)
             if request.received_at < before and request.ended_at > before
         ]
-        if not open_requests:
-            raise Missed(f"{name} was killed while no request of its shards {shards} was under way")
         late = [request for request in self._requests(plan_id, shards) if request.received_at > after]
-        if late:
-            raise Missed(f"{name} was killed, and {len(late)} requests of its shards arrived afterwards")
-        _hit(
-            f"{name} killed with all its processes: it sent shards {shards}, {len(open_requests)} requests under way"
+        self._report(
+            f"{name} killed with all its processes: it sent shards {shards}, {len(open_requests)} requests under way",
+            (not open_requests, f"{name} was killed while no request of its shards was under way"),
+            (bool(late), f"{name} was killed, and {len(late)} requests of its shards arrived afterwards"),
         )
         return shards
 
@@ -103,13 +100,11 @@ class Disturbances:
             if request.received_at < gone_at and gone_at < request.ended_at < back_at
         ]
         left = self.servers.size - self.servers.gateway.contacted(PLANS[dag_id])
-        if not answered:
-            raise Missed(f"no request of {dag_id} was answered while PostgreSQL was away")
-        if not left:
-            raise Missed(f"{dag_id} was sent before PostgreSQL was stopped")
-        _hit(
+        self._report(
             f"PostgreSQL stopped (in {gone_at - began:.1f} s) and gone for {back_at - gone_at:.1f} s: {len(answered)} "
-            f"requests were answered meanwhile, {left} recipients were not sent yet"
+            f"requests were answered meanwhile, {left} recipients were not sent yet",
+            (not answered, f"no request of {dag_id} was answered while PostgreSQL was away"),
+            (not left, f"{dag_id} was sent before PostgreSQL was stopped"),
         )
 
     def restart_redis(self, dag_id: str) -> None:
@@ -117,16 +112,17 @@ class Disturbances:
         self.servers.redis.stop()
         gone_at = time.time()
         self.fleet.wait(REDIS_GONE)
-        if self.servers.redis.answers():
-            raise Missed("Redis answers although it was stopped")
+        answers = self.servers.redis.answers()
         back_at = time.time()
         self.servers.redis.start()
         sent = [
             request for request in self._requests(PLANS[dag_id]) if gone_at < request.received_at < back_at
         ]
-        if not sent:
-            raise Missed(f"no request of {dag_id} was sent while Redis was away")
-        _hit(f"Redis gone for {back_at - gone_at:.1f} s: {len(sent)} requests were sent meanwhile")
+        self._report(
+            f"Redis gone for {back_at - gone_at:.1f} s: {len(sent)} requests were sent meanwhile",
+            (answers, "Redis answered although it was stopped"),
+            (not sent, f"no request of {dag_id} was sent while Redis was away"),
+        )
 
     def restart_triggerer(self, dag_id: str) -> None:
         """Kill the triggerer while it waits for results, and have the keeper start it again."""
@@ -135,11 +131,14 @@ class Disturbances:
             return [each for each in self.fleet.instances(dag_id, "wait") if each["state"] == "deferred"]
 
         def triggered() -> bool:
-            return any(each["triggerer_job"] for each in deferred())
+            return len([each for each in deferred() if each["triggerer_job"]]) == SHARDS
 
-        self.fleet.until(triggered, f"a deferred wait of {dag_id}")
+        self.fleet.until(triggered, f"the deferred waits of {dag_id}")
         self.fleet.kill("triggerer")
         # Nothing but another triggerer can end them.
-        if not (left := deferred()):
-            raise Missed(f"no wait of {dag_id} was deferred when the triggerer was killed")
-        _hit(f"triggerer killed: {len(left)} waits of {dag_id} were deferred")
+        left = len(deferred())
+        self._report(
+            f"triggerer killed: {left} waits of {dag_id} were deferred",
+            (not left, f"no wait of {dag_id} was deferred when the triggerer was killed"),
+        )
+        self.servers.consumer.is_held = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -36,7 +37,7 @@ def audience(plan_id: int, size: int) -> dict[str, tuple[int, str, str]]:
 
 
 class Consumer:
-    """Writes the results of the campaign without a look-up into a table, as they come.
+    """Writes the results of the campaign without a look-up into a table, as they come, once it is no longer held.
 
     :param server: with the table's database.
     """
@@ -48,10 +49,12 @@ class Consumer:
         self._last = 0
         self._looked_at = 0.0
         self._pending: dict[str, tuple[int, float]] = {}
+        self.is_held = True
+        """So that its waits are deferred for as long as they are to be disturbed, however slow the machine is."""
 
     def run(self) -> None:
         """Do what is due; where the database is away, later."""
-        if time.monotonic() < self._looked_at + 1:
+        if self.is_held or time.monotonic() < self._looked_at + 1:
             return
         self._looked_at = time.monotonic()
         for number, biz_id, task_id, executed_at in self._gateway.tasks_after(self._plan_id, self._last):
@@ -84,6 +87,7 @@ class Servers:
     """
 
     def __init__(self, work: Path, sessions: Sessions, size: int) -> None:
+        self.work = work
         self.sessions = sessions
         (work / "redis").mkdir()
         self.postgres = Postgres(work / "postgres", "-c max_connections=300")
@@ -122,7 +126,12 @@ class Servers:
     def stop(self) -> None:
         """Stop what the sessions do not end."""
         self.sandbox.stop()
-        self.postgres.stop()
+        if self.postgres.is_running:
+            self.postgres.stop()
+        if not self.postgres.folder.is_relative_to(self.work):
+            if (log := self.postgres.folder / "log").exists():
+                shutil.copyfile(log, self.work / "postgres.txt")
+            shutil.rmtree(self.postgres.folder)
 
     def environment(self) -> dict[str, str]:
         """Return what Airflow needs to know of them."""
@@ -149,5 +158,6 @@ class Servers:
             # Longer than for the tests of single tasks: an outage of 8 s is not yet a lost worker.
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "40",
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "5",
+            "FLEET_SHARDS": str(SHARDS),
             "FLEET_BATCH_SIZE": str(max(1, min(25, self.size // SHARDS // 100))),
         }

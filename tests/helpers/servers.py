@@ -52,9 +52,11 @@ class Postgres:
         self._port = free_port()
         self._settings = settings
         self._run: dict[str, Any] = {"cwd": folder, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-        self._run |= {"check": True, **user}
+        # A session of their own: an interrupt from the terminal is not for them.
+        self._run |= {"check": True, "start_new_session": True, **user}
         arguments = ["-D", f"{folder}/data", "-U", "lingyang", "-A", "trust", "-E", "UTF8", "--no-sync"]
         subprocess.run([initdb, *arguments], **self._run)
+        self._pid_file = folder / "data" / "postmaster.pid"
         pg_ctl = str(Path(initdb).with_name("pg_ctl"))
         self._pg_ctl = [pg_ctl, "-D", f"{folder}/data", "-l", f"{folder}/log", "-w", "-t", str(_PATIENCE)]
 
@@ -70,18 +72,18 @@ class Postgres:
         return self.folder / "log"
 
     @property
+    def is_running(self) -> bool:
+        """Whether it was started and not stopped."""
+        return self._pid_file.exists()
+
+    @property
     def pid(self) -> int:
         """The running server's process id."""
-        return int((self.folder / "data" / "postmaster.pid").read_text().splitlines()[0])
+        return int(self._pid_file.read_text().splitlines()[0])
 
     def start(self) -> None:
         options = f"-p {self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
-        # A session of its own: an interrupt from the terminal is not for the server.
-        subprocess.run(
-            [*self._pg_ctl, "-o", f"{options} {self._settings}", "start"],
-            start_new_session=True,
-            **self._run,
-        )
+        subprocess.run([*self._pg_ctl, "-o", f"{options} {self._settings}", "start"], **self._run)
 
     def stop(self, mode: str = "immediate") -> None:
         """Stop it.

@@ -12,7 +12,6 @@ from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOper
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
 from airflow_provider_lingyang.transfers.lingyang_to_sql import LingyangToSqlOperator
 
-SHARDS = 4
 PUSHED = {
     "results_sql": "SELECT biz_id, output_params, status, task_id FROM answers",
     "results_conn_id": "audience_db",
@@ -37,7 +36,11 @@ def campaign(dag_id: str, plan_id: int, results: dict[str, Any]) -> None:
             max_in_flight=2,
             ledger_conn_id="ledger_db",
             **gateway,
-        ).expand(parameters=[{"plan_id": plan_id, "shard": shard} for shard in range(SHARDS)])
+        ).expand(
+            parameters=[
+                {"plan_id": plan_id, "shard": shard} for shard in range(int(os.environ["FLEET_SHARDS"]))
+            ]
+        )
         wait = LingyangResultSensor.partial(
             task_id="wait", deferrable=True, poke_interval=5, timeout=1800, **gateway, **results
         ).expand(campaign=submit.output)
