@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from airflow_provider_lingyang.errors import LedgerRefusedError
 from airflow_provider_lingyang.ledger import sql_retention
 from airflow_provider_lingyang.ledger.base import Outcome
 from airflow_provider_lingyang.ledger.sql_tables import accepted_recipients
-from airflow_provider_lingyang.storage.database import Transaction
+from airflow_provider_lingyang.storage.database import Database, Transaction
 from tests.ledger.conftest import TABLES, Command, SqlLedgers
 
 LATER, EARLIER = ("--before", "2099-01-01"), ("--before", "2001-01-01")
@@ -228,6 +230,48 @@ def test_an_interrupted_prune_goes_on_and_lets_no_try_in_between(
     again.release()
     assert prune(command, *LATER, "--yes")["deleted"]["recipients"] == 150
     assert rows(database)["recipient"] == rows(database)["request"] == 0
+
+
+def test_a_try_that_comes_while_prune_begins_is_refused_or_finds_everything(database: SqlLedgers) -> None:
+    for number in range(8):
+        key = default_key(f"run {number}")
+        finished(database, key, run_id=f"run {number}")
+        barrier = threading.Barrier(2)
+        pruned: list[bool] = []
+        found: list[str] = []
+
+        def prune_it(
+            key: str = key, barrier: threading.Barrier = barrier, pruned: list[bool] = pruned
+        ) -> None:
+            with closing(Database(database.hook(), "ledger")) as own:
+                retention = sql_retention.Retention(own, before=4e9)
+                (planned,) = [one for one in retention.plan() if one.rows[0].campaign_key == key]
+                barrier.wait()
+                pruned.append(not retention.prune(planned).stays)
+
+        def try_it(
+            key: str = key,
+            number: int = number,
+            barrier: threading.Barrier = barrier,
+            found: list[str] = found,
+        ) -> None:
+            ledger = database.new(campaign_key=key, run_id=f"run {number}", try_number=2)
+            barrier.wait()
+            ledger.claim()
+            try:
+                ledger.open(database.header())
+            except LedgerRefusedError:
+                found.append("refused")
+            else:
+                found.append(database.states(ledger, "abc"))
+            ledger.close()
+
+        threads = [threading.Thread(target=each) for each in (prune_it, try_it)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (pruned, found) in (([True], ["refused"]), ([False], ["aar"]))
 
 
 # --- forget ------------------------------------------------------------------------------------------------
