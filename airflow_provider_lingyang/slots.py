@@ -10,6 +10,8 @@ from typing import NamedTuple, Protocol
 
 LATE = 0.25
 """Seconds for which a slot may be used after its moment. Later it is lost: slots are not saved up."""
+LAST_LATE = 5.0
+"""The same for the last one, from its grant on at least: else a slow machine or database would never be in time."""
 FRESH = 1.0
 """Seconds after which a ban that another process has met is looked for again, before the next request is sent."""
 
@@ -74,8 +76,8 @@ class Slots:
         """How many to reserve next: twice as many each time while all are used, up to a second's worth."""
         self.is_wasteful = False
         """Whether a slot was lost since the last grant."""
-        self.end = 0.0
-        """The moment after the last slot."""
+        self.granted_at = self.end = 0.0
+        """When the last slots were granted, and the moment after them."""
         self.read_at = -FRESH
         self.unshared_ban = 0.0
         """Until when a ban lasts that is not noted yet."""
@@ -87,6 +89,10 @@ class Slots:
 
     def expire(self, now: float) -> None:
         """Forget slots that were not used in time."""
-        while self.moments and self.moments[0] + LATE < now:
+        while self.moments:
+            is_last = len(self.moments) == 1
+            usable = max(self.moments[0], self.granted_at) + LAST_LATE if is_last else self.moments[0] + LATE
+            if now <= usable:
+                return
             self.moments.popleft()
             self.is_wasteful = True

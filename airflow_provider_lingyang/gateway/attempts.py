@@ -260,6 +260,7 @@ class Attempts:
         while limiter.is_due and limiter.pace is not None:
             try:
                 yield Synchronise(limiter.synchronise)
+                return
             except (LedgerFencedError, LedgerRefusedError, LedgerUnusableError) as error:
                 raise NotSentError(f"nothing was sent: the shared rate limit is unknown: {error}") from None
             except LedgerError as error:

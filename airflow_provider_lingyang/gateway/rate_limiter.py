@@ -128,7 +128,7 @@ class RateLimiter:
             slots.moments.extend(grant.starts_at + number * ask.interval for number in range(ask.slots))
             if ask.slots:
                 slots.size, slots.is_wasteful = min(self._most, 2 * ask.slots), False
-                slots.end = grant.starts_at + ask.slots * ask.interval
+                slots.granted_at, slots.end = now, grant.starts_at + ask.slots * ask.interval
             slots.read_at = now
             self._track.paused_until = max(self._track.paused_until, grant.banned_until)
             if slots.unshared_ban <= grant.banned_until + _ROUNDING:

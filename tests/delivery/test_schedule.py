@@ -15,6 +15,7 @@ from airflow_provider_lingyang.delivery.schedule import (
 )
 from airflow_provider_lingyang.gateway.dates import CHINA
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
+from airflow_provider_lingyang.slots import Ask, Grant, Slots
 
 
 class Clock:
@@ -52,6 +53,55 @@ def test_pause_is_waited_out_once_by_all_senders() -> None:
     assert schedule.delay() == 7
     clock.passes(7)
     assert schedule.delay() <= 0
+
+
+class Pace:
+    """What processes share, in memory."""
+
+    patience = 60.0
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.asked = clock, list[Ask]()
+        self.banned_until = 0.0
+
+    def exchange(self, ask: Ask) -> Grant:
+        self.asked.append(ask)
+        return Grant(self.clock.monotonic(), self.banned_until)
+
+
+def test_slots_are_reserved_only_while_requests_may_be_sent() -> None:
+    clock = Clock("2026-01-31 20:29:50")
+    pace = Pace(clock)
+    limiter = RateLimiter(4, monotonic=clock.monotonic, slots=Slots(pace))
+    schedule = SendSchedule(limiter=limiter, window=SendWindow.parse("09:00-20:30"), clock=clock)
+    assert schedule.is_due()
+    clock.passes(20)
+    assert limiter.is_due
+    assert not schedule.is_due()
+    clock.passes(24 * 3600 - 60)
+    limiter.pause(5)
+    assert not schedule.is_due()
+    clock.passes(5)
+    assert schedule.is_due()
+    limiter.synchronise()
+    assert not schedule.is_due()
+    assert schedule.delay() <= 0
+
+
+def test_a_long_ban_of_another_process_defers_the_task() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    limiter = RateLimiter(monotonic=clock.monotonic, slots=Slots(pace))
+    schedule = SendSchedule(limiter=limiter, clock=clock)
+    pace.banned_until = 60.0
+    limiter.synchronise()
+    assert schedule.delay() == 60.0
+    clock.passes(61)
+    pace.banned_until = 61.0 + 3600
+    limiter.synchronise()
+    with pytest.raises(DeferSending, match="the App key is throttled") as caught:
+        schedule.delay()
+    assert caught.value.until == clock() + timedelta(seconds=3600)
 
 
 def test_recorded_dispatch_may_be_sent_unless_paused_or_late() -> None:

@@ -227,6 +227,10 @@ def test_a_slot_that_was_not_used_in_time_is_lost(
 ) -> None:
     limit = limiter(timed(), time_machine, 5)
     limit.synchronise(5)
+    time_machine.seconds = 3.0
+    # The last one may come late, for a machine or a database that is slow.
+    assert [limit.acquire() <= 0, limit.is_due] == [True, True]
+    limit.synchronise(5)
     time_machine.seconds = 100.0
     assert limit.is_due
     limit.synchronise(2)
@@ -356,7 +360,7 @@ def test_a_write_that_fails_grants_no_slots(
     limit = limiter(timed(), time_machine, 5)
     limit.synchronise()
     before = row(tables)
-    time_machine.seconds = 5
+    time_machine.seconds = 50
     ledger = paced_ledger(tables, limit)
     reserve_in = pace.reserve_in
 
