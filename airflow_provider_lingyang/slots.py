@@ -22,11 +22,13 @@ class Ask(NamedTuple):
     :param slots: how many to reserve; 0: only read until when a ban lasts.
     :param interval: seconds between two slots.
     :param ban: seconds of a ban to note; 0: none.
+    :param submits_ban: the same, of a ban of the API that submits.
     """
 
     slots: int
     interval: float
     ban: float = 0.0
+    submits_ban: float = 0.0
 
 
 class Grant(NamedTuple):
@@ -34,10 +36,12 @@ class Grant(NamedTuple):
 
     :param starts_at: the moment of the first slot; the others follow at the interval that was asked for.
     :param banned_until: when the latest ban ends.
+    :param submits_banned_until: the same, of a ban of the API that submits.
     """
 
     starts_at: float
     banned_until: float
+    submits_banned_until: float = 0.0
 
 
 class Pace(Protocol):
@@ -59,7 +63,7 @@ class Track:
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.monotonic = monotonic
         self.lock = threading.Lock()
-        self.next = self.paused_until = monotonic()
+        self.next = self.paused_until = self.submits_paused_until = monotonic()
         self.waiting = 0
         """Callers that wait for their turn."""
 
@@ -79,7 +83,7 @@ class Slots:
         self.granted_at = self.end = 0.0
         """When the last slots were granted, and the moment after them."""
         self.read_at = -FRESH
-        self.unshared_ban = 0.0
+        self.unshared_ban = self.unshared_submits_ban = 0.0
         """Until when a ban lasts that is not noted yet."""
 
     def to_reserve(self, lacking: int, most: int, now: float) -> int:

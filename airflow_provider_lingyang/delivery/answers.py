@@ -13,7 +13,7 @@ from airflow_provider_lingyang.delivery.reconciler import Reconciler, Resolution
 from airflow_provider_lingyang.delivery.request_state import RequestEvent, RequestState, transition
 from airflow_provider_lingyang.delivery.schedule import SendSchedule
 from airflow_provider_lingyang.errors import LedgerError, SubmissionStopped
-from airflow_provider_lingyang.gateway.attempts import LONGEST_WAIT, RetryPolicy
+from airflow_provider_lingyang.gateway.attempts import LONGEST_WAIT, Ban, RetryPolicy
 from airflow_provider_lingyang.gateway.errors import (
     CallRefusedError,
     LingyangConfigError,
@@ -74,8 +74,8 @@ class AnswerHandler:
         request, event = dispatch.request, _event(error)
         state = transition(dispatch.state, event)
         again_in = self.retry.delay(error, dispatch.attempts, idempotent=False)
-        if isinstance(error, ThrottledError) and not isinstance(error, ReceiverLimitedError):
-            self.schedule.ban(1.0 + (error.retry_after or 1.0))
+        if (ban := Ban.of(error)) is not None:
+            self.schedule.ban(ban)
         if again_in is not None:
             log.warning("%s: attempt %d: %s; again in %.1f s", request, dispatch.attempts, error, again_in)
             self.schedule.limiter.pause(again_in)

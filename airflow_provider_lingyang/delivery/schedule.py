@@ -12,7 +12,7 @@ from typing import Self
 
 from airflow_provider_lingyang.config.arguments import check_window
 from airflow_provider_lingyang.errors import LedgerError
-from airflow_provider_lingyang.gateway.attempts import LONGEST_WAIT
+from airflow_provider_lingyang.gateway.attempts import LONGEST_WAIT, Ban
 from airflow_provider_lingyang.gateway.dates import CHINA, in_china
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 
@@ -104,7 +104,7 @@ class SendSchedule:
 
     def is_open(self) -> bool:
         """Whether a request that :meth:`delay` has let pass may still be sent. Thread-safe."""
-        return self._allows() and not self.limiter.is_paused
+        return self._allows() and self.limiter.submits_pause_left <= 0
 
     def is_due(self) -> bool:
         """Whether the rate limit must be synchronised before the next request may be sent."""
@@ -131,13 +131,13 @@ class SendSchedule:
             if wait > LONGEST_WAIT:
                 raise DeferSending(opening, f"send_window {self.window} is closed")
             return wait
-        if (left := self.limiter.pause_left) > LONGEST_WAIT + 1:
+        if (left := self.limiter.submits_pause_left) > LONGEST_WAIT + 1:
             raise self.defer_for(left, "the App key is throttled, as an earlier request was answered")
-        return self.limiter.delay()
+        return max(left, self.limiter.delay())
 
-    def ban(self, seconds: float) -> None:
+    def ban(self, ban: Ban) -> None:
         """Pause for a throttle, and let all processes know at once that share the rate limit."""
-        self.limiter.ban(seconds)
+        self.limiter.ban(ban.seconds, submits_only=ban.is_of_one_api)
         # Else it is written later: before a request leaves.
         with suppress(LedgerError):
             self.limiter.synchronise()

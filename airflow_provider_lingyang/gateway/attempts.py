@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from airflow_provider_lingyang.errors import (
     LedgerError,
@@ -31,6 +31,7 @@ from airflow_provider_lingyang.gateway.errors import (
     ThrottledError,
     TransportError,
 )
+from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.scrub import Scrubber
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
@@ -43,6 +44,29 @@ log = logging.getLogger(__name__)
 LONGEST_WAIT = 60.0
 """Seconds. A longer throttle is the caller's to wait out: sleeping through it occupies a worker slot."""
 _BASE, _CAP = 0.5, 10.0
+_ONE_API = "limited-by-api-access-count"
+"""In the ``sub_code`` of a limit for calls of one API."""
+
+
+class Ban(NamedTuple):
+    """For how long a throttle bans calls.
+
+    :param seconds: until it is over.
+    :param is_of_one_api: whether it bans calls of one API only, and for so long that others should not wait for it.
+    """
+
+    seconds: float
+    is_of_one_api: bool
+
+    @classmethod
+    def of(cls, error: LingyangError) -> Ban | None:
+        """Return the ban that an error announces, or None."""
+        if not isinstance(error, ThrottledError) or isinstance(error, ReceiverLimitedError):
+            return None
+        # One second more than announced: the gateway counts a ban in whole seconds.
+        seconds = 1.0 + (error.retry_after or 1.0)
+        is_of_one_api = _ONE_API in (error.sub_code or "").casefold()
+        return cls(seconds, is_of_one_api and seconds > LONGEST_WAIT + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,9 +232,11 @@ class Attempts:
                 return (yield from self._attempt(call))
             except LingyangError as error:
                 delay = self.retry.delay(error, attempt, idempotent=call.idempotent)
-                is_ban = isinstance(error, ThrottledError) and not isinstance(error, ReceiverLimitedError)
-                if self.limiter is not None and is_ban:
-                    self.limiter.ban(1.0 + (error.retry_after or 1.0))
+                ban = Ban.of(error)
+                # Of another API, its callers learn by themselves.
+                is_shared = ban is not None and (not ban.is_of_one_api or call.method == SUBMIT_METHOD)
+                if self.limiter is not None and ban is not None and is_shared:
+                    self.limiter.ban(ban.seconds, submits_only=ban.is_of_one_api)
                     if delay is None and self.limiter.is_due:
                         with suppress(LedgerError):
                             yield Synchronise(self.limiter.synchronise)

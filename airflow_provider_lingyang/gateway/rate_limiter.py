@@ -100,13 +100,18 @@ class RateLimiter:
         return self._track.paused_until - self._track.monotonic()
 
     @property
+    def submits_pause_left(self) -> float:
+        """The same for requests of the API that submits."""
+        return max(self._track.paused_until, self._track.submits_paused_until) - self._track.monotonic()
+
+    @property
     def is_due(self) -> bool:
         """Whether :meth:`synchronise` must be called before the next request is sent."""
         with self._track.lock:
             now = self._track.monotonic()
             ask = self._ask(now, 1, FRESH)
             # A ban that others have met matters only to a request that would leave now.
-            return ask is not None and (ask.slots > 0 or ask.ban > 0 or self._delay(now) <= 0)
+            return ask is not None and (any((ask.slots, ask.ban, ask.submits_ban)) or self._delay(now) <= 0)
 
     def due(self, requests: int) -> Ask | None:
         """Return what is to be asked of the shared pace, together with something that is written anyhow.
@@ -130,9 +135,13 @@ class RateLimiter:
                 slots.size, slots.is_wasteful = min(self._most, 2 * ask.slots), False
                 slots.granted_at, slots.end = now, grant.starts_at + ask.slots * ask.interval
             slots.read_at = now
-            self._track.paused_until = max(self._track.paused_until, grant.banned_until)
+            track = self._track
+            track.paused_until = max(track.paused_until, grant.banned_until)
+            track.submits_paused_until = max(track.submits_paused_until, grant.submits_banned_until)
             if slots.unshared_ban <= grant.banned_until + _ROUNDING:
                 slots.unshared_ban = 0.0
+            if slots.unshared_submits_ban <= grant.submits_banned_until + _ROUNDING:
+                slots.unshared_submits_ban = 0.0
 
     def synchronise(self, requests: int = 1) -> None:
         """Reserve slots where none is left, note a ban, and look for one, unless another caller just has. Blocks.
@@ -185,30 +194,39 @@ class RateLimiter:
     def pause(self, seconds: float) -> None:
         """Let no request of this process pass for so long; a longer pause that lasts already stays."""
         with self._track.lock:
-            self._pause(seconds)
+            self._track.paused_until = max(self._track.paused_until, self._track.monotonic() + seconds)
 
-    def ban(self, seconds: float) -> None:
-        """Pause for a throttle, which holds for all processes: :meth:`synchronise` tells them."""
-        with self._track.lock:
-            until = self._pause(seconds)
-            if self._slots is not None:
-                self._slots.unshared_ban = max(self._slots.unshared_ban, until)
+    def ban(self, seconds: float, *, submits_only: bool = False) -> None:
+        """Pause for a throttle, which holds for all processes: :meth:`synchronise` notes it for them.
 
-    def _pause(self, seconds: float) -> float:
-        until = self._track.monotonic() + seconds
-        self._track.paused_until = max(self._track.paused_until, until)
-        return until
+        :param submits_only: it is of the API that submits, and look-ups go on.
+        """
+        track, slots = self._track, self._slots
+        with track.lock:
+            until = track.monotonic() + seconds
+            if submits_only:
+                track.submits_paused_until = max(track.submits_paused_until, until)
+            else:
+                track.paused_until = max(track.paused_until, until)
+            if slots is not None and submits_only:
+                slots.unshared_submits_ban = max(slots.unshared_submits_ban, until)
+            elif slots is not None:
+                slots.unshared_ban = max(slots.unshared_ban, until)
 
     def _ask(self, now: float, requests: int, fresh: float) -> Ask | None:
         slots = self._slots
         if slots is None:
             return None
-        ban, count = max(0.0, slots.unshared_ban - now), 0
+        ban, submits_ban = (
+            max(0.0, until - now) for until in (slots.unshared_ban, slots.unshared_submits_ban)
+        )
+        count = 0
         if self.interval and self._track.paused_until <= now:
             slots.expire(now)
             if (lacking := requests - len(slots.moments)) > 0:
                 count = slots.to_reserve(lacking, self._most, now)
-        return Ask(count, self.interval, ban) if count or ban or now - slots.read_at >= fresh else None
+        ask = Ask(count, self.interval, ban, submits_ban)
+        return ask if count or ban or submits_ban or now - slots.read_at >= fresh else None
 
     def _delay(self, now: float) -> float:
         wait = max(self._track.next, self._track.paused_until) - now

@@ -95,17 +95,19 @@ class SharedPace:
         with database.transaction() as run:
             grant = self.exchange_in(run, ask)
             if grant is None:
-                run.insert("lingyang_ledger_pace", "pace, next_at, banned_until", [(self._key, 0, 0)])
+                columns = "pace, next_at, banned_until, submits_banned_until"
+                run.insert("lingyang_ledger_pace", columns, [(self._key, 0, 0, 0)])
                 grant = self.exchange_in(run, ask)
             assert grant is not None
         return grant
 
     def exchange_in(self, run: Transaction, ask: Ask) -> Grant | None:
         """Do the same at the end of another transaction; return None where there is no row."""
-        if ask.ban > 0:
-            ends, moment = self._expression(f"{{now}} + {round(ask.ban * _MICROSECONDS)}")
-            sql = f"CASE WHEN banned_until > {ends} THEN banned_until ELSE {ends} END"
-            self._update(run, f"banned_until={sql}", [*moment, *moment])
+        for column, ban in (("banned_until", ask.ban), ("submits_banned_until", ask.submits_ban)):
+            if ban > 0:
+                ends, moment = self._expression(f"{{now}} + {round(ban * _MICROSECONDS)}")
+                sql = f"CASE WHEN {column} > {ends} THEN {column} ELSE {ends} END"
+                self._update(run, f"{column}={sql}", [*moment, *moment])
         reserved = round(ask.slots * ask.interval * _MICROSECONDS)
         if reserved:
             now, moment = self._expression("{now}")
@@ -118,17 +120,16 @@ class SharedPace:
                 return None
         now, moment = self._expression("{now}")
         rows = run.rows(
-            f"SELECT next_at, banned_until, {now} FROM lingyang_ledger_pace WHERE pace=?",
+            f"SELECT next_at, banned_until, submits_banned_until, {now} FROM lingyang_ledger_pace WHERE pace=?",
             [*moment, self._key],
         )
         # After the answer: a slot is never earlier than on the database's clock.
         read_at = self._monotonic()
         if not rows:
             return None
-        next_at, banned_until, at = (int(value) for value in rows[0])
-        return Grant(
-            read_at + (next_at - reserved - at) / _MICROSECONDS, read_at + (banned_until - at) / _MICROSECONDS
-        )
+        *moments, at = (int(value) for value in rows[0])
+        moments[0] -= reserved
+        return Grant(*(read_at + (moment - at) / _MICROSECONDS for moment in moments))
 
     def _expression(self, sql: str) -> tuple[str, list[int]]:
         """Return SQL with the present moment, and its parameters."""

@@ -150,6 +150,7 @@ MIGRATIONS: Mapping[int, Mapping[str, str]] = {
             pace VARCHAR(32) NOT NULL,
             next_at BIGINT NOT NULL,
             banned_until BIGINT NOT NULL,
+            submits_banned_until BIGINT NOT NULL,
             PRIMARY KEY (pace)""",
     },
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -62,11 +63,11 @@ class Pace:
 
     def __init__(self, clock: Clock) -> None:
         self.clock, self.asked = clock, list[Ask]()
-        self.banned_until = 0.0
+        self.bans = 0.0, 0.0
 
     def exchange(self, ask: Ask) -> Grant:
         self.asked.append(ask)
-        return Grant(self.clock.monotonic(), self.banned_until)
+        return Grant(self.clock.monotonic(), *self.bans)
 
 
 def test_slots_are_reserved_only_while_requests_may_be_sent() -> None:
@@ -88,16 +89,20 @@ def test_slots_are_reserved_only_while_requests_may_be_sent() -> None:
     assert schedule.delay() <= 0
 
 
-def test_a_long_ban_of_another_process_defers_the_task() -> None:
+@pytest.mark.parametrize("ends_at", [lambda moment: (moment, 0.0), lambda moment: (0.0, moment)])
+def test_a_long_ban_of_another_process_defers_the_task(
+    ends_at: Callable[[float], tuple[float, float]],
+) -> None:
     clock = Clock()
     pace = Pace(clock)
     limiter = RateLimiter(monotonic=clock.monotonic, slots=Slots(pace))
     schedule = SendSchedule(limiter=limiter, clock=clock)
-    pace.banned_until = 60.0
+    pace.bans = ends_at(60.0)
     limiter.synchronise()
     assert schedule.delay() == 60.0
+    assert not schedule.is_open()
     clock.passes(61)
-    pace.banned_until = 61.0 + 3600
+    pace.bans = ends_at(61.0 + 3600)
     limiter.synchronise()
     with pytest.raises(DeferSending, match="the App key is throttled") as caught:
         schedule.delay()

@@ -17,6 +17,7 @@ from airflow_provider_lingyang.gateway.errors import (
     RequestRefusedError,
     ThrottledError,
 )
+from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
 from airflow_provider_lingyang.gateway.transport import SECOND_ANSWER
@@ -31,8 +32,8 @@ REFUSED = b'{"error_response":{"code":15,"sub_code":"isv.invalid-parameter"}}'
 FAILED = b'{"error_response":{"code":10}}'
 
 
-def call(**fields: Any) -> Call[str]:
-    return Call("a.method", {}, lambda answer: answer.payload["data"], **fields)
+def call(method: str = "a.method", **fields: Any) -> Call[str]:
+    return Call(method, {}, lambda answer: answer.payload["data"], **fields)
 
 
 def run(
@@ -162,6 +163,49 @@ def test_a_throttle_is_shared_at_once(time_machine: Time, seconds: int) -> None:
     bans = [ask.ban for ask in pace.asked if ask.ban]
     assert bans == [pytest.approx(seconds + 1)] * (3 if seconds == 9 else 1)
     assert pace.banned_until == pytest.approx(time_machine.seconds + seconds + 1)
+
+
+OF_THE_APP, OF_ONE_API = (
+    b"accesscontrol.limited-by-app-access-count",
+    b"isv.access-limited-by-api-access-count",
+)
+
+
+@pytest.mark.parametrize(
+    ("sub_code", "seconds", "method", "all_calls", "submits"),
+    [
+        (OF_THE_APP, 3600, "a.method", 3601, 0),
+        (OF_THE_APP, 3600, SUBMIT_METHOD, 3601, 0),
+        (OF_ONE_API, 9, "a.method", 10, 0),
+        # Look-ups go on while submitting is banned for hours, and the other way round.
+        (OF_ONE_API, 3600, "a.method", 0, 0),
+        (OF_ONE_API, 3600, SUBMIT_METHOD, 0, 3601),
+    ],
+)
+def test_a_long_ban_of_one_api_holds_no_other(
+    time_machine: Time, sub_code: bytes, seconds: int, method: str, all_calls: float, submits: float
+) -> None:
+    body = b'{"error_response":{"code":7,"sub_code":"%s","sub_msg":"This ban will last for %d more seconds"}}'
+    pace = Pace(time_machine)
+    limiter = paced(time_machine, pace)
+    retry = RetryPolicy(1, random.Random(0))
+    steps = Attempts(SETTINGS, retry, lambda: NOON, lambda: time_machine.seconds, limiter).of(call(method))
+    with pytest.raises(ThrottledError):
+        for step in steps:
+            if isinstance(step, Synchronise):
+                step.run()
+            elif isinstance(step, Send):
+                with pytest.raises(ThrottledError) as caught:
+                    answered(step, body % (sub_code, seconds))
+                step = steps.throw(caught.value)
+                if isinstance(step, Synchronise):
+                    step.run()
+    assert limiter.pause_left == pytest.approx(all_calls)
+    assert limiter.submits_pause_left == pytest.approx(max(all_calls, submits))
+    assert (max(ask.ban for ask in pace.asked), max(ask.submits_ban for ask in pace.asked)) == (
+        all_calls,
+        submits,
+    )
 
 
 def test_a_ban_that_lasts_too_long_is_not_waited_for_by_others(time_machine: Time) -> None:

@@ -114,7 +114,7 @@ class Campaign:
         forget_limiters()
         if self.store is None:
             with closing(sqlite3.connect(BaseHook.get_connection("ledger").host)) as db:
-                db.execute("UPDATE lingyang_ledger_pace SET banned_until = 0")
+                db.execute("UPDATE lingyang_ledger_pace SET banned_until = 0, submits_banned_until = 0")
                 db.commit()
         return operator.resume(self.context(), None)
 

@@ -259,6 +259,19 @@ def test_a_ban_is_shared_at_once_and_meets_windows_already_reserved(timed: Paces
     assert second.acquire() >= 19.0
 
 
+def test_a_ban_of_the_api_that_submits_lets_look_ups_go_on(timed: Paces, time_machine: Time) -> None:
+    first, second = (limiter(timed(), time_machine, None) for _ in range(2))
+    first.synchronise()
+    first.ban(7200, submits_only=True)
+    assert first.is_due
+    first.synchronise()
+    second.synchronise()
+    assert not first.is_due
+    for each in (first, second):
+        assert each.submits_pause_left == pytest.approx(7200)
+        assert each.acquire() == 0.0
+
+
 def test_a_ban_is_shared_without_a_rate_limit(timed: Paces, time_machine: Time, tables: SqlLedgers) -> None:
     first, second = (limiter(timed(), time_machine, None) for _ in range(2))
     for each in (first, second):
