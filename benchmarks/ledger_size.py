@@ -119,7 +119,7 @@ def main() -> int:
     rows = 100_000 if options.quick else 1_000_000
     small, rounds = rows // 50, options.rounds or 3
     sys.path.insert(0, str(ROOT))
-    from tests.conftest import Postgres
+    from tests.helpers.servers import Postgres
 
     figures: dict[str, float] = {}
     with ExitStack() as stack:

@@ -130,7 +130,7 @@ def main() -> int:
     # The tests' own server: they forget what Airflow was told before they begin.
     sys.path.insert(0, str(ROOT))
     environment = dict(os.environ)
-    from tests.conftest import Postgres
+    from tests.helpers.servers import Postgres
 
     os.environ |= environment
     with Postgres() as server, SandboxProcess("--answer-after", "0") as sandbox:

@@ -80,9 +80,7 @@ def ledger_rows(server: Mapping[str, Any], plan_id: int) -> list[tuple[str, str]
     """Return biz_id and state of each recipient of a campaign's ledger."""
     with connect(server, "ledger") as db:
         return db.execute(
-            "SELECT biz_id, state FROM lingyang_ledger_recipient JOIN lingyang_ledger_campaign "
-            "USING (campaign, generation) WHERE plan_id = %s",
-            [plan_id],
+            "SELECT biz_id, state FROM lingyang_recipients WHERE plan_id = %s", [plan_id]
         ).fetchall()
 
 
