@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -26,6 +27,12 @@ def no_wait(seconds: float) -> None:
 def unexpected_wait(seconds: float) -> None:
     """Fail: nothing is to be waited for."""
     raise AssertionError(f"waits {seconds} s")
+
+
+def is_held_up(thread: threading.Thread) -> bool:
+    """Whether a thread that has been started waits for a lock. On a slow machine it may not have come so far."""
+    thread.join(0.5)
+    return thread.is_alive()
 
 
 TABLES = ("worker", "campaign", "request", "recipient", "row")

@@ -17,7 +17,7 @@ from airflow_provider_lingyang.ledger import sql_retention
 from airflow_provider_lingyang.ledger.base import Outcome
 from airflow_provider_lingyang.ledger.sql_tables import accepted_recipients
 from airflow_provider_lingyang.storage.database import Database, Transaction
-from tests.ledger.conftest import TABLES, Command, SqlLedgers
+from tests.ledger.conftest import TABLES, Command, SqlLedgers, is_held_up
 
 LATER, EARLIER = ("--before", "2099-01-01"), ("--before", "2001-01-01")
 OWN = "spring"
@@ -230,6 +230,32 @@ def test_an_interrupted_prune_goes_on_and_lets_no_try_in_between(
     again.release()
     assert prune(command, *LATER, "--yes")["deleted"]["recipients"] == 150
     assert rows(database)["recipient"] == rows(database)["request"] == 0
+
+
+def test_no_other_task_opens_a_campaign_between_the_proof_and_the_note_that_it_is_closed(
+    database: SqlLedgers, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(database, default_key("run"))
+    close, refused = sql_retention.Retention._close, []
+
+    def new_instance() -> None:
+        ledger = database.new(campaign_key=default_key("run"), map_index=1)
+        ledger.claim()
+        with pytest.raises(LedgerRefusedError):
+            ledger.open(database.header())
+        refused.append(True)
+
+    thread = threading.Thread(target=new_instance)
+
+    def while_another_opens(*args: Any) -> None:
+        thread.start()
+        assert is_held_up(thread)
+        close(*args)
+
+    monkeypatch.setattr(sql_retention.Retention, "_close", while_another_opens)
+    prune(command, *LATER, "--yes")
+    thread.join()
+    assert refused == [True]
 
 
 def test_a_try_that_comes_while_prune_begins_is_refused_or_finds_everything(database: SqlLedgers) -> None:

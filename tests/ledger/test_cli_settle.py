@@ -12,7 +12,9 @@ import pytest
 from airflow_provider_lingyang.cli import ledger as ledger_commands
 from airflow_provider_lingyang.errors import LedgerFencedError
 from airflow_provider_lingyang.ledger.base import Outcome
-from tests.ledger.conftest import Command, SqlLedgers, unexpected_wait
+from airflow_provider_lingyang.ledger.sql_settle import Settlement
+from airflow_provider_lingyang.storage.database import Database
+from tests.ledger.conftest import Command, SqlLedgers, is_held_up, unexpected_wait
 
 CODE = "0f3a-0001"
 OTHER = "0f3a-0002"
@@ -321,6 +323,30 @@ def test_a_late_answer_outranks_the_word(database: SqlLedgers, command: Command)
     assert states(database) == "an"
 
 
+def test_no_process_claims_its_task_instance_between_the_proof_and_the_word(
+    database: SqlLedgers, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_doubt(database).release()
+    write, ledger = Settlement._write, database.new(try_number=2)
+
+    def claim() -> None:
+        ledger.claim()
+        ledger.close()  # SQLite's connections are a thread's own
+
+    thread = threading.Thread(target=claim)
+
+    def while_another_claims(*args: Any) -> None:
+        thread.start()
+        assert is_held_up(thread)
+        write(*args)
+
+    monkeypatch.setattr(Settlement, "_write", staticmethod(while_another_claims))
+    settle(command, f"{CODE}=not_executed")
+    thread.join()
+    ledger.open(database.header())
+    assert database.states(ledger, "ab") == "nn"
+
+
 @pytest.mark.parametrize("rounds", [8])
 def test_two_commands_and_a_next_try_at_once_free_recipients_for_one_request(
     database: SqlLedgers, monkeypatch: pytest.MonkeyPatch, rounds: int
@@ -328,9 +354,6 @@ def test_two_commands_and_a_next_try_at_once_free_recipients_for_one_request(
     """Both commands and a try that claims, reads and sends again: whoever comes first, each recipient is in one
     request at a time, and the word is applied at most once.
     """
-    from airflow_provider_lingyang.ledger.sql_settle import Settlement
-    from airflow_provider_lingyang.storage.database import Database
-
     for number in range(rounds):
         code = f"0f3a-{number:04}"
         run_id, biz_ids = f"run {number}", [f"a{number}", f"b{number}"]
