@@ -74,8 +74,8 @@ def opening_of(
         # Whatever on_clear says: which recipients other runs have reached is known no more, either.
         raise LedgerRefusedError(
             f"the recipients of this campaign were removed from the ledger on {found.facts[PRUNED]} (`prune`), so "
-            "nothing knows which were contacted, and nothing is sent. Send in a new run, or under another "
-            "campaign_key, from an audience without those already reached"
+            "nothing knows which were contacted, and nothing is sent. Send under another campaign_key (without one, "
+            "in a new run), from an audience without those already reached"
         )
     # A retry after a crash between the end of a submission and the task's success finds it finished, too. Only Clear
     # raises max_tries: without that all recipients would be contacted twice.
