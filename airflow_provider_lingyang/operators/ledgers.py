@@ -100,7 +100,7 @@ def find_rate_limiter(ledger: Ledger, conn_id: str | None, hook: LingyangHook) -
     settings, rate = hook.settings, hook.max_requests_per_second
     sql_ledger = impatient(ledger)
     if conn_id is None or not isinstance(sql_ledger, SqlLedger):
-        if rate:
+        if rate and conn_id is None:
             log.info(
                 "max_requests_per_second (%g) and throttle bans hold for this process alone: with ledger_conn_id they "
                 "hold for all tasks together that share the database",
