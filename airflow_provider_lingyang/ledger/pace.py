@@ -68,16 +68,22 @@ class SharedPace:
         self._clock = clock
 
     def lend(self, database: Database) -> None:
-        """Take the connection of the ledger, for calls of this thread."""
+        """Take the connection of the ledger, for calls of this thread, until :meth:`give_back`."""
         self._lent = threading.get_ident(), database
+
+    def give_back(self, database: Database) -> None:
+        """Use a connection no more that was lent."""
+        if self._lent is not None and self._lent[1] is database:
+            self._lent = None
 
     def exchange(self, ask: Ask) -> Grant:
         """Note a ban, reserve slots and read until when a ban lasts, in a transaction of its own.
 
         :raises LedgerError: it is away; nothing is reserved.
         """
-        if self._lent is not None and self._lent[0] == threading.get_ident():
-            return self._exchange(self._lent[1], ask)
+        lent = self._lent
+        if lent is not None and lent[0] == threading.get_ident():
+            return self._exchange(lent[1], ask)
         try:
             return self._exchange(self._database, ask)
         finally:

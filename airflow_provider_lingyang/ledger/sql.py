@@ -61,6 +61,12 @@ class SqlLedger(SqlClaim):
             limiter.pace.lend(self._database)
 
     @override
+    def close(self) -> None:
+        if self._limiter is not None and isinstance(self._limiter.pace, pace.SharedPace):
+            self._limiter.pace.give_back(self._database)
+        super().close()
+
+    @override
     def requests(self, task_unique_codes: Collection[str]) -> Iterator[RecordedRequest]:
         with self._database.transaction() as run:
             rows = self._requests(run).read_codes(task_unique_codes)

@@ -390,6 +390,17 @@ def test_a_write_that_fails_grants_no_slots(
     assert limit.acquire() > 0
 
 
+def test_a_closed_ledger_lends_its_connection_no_more(paces: Paces, tables: SqlLedgers) -> None:
+    own = paces()
+    limit = RateLimiter(5, slots=Slots(own))
+    ledger = paced_ledger(tables, limit)
+    limit.synchronise()
+    assert ledger._database._connection is not None
+    ledger.close()
+    own.exchange(Ask(1, 0.2))
+    assert ledger._database._connection is None
+
+
 def test_tasks_that_write_at_once_do_not_wait_for_each_other_for_ever(
     paces: Paces, tables: SqlLedgers
 ) -> None:
