@@ -18,6 +18,9 @@ from airflow_provider_lingyang.gateway.values import plain_value
 _MAX_TEXT = 200
 _SURE = 7
 """Characters from which on a contact is one wherever it stands in a text."""
+CONTACT = "holds a phone number or an email address, which is never kept"
+_NO_DIGITS = re.compile("[^0-9]+")
+_BEFORE_A_NUMBER = re.compile("^0*(?:86)?0*")
 
 
 def kept_json(
@@ -29,42 +32,50 @@ def kept_json(
     :param phone: of the row, valid or not; None: it has none.
     :param email: likewise.
     """
-    digits = re.sub(r"^0*(?:86)?0*", "", _digits(str(phone or "")))
-    contacts = [contact for contact in (digits, str(email or "").strip().lower()) if contact]
     kept: dict[str, Any] = {}
     problems = []
     for name, position in positions.items():
         value = plain_value(values[position])
-        if (problem := _problem(value, contacts)) is not None:
+        problem = _problem(value) or (CONTACT if _holds_contact(value, phone, email) else None)
+        if problem is not None:
             problems.append((f"keep_columns[{name!r}]", problem))
             value = None
         kept[name] = value
     return dump_json(kept), problems
 
 
-def _digits(text: str) -> str:
-    return re.sub("[^0-9]", "", unicodedata.normalize("NFKC", text))
-
-
-def _problem(value: Any, contacts: Sequence[str]) -> str | None:
+def _problem(value: Any) -> str | None:
     if value is None or isinstance(value, bool):
         return None
     if not isinstance(value, (str, int, float, Decimal, date, time)):
         return f"is a {type(value).__name__}: text, a number, a truth value or a date can be kept"
     try:
-        text = value if isinstance(value, str) else dump_json(value).strip('"')
+        text = _text(value)
         text.encode()
     except (PydanticCustomError, ValueError):
         return "holds a value that JSON cannot hold"
     if len(text) > _MAX_TEXT:
         return f"has more than {_MAX_TEXT} characters"
-    if "\0" in text:
-        return "holds a NUL character"
-    texts = (text.strip().lower(), _digits(text))
-    if looks_like_contact(text) or any(
-        contact in text if len(contact) >= _SURE else contact == text
+    return "holds a NUL character" if "\0" in text else None
+
+
+def _holds_contact(value: Any, phone: object, email: object) -> bool:
+    if value is None or isinstance(value, bool) or (isinstance(value, str) and value.isalpha()):
+        return False
+    text = _text(value)
+    number = _BEFORE_A_NUMBER.sub("", _digits(str(phone or "")))
+    contacts = [contact for contact in (number, str(email or "").strip().lower()) if contact]
+    spellings = text.strip().lower(), _digits(text)
+    return looks_like_contact(text) or any(
+        contact in spelling if len(contact) >= _SURE else contact == spelling
         for contact in contacts
-        for text in texts
-    ):
-        return "holds a phone number or an email address, which is never kept"
-    return None
+        for spelling in spellings
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else dump_json(value).strip('"')
+
+
+def _digits(text: str) -> str:
+    return _NO_DIGITS.sub("", text if text.isascii() else unicodedata.normalize("NFKC", text))

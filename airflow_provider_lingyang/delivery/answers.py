@@ -177,7 +177,8 @@ class AnswerHandler:
                 RequestEvent.ABSENT: resolution.not_executed,
                 RequestEvent.UNANSWERED: resolution.in_doubt,
             }
-            self.requests.record(dispatch, evidence, resolution.executed)
+            why = None if resolution.in_doubt else RequestEvent.ABSENT.value
+            self.requests.record(dispatch, evidence, resolution.executed, why=why)
         if self.reconciler is not None:
             log.info(
                 "%s was looked up: %d executed, %d not executed and sent again, %d in doubt",

@@ -245,7 +245,13 @@ class Recovery(LostHistory):
             )
             if resolution.executed or resolution.not_executed:
                 outcomes.append(
-                    Outcome(code, resolution.executed, (), resolution.not_executed, resolution.in_doubt)
+                    Outcome(
+                        code,
+                        resolution.executed,
+                        not_executed=resolution.not_executed,
+                        in_doubt=resolution.in_doubt,
+                        reason=None if resolution.in_doubt else RequestEvent.ABSENT.value,
+                    )
                 )
             resolutions.append((doubt, group, request, resolution))
         # Written down first: what is only in memory would be in doubt again for the next try.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from airflow_provider_lingyang.audience.store import NOT_SENT, AudienceStore
+from airflow_provider_lingyang.audience.validation import REPEATED_CONTACT
 from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.delivery.manifest import Manifest
 from airflow_provider_lingyang.delivery.request_state import RequestState
@@ -64,7 +66,8 @@ def unsent_rows(audience: AudienceStore, manifest: Manifest, lost: str | None = 
     """
     for number, state, batch_num, biz_id, reason, kept in audience.left_out():
         yield UnsentRow(number, state, False, batch_num, biz_id, reason, kept)
-    if not manifest.not_sent and lost is None:
+    reasons = manifest.reasons.get(NOT_SENT, Counter())
+    if manifest.not_sent == reasons[REPEATED_CONTACT] and lost is None:
         return
     for number, batch_num, biz_id, found, kept in audience.in_states(RequestState.PENDING, LEFT_OUT):
         if found == LEFT_OUT:

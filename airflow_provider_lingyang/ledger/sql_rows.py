@@ -11,7 +11,7 @@ from airflow_provider_lingyang.ledger.sql_views import EXCLUDED, INVALID, NOT_SE
 from airflow_provider_lingyang.ledger.unsent_row import UnsentRow
 from airflow_provider_lingyang.storage.database import Transaction, chunks, marks
 
-PAGE = 1000
+PAGE = 5000
 """Rows of one transaction."""
 _NUMBERS = {"in_doubt": IN_DOUBT, "invalid": INVALID, "excluded": EXCLUDED, "not_sent": NOT_SENT}
 

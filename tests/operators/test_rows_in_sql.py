@@ -327,3 +327,36 @@ def test_without_keep_columns_nothing_is_kept(sandbox: SandboxProcess, in_sql: I
     in_sql.next_try(audience=[row(1), row(2, phone_number="x")], on_invalid="skip")
     assert in_sql.sql("SELECT kept FROM lingyang_recipients") == [(None,), (None,)]
     assert "keep_columns" not in in_sql.run.manifest()["ledger"]
+
+
+def test_no_value_of_a_row_is_written_down(sandbox: SandboxProcess, in_sql: InSql) -> None:
+    canary = {"phone_number": "CANARY", "email": "CANARY", "user_name": "CANARY", "cms_user_id": "CANARY"}
+    rows = [
+        row(1, user_name="CANARY", tier="silver"),
+        row(2, tier="of 1000000-0002") | {"input_params": {"name": "CANARY"}},
+        row(3, tier="CANARY@mail.invalid"),
+        row(4, **canary, tier="gold"),
+        row(5, phone_number=None, tier="gold") | {"input_params": "CANARY"},
+        row(6, biz_id="CANARY@mail.invalid", phone_number="x", tier="gold"),
+    ]
+    in_sql.next_try(audience=rows, keep_columns=["tier"], on_invalid="skip")
+    assert in_sql.run.counts() == {"audience": 6, "accepted": 1, "invalid": 5}
+    in_sql.check_counts()
+    written = in_sql.path.read_bytes()
+    assert b"silver" in written
+    assert written.count(b"gold") >= 3
+    assert not [each for each in (b"CANARY", b"1000000-0002", b"10000000002") if each in written]
+
+
+def test_what_a_word_has_freed_says_so(without_lookup: SandboxProcess, in_sql: InSql) -> None:
+    without_lookup.add_fault(**LOST, times=2)
+    rows = [row(number) for number in range(1, 5)]
+    in_sql.next_try(audience=rows, on_in_doubt="continue")
+    in_sql.check_counts()
+    first, _ = in_sql.run.manifest()["in_doubt"]
+    in_sql.next_try("fails", audience=rows, settle={first["task_unique_code"]: "not_executed"})
+    in_sql.check_counts()
+    assert ("not_sent", "a look-up proves the absence, or a person says not_executed") in [
+        line[2:] for line in in_sql.lines()
+    ]
+    assert [line[2] for line in in_sql.lines()].count("in_doubt") == 2
