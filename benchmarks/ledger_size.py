@@ -1,6 +1,6 @@
-"""What a ledger of a million recipients in PostgreSQL costs: its reads, its writes, its bytes.
+"""What a ledger of a million recipients in a database costs: its reads, its writes, its bytes.
 
-    python benchmarks/ledger_size.py [--rounds 3] [--quick] [--check]
+    python benchmarks/ledger_size.py [--database mariadb] [--rounds 3] [--quick] [--check]
 
 One campaign of 1,000,000 recipients (--quick: 100,000), written as the operator writes it: by one task instance with a
 tenth of them, and by others with 20,000 (2,000) each, 100 in a request, 36 characters in a ``biz_id``. Reads are
@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import common
@@ -114,56 +115,120 @@ class Ledgers:
             return time.perf_counter() - began, len(accepted & set(keys))
 
 
+class Server:
+    """A database, and what is asked of it alone.
+
+    :param kind: ``postgres``, ``mariadb`` or ``sqlite``.
+    """
+
+    def __init__(self, kind: str, stack: ExitStack) -> None:
+        from tests.helpers.servers import Postgres, mariadb
+
+        self.kind = kind
+        self._path = Path(stack.enter_context(TemporaryDirectory()), "ledger.db")
+        connection: dict[str, Any] = {"conn_type": "sqlite", "host": str(self._path)}
+        if kind == "postgres":
+            connection = stack.enter_context(Postgres()).connection
+        elif kind == "mariadb":
+            connection = stack.enter_context(mariadb())
+        os.environ["AIRFLOW_CONN_LEDGER"] = json.dumps(connection)
+
+    def hook(self) -> Any:
+        from airflow_provider_lingyang.storage.query import sql_hook
+
+        return sql_hook("ledger")
+
+    def sql(self, *statements: str) -> list[Any]:
+        hook = self.hook()
+        with closing(hook.get_conn()) as connection:
+            if self.kind == "postgres":
+                connection.autocommit = True
+            with closing(connection.cursor()) as cursor:
+                rows: list[Any] = []
+                for statement in statements:
+                    cursor.execute(statement)
+                    rows = cursor.fetchall() if cursor.description else []
+                connection.commit()
+                return rows
+
+    def keep_statistics_as_they_are(self) -> None:
+        if self.kind == "postgres":
+            self.sql(
+                *(f"ALTER TABLE lingyang_ledger_{table} SET (autovacuum_enabled=off)" for table in TABLES)
+            )
+        elif self.kind == "mariadb":
+            self.sql(*(f"ALTER TABLE lingyang_ledger_{table} STATS_AUTO_RECALC=0" for table in TABLES))
+
+    def measure_statistics(self) -> None:
+        if self.kind == "mariadb":
+            self.sql(*(f"ANALYZE TABLE lingyang_ledger_{table}" for table in TABLES))
+        else:
+            self.sql("ANALYZE")
+
+    def forget_statistics(self) -> None:
+        named = {
+            "postgres": (
+                "DELETE FROM pg_statistic WHERE starelid IN "
+                "(SELECT oid FROM pg_class WHERE relname LIKE 'lingyang%')",
+                "UPDATE pg_class SET reltuples=-1, relpages=0 WHERE relname LIKE 'lingyang%'",
+            ),
+            "mariadb": (
+                "DELETE FROM mysql.innodb_index_stats WHERE table_name LIKE 'lingyang%'",
+                "DELETE FROM mysql.innodb_table_stats WHERE table_name LIKE 'lingyang%'",
+                "FLUSH TABLES",
+            ),
+            "sqlite": ("DELETE FROM sqlite_stat1",),
+        }
+        self.sql(*named[self.kind])
+
+    def size(self) -> int:
+        """Return the bytes of the tables, with their keys."""
+        if self.kind == "sqlite":
+            return self._path.stat().st_size
+        of_table = "pg_total_relation_size('lingyang_ledger_{}')"
+        if self.kind == "postgres":
+            ((size,),) = self.sql("SELECT " + "+".join(map(of_table.format, TABLES)))
+        else:
+            ((size,),) = self.sql(
+                "SELECT sum(data_length + index_length) FROM information_schema.tables "
+                "WHERE table_schema=database() AND table_name LIKE 'lingyang%'"
+            )
+        return int(size)
+
+
 def main() -> int:
-    options = common.options(__doc__).parse_args()
+    parser = common.options(__doc__)
+    parser.add_argument("--database", choices=("postgres", "mariadb", "sqlite"), default="postgres")
+    options = parser.parse_args()
     rows = 100_000 if options.quick else 1_000_000
     small, rounds = rows // 50, options.rounds or 3
     sys.path.insert(0, str(ROOT))
-    from tests.helpers.servers import Postgres
-
     figures: dict[str, float] = {}
     with ExitStack() as stack:
-        os.environ["AIRFLOW_CONN_LEDGER"] = json.dumps(stack.enter_context(Postgres()).connection)
-        from airflow.providers.postgres.hooks.postgres import PostgresHook
-
-        ledgers = Ledgers(lambda: PostgresHook("ledger"))
-
-        def sql(*statements: str) -> list[Any]:
-            with closing(PostgresHook("ledger").get_conn()) as connection:
-                connection.autocommit = True
-                with connection.cursor() as cursor:
-                    for statement in statements:
-                        cursor.execute(statement)
-                    return cursor.fetchall() if cursor.description else []
-
+        server = Server(options.database, stack)
+        ledgers = Ledgers(server.hook)
         ledgers.handle(0)
-        sql(*(f"ALTER TABLE lingyang_ledger_{table} SET (autovacuum_enabled=off)" for table in TABLES))
+        server.keep_statistics_as_they_are()
         took = ledgers.fill(1, 0, small)
-        sql("ANALYZE")
+        server.measure_statistics()
         for shard in range(2, 46):
             took += ledgers.fill(shard, (shard - 1) * small, small)
         took += ledgers.fill(100, 45 * small, rows // 10)
-        ((size,),) = sql(
-            "SELECT " + "+".join(f"pg_total_relation_size('lingyang_ledger_{table}')" for table in TABLES)
-        )
-        ((updates, hot),) = sql(
-            "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname='lingyang_ledger_recipient'"
-        )
-        print(f"{common.machine()}: {rows:,} recipients written in {took:.1f} s")
+        print(f"{common.machine()}: {rows:,} recipients written into {options.database} in {took:.1f} s")
         figures["microseconds a recipient, written"] = took / rows * 1e6
-        figures["bytes a recipient"] = size / rows
-        figures["updates in the page of the row (HOT), %"] = 100 * hot / updates
+        if server.kind == "postgres":
+            ((updates, hot),) = server.sql(
+                "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables "
+                "WHERE relname='lingyang_ledger_recipient'"
+            )
+            figures["updates in the page of the row (HOT), %"] = 100 * hot / updates
         reached = [biz_id(number) for number in range(7, rows, rows // 100)]
         seconds: dict[str, dict[str, float]] = {"a small part": {}, "a tenth": {}, "100": {}}
         for state in STATES:
             if state == "none":
-                sql(
-                    "DELETE FROM pg_statistic WHERE starelid IN "
-                    "(SELECT oid FROM pg_class WHERE relname LIKE 'lingyang%')",
-                    "UPDATE pg_class SET reltuples=-1, relpages=0 WHERE relname LIKE 'lingyang%'",
-                )
+                server.forget_statistics()
             elif state == "fresh":
-                sql("ANALYZE")
+                server.measure_statistics()
             runs: dict[str, list[float]] = {name: [] for name in seconds}
             for number in range(rounds):
                 for name, index, count in (("a small part", 3, small), ("a tenth", 100, rows // 10)):
@@ -176,12 +241,13 @@ def main() -> int:
             for name, values in runs.items():
                 seconds[name][state] = statistics.median(values)
                 print(f"  statistics {state:6} {name:14} {seconds[name][state]:7.3f} s")
+        figures["bytes a recipient"] = server.size() / rows
         figures["100 recipients of another run, slowest (s)"] = max(seconds["100"].values())
         for name in ("a small part", "a tenth"):
             figures[f"whose answers, slowest / fresh: {name}"] = (
                 max(seconds[name].values()) / seconds[name]["fresh"]
             )
-    return common.report(TARGETS, figures, options)
+    return common.report(TARGETS if options.database == "postgres" else {}, figures, options)
 
 
 if __name__ == "__main__":

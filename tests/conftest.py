@@ -32,7 +32,7 @@ os.environ |= {
 
 from airflow_provider_lingyang.gateway.rate_limiter import forget_limiters  # noqa: E402  # after the environment
 from airflow_provider_lingyang.sandbox.process import SandboxProcess  # noqa: E402
-from tests.helpers.servers import Postgres, ServerMissingError, free_port  # noqa: E402
+from tests.helpers.servers import Postgres, ServerMissingError, mariadb  # noqa: E402
 from tests.versions import AIRFLOW, AIRFLOW_PYTHON, AIRFLOWS_OWN_WARNINGS, XCOMS  # noqa: E402
 
 SUMMARY = pytest.StashKey[list[str]]()
@@ -379,44 +379,8 @@ def postgres_server(request: pytest.FixtureRequest) -> Iterator[AirflowConnectio
 def mariadb_server(request: pytest.FixtureRequest) -> Iterator[AirflowConnection]:
     """A MariaDB server of its own with its bare defaults, as an Airflow connection; stopped and gone afterwards."""
     only_in_proof(request)
-    # Debian puts the server where only root looks for programs.
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
-    install, server = shutil.which("mariadb-install-db", path=path), shutil.which("mariadbd", path=path)
-    if install is None or server is None:
-        missing("MariaDB")
-    assert install is not None and server is not None
-    # It refuses to run as root; Debian's package brings a user for it.
-    user = {"user": "mysql", "group": "mysql"} if os.geteuid() == 0 else {}
-    folder = tempfile.mkdtemp(prefix="lingyang-mariadb-")
-    if user:
-        shutil.chown(folder, **user)
-    port = free_port()
-    run: dict[str, Any] = {"cwd": folder, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **user}
-    options = ["--no-defaults", f"--datadir={folder}/data"]
-    network = ["--bind-address=127.0.0.1", f"--port={port}", f"--socket={folder}/socket"]
-    quiet = ["--log-warnings=0", "--innodb-flush-log-at-trx-commit=0"]
     try:
-        made = subprocess.run(
-            [install, *options, "--skip-name-resolve", "--auth-root-authentication-method=normal"],
-            check=False,
-            stderr=subprocess.PIPE,
-            text=True,
-            **run,
-        )
-        assert made.returncode == 0, f"MariaDB's tables could not be made: {made.stderr}"
-        with subprocess.Popen(
-            [server, *options, *network, *quiet], stderr=subprocess.PIPE, text=True, **run
-        ) as process:
-            try:
-                assert process.stderr is not None
-                assert any("ready for connections" in line for line in process.stderr), (
-                    "MariaDB did not start"
-                )
-                yield {"conn_type": "mysql", "host": "127.0.0.1", "port": port, "login": "root"} | {
-                    "schema": "test",
-                    "extra": {"client": "mysql-connector-python"},
-                }
-            finally:
-                process.kill()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with mariadb() as connection:
+            yield connection
+    except ServerMissingError as error:
+        missing(str(error))

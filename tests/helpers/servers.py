@@ -8,6 +8,8 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -106,6 +108,54 @@ class Postgres:
 def _is_open_to_all(folder: Path) -> bool:
     """Whether another user can reach what is in a folder."""
     return all(path.stat().st_mode & 0o001 for path in (folder, *folder.absolute().parents))
+
+
+@contextmanager
+def mariadb() -> Iterator[dict[str, Any]]:
+    """Run a MariaDB server with its bare defaults; give it as an Airflow connection.
+
+    :raises ServerMissingError: it is not installed.
+    """
+    # Debian puts the server where only root looks for programs.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
+    install, server = shutil.which("mariadb-install-db", path=path), shutil.which("mariadbd", path=path)
+    if install is None or server is None:
+        raise ServerMissingError("MariaDB")
+    # It refuses to run as root; Debian's package brings a user for it.
+    user = {"user": "mysql", "group": "mysql"} if os.geteuid() == 0 else {}
+    folder = tempfile.mkdtemp(prefix="lingyang-mariadb-")
+    if user:
+        shutil.chown(folder, **user)
+    port = free_port()
+    run: dict[str, Any] = {"cwd": folder, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **user}
+    options = ["--no-defaults", f"--datadir={folder}/data"]
+    network = ["--bind-address=127.0.0.1", f"--port={port}", f"--socket={folder}/socket"]
+    quiet = ["--log-warnings=0", "--innodb-flush-log-at-trx-commit=0"]
+    try:
+        made = subprocess.run(
+            [install, *options, "--skip-name-resolve", "--auth-root-authentication-method=normal"],
+            check=False,
+            stderr=subprocess.PIPE,
+            text=True,
+            **run,
+        )
+        assert made.returncode == 0, f"MariaDB's tables could not be made: {made.stderr}"
+        with subprocess.Popen(
+            [server, *options, *network, *quiet], stderr=subprocess.PIPE, text=True, **run
+        ) as process:
+            try:
+                assert process.stderr is not None
+                assert any("ready for connections" in line for line in process.stderr), (
+                    "MariaDB did not start"
+                )
+                yield {"conn_type": "mysql", "host": "127.0.0.1", "port": port, "login": "root"} | {
+                    "schema": "test",
+                    "extra": {"client": "mysql-connector-python"},
+                }
+            finally:
+                process.kill()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Redis:
