@@ -262,11 +262,11 @@ class LingyangSubmitBatchOperator(BaseOperator):
             raise arguments.ArgumentError(
                 "an own campaign_key needs ledger_conn_id: a task's own state ends with its DAG run"
             )
+        literals.check_task(self, CHECKS)
         if self.shards is not None and self.ledger_conn_id is None:
             raise arguments.ArgumentError(
                 "shards needs ledger_conn_id: there they see how far the others are"
             )
-        literals.check_task(self, CHECKS)
         if self.keep_columns and self.ledger_conn_id is None:
             raise arguments.ArgumentError("keep_columns needs ledger_conn_id: the ledger's tables keep them")
         if not literals.holds_open([self.keep_columns, self.columns]):

@@ -169,7 +169,8 @@ def test_a_database_without_tables_says_that_no_campaign_has_used_it(
 
 def test_tables_of_an_earlier_version_are_not_read(database: SqlLedgers, command: Command) -> None:
     database.start()
-    database.sql("UPDATE lingyang_ledger_schema SET version=2")
+    database.sql("DELETE FROM lingyang_ledger_schema")
+    database.sql("INSERT INTO lingyang_ledger_schema VALUES (2, 1.5)")
     said = command.fails("list")
     assert "are of version 2: the next try" in said
 

@@ -31,7 +31,7 @@ Paces = Callable[..., SharedPace]
 
 @pytest.fixture
 def tables(database: SqlLedgers) -> SqlLedgers:
-    with closing(Database(database._hook(), "ledger")) as made:
+    with closing(Database(database.hook(), "ledger")) as made:
         migrate(made)
     return database
 
@@ -39,7 +39,7 @@ def tables(database: SqlLedgers) -> SqlLedgers:
 @pytest.fixture
 def paces(tables: SqlLedgers) -> Paces:
     """Makes the pace as each process has it, on the database's clock."""
-    return lambda app_key="app", **how: SharedPace(tables._hook(), "ledger", HOST, app_key, 60.0, **how)
+    return lambda app_key="app", **how: SharedPace(tables.hook(), "ledger", HOST, app_key, 60.0, **how)
 
 
 @pytest.fixture
