@@ -267,9 +267,13 @@ def test_a_task_that_was_killed_or_is_deferred_writes_no_rows(sandbox: SandboxPr
                 operator.on_kill()
             yield each
 
+    sandbox.clear_faults()
+    in_sql.next_try("fails", audience=rows)
+    before = in_sql.sql("SELECT row_no, written_at FROM lingyang_ledger_row")
+    assert len(before) == 1
     operator = in_sql.operator(audience=killed(), on_invalid="skip")
     in_sql.next_try("stops", operator=operator)
-    assert in_sql.sql("SELECT count(*) FROM lingyang_ledger_row") == [(0,)]
+    assert in_sql.sql("SELECT row_no, written_at FROM lingyang_ledger_row") == before
 
 
 def test_thousands_of_rows_are_written_in_pages(sandbox: SandboxProcess, in_sql: InSql) -> None:
