@@ -16,7 +16,7 @@ import common
 from plot import draw
 
 HERE = Path(__file__).parent
-NAMES = ("imports", "submit", "sending", "ledgers", "pace", "lookups", "million")
+NAMES = ("imports", "submit", "sending", "ledgers", "ledger_size", "pace", "lookups", "million")
 
 
 def main() -> int:
