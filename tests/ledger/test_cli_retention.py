@@ -326,7 +326,7 @@ def test_a_recipient_is_forgotten_and_not_contacted_again(database: SqlLedgers, 
     assert database.states(database.start(campaign_key=OWN, run_id="later"), "abc") == "aar"
     # No reader takes what is left for an id.
     shown = database.sql("SELECT biz_id FROM lingyang_recipients WHERE state='accepted'")
-    assert sorted(row[0] or "-" for row in shown) == ["-", "b"]
+    assert {row[0] for row in shown} == {None, "b"}
     assert command.json("show", "--campaign-key", OWN, "--biz-ids")[0]["accepted_biz_ids"] == ["b"]
     hook = database.hook()
     for of_task_instance in (True, False):
