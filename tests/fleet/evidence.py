@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 
@@ -41,14 +42,14 @@ class Gateway:
             return db.execute(sql, parameters).fetchall()
 
     def requests(self, plan_id: int) -> list[Request]:
-        """Return the requests that submit, in order of arrival; one that is under way ends never."""
+        """Return the requests that submit, in order of arrival; one that is under way never ends."""
         rows = self._rows(
             "SELECT biz_ids, batch_num, received_at, ended_at FROM requests WHERE plan_id = ? AND method = ? ORDER BY seq",
             plan_id,
             SUBMIT,
         )
         return [
-            Request(json.loads(biz_ids), int(batch_num), received_at, ended_at or float("inf"))
+            Request(json.loads(biz_ids), int(batch_num), received_at, ended_at or math.inf)
             for biz_ids, batch_num, received_at, ended_at in rows
         ]
 
@@ -78,13 +79,19 @@ class Gateway:
 
 def ledger_rows(server: Mapping[str, Any], plan_id: int) -> list[tuple[str, str]]:
     """Return biz_id and state of each recipient of a campaign's ledger."""
-    with connect(server, "ledger") as db:
-        return db.execute(
-            "SELECT biz_id, state FROM lingyang_recipients WHERE plan_id = %s", [plan_id]
-        ).fetchall()
+    return _rows(server, "ledger", "SELECT biz_id, state FROM lingyang_recipients WHERE plan_id = %s", plan_id)
 
 
 def warehouse_rows(server: Mapping[str, Any], plan_id: int) -> list[tuple[str, str]]:
     """Return biz_id and status of each row."""
-    with connect(server, "warehouse") as db:
-        return db.execute("SELECT biz_id, status FROM landed WHERE plan_id = %s", [plan_id]).fetchall()
+    return _rows(server, "warehouse", "SELECT biz_id, status FROM landed WHERE plan_id = %s", plan_id)
+
+
+def _rows(
+    server: Mapping[str, Any], database: str, sql: LiteralString, plan_id: int
+) -> list[tuple[str, str]]:
+    with connect(server, database) as db:
+        try:
+            return [(biz_id, text) for biz_id, text in db.execute(sql, [plan_id])]
+        except psycopg.errors.UndefinedTable:
+            return []  # The campaign did not come as far.

@@ -49,7 +49,8 @@ class Fleet(AirflowProcesses):
         }
         self._tick = tick
         self._started_at: dict[str, float] = {}
-        self._runs: list[str] = []
+        self.runs: list[str] = []
+        """The DAGs that were triggered."""
         self._runs_looked_at = 0.0
         self.restarts: Counter[str] = Counter()
 
@@ -76,7 +77,7 @@ class Fleet(AirflowProcesses):
         if time.monotonic() < self._runs_looked_at + 5:
             return
         self._runs_looked_at = time.monotonic()
-        for dag_id in self._runs:
+        for dag_id in self.runs:
             try:
                 assert self.state(dag_id) != "failed", f"the run of {dag_id} failed"
             except OSError:
@@ -116,7 +117,7 @@ class Fleet(AirflowProcesses):
     def trigger(self, dag_id: str) -> None:
         body = {"dag_run_id": RUN_ID, "logical_date": None}
         self.until(lambda: self.api("POST", f"/api/v2/dags/{dag_id}/dagRuns", body), f"the run of {dag_id}")
-        self._runs.append(dag_id)
+        self.runs.append(dag_id)
 
     def state(self, dag_id: str) -> str:
         """Return the state of the run."""
@@ -130,13 +131,15 @@ class Fleet(AirflowProcesses):
         return [each for each in found if task_id in ("", each["task_id"])]
 
     def manifests(self, dag_id: str) -> list[dict[str, Any]]:
-        """Return what the submit tasks of the run say of themselves."""
-        path = f"/api/v2/dags/{dag_id}/dagRuns/{RUN_ID}/taskInstances/submit/xcomEntries/manifest?map_index="
-        values = [
-            self.api("GET", f"{path}{each['map_index']}")["value"]
-            for each in self.instances(dag_id, "submit")
-        ]
-        return [json.loads(value) if isinstance(value, str) else value for value in values]
+        """Return what the submit tasks of the run say of themselves, as far as they have ended."""
+        found = []
+        for each in self.instances(dag_id, "submit"):
+            path = f"/api/v2/dags/{dag_id}/dagRuns/{RUN_ID}/taskInstances/submit/xcomEntries/manifest"
+            path += f"?map_index={each['map_index']}"
+            if self.has(path):
+                value = self.api("GET", path)["value"]
+                found.append(json.loads(value) if isinstance(value, str) else value)
+        return found
 
     def running_on(self, name: str, dag_id: str) -> list[int]:
         """Return the shards of a campaign whose submit task runs on a worker."""

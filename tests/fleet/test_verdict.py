@@ -110,7 +110,11 @@ FAULTS: dict[str, tuple[Broken, str]] = {
     ),
     "a task that failed": (
         lambda good: replace(good, states={**good.states, "submit[1]": "failed"}),
-        "a person has to do something: clear submit[1] (failed)",
+        "a person has to do something: clear submit[1]",
+    ),
+    "a task that has not ended": (
+        lambda good: replace(good, states={**good.states, "submit[1]": "running"}),
+        "task instances did not succeed: {'submit[1]': 'running'}",
     ),
 }
 

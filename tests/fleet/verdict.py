@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ class Request:
     """A request as the gateway recorded it.
 
     :param received_at: epoch seconds.
-    :param ended_at: when it was answered, or its connection was lost.
+    :param ended_at: when it was answered, or its connection was lost; infinity: it is under way.
     """
 
     biz_ids: Sequence[str]
@@ -78,10 +79,9 @@ def judge(facts: CampaignFacts) -> Verdict:
         sum(state == "in_doubt" for _, state in facts.ledger),
         sum(counts["in_doubt"] for counts in facts.manifests),
     )
-    by_hand = [
-        f"clear {instance} ({state})" for instance, state in facts.states.items() if state != "success"
-    ]
+    by_hand = [f"clear {instance}" for instance, state in facts.states.items() if state == "failed"]
     by_hand += [f"settle what is in doubt of {in_doubt} recipients"] if in_doubt else []
+    unfinished = {instance: state for instance, state in facts.states.items() if state != "success"}
     disorder = sum(1 for _ in out_of_order(facts))
     reached = sum(counts["accepted"] + counts["already_accepted"] for counts in facts.manifests)
     others = Counter(state for _, state in facts.ledger if state not in ("accepted", "in_doubt"))
@@ -91,6 +91,7 @@ def judge(facts: CampaignFacts) -> Verdict:
         (disorder, f"{disorder} requests came before those of an earlier batch_num were answered"),
         (others, f"recipients of the ledger are neither accepted nor in doubt: {dict(others)}"),
         (by_hand, f"a person has to do something: {'; '.join(by_hand)}"),
+        (unfinished, f"task instances did not succeed: {unfinished}"),
         (
             reached != len(audience),
             f"the manifests count {reached} accepted recipients of {len(audience)}",
@@ -104,9 +105,8 @@ def judge(facts: CampaignFacts) -> Verdict:
         ]
         if where != "gateway":
             checks.append((repeated(found), f"the {where} holds {repeated(found)} recipients again"))
-    sent_for = max((r.ended_at for r in facts.requests), default=0.0) - min(
-        (r.received_at for r in facts.requests), default=0.0
-    )
+    ends = [request.ended_at for request in facts.requests if request.ended_at < math.inf]
+    sent_for = max(ends) - facts.requests[0].received_at if ends else 0.0
     return Verdict(
         duplicates=duplicates,
         lost=len(audience.difference(executed)),

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 from cryptography.fernet import Fernet
@@ -39,7 +39,7 @@ class AirflowProcesses:
     :param python: interpreter of the environment whose Airflow it is.
     """
 
-    commands: ClassVar[Mapping[str, Sequence[str]]] = {
+    commands: Mapping[str, Sequence[str]] = {
         "api-server": ["api-server"],
         "dag-processor": ["dag-processor"],
         "scheduler": ["scheduler", "--skip-serve-logs"],
