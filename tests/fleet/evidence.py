@@ -79,7 +79,9 @@ class Gateway:
 
 def ledger_rows(server: Mapping[str, Any], plan_id: int) -> list[tuple[str, str]]:
     """Return biz_id and state of each recipient of a campaign's ledger."""
-    return _rows(server, "ledger", "SELECT biz_id, state FROM lingyang_recipients WHERE plan_id = %s", plan_id)
+    return _rows(
+        server, "ledger", "SELECT biz_id, state FROM lingyang_recipients WHERE plan_id = %s", plan_id
+    )
 
 
 def warehouse_rows(server: Mapping[str, Any], plan_id: int) -> list[tuple[str, str]]:
