@@ -19,6 +19,7 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 
 from airflow_provider_lingyang.delivery.sender_pool import SenderPool
+from airflow_provider_lingyang.ledger import pace
 
 EPOCH = 1_767_225_600.0
 """What the clock of the wall shows at logical time 0: 2026-01-01, 08:00 in China."""
@@ -272,6 +273,8 @@ def _functions(module: ModuleType) -> Iterator[FunctionType]:
 def install() -> None:
     """Give the whole package the logical time, also where a default holds the real one. For this process's life."""
     stand_ins = {id(getattr(time, name)): getattr(CLOCK, name) for name in ("time", "monotonic", "sleep")}
+    # The database's clock is the real one.
+    pace._NOW.clear()
     for name, module in list(sys.modules.items()):
         if not name.startswith("airflow_provider_lingyang") or ".sandbox" in name:
             continue

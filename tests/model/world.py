@@ -374,6 +374,10 @@ class World:
             TaskDeferred,
         )
 
+        from airflow_provider_lingyang.gateway.rate_limiter import forget_limiters
+
+        # Limiters are a process's own.
+        forget_limiters()
         one.operator = new_operator(self.setting, self.words)
         loop = self.setting.loop
         context: dict[str, Any] = {"ti": TaskInstance(one, loop=loop)}
