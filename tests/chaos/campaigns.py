@@ -8,10 +8,11 @@ import random
 import shutil
 import signal
 import socket
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -329,8 +330,9 @@ class Run:
                 how = self.faulty(one.faults, {n: w for n, w in events.items() if n not in between})
                 self.happened()
                 self.judge_try(how)
+                self.end_bans()
                 if how == "deferred":
-                    # The ban has ended; the resume is no new try.
+                    # The resume is no new try.
                     plan = self.plan(resumed=True)
                     self.judge_try(self.end(self.start(plan), plan))
                 for name in between:
@@ -340,6 +342,14 @@ class Run:
         finally:
             self.report.seconds = time.monotonic() - started
         return self.report
+
+    def end_bans(self) -> None:
+        """Let the bans be over of which the ledger's database knows, as those of the gateway are."""
+        if not (path := self.folder / "ledger.db").exists():
+            return
+        with closing(sqlite3.connect(path, timeout=20)) as db, suppress(sqlite3.Error):
+            db.execute("UPDATE lingyang_ledger_pace SET banned_until = 0, submits_banned_until = 0")
+            db.commit()
 
     def happened(self) -> None:
         path = self.folder / "happened"
