@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 
 from typing_extensions import override
 
-from airflow_provider_lingyang.errors import LedgerFencedError
+from airflow_provider_lingyang.errors import LedgerError, LedgerFencedError
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.ledger import pace
 from airflow_provider_lingyang.ledger.base import (
@@ -118,6 +119,17 @@ class SqlLedger(SqlClaim):
             raise self._taken_over(unwritten[0].task_unique_code, unwritten)
         granted()
         self._has_written = self._has_written or bool(intents)
+        self._note_reasons(outcomes)
+
+    def _note_reasons(self, outcomes: Sequence[Outcome]) -> None:
+        # Apart: a database that cannot take the gateway's text must not lose the outcome with it.
+        explained = [
+            each for each in outcomes if each.reason and (each.rejected or each.not_executed or each.in_doubt)
+        ]
+        if explained:
+            with suppress(LedgerError), self._transaction() as run:
+                for outcome in explained:
+                    self._requests(run).note_reason(outcome)
 
     @repeated_after(SerializationFailureError)
     @override
@@ -153,7 +165,8 @@ class SqlLedger(SqlClaim):
                 known = self._numbers.get(code)
                 if not self._requests(run).take_over(code, known) and known is not None:
                     raise LedgerFencedError(
-                        f"the request {code} was sent again by another task of the same campaign meanwhile"
+                        f"the request {code} was sent again by another task of the same campaign, or settled by a "
+                        "command, meanwhile"
                     )
 
     @repeated_after(SerializationFailureError)

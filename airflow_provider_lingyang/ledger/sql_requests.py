@@ -235,7 +235,8 @@ class RequestRows:
             "writes=writes+1, in_doubt=?, answered_at=?, request_id=COALESCE(?, request_id)",
             len(outcome.in_doubt),
             time.time(),
-            (outcome.request_id or "")[:64] or None,
+            # Whatever the gateway says must not keep the outcome from being written.
+            "".join(filter(str.isascii, outcome.request_id or ""))[:64] or None,
         )
         if not is_own:
             missing = self._accept_in_any_request(outcome.accepted)
@@ -243,18 +244,15 @@ class RequestRows:
             known = outcome.accepted or outcome.rejected or outcome.in_doubt
             return replace(outcome, accepted=missing) if known else None
         request = request_number(self._campaign, code)
-        self._accept(outcome.accepted, "request=?", request)
-        undecided = outcome.in_doubt if outcome.reason else ()
-        for state, biz_ids in (
-            (REJECTED, outcome.rejected),
-            (NOT_EXECUTED, outcome.not_executed),
-            (IN_DOUBT, undecided),
-        ):
+        if self._accept(outcome.accepted, "request=?", request) < len(outcome.accepted):
+            # A person's word has freed a recipient meanwhile, who is in another request by now.
+            self._accept_in_any_request(outcome.accepted)
+        for state, biz_ids in ((REJECTED, outcome.rejected), (NOT_EXECUTED, outcome.not_executed)):
             for some in chunks(_first_halves(biz_ids)):
                 self._run.execute(
-                    "UPDATE lingyang_ledger_recipient SET state=?, reason=? WHERE request=? AND state=? AND "
+                    "UPDATE lingyang_ledger_recipient SET state=? WHERE request=? AND state=? AND "
                     f"hash_high IN ({marks(some)})",
-                    [state, (outcome.reason or "")[:REASON] or None, request, IN_DOUBT, *some],
+                    [state, request, IN_DOUBT, *some],
                 )
         if outcome.not_executed:
             self._update(
@@ -264,7 +262,18 @@ class RequestRows:
             )
         return None
 
-    def _accept(self, accepted: Mapping[str, int | None], where: str, *values: Any) -> None:
+    def note_reason(self, outcome: Outcome) -> None:
+        """Note why recipients of a request of this process are not accepted, where no reason is known."""
+        number = request_number(self._campaign, outcome.task_unique_code)
+        self._run.execute(
+            "UPDATE lingyang_ledger_recipient SET reason=? WHERE request=? AND state<>? AND reason IS NULL AND EXISTS "
+            "(SELECT 1 FROM lingyang_ledger_request WHERE request=? AND owner=?)",
+            [(outcome.reason or "")[:REASON], number, ACCEPTED, number, self._fencing_token],
+        )
+
+    def _accept(self, accepted: Mapping[str, int | None], where: str, *values: Any) -> int:
+        """Return how many recipients were touched."""
+        touched = 0
         for pairs in chunks([(halves(biz_id)[0], number) for biz_id, number in accepted.items()]):
             keys = [key for key, _ in pairs]
             # Whatever the gateway says must not keep the outcome from being written.
@@ -272,12 +281,13 @@ class RequestRows:
             task_id = (
                 f"CASE hash_high {'WHEN ? THEN ? ' * len(known)}ELSE task_id END" if known else "task_id"
             )
-            self._run.execute(
+            touched += self._run.execute(
                 # Whatever another task has made of them: an accepted recipient is never free again.
                 f"UPDATE lingyang_ledger_recipient SET state=?, reason=NULL, task_id={task_id} WHERE {where} AND "
                 f"hash_high IN ({marks(keys)})",
                 [ACCEPTED, *chain.from_iterable(known), *values, *keys],
             )
+        return touched
 
     def _accept_in_any_request(self, accepted: Mapping[str, int | None]) -> Mapping[str, int | None]:
         """Write accepted recipients, in whatever request they are by now; return those that are in none."""

@@ -188,17 +188,17 @@ class Settlement:
         # - A process that has sent it, and writes the outcome later: the request is not its own any more, and then all
         #   that it writes is which recipients were accepted, whatever they have become here.
         # - A later intent with the same code: it has another number, which was compared under the same locks.
-        # - A try that has read the request as in doubt, and has it in memory: the number that it takes over is there,
-        #   but what it sends again it must insert anew, and there the key refuses a recipient who is accepted, or is
-        #   another task's by then.
+        # - A try that has read the request as in doubt, and has it in memory: the number that it takes over is there no
+        #   more, so it ends.
         # - The request was executed, and its answer lost. Nothing here can tell: that is what the person says.
         run.execute(
             "UPDATE lingyang_ledger_recipient SET state=?, reason=? WHERE request=? AND state=?",
             [_STATE[word], _REASON.format(word.replace("_", " ")), request, IN_DOUBT],
         )
         run.execute(
-            "UPDATE lingyang_ledger_request SET in_doubt=0, open_for=0, reached=(SELECT count(*) FROM "
-            "lingyang_ledger_recipient WHERE request=? AND state<>?) WHERE request=?",
+            # Another number: a try that has read of this one, and takes it over by that, begins anew.
+            "UPDATE lingyang_ledger_request SET in_doubt=0, open_for=0, intents=intents+1, reached="
+            "(SELECT count(*) FROM lingyang_ledger_recipient WHERE request=? AND state<>?) WHERE request=?",
             [request, NOT_EXECUTED, request],
         )
 

@@ -239,12 +239,19 @@ def _run(database: Database, version: int) -> None:
                     "they know who was contacted"
                 ) from error
     earlier = database.columns(_REPLACED[0] + _UNTIL_3) if version < 3 else []
-    # Of two processes at once, the second waits for the first, and finds all rows moved.
-    with suppress(UniqueViolationError), database.transaction() as run:
-        numbers = [number for number in MIGRATIONS if number > version]
-        run.insert(_SCHEMA, "version, applied_at", [(number, time.time()) for number in numbers])
-        if earlier:
-            _move(run, {name.lower() for name in earlier})
+    try:
+        with database.transaction() as run:
+            numbers = [number for number in MIGRATIONS if number > version]
+            run.insert(_SCHEMA, "version, applied_at", [(number, time.time()) for number in numbers])
+            if earlier:
+                _move(run, {name.lower() for name in earlier})
+    except UniqueViolationError as error:
+        # Of two processes at once, the second waits for the first, and finds all rows moved. Else nothing was moved.
+        if _version(database) < VERSION:
+            raise LedgerRefusedError(
+                f"{database.name}: the rows of an earlier version cannot be moved, since two of them have one key, so "
+                f"nothing is sent. They are unchanged in {' and '.join(table + _UNTIL_3 for table in _REPLACED)}"
+            ) from error
 
 
 def _missing(database: Database, version: int) -> Iterator[str]:
@@ -278,7 +285,7 @@ def _move(run: Transaction, columns: set[str]) -> None:
         run.execute(f"UPDATE lingyang_ledger_campaign SET id=? WHERE {THIS}", [number, *this])
         for some in chunks(run.rows(f"SELECT {', '.join(kept)} FROM {requests} WHERE {THIS}", this)):
             rows = run.rows(
-                f"SELECT task_unique_code, biz_id, place, state, task_id FROM {recipients} WHERE {THIS} "
+                f"SELECT task_unique_code, recipient, biz_id, place, state, task_id FROM {recipients} WHERE {THIS} "
                 f"AND task_unique_code IN ({marks(some)})",
                 [*this, *(row[0] for row in some)],
             )
@@ -288,17 +295,18 @@ def _move(run: Transaction, columns: set[str]) -> None:
                 [
                     (
                         number,
-                        *halves(biz_id),
+                        # As it was written: the id may have been changed by the database.
+                        *split(bytes.fromhex(recipient)),
                         request_number(number, code),
                         place,
                         STATES.index(state) + 1,
                         biz_id,
                         None if task_id is None else int(task_id),
                     )
-                    for code, biz_id, place, state, task_id in rows
+                    for code, recipient, biz_id, place, state, task_id in rows
                 ],
             )
-            counts = Counter((code, state) for code, _, _, state, _ in rows)
+            counts = Counter((code, state) for code, _, _, _, state, _ in rows)
             run.insert(
                 "lingyang_ledger_request",
                 f"request, campaign, in_doubt, reached, {', '.join(kept)}"

@@ -14,11 +14,13 @@ import pytest
 
 from airflow_provider_lingyang.errors import LedgerError, LedgerFencedError, LedgerRefusedError
 from airflow_provider_lingyang.ledger import __main__ as command
+from airflow_provider_lingyang.ledger import sql_tables
 from airflow_provider_lingyang.ledger.base import Outcome, RecordedRequest
 from airflow_provider_lingyang.ledger.sql_tables import MIGRATIONS, accepted_recipients
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
 from airflow_provider_lingyang.ledger.task_state_format import encode, read_segment, segment
 from airflow_provider_lingyang.ledger.tombstone import Tombstone
+from airflow_provider_lingyang.storage.database import UniqueViolationError
 from tests.ledger.conftest import Ledgers, SqlLedgers, Store, task_try
 from tests.ledger.test_sql_ledger import at_once
 from tests.ledger.test_tombstone import AssetStore
@@ -130,6 +132,32 @@ def test_a_process_of_version_1_that_still_runs_writes_no_intent(previous: SqlLe
         if statement.startswith("INSERT INTO lingyang_ledger_re"):
             with pytest.raises(Exception, match=r"(?i)column|value"):
                 previous.sql(statement)
+
+
+def test_recipients_are_moved_by_their_key_whatever_the_database_made_of_their_id(
+    previous: SqlLedgers,
+) -> None:
+    previous.sql("UPDATE lingyang_ledger_recipient SET biz_id='??' WHERE biz_id IN ('A1', 'R1')")
+    ledger = previous.next_try(campaign_key="open", map_index=0)
+    assert previous.states(ledger, OPEN) == "arndddd"
+    with pytest.raises(LedgerFencedError, match="another task of the same campaign"):
+        ledger.write([], [previous.intent("o9", ["A1"])])
+
+
+def test_rows_that_cannot_be_moved_end_every_try(
+    previous: SqlLedgers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise UniqueViolationError("a key is there twice")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sql_tables, "_move", refuse)
+        for _ in range(2):
+            with pytest.raises(LedgerRefusedError, match=r"cannot be moved.*so nothing is sent"):
+                previous.next_try(campaign_key="open", map_index=0)
+        assert versions(previous) == []
+    ledger = previous.next_try(campaign_key="open", map_index=0)
+    assert previous.states(ledger, OPEN) == "arndddd"
 
 
 def test_migrations_only_add_what_an_earlier_version_need_not_know() -> None:

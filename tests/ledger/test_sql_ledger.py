@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -749,3 +749,33 @@ def test_a_claim_that_is_repeated_is_no_earlier_process(database: SqlLedgers) ->
         assert (ledger.claim(), ledger.found_lost_before) == (False, False)
     third = database.new(try_number=3)
     assert (third.claim(), third.found_lost_before) == (False, True)
+
+
+def test_what_an_earlier_request_proves_counts_for_recipients_of_a_later_one(database: SqlLedgers) -> None:
+    first = database.start(map_index=0)
+    first.write([], [database.intent("one", "ab")])
+    # Freed behind it, and sent again.
+    database.sql("UPDATE lingyang_ledger_recipient SET state=3")
+    database.start(map_index=1).write([], [database.intent("two", "ab", again=True)])
+    first.write([Outcome("one", {"a": 1, "b": 2})], [])
+    assert database.states(database.start(map_index=2), "ab") == "aa"
+
+
+@pytest.mark.parametrize("text", ["拒绝 [isv.x]", "x" * 1000])
+def test_a_reason_that_the_database_cannot_take_does_not_lose_the_outcome(
+    database: SqlLedgers, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    ledger = database.start()
+    ledger.write([], [database.intent("one", "abc")])
+    execute = Transaction.execute
+
+    def ascii_only(run: Transaction, sql: str, parameters: Sequence[Any]) -> int:
+        ",".join(map(str, parameters)).encode("ascii")
+        return execute(run, sql, parameters)
+
+    monkeypatch.setattr(Transaction, "execute", ascii_only)
+    ledger.write([Outcome("one", {"a": 1}, ["b"], ["c"], reason=text, request_id="请求-7")], [])
+    assert database.states(ledger, "abc") == "arn"
+    kept = database.sql("SELECT reason FROM lingyang_ledger_recipient WHERE biz_id='b'")
+    assert [tuple(row) for row in kept] == [(text[:250] if text.isascii() else None,)]
+    assert [tuple(row) for row in database.sql("SELECT request_id FROM lingyang_ledger_request")] == [("-7",)]
