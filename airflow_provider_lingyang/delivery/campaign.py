@@ -340,6 +340,7 @@ class Campaign:
             patience=policy.shard_patience,
             schedule=schedule,
             cancellation=cancellation,
+            is_new=not policy.is_resumed,
         )
 
     def _count_overtaken(self, since: float) -> None:

@@ -23,6 +23,7 @@ class Policy:
     :param ledger_patience: seconds for which a ledger that is away is waited for.
     :param receiver_limit_patience: seconds for which a campaign waits at most for limits of single receivers.
     :param shards: how many task instances keep one order of ``batch_num``; None: this one alone keeps it.
+    :param is_resumed: whether the try goes on after a deferral.
     :param shard_patience: seconds for which a batch waits at most for other shards.
     """
 
@@ -36,6 +37,7 @@ class Policy:
     ledger_patience: float = LEDGER_PATIENCE
     receiver_limit_patience: float = RECEIVER_LIMIT_PATIENCE
     shards: int | None = None
+    is_resumed: bool = False
     shard_patience: float = SHARD_PATIENCE
 
     @property

@@ -66,6 +66,12 @@ class SendWindow:
         opening = datetime.combine(now.date(), self.opens, CHINA)
         return opening if opening > now else opening + timedelta(days=1)
 
+    def opened_at(self, now: datetime) -> datetime:
+        """Return when it opened last, also where it is closed by now."""
+        now = in_china(now)
+        opening = datetime.combine(now.date(), self.opens, CHINA)
+        return opening if opening <= now else opening - timedelta(days=1)
+
     def after(self, start: datetime, seconds: float) -> datetime:
         """Return the moment when it will have been open for so long since a start.
 
@@ -141,6 +147,13 @@ class SendSchedule:
         # Else it is written later: before a request leaves.
         with suppress(LedgerError):
             self.limiter.synchronise()
+
+    def open_since(self) -> float:
+        """Return since when requests may be sent, in epoch seconds; the present moment while they may not."""
+        now = self.clock()
+        if self.window is None:
+            return 0.0
+        return (self.window.opened_at(now) if self.window.opens_at(now) is None else now).timestamp()
 
     def seconds(self, requests: int) -> float | None:
         """Return the seconds that so many requests take at the rate limit; None: there is no rate limit."""

@@ -20,7 +20,7 @@ _DEFERRED_FOR = 30.0
 _NAMED = 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ShardOrder:
     """Holds a batch back until every shard has sent all of the earlier ones.
 
@@ -29,6 +29,7 @@ class ShardOrder:
     :param patience: seconds that a batch waits for other shards at most.
     :param schedule: makes the error that defers the task.
     :param cancellation: ends a wait when the task is asked to stop.
+    :param is_new: whether the try has just begun, and does not go on after a deferral: the patience begins anew.
     """
 
     ledger: Ledger
@@ -36,6 +37,7 @@ class ShardOrder:
     patience: float
     schedule: SendSchedule
     cancellation: Cancellation
+    is_new: bool = False
 
     def wait_for(self, batch_num: str | None) -> None:
         """Return once a batch may be sent.
@@ -46,13 +48,17 @@ class ShardOrder:
         """
         key = order_key(batch_num)
         polled_until = time.monotonic() + _POLLED_FOR
+        anew, self.is_new = self.is_new, False
         while True:
-            found = self.ledger.report_progress(key)
+            found = self.ledger.report_progress(key, anew=anew)
+            anew = False
             waits = self._waits(key, found)
             if not waits:
                 return
             why = f"batch_num {_shown(key)} waits for the earlier ones of other shards: {'; '.join(waits)}"
             (since,) = (each.since for each in found if each.is_own)
+            # A closed window holds all of them up: the patience counts from when it opened.
+            since = max(since, self.schedule.open_since())
             if self.cancellation.requested():
                 raise SubmissionStopped(f"{why}. The task was asked to stop; the rest was not sent")
             if time.time() - since > self.patience:

@@ -244,10 +244,11 @@ class Ledger:
         """Yield some requests of the history, as far as they are there."""
         return (request for request in self.history() if request.task_unique_code in task_unique_codes)
 
-    def report_progress(self, batch: str) -> Sequence[Shard]:
-        """Note which batch this task instance sends next; return how far all of the campaign's are that do so.
+    def report_progress(self, batch: str, *, anew: bool = False) -> Sequence[Shard]:
+        """Note which batch this task instance sends next; return how far all of this run are that do so.
 
         :param batch: text that orders like its ``batch_num``.
+        :param anew: count from now on since when it is there. Default False: where it was there before, since then.
         """
         return ()
 

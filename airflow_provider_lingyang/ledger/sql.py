@@ -75,9 +75,9 @@ class SqlLedger(SqlClaim):
 
     @repeated_after(UniqueViolationError, SerializationFailureError)
     @override
-    def report_progress(self, batch: str) -> Sequence[Shard]:
+    def report_progress(self, batch: str, *, anew: bool = False) -> Sequence[Shard]:
         with self._transaction() as run:
-            return self._campaigns(run).report_progress(batch, self._task_try.map_index)
+            return self._campaigns(run).report_progress(batch, self._task_try, anew=anew)
 
     @override
     def sent_since(self, moment: float) -> Sequence[tuple[str | None, float, int]]:

@@ -120,24 +120,27 @@ class CampaignRows:
             )
         self.update(finished_by=None, finished_max_tries=None, finished_at=None, **asdict(header))
 
-    def report_progress(self, batch: str, map_index: int) -> list[Shard]:
+    def report_progress(self, batch: str, task_try: TaskTry, *, anew: bool) -> list[Shard]:
         """Note which batch this task instance sends next; return how far all are; see ``Ledger.report_progress``."""
         this = campaign_id(*self._this), self._task_instance
+        # Other runs with this campaign_key keep an order of their own.
+        run_key, now = task_try.run_key, time.time()
         changed = self._run.execute(
             # In this order, for MySQL: it takes the new value for what follows.
             "UPDATE lingyang_ledger_shard SET since=CASE WHEN batch=? THEN since ELSE ? END, batch=?, writes=writes+1 "
             "WHERE campaign=? AND worker=?",
-            [batch, time.time(), batch, *this],
+            ["!" if anew else batch, now, batch, *this],
         )
         if not changed:
             self._run.insert(
                 "lingyang_ledger_shard",
-                "campaign, worker, map_index, batch, since, writes",
-                [(*this, map_index, batch, time.time(), 1)],
+                "campaign, worker, run, map_index, batch, since, writes",
+                [(*this, run_key, task_try.map_index, batch, now, 1)],
             )
         rows = self._run.rows(
-            "SELECT worker, map_index, batch, since FROM lingyang_ledger_shard WHERE campaign=? ORDER BY map_index",
-            this[:1],
+            "SELECT worker, map_index, batch, since FROM lingyang_ledger_shard WHERE campaign=? AND run=? "
+            "ORDER BY map_index",
+            [this[0], run_key],
         )
         return [Shard(index, at, since, worker == self._task_instance) for worker, index, at, since in rows]
 

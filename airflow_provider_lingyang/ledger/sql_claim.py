@@ -128,10 +128,14 @@ class SqlClaim(Ledger):
     def has_begun(self, plan_id: int) -> bool:
         with self._database.transaction() as run:
             # Of any generation: the next one goes on from a Clear of this one.
-            return run.exists(
-                "SELECT 1 FROM lingyang_ledger_request WHERE worker=? AND campaign IN "
-                "(SELECT id FROM lingyang_ledger_campaign WHERE campaign=?)",
-                [self._task_instance, digest(self._campaign_key, plan_id)],
+            # A shard has begun, too, that waits for its turn.
+            return any(
+                run.exists(
+                    f"SELECT 1 FROM lingyang_ledger_{table} WHERE worker=? AND campaign IN "
+                    "(SELECT id FROM lingyang_ledger_campaign WHERE campaign=?)",
+                    [self._task_instance, digest(self._campaign_key, plan_id)],
+                )
+                for table in ("request", "shard")
             )
 
     @override

@@ -134,6 +134,7 @@ MIGRATIONS: Mapping[int, Mapping[str, str]] = {
         "lingyang_ledger_shard": """
             campaign BIGINT NOT NULL,
             worker VARCHAR(32) NOT NULL,
+            run VARCHAR(32) NOT NULL,
             map_index INTEGER NOT NULL,
             batch VARCHAR(110) NOT NULL,
             since DOUBLE PRECISION NOT NULL,

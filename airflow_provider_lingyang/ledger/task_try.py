@@ -43,6 +43,12 @@ class TaskTry:
         return digest(self.dag_id, self.run_id, self.task_id, self.map_index, *iteration)
 
     @property
+    def run_key(self) -> str:
+        """All task instances of this task in its DAG run, and in its iteration of a loop."""
+        iteration = (self.loop_node, self.loop_index) if self.in_loop else ()
+        return digest(self.dag_id, self.run_id, self.task_id, *iteration)
+
+    @property
     def has_history(self) -> bool:
         """Whether this task instance must have been here before."""
         return self.resumed or self.try_number > 1

@@ -162,6 +162,7 @@ class SubmissionTry:
             ledger_patience=options.ledger_patience(),
             receiver_limit_patience=options.receiver_limit_patience(),
             shards=self.task.shards,
+            is_resumed=task_try.resumed,
             shard_patience=options.shard_patience(),
         )
         read_rows = partial(self.task._read_rows, self.context)
@@ -171,7 +172,14 @@ class SubmissionTry:
             ExitStack() as ending,
         ):
             if not self.task.validate_only:
-                self._skip_if_late(campaign.spec.plan_id, lost)
+                try:
+                    self._skip_if_late(campaign.spec.plan_id, lost)
+                except AirflowSkipException:
+                    if self.task.shards is not None:
+                        with suppress(LedgerError):
+                            campaign.open(cancellation, resubmit=False)
+                            campaign.leave_order()
+                    raise
                 campaign.open(cancellation, resubmit=self.task.on_clear == "resubmit", settle=settle)
             ending.enter_context(explained(audience, manifest, ledger, cancellation))
             try:

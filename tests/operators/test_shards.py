@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowSkipException,
+    BaseHook,
+    TaskDeferred,
+)
 
 from airflow_provider_lingyang.cancellation import Cancellation
 from airflow_provider_lingyang.config.arguments import ArgumentError
-from airflow_provider_lingyang.delivery.schedule import DeferSending, SendSchedule
+from airflow_provider_lingyang.delivery import lateness
+from airflow_provider_lingyang.delivery.schedule import DeferSending, SendSchedule, SendWindow
 from airflow_provider_lingyang.delivery.shard_order import ShardOrder
 from airflow_provider_lingyang.errors import SubmissionStopped
 from airflow_provider_lingyang.ledger.base import Ledger, Shard
@@ -71,6 +80,52 @@ def test_shards_that_never_begin_are_named(
     assert sent(without_lookup) == []
 
 
+def test_each_run_of_a_campaign_keeps_an_order_of_its_own(
+    without_lookup: SandboxProcess, instances: Instances
+) -> None:
+    how = {"shards": 2, "campaign_key": "spring", "on_empty": "succeed"}
+    for run_id, number in (("monday", 1), ("tuesday", 3)):
+        shards = instances(run_id, **how)
+        first = shards[0].operator(audience=[row(number, "2")])
+        shards[0].next_try("waits", operator=first)
+        shards[1].next_try(audience=[row(number + 1, "1")])
+        shards[0].resume(first)
+    # One that never ended holds no later run up.
+    instances("wednesday", **how)[0].next_try("waits", audience=[row(5, "1")])
+    shards = instances("thursday", **how)
+    shards[1].next_try(audience=[])
+    shards[0].next_try(audience=[row(6, "9")])
+    assert sent(without_lookup) == [["B2"], ["B1"], ["B4"], ["B3"], ["B6"]]
+
+
+def test_a_shard_that_waits_for_its_turn_has_begun(
+    without_lookup: SandboxProcess, instances: Instances, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = instances(shards=2, max_lateness=timedelta(hours=1))
+    first = shards[0].operator(audience=[row(1, "2")])
+    shards[0].next_try("waits", operator=first)
+    monkeypatch.setattr(lateness, "too_late", lambda *_: "this run is late")
+    # One that has not begun is skipped, and holds no other up.
+    with pytest.raises(AirflowSkipException, match="this run is late"):
+        shards[1].next_try(audience=[row(2, "1")])
+    shards[0].resume(first)
+    assert sent(without_lookup) == [["B1"]]
+
+
+def test_each_try_has_its_own_patience(
+    without_lookup: SandboxProcess, instances: Instances, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = instances(shards=2)[0]
+    operator = shard.operator(audience=[row(1, "1")])
+    shard.next_try("waits", operator=operator)
+    with closing(sqlite3.connect(BaseHook.get_connection("ledger").host)) as db:
+        db.execute("UPDATE lingyang_ledger_shard SET since=since-7200")
+        db.commit()
+    with pytest.raises(AirflowException, match="shard_patience"):
+        shard.resume(operator)
+    shard.next_try("waits", operator=operator)
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -91,7 +146,7 @@ class Progress(Ledger):
         super().__init__()
         self.shards = shards
 
-    def report_progress(self, batch: str) -> Sequence[Shard]:
+    def report_progress(self, batch: str, *, anew: bool = False) -> Sequence[Shard]:
         return [Shard(0, batch, self.shards[0].since, True), *self.shards[1:]]
 
 
@@ -136,3 +191,40 @@ def test_what_a_batch_waits_for_is_said(batches: Sequence[str], why: str) -> Non
 def test_a_task_that_is_asked_to_stop_waits_for_no_shard() -> None:
     with pytest.raises(SubmissionStopped, match="asked to stop"):
         order(Progress(OWN, *others("")), 2, killed=True).wait_for("5")
+
+
+@pytest.mark.parametrize(
+    ("window", "now", "stops"),
+    [
+        (None, "2026-01-05T12:00:00+08:00", True),
+        ("09:00-20:30", "2026-01-05T12:00:00+08:00", True),
+        ("09:00-20:30", "2026-01-05T09:30:00+08:00", False),
+        ("09:00-20:30", "2026-01-05T08:00:00+08:00", False),
+        ("21:00-06:00", "2026-01-05T01:00:00+08:00", True),
+        ("21:00-06:00", "2026-01-05T21:30:00+08:00", False),
+    ],
+)
+def test_hours_in_which_the_window_was_closed_do_not_count(
+    monkeypatch: pytest.MonkeyPatch, window: str | None, now: str, *, stops: bool
+) -> None:
+    moment = datetime.fromisoformat(now)
+    monkeypatch.setattr("airflow_provider_lingyang.delivery.shard_order.time", FixedTime(moment.timestamp()))
+    shards = Progress(Shard(0, "", moment.timestamp() - 36_000, True), *others(""))
+    waiting = order(shards, 2)
+    waiting.schedule = SendSchedule(window=SendWindow.parse(window), clock=lambda: moment)
+    with pytest.raises(SubmissionStopped if stops else DeferSending):
+        waiting.wait_for("5")
+
+
+class FixedTime:
+    """Stands for the module ``time``: each look at it is some seconds later, but for the day's."""
+
+    def __init__(self, now: float) -> None:
+        self._now, self._seconds = now, 0.0
+
+    def time(self) -> float:
+        return self._now
+
+    def monotonic(self) -> float:
+        self._seconds += 5
+        return self._seconds
