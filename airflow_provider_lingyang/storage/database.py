@@ -147,6 +147,9 @@ class Database:
         try:
             if self._connection is None:
                 self._connection = self._hook.get_conn()
+                if hasattr(self._connection, "prepare_threshold"):
+                    # Behind PgBouncer the next transaction may have another server, which knows no prepared statement.
+                    self._connection.prepare_threshold = None
                 if self._hook.supports_autocommit:
                     self._hook.set_autocommit(self._connection, False)
                 with closing(self._connection.cursor()) as cursor:
