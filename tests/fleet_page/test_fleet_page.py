@@ -146,6 +146,10 @@ def test_each_volume_that_is_mounted_is_there_and_is_the_spool() -> None:
 
 def test_options_commands_and_files_of_the_page_are_there() -> None:
     assert set(re.findall(r"\[lingyang\] (\w+)", PAGE)) <= OPTIONS.keys()
+    defaults = re.findall(r"\[lingyang\] (\w+)`(?: seconds)? \(([\d,]+)\)", PAGE)
+    assert len(defaults) == 3
+    for name, default in defaults:
+        assert int(default.replace(",", "")) == OPTIONS[name].default, name
     for script in re.findall(r"python (benchmarks/\w+\.py)", PAGE) + re.findall(r"TESTS=([\w/.]+)", PAGE):
         assert (ROOT / script).is_file(), script
     for target in re.findall(r"\]\(([^)#\s]+)", PAGE):

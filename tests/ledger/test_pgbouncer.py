@@ -16,7 +16,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
 
 from airflow_provider_lingyang.ledger.base import Outcome
@@ -179,6 +178,7 @@ def test_as_many_readings_as_servers_keep_a_ledger_waiting(
 
 def waiting(pgbouncer: AirflowConnection) -> int:
     """How many clients wait for a server, as PgBouncer's own console says."""
+    psycopg2 = pytest.importorskip("psycopg2")
     where = {
         "host": pgbouncer["host"],
         "port": pgbouncer["port"],
