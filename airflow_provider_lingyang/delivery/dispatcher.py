@@ -292,7 +292,7 @@ class Dispatcher:
             self.sender_pool.submit(dispatch, partial(self._send_request, dispatch))
 
     def _synchronise_rate_limit(self) -> bool:
-        """Reserve slots of a shared rate limit where none is left; return False where its database is away."""
+        """Reserve turns of a shared rate limit where none is left; return False where its database is away."""
         requests, limiter = self._requests, self.schedule.limiter
         if not self.schedule.is_due():
             return True

@@ -114,7 +114,7 @@ class SendSchedule:
 
     def is_due(self) -> bool:
         """Whether the rate limit must be synchronised before the next request may be sent."""
-        # Slots that are reserved while none may be sent would be lost, to others, too.
+        # Turns that are reserved while none may be sent would be lost, to others, too.
         return self._allows() and self.limiter.is_due
 
     def _allows(self) -> bool:

@@ -1,7 +1,7 @@
 """Rate limit and throttle bans: how long the next request has to wait. Sans-I/O.
 
 All limiters of a process with one host and App key share one *track*: when the next request may be sent, and how long a
-pause lasts. Where processes share a database, each limiter also needs *slots*: moments that a :class:`Pace` reserves
+pause lasts. Where processes share a database, each limiter also needs *turns*: moments that a :class:`Pace` reserves
 for this process, about a second's worth at a time. Reserving is I/O, which the caller does:
 :attr:`RateLimiter.is_due` says when, :meth:`RateLimiter.synchronise` does it.
 """
@@ -14,25 +14,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from airflow_provider_lingyang.slots import FRESH, LATE, Ask, Grant, Pace, Slots, Track
+from airflow_provider_lingyang.turns import FRESH, LATE, Ask, Grant, Pace, Track, Turns
 
 _NOT_YET = 0.05
-"""Seconds until a caller asks again that found slots used up by others."""
+"""Seconds until a caller asks again that found turns used up by others."""
 _ROUNDING = 0.001
 """Seconds: a pace counts in whole microseconds."""
 _WAKING = 8
-"""How many of many waiting callers ask in the time in which a slot is used."""
+"""How many of many waiting callers ask in the time in which a turn is used."""
 
 _LOCK = threading.Lock()
 _TRACKS: dict[tuple[str, str], Track] = {}
-_SLOTS: dict[tuple[str, str, str], Slots] = {}
+_TURNS: dict[tuple[str, str, str], Turns] = {}
 
 
 def forget_limiters() -> None:
     """Forget what this process knows of rate limits and bans: for tests."""
     with _LOCK:
         _TRACKS.clear()
-        _SLOTS.clear()
+        _TURNS.clear()
 
 
 class RateLimiter:
@@ -45,7 +45,7 @@ class RateLimiter:
     :param max_requests_per_second: rate limit. Default None: no limit.
     :param monotonic: seconds that only grow.
     :param track: shared with other limiters. Default None: its own.
-    :param slots: reserved of a shared pace. Default None: nothing is shared with other processes.
+    :param turns: reserved of a shared pace. Default None: nothing is shared with other processes.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class RateLimiter:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         track: Track | None = None,
-        slots: Slots | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self.interval = 1 / max_requests_per_second if max_requests_per_second else 0.0
         self._most = max(1, round(max_requests_per_second or 1))
         self._track = track or Track(monotonic=monotonic)
-        self._slots = slots
+        self._turns = turns
 
     @classmethod
     def of_process(
@@ -78,16 +78,16 @@ class RateLimiter:
         """
         with _LOCK:
             track = _TRACKS.setdefault((host, app_key), Track())
-            slots = None
+            turns = None
             if pace is not None:
                 key = host, app_key, ledger
-                slots = _SLOTS.get(key) or _SLOTS.setdefault(key, Slots(pace()))
-        return cls(max_requests_per_second, track=track, slots=slots)
+                turns = _TURNS.get(key) or _TURNS.setdefault(key, Turns(pace()))
+        return cls(max_requests_per_second, track=track, turns=turns)
 
     @property
     def pace(self) -> Pace | None:
         """What this limit is shared through with other processes; None: it is not."""
-        return None if self._slots is None else self._slots.pace
+        return None if self._turns is None else self._turns.pace
 
     @property
     def is_paused(self) -> bool:
@@ -111,7 +111,7 @@ class RateLimiter:
             now = self._track.monotonic()
             ask = self._ask(now, 1, FRESH)
             # A ban that others have met matters only to a request that would leave now.
-            return ask is not None and (any((ask.slots, ask.ban, ask.submits_ban)) or self._delay(now) <= 0)
+            return ask is not None and (any((ask.turns, ask.ban, ask.submits_ban)) or self._delay(now) <= 0)
 
     def due(self, requests: int) -> Ask | None:
         """Return what is to be asked of the shared pace, together with something that is written anyhow.
@@ -120,42 +120,42 @@ class RateLimiter:
         :return: None: nothing.
         """
         with self._track.lock:
-            if self._slots is not None and self._slots.size:
+            if self._turns is not None and self._turns.size:
                 # So many leave before the next write.
                 requests *= 2
             return self._ask(self._track.monotonic(), requests, FRESH / 2)
 
     def take(self, ask: Ask, grant: Grant) -> None:
         """Note what the shared pace has granted, and what has been noted there."""
-        assert self._slots is not None
+        assert self._turns is not None
         with self._track.lock:
-            slots, now = self._slots, self._track.monotonic()
-            slots.moments.extend(grant.starts_at + number * ask.interval for number in range(ask.slots))
-            if ask.slots:
-                slots.size, slots.is_wasteful = min(self._most, 2 * ask.slots), False
-                slots.granted_at, slots.end = now, grant.starts_at + ask.slots * ask.interval
-            slots.read_at = now
+            turns, now = self._turns, self._track.monotonic()
+            turns.moments.extend(grant.starts_at + number * ask.interval for number in range(ask.turns))
+            if ask.turns:
+                turns.size, turns.is_wasteful = min(self._most, 2 * ask.turns), False
+                turns.granted_at, turns.end = now, grant.starts_at + ask.turns * ask.interval
+            turns.read_at = now
             track = self._track
             track.paused_until = max(track.paused_until, grant.banned_until)
             track.submits_paused_until = max(track.submits_paused_until, grant.submits_banned_until)
-            if slots.unshared_ban <= grant.banned_until + _ROUNDING:
-                slots.unshared_ban = 0.0
-            if slots.unshared_submits_ban <= grant.submits_banned_until + _ROUNDING:
-                slots.unshared_submits_ban = 0.0
+            if turns.unshared_ban <= grant.banned_until + _ROUNDING:
+                turns.unshared_ban = 0.0
+            if turns.unshared_submits_ban <= grant.submits_banned_until + _ROUNDING:
+                turns.unshared_submits_ban = 0.0
 
     def synchronise(self, requests: int = 1) -> None:
-        """Reserve slots where none is left, note a ban, and look for one, unless another caller just has. Blocks.
+        """Reserve turns where none is left, note a ban, and look for one, unless another caller just has. Blocks.
 
         :param requests: how many are about to be sent.
         :raises LedgerError: the shared pace is away.
         """
-        if self._slots is None:
+        if self._turns is None:
             return
-        with self._slots.exchanging:
+        with self._turns.exchanging:
             with self._track.lock:
                 ask = self._ask(self._track.monotonic(), requests, FRESH)
             if ask is not None:
-                self.take(ask, self._slots.pace.exchange(ask))
+                self.take(ask, self._turns.pace.exchange(ask))
 
     def delay(self) -> float:
         """Return the seconds until the next request may be sent; 0 or less: now."""
@@ -174,7 +174,7 @@ class RateLimiter:
         """
         with self._track.lock:
             if (wait := self._delay(self._track.monotonic())) > 0:
-                # Else all who wait would wake for each slot, and all but one in vain.
+                # Else all who wait would wake for each turn, and all but one in vain.
                 crowd = (self._track.waiting / _WAKING - 1) * min(self.interval, LATE)
                 return wait + (random.uniform(0, crowd) if crowd > 0 else 0.0)
             self._count_one()
@@ -201,46 +201,46 @@ class RateLimiter:
 
         :param submits_only: it is of the API that submits, and look-ups go on.
         """
-        track, slots = self._track, self._slots
+        track, turns = self._track, self._turns
         with track.lock:
             until = track.monotonic() + seconds
             if submits_only:
                 track.submits_paused_until = max(track.submits_paused_until, until)
             else:
                 track.paused_until = max(track.paused_until, until)
-            if slots is not None and submits_only:
-                slots.unshared_submits_ban = max(slots.unshared_submits_ban, until)
-            elif slots is not None:
-                slots.unshared_ban = max(slots.unshared_ban, until)
+            if turns is not None and submits_only:
+                turns.unshared_submits_ban = max(turns.unshared_submits_ban, until)
+            elif turns is not None:
+                turns.unshared_ban = max(turns.unshared_ban, until)
 
     def _ask(self, now: float, requests: int, fresh: float) -> Ask | None:
-        slots = self._slots
-        if slots is None:
+        turns = self._turns
+        if turns is None:
             return None
         ban, submits_ban = (
-            max(0.0, until - now) for until in (slots.unshared_ban, slots.unshared_submits_ban)
+            max(0.0, until - now) for until in (turns.unshared_ban, turns.unshared_submits_ban)
         )
         count = 0
         if self.interval and self._track.paused_until <= now:
-            slots.expire(now)
-            if (lacking := requests - len(slots.moments)) > 0:
-                count = slots.to_reserve(lacking, self._most, now)
+            turns.expire(now)
+            if (lacking := requests - len(turns.moments)) > 0:
+                count = turns.to_reserve(lacking, self._most, now)
         ask = Ask(count, self.interval, ban, submits_ban)
-        return ask if count or ban or submits_ban or now - slots.read_at >= fresh else None
+        return ask if count or ban or submits_ban or now - turns.read_at >= fresh else None
 
     def _delay(self, now: float) -> float:
         wait = max(self._track.next, self._track.paused_until) - now
-        if self._slots is None or not self.interval:
+        if self._turns is None or not self.interval:
             return wait
-        self._slots.expire(now)
-        return max(wait, self._slots.moments[0] - now if self._slots.moments else _NOT_YET)
+        self._turns.expire(now)
+        return max(wait, self._turns.moments[0] - now if self._turns.moments else _NOT_YET)
 
     def _count_one(self) -> None:
         track, now = self._track, self._track.monotonic()
         # A caller that wakes late loses no time of those after it; half an interval at most, so that it is no burst.
         latest = now - self.interval / 2
-        if self._slots is not None and self._slots.moments:
-            now = max(self._slots.moments.popleft(), latest)
+        if self._turns is not None and self._turns.moments:
+            now = max(self._turns.moments.popleft(), latest)
         elif track.waiting > 1:
             now = latest
         track.next = max(track.next, now) + self.interval

@@ -1,9 +1,9 @@
 """One pace for one App key: its rate limit and its bans, in a row that all tasks share which share a database.
 
-The row says from when on slots are free, and until when a ban lasts, on the database's clock. A process reserves slots
+The row says from when on turns are free, and until when a ban lasts, on the database's clock. A process reserves turns
 by moving the first on: in the transaction that writes intents, as its last statement, so that the row is locked for a
 moment only and no two transactions wait for each other; or in one of its own. Each process reserves at the interval of
-its own connection. Slots of a process that ends are lost.
+its own connection. Turns of a process that ends are lost.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 from airflow_provider_lingyang.errors import LedgerError
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.identity import digest
-from airflow_provider_lingyang.slots import Ask, Grant
 from airflow_provider_lingyang.storage.database import (
     Database,
     SerializationFailureError,
     Transaction,
     UniqueViolationError,
 )
+from airflow_provider_lingyang.turns import Ask, Grant
 
 _MICROSECONDS = 1_000_000
 _NOW = {
@@ -35,7 +35,7 @@ _NOW = {
     "sqlite": f"CAST((julianday('now') - 2440587.5) * {86_400 * _MICROSECONDS} AS INTEGER)",
 }
 """Microseconds since the epoch on the database's clock, by the connection's type. Elsewhere it is this machine's clock:
-one that is ahead reserves later slots, and none too early."""
+one that is ahead reserves later turns, and none too early."""
 
 
 class SharedPace:
@@ -77,7 +77,7 @@ class SharedPace:
             self._lent = None
 
     def exchange(self, ask: Ask) -> Grant:
-        """Note a ban, reserve slots and read until when a ban lasts, in a transaction of its own.
+        """Note a ban, reserve turns and read until when a ban lasts, in a transaction of its own.
 
         :raises LedgerError: it is away; nothing is reserved.
         """
@@ -114,7 +114,7 @@ class SharedPace:
                 ends, moment = self._expression(f"{{now}} + {round(ban * _MICROSECONDS)}")
                 sql = f"CASE WHEN {column} > {ends} THEN {column} ELSE {ends} END"
                 self._update(run, f"{column}={sql}", [*moment, *moment])
-        reserved = round(ask.slots * ask.interval * _MICROSECONDS)
+        reserved = round(ask.turns * ask.interval * _MICROSECONDS)
         if reserved:
             now, moment = self._expression("{now}")
             sql = (
@@ -129,7 +129,7 @@ class SharedPace:
             f"SELECT next_at, banned_until, submits_banned_until, {now} FROM lingyang_ledger_pace WHERE pace=?",
             [*moment, self._key],
         )
-        # After the answer: a slot is never earlier than on the database's clock.
+        # After the answer: a turn is never earlier than on the database's clock.
         read_at = self._monotonic()
         if not rows:
             return None
@@ -166,9 +166,9 @@ def shared_limiter(
 
 
 def reserve_in(run: Transaction, limiter: RateLimiter | None, requests: int) -> Callable[[], None]:
-    """Reserve slots at the end of a transaction that writes intents; return what to call after its commit.
+    """Reserve turns at the end of a transaction that writes intents; return what to call after its commit.
 
-    :param limiter: takes the slots; None: there is no shared limit.
+    :param limiter: takes the turns; None: there is no shared limit.
     :param requests: how many intents are written.
     """
     ask = limiter.due(requests) if limiter is not None and requests else None

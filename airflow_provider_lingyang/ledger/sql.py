@@ -55,8 +55,8 @@ class SqlLedger(SqlClaim):
             rows.sort(key=lambda row: (row.written_at, row.task_unique_code))
         yield from self._load(rows)
 
-    def take_slots_for(self, limiter: RateLimiter) -> None:
-        """Reserve slots of a rate limit that tasks share through this database, where intents are written."""
+    def take_turns_for(self, limiter: RateLimiter) -> None:
+        """Reserve turns of a rate limit that tasks share through this database, where intents are written."""
         self._limiter = limiter
         if isinstance(limiter.pace, pace.SharedPace):
             limiter.pace.lend(self._database)

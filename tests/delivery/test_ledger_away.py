@@ -35,8 +35,8 @@ from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.receipt import SubmitReceipt
 from airflow_provider_lingyang.ledger.base import Intent, Ledger, Outcome, RecordedRequest
 from airflow_provider_lingyang.ledger.patience import Patience, patient
-from airflow_provider_lingyang.slots import Ask, Grant, Slots
 from airflow_provider_lingyang.storage.database import UniqueViolationError
+from airflow_provider_lingyang.turns import Ask, Grant, Turns
 from tests.delivery.test_dispatcher import receipt
 
 
@@ -228,7 +228,7 @@ class Row:
 def test_nothing_is_sent_while_the_rate_limit_is_unknown(in_flight: int, rate: float | None) -> None:
     sending = Sending(Memory(), max_in_flight=in_flight)
     row = Row(sending.time, away=7)
-    sending.limiter = RateLimiter(rate, monotonic=sending.time, slots=Slots(row))
+    sending.limiter = RateLimiter(rate, monotonic=sending.time, turns=Turns(row))
     sent_before: list[int] = []
     sending.connect = lambda: sent_before.append(row.failed)
     assert sending.run(12) is None
@@ -239,7 +239,7 @@ def test_nothing_is_sent_while_the_rate_limit_is_unknown(in_flight: int, rate: f
 def test_a_rate_limit_that_stays_unknown_ends_the_try() -> None:
     sending = Sending(Memory())
     row = Row(sending.time, away=1000)
-    sending.limiter = RateLimiter(5.0, monotonic=sending.time, slots=Slots(row))
+    sending.limiter = RateLimiter(5.0, monotonic=sending.time, turns=Turns(row))
     assert isinstance(sending.run(12), LedgerError)
     assert (sending.sent, sending.manifest.in_doubt) == ([], 0)
     assert 5 < row.failed < 100

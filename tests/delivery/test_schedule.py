@@ -16,7 +16,7 @@ from airflow_provider_lingyang.delivery.schedule import (
 )
 from airflow_provider_lingyang.gateway.dates import CHINA
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
-from airflow_provider_lingyang.slots import Ask, Grant, Slots
+from airflow_provider_lingyang.turns import Ask, Grant, Turns
 
 
 class Clock:
@@ -70,10 +70,10 @@ class Pace:
         return Grant(self.clock.monotonic(), *self.bans)
 
 
-def test_slots_are_reserved_only_while_requests_may_be_sent() -> None:
+def test_turns_are_reserved_only_while_requests_may_be_sent() -> None:
     clock = Clock("2026-01-31 20:29:50")
     pace = Pace(clock)
-    limiter = RateLimiter(4, monotonic=clock.monotonic, slots=Slots(pace))
+    limiter = RateLimiter(4, monotonic=clock.monotonic, turns=Turns(pace))
     schedule = SendSchedule(limiter=limiter, window=SendWindow.parse("09:00-20:30"), clock=clock)
     assert schedule.is_due()
     clock.passes(20)
@@ -95,7 +95,7 @@ def test_a_long_ban_of_another_process_defers_the_task(
 ) -> None:
     clock = Clock()
     pace = Pace(clock)
-    limiter = RateLimiter(monotonic=clock.monotonic, slots=Slots(pace))
+    limiter = RateLimiter(monotonic=clock.monotonic, turns=Turns(pace))
     schedule = SendSchedule(limiter=limiter, clock=clock)
     pace.bans = ends_at(60.0)
     limiter.synchronise()

@@ -21,7 +21,7 @@ from airflow_provider_lingyang.gateway.models import SUBMIT_METHOD
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.gateway.settings import GatewaySettings
 from airflow_provider_lingyang.gateway.transport import SECOND_ANSWER
-from airflow_provider_lingyang.slots import Ask, Grant, Slots
+from airflow_provider_lingyang.turns import Ask, Grant, Turns
 from tests.gateway.conftest import NOON, Time
 
 SETTINGS = GatewaySettings(url="https://gateway.example/", app_key="k", app_secret="s")
@@ -114,24 +114,24 @@ class Pace:
         if ask.ban:
             self.banned_until = max(self.banned_until, now + ask.ban)
         first = max(self.free_at, self.banned_until, now)
-        if ask.slots:
-            self.free_at = first + ask.slots * ask.interval
+        if ask.turns:
+            self.free_at = first + ask.turns * ask.interval
         return Grant(first, self.banned_until)
 
 
 def paced(time: Time, pace: Pace, rate: float | None = None) -> RateLimiter:
-    return RateLimiter(rate, monotonic=lambda: time.seconds, slots=Slots(pace))
+    return RateLimiter(rate, monotonic=lambda: time.seconds, turns=Turns(pace))
 
 
-def test_attempts_take_slots_of_a_shared_pace(time_machine: Time) -> None:
+def test_attempts_take_turns_of_a_shared_pace(time_machine: Time) -> None:
     pace = Pace(time_machine)
     pace.free_at = 30.0
     limiter = paced(time_machine, pace, 0.1)
     value, done = run(time_machine, call(idempotent=True), AnswerLostError("lost"), ANSWER, limiter=limiter)
     assert (value, done[0], done.count("new")) == ("mine", "synchronised", 2)
-    # The second attempt waits for a slot of its own.
+    # The second attempt waits for a turn of its own.
     assert time_machine.seconds == pytest.approx(40.0)
-    assert sum(ask.slots for ask in pace.asked) == 2
+    assert sum(ask.turns for ask in pace.asked) == 2
 
 
 def test_nothing_is_sent_while_the_shared_pace_is_away(time_machine: Time) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
-from airflow_provider_lingyang.slots import LATE, Track
+from airflow_provider_lingyang.turns import LATE, Track
 from tests.gateway.conftest import Time
 
 
@@ -79,7 +79,7 @@ def test_many_who_wait_do_not_wake_all_at_once(time_machine: Time, rate: float, 
     waits = [limit.acquire() for _ in range(callers)]
     assert min(waits) >= 1 / rate
     soon = sum(wait <= 1 / rate + min(LATE, 1 / rate) for wait in waits)
-    # Enough that one of them takes the slot in time.
+    # Enough that one of them takes the turn in time.
     assert 1 <= soon <= 40
 
 

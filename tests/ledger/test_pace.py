@@ -18,8 +18,8 @@ from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.ledger import pace
 from airflow_provider_lingyang.ledger.pace import SharedPace
 from airflow_provider_lingyang.ledger.sql_tables import migrate
-from airflow_provider_lingyang.slots import FRESH, Ask, Slots
 from airflow_provider_lingyang.storage.database import Database, SerializationFailureError, Transaction
+from airflow_provider_lingyang.turns import FRESH, Ask, Turns
 from tests.gateway.conftest import Time
 from tests.ledger.conftest import SqlLedgers
 from tests.ledger.test_sql_ledger import at_once
@@ -57,11 +57,11 @@ def time_machine() -> Time:
 
 
 def limiter(own: SharedPace, time: Time, rate: float | None) -> RateLimiter:
-    return RateLimiter(rate, monotonic=lambda: time.seconds, slots=Slots(own))
+    return RateLimiter(rate, monotonic=lambda: time.seconds, turns=Turns(own))
 
 
 def row(tables: SqlLedgers) -> tuple[float, float]:
-    """From when on slots are free, and until when a ban lasts."""
+    """From when on turns are free, and until when a ban lasts."""
     ((next_at, banned_until),) = tables.sql("SELECT next_at, banned_until FROM lingyang_ledger_pace")
     return next_at / 1e6, banned_until / 1e6
 
@@ -69,8 +69,8 @@ def row(tables: SqlLedgers) -> tuple[float, float]:
 # --- the row -------------------------------------------------------------------------------------------------------
 
 
-SLOTS = [
-    # at, process, what it asks for → its first slot
+TURNS = [
+    # at, process, what it asks for → its first turn
     (0.0, "a", Ask(5, 0.2), 0.0),
     (0.1, "b", Ask(5, 0.2), 1.0),
     # Its own interval, where its connection says another one.
@@ -80,7 +80,7 @@ SLOTS = [
     (0.3, "other app", Ask(1, 10.0), 0.3),
     # Nothing is saved up.
     (50.0, "b", Ask(1, 0.2), 50.0),
-    # Slots go on after a ban.
+    # Turns go on after a ban.
     (50.0, "b", Ask(0, 0.2, ban=20.0), 50.2),
     (51.0, "a", Ask(5, 0.2), 70.0),
     (51.0, "b", Ask(5, 0.2), 71.0),
@@ -89,17 +89,17 @@ SLOTS = [
 ]
 
 
-def test_slots_of_all_processes_follow_one_another(timed: Paces, time_machine: Time) -> None:
+def test_turns_of_all_processes_follow_one_another(timed: Paces, time_machine: Time) -> None:
     processes = {name: timed(name if " " in name else "app") for name in ("a", "b", "c", "other app")}
-    for at, name, ask, first in SLOTS:
+    for at, name, ask, first in TURNS:
         time_machine.seconds = at
         grant = processes[name].exchange(ask)
         assert grant.starts_at == pytest.approx(first), (at, name)
         if name != "other app":
-            assert grant.banned_until == pytest.approx(70.0 if at >= 50 and ask != SLOTS[5][2] else -EPOCH)
+            assert grant.banned_until == pytest.approx(70.0 if at >= 50 and ask != TURNS[5][2] else -EPOCH)
 
 
-def test_no_two_tasks_get_overlapping_slots(paces: Paces) -> None:
+def test_no_two_tasks_get_overlapping_turns(paces: Paces) -> None:
     def work(number: int) -> list[float]:
         # Without moments, the answer is what the row said.
         own = paces(monotonic=lambda: 0.0)
@@ -109,18 +109,18 @@ def test_no_two_tasks_get_overlapping_slots(paces: Paces) -> None:
     found = at_once([lambda number=number: work(number) for number in range(6)])
     assert not [each for each in found if isinstance(each, Exception)]
     taken = sorted(
-        round(start / 0.2) + slot
+        round(start / 0.2) + turn
         for number in range(6)
         for start in found[number]
-        for slot in range(1 + number % 3)
+        for turn in range(1 + number % 3)
     )
     assert taken == list(range(72))
 
 
-def test_no_two_processes_get_overlapping_slots(tmp_path: Path) -> None:
+def test_no_two_processes_get_overlapping_turns(tmp_path: Path) -> None:
     """With no more than Python between them and the database's own clock."""
     path = tmp_path / "ledger.db"
-    command = [sys.executable, str(Path(__file__).with_name("reserve_slots.py")), str(path)]
+    command = [sys.executable, str(Path(__file__).with_name("reserve_turns.py")), str(path)]
     subprocess.run([*command, "make"], check=True)
     processes = [subprocess.Popen([*command, "20"], stdout=subprocess.PIPE, text=True) for _ in range(3)]
     lines = [process.communicate(timeout=300)[0] for process in processes]
@@ -131,7 +131,7 @@ def test_no_two_processes_get_overlapping_slots(tmp_path: Path) -> None:
     assert min(after - before for before, after in pairwise(moments)) >= 0.2 - 2e-6
 
 
-def test_slots_begin_on_the_databases_clock(paces: Paces, tables: SqlLedgers) -> None:
+def test_turns_begin_on_the_databases_clock(paces: Paces, tables: SqlLedgers) -> None:
     if tables.conn_type == "mysql":
         # It is not the session's zone that counts.
         tables.sql("SET GLOBAL time_zone = '+08:00'")
@@ -210,19 +210,19 @@ def test_one_process_reserves_a_second_at_a_time(
     monkeypatch.setattr(SharedPace, "exchange", lambda own, ask: asked.append(ask) or exchange(own, ask))
     found = sent([limiter(timed(), time_machine, 5)], time_machine, 40)
     assert len(found) == 200
-    # It begins with one slot, and doubles while all are used.
-    assert [ask.slots for ask in asked if ask.slots][:4] == [1, 2, 4, 5]
+    # It begins with one turn, and doubles while all are used.
+    assert [ask.turns for ask in asked if ask.turns][:4] == [1, 2, 4, 5]
     assert len(asked) < 50
 
 
-def test_a_process_that_wastes_slots_reserves_no_more_than_it_needs(timed: Paces, time_machine: Time) -> None:
+def test_a_process_that_wastes_turns_reserves_no_more_than_it_needs(timed: Paces, time_machine: Time) -> None:
     # A look-up every second, beside a submission.
     found = sent([limiter(timed(), time_machine, 5) for _ in range(2)], time_machine, 40, rare=0)
     assert [int(at) for at, number in found if number == 0] == list(range(40))
     assert 4.7 < len(found) / 40 <= 5.1
 
 
-def test_a_slot_that_was_not_used_in_time_is_lost(
+def test_a_turn_that_was_not_used_in_time_is_lost(
     timed: Paces, time_machine: Time, tables: SqlLedgers
 ) -> None:
     limit = limiter(timed(), time_machine, 5)
@@ -252,7 +252,7 @@ def test_a_ban_is_shared_at_once_and_meets_windows_already_reserved(timed: Paces
     first.synchronise()
     assert not first.is_due
     time_machine.seconds = 1.0
-    # Its slot has come, and what it knows of bans is a second old.
+    # Its turn has come, and what it knows of bans is a second old.
     assert second.is_due
     second.synchronise()
     assert second.pause_left == pytest.approx(19.0)
@@ -326,11 +326,11 @@ def test_nothing_is_sent_while_the_row_cannot_be_read(
 
 def paced_ledger(tables: SqlLedgers, limit: RateLimiter, **changes: object) -> SqlLedgers:
     ledger = tables.start(**changes)
-    ledger.take_slots_for(limit)
+    ledger.take_turns_for(limit)
     return ledger
 
 
-def test_slots_come_with_the_intents(
+def test_turns_come_with_the_intents(
     timed: Paces, time_machine: Time, tables: SqlLedgers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = limiter(timed(), time_machine, 5)
@@ -367,7 +367,7 @@ def test_the_row_is_locked_last(
     assert "lingyang_ledger_pace" in statements[-1]
 
 
-def test_a_write_that_fails_grants_no_slots(
+def test_a_write_that_fails_grants_no_turns(
     timed: Paces, time_machine: Time, tables: SqlLedgers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = limiter(timed(), time_machine, 5)
@@ -392,7 +392,7 @@ def test_a_write_that_fails_grants_no_slots(
 
 def test_a_closed_ledger_lends_its_connection_no_more(paces: Paces, tables: SqlLedgers) -> None:
     own = paces()
-    limit = RateLimiter(5, slots=Slots(own))
+    limit = RateLimiter(5, turns=Turns(own))
     ledger = paced_ledger(tables, limit)
     limit.synchronise()
     assert ledger._database._connection is not None
@@ -408,8 +408,8 @@ def test_tasks_that_write_at_once_do_not_wait_for_each_other_for_ever(
 
     def work(number: int) -> int:
         ledger = tables.start(map_index=number)
-        limit = RateLimiter(1000, slots=Slots(paces()))
-        ledger.take_slots_for(limit)
+        limit = RateLimiter(1000, turns=Turns(paces()))
+        ledger.take_turns_for(limit)
         for n in range(10):
             ledger.write([], [tables.intent(f"code-{number}-{n}", [f"{number}-{n}"])])
             with suppress(LedgerError):

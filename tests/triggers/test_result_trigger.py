@@ -29,8 +29,8 @@ from airflow_provider_lingyang.results.recipient_sources import slim_manifest
 from airflow_provider_lingyang.sandbox import LOOKUP
 from airflow_provider_lingyang.sandbox.process import RESULT_QUERY, SandboxProcess
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
-from airflow_provider_lingyang.slots import Ask, Grant
 from airflow_provider_lingyang.triggers.lingyang import LingyangResultTrigger, read_event
+from airflow_provider_lingyang.turns import Ask, Grant
 from tests.conftest import FillDb, Run
 from tests.versions import AIRFLOW
 
@@ -169,7 +169,7 @@ def ledger_rows(path: Path, statement: str) -> list[Any]:
     return rows
 
 
-def test_look_ups_of_a_campaign_take_slots_of_its_ledger_off_the_event_loop(
+def test_look_ups_of_a_campaign_take_turns_of_its_ledger_off_the_event_loop(
     lingyang_sandbox: SandboxProcess,
     lingyang_connection: Callable[..., object],
     run: Run,
@@ -191,7 +191,7 @@ def test_look_ups_of_a_campaign_take_slots_of_its_ledger_off_the_event_loop(
     assert event["status"] == "complete"
     assert asked
     assert not any(on_loop for on_loop, _ in asked)
-    assert sum(ask.slots for _, ask in asked) >= 6
+    assert sum(ask.turns for _, ask in asked) >= 6
     ((free_at,),) = ledger_rows(ledger, "SELECT next_at FROM lingyang_ledger_pace")
     assert abs(free_at / 1e6 - time.time()) < 600
 
@@ -212,7 +212,7 @@ def test_waits_in_one_triggerer_keep_one_rate_limit(
     assert moments[-1] - moments[0] > 0.6
 
 
-def test_a_wait_that_may_not_reserve_slots_goes_on_alone(
+def test_a_wait_that_may_not_reserve_turns_goes_on_alone(
     lingyang_sandbox: SandboxProcess,
     lingyang_connection: Callable[..., object],
     run: Run,

@@ -1,4 +1,4 @@
-"""Reserve slots as one process of several does, and write their moments on the database's clock: PATH make | COUNT."""
+"""Reserve turns as one process of several does, and write their moments on the database's clock: PATH make | COUNT."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 
 from airflow_provider_lingyang.ledger.pace import SharedPace
 from airflow_provider_lingyang.ledger.sql_tables import migrate
-from airflow_provider_lingyang.slots import Ask
 from airflow_provider_lingyang.storage.database import Database
+from airflow_provider_lingyang.turns import Ask
 
 
 class Hook:
