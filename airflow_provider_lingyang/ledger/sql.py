@@ -129,7 +129,7 @@ class SqlLedger(SqlClaim):
         if explained:
             with suppress(LedgerError), self._transaction() as run:
                 for outcome in explained:
-                    self._requests(run).note_reason(outcome)
+                    self._unsent(run).note_reason(outcome)
 
     @repeated_after(SerializationFailureError)
     @override

@@ -30,8 +30,6 @@ from airflow_provider_lingyang.storage.database import Transaction, chunks, mark
 
 KEYS = 1000
 """Recipients that one statement looks for."""
-REASON = 250
-"""Characters that are kept of a reason."""
 
 
 class RequestRow(NamedTuple):
@@ -248,7 +246,7 @@ class RequestRows:
             # A person's word has freed a recipient meanwhile, who is in another request by now.
             self._accept_in_any_request(outcome.accepted)
         for state, biz_ids in ((REJECTED, outcome.rejected), (NOT_EXECUTED, outcome.not_executed)):
-            for some in chunks(_first_halves(biz_ids)):
+            for some in chunks(first_halves(biz_ids)):
                 self._run.execute(
                     "UPDATE lingyang_ledger_recipient SET state=? WHERE request=? AND state=? AND "
                     f"hash_high IN ({marks(some)})",
@@ -261,15 +259,6 @@ class RequestRows:
                 [request, NOT_EXECUTED],
             )
         return None
-
-    def note_reason(self, outcome: Outcome) -> None:
-        """Note why recipients of a request of this process are not accepted, where no reason is known."""
-        number = request_number(self._campaign, outcome.task_unique_code)
-        self._run.execute(
-            "UPDATE lingyang_ledger_recipient SET reason=? WHERE request=? AND state<>? AND reason IS NULL AND EXISTS "
-            "(SELECT 1 FROM lingyang_ledger_request WHERE request=? AND owner=?)",
-            [(outcome.reason or "")[:REASON], number, ACCEPTED, number, self._fencing_token],
-        )
 
     def _accept(self, accepted: Mapping[str, int | None], where: str, *values: Any) -> int:
         """Return how many recipients were touched."""
@@ -358,7 +347,7 @@ class RequestRows:
         """
         # A write first: what is read next is then no older than it, in every database.
         self._update(code, "writes=writes+1", [])
-        for some in chunks(_first_halves(biz_ids)):
+        for some in chunks(first_halves(biz_ids)):
             self._run.execute(
                 "DELETE FROM lingyang_ledger_recipient WHERE campaign=? AND state=? AND hash_high IN "
                 f"({marks(some)})",
@@ -387,7 +376,8 @@ class RequestRows:
         )
 
 
-def _first_halves(biz_ids: Iterable[str]) -> list[int]:
+def first_halves(biz_ids: Iterable[str]) -> list[int]:
+    """Return the first number of each recipient."""
     # They tell recipients of one campaign apart; the key itself is both.
     return [halves(biz_id)[0] for biz_id in biz_ids]
 

@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from airflow_provider_lingyang.ledger.sql_requests import KEYS, REASON
-from airflow_provider_lingyang.ledger.sql_tables import IN_DOUBT, campaign_id, halves, request_number
+from airflow_provider_lingyang.ledger.base import Outcome
+from airflow_provider_lingyang.ledger.sql_requests import KEYS, first_halves
+from airflow_provider_lingyang.ledger.sql_tables import (
+    ACCEPTED,
+    IN_DOUBT,
+    campaign_id,
+    halves,
+    request_number,
+)
 from airflow_provider_lingyang.ledger.sql_views import EXCLUDED, INVALID, NOT_SENT
 from airflow_provider_lingyang.ledger.unsent_row import UnsentRow
 from airflow_provider_lingyang.storage.database import Transaction, chunks, marks
 
 PAGE = 5000
 """Rows of one transaction."""
+REASON = 250
+"""Characters that are kept of a reason."""
 _NUMBERS = {"in_doubt": IN_DOUBT, "invalid": INVALID, "excluded": EXCLUDED, "not_sent": NOT_SENT}
 
 
@@ -51,6 +60,18 @@ class UnsentRows:
                         f"IN ({marks(own)})",
                         [reason[:REASON], IN_DOUBT, *(number for (number,) in own)],
                     )
+
+    def note_reason(self, outcome: Outcome) -> None:
+        """Note why the recipients of an outcome are not accepted, where the request is this process's."""
+        request = request_number(self._campaign, outcome.task_unique_code)
+        others = [*outcome.rejected, *outcome.not_executed, *outcome.in_doubt]
+        for some in chunks(first_halves(others)):
+            self._run.execute(
+                "UPDATE lingyang_ledger_recipient SET reason=? WHERE request=? AND state<>? AND hash_high IN "
+                f"({marks(some)}) AND EXISTS "
+                "(SELECT 1 FROM lingyang_ledger_request WHERE request=? AND owner=?)",
+                [(outcome.reason or "")[:REASON], request, ACCEPTED, *some, request, self._fencing_token],
+            )
 
     def clear(self) -> None:
         """Delete the rows of this task instance."""
