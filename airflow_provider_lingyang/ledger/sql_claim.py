@@ -28,8 +28,9 @@ from airflow_provider_lingyang.ledger.base import (
 )
 from airflow_provider_lingyang.ledger.opening import opening_of
 from airflow_provider_lingyang.ledger.sql_campaigns import CampaignRows
+from airflow_provider_lingyang.ledger.sql_migrations import check_keys, migrate
 from airflow_provider_lingyang.ledger.sql_requests import RequestRow, RequestRows
-from airflow_provider_lingyang.ledger.sql_tables import campaign_id, check_keys, migrate
+from airflow_provider_lingyang.ledger.sql_tables import campaign_id
 from airflow_provider_lingyang.ledger.sql_views import make_views
 from airflow_provider_lingyang.ledger.task_try import TaskTry
 from airflow_provider_lingyang.storage.database import (

@@ -13,8 +13,9 @@ from airflow_provider_lingyang.gateway.dates import CHINA
 from airflow_provider_lingyang.identity import settle_key
 from airflow_provider_lingyang.ledger.base import OPEN_FOR, WRITTEN_WITHIN
 from airflow_provider_lingyang.ledger.opening import PRUNED
+from airflow_provider_lingyang.ledger.sql_migrations import version_of
 from airflow_provider_lingyang.ledger.sql_requests import RequestRow
-from airflow_provider_lingyang.ledger.sql_tables import ACCEPTED, IN_DOUBT, VERSION, campaign_id, version_of
+from airflow_provider_lingyang.ledger.sql_tables import ACCEPTED, IN_DOUBT, VERSION, campaign_id
 from airflow_provider_lingyang.ledger.sql_views import SHOWN
 from airflow_provider_lingyang.storage.database import Database, Transaction
 

@@ -6,7 +6,7 @@ import sqlite3
 import sys
 
 from airflow_provider_lingyang.ledger.pace import SharedPace
-from airflow_provider_lingyang.ledger.sql_tables import migrate
+from airflow_provider_lingyang.ledger.sql_migrations import migrate
 from airflow_provider_lingyang.storage.database import Database
 from airflow_provider_lingyang.turns import Ask
 

@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_lingyang.errors import LedgerError, LedgerFencedError, LedgerRefusedError
 from airflow_provider_lingyang.ledger import __main__ as command
-from airflow_provider_lingyang.ledger import sql_tables
+from airflow_provider_lingyang.ledger import sql_migrations
 from airflow_provider_lingyang.ledger.base import Outcome, RecordedRequest
 from airflow_provider_lingyang.ledger.sql_tables import MIGRATIONS, accepted_recipients
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
@@ -151,7 +151,7 @@ def test_rows_that_cannot_be_moved_end_every_try(
         raise UniqueViolationError("a key is there twice")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sql_tables, "_move", refuse)
+        patch.setattr(sql_migrations, "_move", refuse)
         for _ in range(2):
             with pytest.raises(LedgerRefusedError, match=r"cannot be moved.*so nothing is sent"):
                 previous.next_try(campaign_key="open", map_index=0)

@@ -17,7 +17,7 @@ from airflow_provider_lingyang.errors import LedgerError, LedgerUnusableError
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.ledger import pace
 from airflow_provider_lingyang.ledger.pace import SharedPace
-from airflow_provider_lingyang.ledger.sql_tables import migrate
+from airflow_provider_lingyang.ledger.sql_migrations import migrate
 from airflow_provider_lingyang.storage.database import Database, SerializationFailureError, Transaction
 from airflow_provider_lingyang.turns import FRESH, Ask, Turns
 from tests.gateway.conftest import Time

@@ -7,7 +7,7 @@ import json
 import pytest
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 
-from airflow_provider_lingyang.ledger import sql_tables
+from airflow_provider_lingyang.ledger import sql_migrations
 from airflow_provider_lingyang.ledger.base import Outcome
 from airflow_provider_lingyang.ledger.sql import SqlLedger
 from tests.helpers.servers import Postgres
@@ -23,7 +23,7 @@ def test_normal_work_logs_no_error(stoppable_postgres: Postgres, monkeypatch: py
     )
     # From an empty database on, by several task instances, each in a process that has not tried the keys yet.
     for map_index in range(3):
-        monkeypatch.setattr(sql_tables, "_ENFORCES_KEYS", set())
+        monkeypatch.setattr(sql_migrations, "_ENFORCES_KEYS", set())
         ids = [f"{map_index}-{number}" for number in range(4)]
         ledger = ledgers.start(map_index=map_index)
         ledger.write([], [ledgers.intent(f"one-{map_index}", ids)])

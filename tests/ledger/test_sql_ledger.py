@@ -15,7 +15,7 @@ import pytest
 
 from airflow_provider_lingyang.errors import LedgerError, LedgerFencedError, LedgerRefusedError
 from airflow_provider_lingyang.identity import digest
-from airflow_provider_lingyang.ledger import sql_tables
+from airflow_provider_lingyang.ledger import sql_migrations, sql_tables
 from airflow_provider_lingyang.ledger.base import WRITTEN_WITHIN, Opening, Outcome
 from airflow_provider_lingyang.ledger.sql_tables import halves
 from airflow_provider_lingyang.storage.database import Transaction
@@ -336,7 +336,7 @@ def test_a_database_that_does_not_enforce_keys_is_refused(
     # What Snowflake, Redshift and BigQuery make of a key.
     for table, columns in sql_tables.MIGRATIONS[3].items():
         database.sql(f"CREATE TABLE {table} ({columns.split('PRIMARY KEY')[0].rstrip().rstrip(',')})")
-    monkeypatch.setattr(sql_tables, "_ENFORCES_KEYS", set())
+    monkeypatch.setattr(sql_migrations, "_ENFORCES_KEYS", set())
     for _ in range(2):
         with pytest.raises(LedgerRefusedError, match="took one primary key twice"):
             database.new().claim()
@@ -346,7 +346,7 @@ def test_a_database_that_does_not_enforce_keys_is_refused(
 def test_unique_key_probe_runs_once_and_leaves_no_row(
     database: SqlLedgers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql_tables, "_ENFORCES_KEYS", set())
+    monkeypatch.setattr(sql_migrations, "_ENFORCES_KEYS", set())
     asked: list[str] = []
     insert = Transaction.insert
 

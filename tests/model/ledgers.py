@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from airflow_provider_lingyang.ledger.sql_tables import migrate
+from airflow_provider_lingyang.ledger.sql_migrations import migrate
 from airflow_provider_lingyang.storage import database as storage
 from tests.model.simulated_time import Process
 
