@@ -367,6 +367,9 @@ class Ledger:
     def finish(self) -> None:
         """Note that all recipients of the audience are in a final state."""
 
+    def leave(self, plan_id: int) -> None:
+        """Note that this task instance has no part in the campaign, unless an earlier try of it has begun to send."""
+
     def release(self) -> None:
         """Note that this process sends nothing more."""
 

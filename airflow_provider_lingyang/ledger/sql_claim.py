@@ -109,7 +109,7 @@ class SqlClaim(Ledger):
             this = self._task_try
             self._change_own_row(
                 run,
-                "ended=0, dag_id=?, run_id=?, task_id=?, map_index=?",
+                "ended=0, finished=0, dag_id=?, run_id=?, task_id=?, map_index=?",
                 this.dag_id,
                 this.run_id,
                 this.task_id,
@@ -239,6 +239,15 @@ class SqlClaim(Ledger):
                 finished_max_tries=self._task_try.max_tries,
                 finished_at=time.time(),
             )
+            self._change_own_row(run, "finished=1")
+
+    @repeated_after(SerializationFailureError)
+    @override
+    def leave(self, plan_id: int) -> None:
+        if self.has_begun(plan_id):
+            return
+        with self._transaction() as run:
+            self._change_own_row(run, "finished=1")
 
     @override
     def release(self) -> None:

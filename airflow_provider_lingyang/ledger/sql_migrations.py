@@ -110,10 +110,13 @@ def _run(database: Database, version: int) -> None:
 def _missing(database: Database, version: int) -> Iterator[str]:
     """Yield the statements that make what tables of a version lack."""
     options = _OPTIONS.get(database.conn_type or "", "")
-    added = chain.from_iterable(
+    added: dict[str, str] = {}
+    for table, definition in chain.from_iterable(
         made.items() for number, made in tables.MIGRATIONS.items() if number > version
-    )
-    for table, definition in added:
+    ):
+        # A table's keys stay last.
+        added[table] = f"{definition},\n{added[table].lstrip()}" if table in added else definition
+    for table, definition in added.items():
         found = {name.lower() for name in database.columns(table)}
         if table in _REPLACED and "generation" in found:
             # A process of an earlier version cannot write any more: it would write where no process reads.

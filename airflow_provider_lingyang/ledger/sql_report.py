@@ -53,6 +53,8 @@ class TaskInstance:
 
     :param owner: the fencing token of its latest process.
     :param ended: whether that process has noted that no process of the task instance sends anything more.
+    :param finished: whether it has noted that nothing is left of the task instance's part; None: it was of a version
+        that notes no such thing.
     :param name: what it is called in messages.
     :param default_key: the ``campaign_key`` that it has without one of its own; None: it is not known.
     """
@@ -60,6 +62,7 @@ class TaskInstance:
     worker: str
     owner: str
     ended: bool
+    finished: bool | None
     claimed_at: float
     name: str
     default_key: str | None
@@ -105,19 +108,20 @@ def generations(
 def task_instances(run: Transaction, campaign_key: str) -> dict[str, TaskInstance]:
     """Return the task instances that have claimed a campaign, by their key in the tables."""
     rows = run.rows(
-        "SELECT worker, owner, ended, claimed_at, dag_id, run_id, task_id, map_index, campaign_key "
+        "SELECT worker, owner, ended, finished, claimed_at, dag_id, run_id, task_id, map_index, campaign_key "
         "FROM lingyang_ledger_worker WHERE campaign_key=?",
         [campaign_key],
     )
     found = {}
-    for worker, owner, ended, claimed_at, dag_id, run_id, task_id, map_index, key in rows:
+    for worker, owner, ended, finished, claimed_at, dag_id, run_id, task_id, map_index, key in rows:
         if key != campaign_key:
             continue
         # Versions before 3 wrote no names.
         name = f"{dag_id}/{run_id}/{task_id}" if dag_id is not None else None
         index = f" [{map_index}]" if map_index is not None and map_index >= 0 else ""
         shown = f"{name}{index}" if name else "a task instance"
-        found[worker] = TaskInstance(worker, owner, bool(ended), float(claimed_at), shown, name)
+        done = None if finished is None else bool(finished)
+        found[worker] = TaskInstance(worker, owner, bool(ended), done, float(claimed_at), shown, name)
     return found
 
 

@@ -15,7 +15,7 @@ from operator import attrgetter
 from typing import Any
 
 from airflow_provider_lingyang.gateway.dates import CHINA
-from airflow_provider_lingyang.identity import settle_key
+from airflow_provider_lingyang.identity import digest, settle_key
 from airflow_provider_lingyang.ledger.opening import PRUNED
 from airflow_provider_lingyang.ledger.sql_report import (
     Generation,
@@ -38,6 +38,7 @@ _ERASED = "biz_id='', reason=NULL, kept=NULL, task_id=NULL"
 """What is left of a recipient: its key, its request and its state."""
 _HOLDS_MORE = "(biz_id<>'' OR reason IS NOT NULL OR kept IS NOT NULL OR task_id IS NOT NULL)"
 NOT_FINISHED = "not finished"
+PART_NOT_FINISHED = "a task has not finished its part"
 WITHIN_DOUBT = "recipients in doubt"
 NOT_ENDED = "a task has not noted its end"
 TOO_YOUNG = "active since"
@@ -131,6 +132,10 @@ class Retention:
             return NOT_FINISHED
         if not all(one.ended for one in instances):
             return NOT_ENDED
+        # Before version 5 only the last one was noted that has finished a campaign.
+        last = {digest(row.campaign_key, row.finished_by) for row in found.rows}
+        if not all(one.worker in last if one.finished is None else one.finished for one in instances):
+            return PART_NOT_FINISHED
         some = f"({marks(found.numbers)})"
         if run.exists(
             f"SELECT 1 FROM lingyang_ledger_recipient WHERE campaign IN {some} AND state=?",

@@ -45,7 +45,7 @@ def statistics(database: Database, retention: Retention) -> Iterator[tuple[str, 
     if sql := _BYTES.get(database.conn_type or ""):
         total = 0
         with suppress(LedgerError):  # An account that may not ask.
-            for table in chain.from_iterable(MIGRATIONS.values()):
+            for table in {*chain.from_iterable(MIGRATIONS.values())}:
                 with database.transaction() as run:
                     ((size,),) = run.rows(sql, [table])
                 total += int(size)

@@ -132,6 +132,11 @@ MIGRATIONS: Mapping[int, Mapping[str, str]] = {
             submits_banned_until BIGINT NOT NULL,
             PRIMARY KEY (pace)""",
     },
+    5: {
+        # 1: nothing is left of the task instance's part; 0: something may be; null: its last try was of a version
+        # before.
+        "lingyang_ledger_worker": "finished INTEGER",
+    },
 }
 """What must be there after each; what is missing is made."""
 VERSION = max(MIGRATIONS)

@@ -85,6 +85,12 @@ class SubmissionTry:
             if finished:
                 # Only now: for a Clear, a submission without a published manifest is unfinished.
                 self._finish()
+            else:
+                self._leave()
+        except AirflowSkipException:
+            self._leave()
+            self._release()
+            raise
         except (Exception, TaskDeferred):
             self._release()
             raise
@@ -103,6 +109,12 @@ class SubmissionTry:
         if not self.cancellation.grace_expired():
             with suppress(LedgerError):
                 impatient(self.report.ledger).release()
+
+    def _leave(self) -> None:
+        """Note that this task instance has no recipient, so that the campaign is not kept for it."""
+        if self.manifest.plan_id is not None:
+            with suppress(LedgerError):
+                impatient(self.report.ledger).leave(self.manifest.plan_id)
 
     def _finish(self) -> None:
         try:

@@ -138,6 +138,87 @@ def test_instances_of_a_mapped_task_are_a_campaign_of_one_run(database: SqlLedge
     assert rows(database)["worker"] == 0
 
 
+def sent_in_part(database: SqlLedgers, key: str) -> None:
+    """An instance that has not come to all of its recipients."""
+    ledger = database.start(campaign_key=key, map_index=1)
+    ledger.write([], [database.intent("part", ["x", "y"])])
+    ledger.write([Outcome("part", {"x": 1}, not_executed=["y"])], [])
+    ledger.release()
+
+
+def only_read(database: SqlLedgers, key: str) -> None:
+    database.start(campaign_key=key, map_index=1).release()
+
+
+def only_claimed(database: SqlLedgers, key: str) -> None:
+    ledger = database.new(campaign_key=key, map_index=1)
+    ledger.claim()
+    ledger.release()
+
+
+def cleared(database: SqlLedgers, key: str) -> None:
+    ledger = database.start(campaign_key=key, map_index=1)
+    ledger.finish()
+    ledger.release()
+    ledger = database.new(campaign_key=key, map_index=1, try_number=2)
+    ledger.claim()
+    ledger.release()
+
+
+def left_after_sending(database: SqlLedgers, key: str) -> None:
+    sent_in_part(database, key)
+    ledger = database.next_try(campaign_key=key, map_index=1)
+    ledger.leave(1)
+    ledger.release()
+
+
+@pytest.mark.parametrize("key", [default_key("run"), OWN])
+@pytest.mark.parametrize("other", [sent_in_part, only_read, only_claimed, cleared, left_after_sending])
+@pytest.mark.parametrize("by_version_4", [False, True])
+def test_a_campaign_stays_until_each_task_instance_has_finished_its_part(
+    database: SqlLedgers,
+    command: Command,
+    key: str,
+    other: Callable[[SqlLedgers, str], None],
+    by_version_4: bool,
+) -> None:
+    other(database, key)
+    finished(database, key, map_index=0)
+    if by_version_4:
+        database.sql("UPDATE lingyang_ledger_worker SET finished=NULL")
+    was = database.sql("SELECT * FROM lingyang_ledger_recipient")
+    assert list(prune(command, *LATER, "--close-campaigns", "--yes")) == [
+        "stays: a task has not finished its part"
+    ]
+    assert database.sql("SELECT * FROM lingyang_ledger_recipient") == was
+    # Its next try goes on, and then the campaign is over.
+    ledger = database.next_try(campaign_key=key, map_index=1)
+    ledger.finish()
+    ledger.release()
+    assert list(prune(command, *LATER, "--yes")) == (
+        ["stays: a task has not finished its part"]
+        if by_version_4
+        else ["erased" if key == OWN else "deleted"]
+    )
+
+
+def test_a_campaign_of_a_single_task_that_version_4_finished_is_over(
+    database: SqlLedgers, command: Command
+) -> None:
+    finished(database, default_key("run"))
+    database.sql("UPDATE lingyang_ledger_worker SET finished=NULL")
+    assert list(prune(command, *LATER, "--yes")) == ["deleted"]
+
+
+def test_a_task_instance_that_was_skipped_keeps_no_campaign(database: SqlLedgers, command: Command) -> None:
+    key = default_key("run")
+    ledger = database.start(campaign_key=key, map_index=1)
+    ledger.leave(1)
+    ledger.release()
+    finished(database, key, map_index=0)
+    assert list(prune(command, *LATER, "--yes")) == ["deleted"]
+
+
 def unfinished(database: SqlLedgers) -> Any:
     ledger = finished(database, OWN)
     database.start(campaign_key=OWN, run_id="again").release()

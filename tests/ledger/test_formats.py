@@ -220,6 +220,7 @@ def test_missing_database_permissions_are_reported(
             str(caught.value).partition("by one that may: ")[2].partition(". Do not drop")[0].split("; ")
         )
         assert [statement.split("(")[0].strip() for statement in statements] == [
+            "ALTER TABLE lingyang_ledger_worker ADD finished INTEGER",
             *(
                 f"ALTER TABLE lingyang_ledger_worker ADD {name}"
                 for name in ("dag_id VARCHAR", "run_id VARCHAR")

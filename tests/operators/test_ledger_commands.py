@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.conftest import Run
-from tests.helpers.campaigns import LOST, NOT_DONE, Campaign, all_reached_once, executions, recipients, sent
+from tests.helpers.campaigns import (
+    LOST,
+    NOT_DONE,
+    Campaign,
+    all_reached_once,
+    executions,
+    recipients,
+    row,
+    sent,
+)
 from tests.ledger.conftest import Command
 
 LATER = ("--before", "2099-01-01")
@@ -74,6 +83,36 @@ def test_a_cleared_task_whose_campaign_was_pruned_sends_nothing(
     assert executions(with_lookup) == {"B1": 1, "B2": 1}
 
 
+@pytest.mark.parametrize(
+    ("other", "ends", "pruned"),
+    [
+        ({"audience": [row(4, "1")]}, "execute", "deleted"),
+        ({"audience": []}, "stops", "deleted"),
+        ({"audience": [], "on_empty": "succeed"}, "execute", "deleted"),
+        ({"audience": [], "on_empty": "fail"}, "fails", "stays: a task has not finished its part"),
+        ({"audience": [row(4, "1", phone_number="x")]}, "fails", "stays: a task has not finished its part"),
+    ],
+)
+def test_a_mapped_campaign_is_over_when_each_instance_has_finished(
+    without_lookup: SandboxProcess,
+    instances: Callable[..., Mapping[int, Campaign]],
+    command: Command,
+    other: dict[str, Any],
+    ends: str,
+    pruned: str,
+) -> None:
+    shards = instances()
+    shards[1].next_try(ends, **other)
+    shards[0].next_try(audience=recipients(2))
+    (found,) = command.json("prune", *LATER, "--yes")
+    assert found["what"] == pruned
+    if ends == "fails":
+        shards[1].next_try(audience=[row(4, "1")])
+        assert executions(without_lookup) == {"B1": 1, "B2": 1, "B4": 1}
+        (found,) = command.json("prune", *LATER, "--yes")
+        assert found["what"] == "deleted"
+
+
 def test_a_later_run_contacts_no_recipient_that_a_pruned_one_has(
     with_lookup: SandboxProcess, shared: Callable[[str], Campaign], command: Command
 ) -> None:
@@ -104,9 +143,9 @@ def test_ids_that_were_derived_are_found_by_the_contact(
     command: Command,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    audience = [row | {"cms_user_id": "77"} for row in recipients(2)]
-    for row in audience:
-        del row["biz_id"]
+    audience = [each | {"cms_user_id": "77"} for each in recipients(2)]
+    for each in audience:
+        del each["biz_id"]
     shared("monday").next_try(audience=audience)
     contact = {"phone_number": audience[0]["phone_number"], "cms_user_id": "77"}
     for given, count in ((contact, 1), ({"phone_number": contact["phone_number"]}, 0)):
