@@ -32,7 +32,7 @@ PAIRS = {
 # The lowest version of everything that pyproject.toml names.
 PAIRS["lowest"] = ("3.11", "lowest")
 NEEDED = [
-    *("tests", "dags_examples", "demo", "docs", "pyproject.toml"),
+    *("tests", "benchmarks", "dags_examples", "demo", "docs", "pyproject.toml"),
     *("README.md", "README.zh.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"),
 ]
 # Thousands of killed tries, and a whole Airflow with all its processes, in a browser too: `make proof` runs them on

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from airflow_provider_lingyang.ledger.sql_tables import STATES, THIS, campaign_id, halves, request_number
+from airflow_provider_lingyang.ledger.sql_tables import STATES, THIS, campaign_id, request_number, split
 from airflow_provider_lingyang.storage.database import Transaction, chunks, marks
 
 REPLACED = ("lingyang_ledger_request", "lingyang_ledger_recipient")
@@ -25,7 +25,7 @@ def move(run: Transaction, columns: set[str]) -> None:
         run.execute(f"UPDATE lingyang_ledger_campaign SET id=? WHERE {THIS}", [number, *this])
         for some in chunks(run.rows(f"SELECT {', '.join(kept)} FROM {requests} WHERE {THIS}", this)):
             rows = run.rows(
-                f"SELECT task_unique_code, biz_id, place, state, task_id FROM {recipients} WHERE {THIS} "
+                f"SELECT task_unique_code, recipient, biz_id, place, state, task_id FROM {recipients} WHERE {THIS} "
                 f"AND task_unique_code IN ({marks(some)})",
                 [*this, *(row[0] for row in some)],
             )
@@ -35,17 +35,18 @@ def move(run: Transaction, columns: set[str]) -> None:
                 [
                     (
                         number,
-                        *halves(biz_id),
+                        # As it was written: the id may have been changed by the database.
+                        *split(bytes.fromhex(recipient)),
                         request_number(number, code),
                         place,
                         STATES.index(state) + 1,
                         biz_id,
                         None if task_id is None else int(task_id),
                     )
-                    for code, biz_id, place, state, task_id in rows
+                    for code, recipient, biz_id, place, state, task_id in rows
                 ],
             )
-            counts = Counter((code, state) for code, _, _, state, _ in rows)
+            counts = Counter((code, state) for code, _, _, _, state, _ in rows)
             run.insert(
                 "lingyang_ledger_request",
                 f"request, campaign, in_doubt, reached, {', '.join(kept)}"

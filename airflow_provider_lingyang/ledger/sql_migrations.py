@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
@@ -17,28 +16,18 @@ from itertools import chain
 from airflow_provider_lingyang.errors import LedgerError, LedgerRefusedError
 from airflow_provider_lingyang.ledger import sql_tables as tables
 from airflow_provider_lingyang.ledger.format_version import refuse_newer
+from airflow_provider_lingyang.ledger.sql_before_3 import REPLACED, UNTIL_3, move
 from airflow_provider_lingyang.ledger.sql_tables import (
     NOT_EXECUTED,
-    STATES,
-    THIS,
     campaign_id,
-    request_number,
-    split,
 )
 from airflow_provider_lingyang.storage.database import (
     Database,
-    Transaction,
     UniqueViolationError,
-    chunks,
-    marks,
 )
 
 _ENFORCES_KEYS: set[str] = set()
 """Databases of which this process knows that."""
-_REPLACED = ("lingyang_ledger_request", "lingyang_ledger_recipient")
-"""Tables that version 3 made anew. Those before keep their rows, under names that no version writes to."""
-_UNTIL_3 = "_2"
-"""What follows those names."""
 _SCHEMA = "lingyang_ledger_schema"
 _OPTIONS = {
     # Its defaults are the server's: an engine without transactions, or a character set without Chinese.
@@ -91,19 +80,19 @@ def _run(database: Database, version: int) -> None:
                     f"have it done by one that may: {'; '.join(left)}. Do not drop the tables of an open campaign: "
                     "they know who was contacted"
                 ) from error
-    earlier = database.columns(_REPLACED[0] + _UNTIL_3) if version < 3 else []
+    earlier = database.columns(REPLACED[0] + UNTIL_3) if version < 3 else []
     try:
         with database.transaction() as run:
             numbers = [number for number in tables.MIGRATIONS if number > version]
             run.insert(_SCHEMA, "version, applied_at", [(number, time.time()) for number in numbers])
             if earlier:
-                _move(run, {name.lower() for name in earlier})
+                move(run, {name.lower() for name in earlier})
     except UniqueViolationError as error:
         # Of two processes at once, the second waits for the first, and finds all rows moved. Else nothing was moved.
         if _version(database) < tables.VERSION:
             raise LedgerRefusedError(
                 f"{database.name}: the rows of an earlier version cannot be moved, since two of them have one key, so "
-                f"nothing is sent. They are unchanged in {' and '.join(table + _UNTIL_3 for table in _REPLACED)}"
+                f"nothing is sent. They are unchanged in {' and '.join(table + UNTIL_3 for table in REPLACED)}"
             ) from error
 
 
@@ -118,9 +107,9 @@ def _missing(database: Database, version: int) -> Iterator[str]:
         added[table] = f"{definition},\n{added[table].lstrip()}" if table in added else definition
     for table, definition in added.items():
         found = {name.lower() for name in database.columns(table)}
-        if table in _REPLACED and "generation" in found:
+        if table in REPLACED and "generation" in found:
             # A process of an earlier version cannot write any more: it would write where no process reads.
-            yield f"ALTER TABLE {table} RENAME TO {table}{_UNTIL_3}"
+            yield f"ALTER TABLE {table} RENAME TO {table}{UNTIL_3}"
             found = set()
         columns = {line.split()[0].lower(): line.strip(" ,") for line in definition.strip().splitlines()}
         if not found:
@@ -128,59 +117,6 @@ def _missing(database: Database, version: int) -> Iterator[str]:
         else:
             lacking = columns.keys() - found - {"primary", "unique"}
             yield from (f"ALTER TABLE {table} ADD {columns[name]}" for name in columns if name in lacking)
-
-
-def _move(run: Transaction, columns: set[str]) -> None:
-    """Move the rows of versions before 3.
-
-    :param columns: of the table of requests; version 1 did not have all.
-    """
-    kept = ["task_unique_code", "batch_num", "struct_digest", "written_at", "worker", "owner", "writes"]
-    kept += [name for name in ("intents", "open_for", "only_sender") if name in columns]
-    requests, recipients = (table + _UNTIL_3 for table in _REPLACED)
-    for this in run.rows("SELECT campaign, generation FROM lingyang_ledger_campaign", []):
-        number = campaign_id(*this)
-        run.execute(f"UPDATE lingyang_ledger_campaign SET id=? WHERE {THIS}", [number, *this])
-        for some in chunks(run.rows(f"SELECT {', '.join(kept)} FROM {requests} WHERE {THIS}", this)):
-            rows = run.rows(
-                f"SELECT task_unique_code, recipient, biz_id, place, state, task_id FROM {recipients} WHERE {THIS} "
-                f"AND task_unique_code IN ({marks(some)})",
-                [*this, *(row[0] for row in some)],
-            )
-            run.insert(
-                "lingyang_ledger_recipient",
-                "campaign, hash_high, hash_low, request, place, state, biz_id, task_id",
-                [
-                    (
-                        number,
-                        # As it was written: the id may have been changed by the database.
-                        *split(bytes.fromhex(recipient)),
-                        request_number(number, code),
-                        place,
-                        STATES.index(state) + 1,
-                        biz_id,
-                        None if task_id is None else int(task_id),
-                    )
-                    for code, recipient, biz_id, place, state, task_id in rows
-                ],
-            )
-            counts = Counter((code, state) for code, _, _, _, state, _ in rows)
-            run.insert(
-                "lingyang_ledger_request",
-                f"request, campaign, in_doubt, reached, {', '.join(kept)}"
-                + ("" if "intents" in columns else ", intents"),
-                [
-                    (
-                        request_number(number, row[0]),
-                        number,
-                        counts[row[0], "in_doubt"],
-                        sum(counts[row[0], state] for state in STATES if state != "not_executed"),
-                        *row,
-                        *(() if "intents" in columns else (1,)),
-                    )
-                    for row in some
-                ],
-            )
 
 
 class _KeyRefusedError(LedgerError):

@@ -151,7 +151,7 @@ def test_rows_that_cannot_be_moved_end_every_try(
         raise UniqueViolationError("a key is there twice")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sql_migrations, "_move", refuse)
+        patch.setattr(sql_migrations, "move", refuse)
         for _ in range(2):
             with pytest.raises(LedgerRefusedError, match=r"cannot be moved.*so nothing is sent"):
                 previous.next_try(campaign_key="open", map_index=0)

@@ -24,8 +24,9 @@ from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from airflow_provider_lingyang.sensors.lingyang import LingyangResultSensor
 from airflow_provider_lingyang.storage.query import stream_rows
 from airflow_provider_lingyang.transfers.lingyang_to_sql import LingyangToSqlOperator
-from tests.conftest import AirflowConnection, Run, free_port, missing
+from tests.conftest import AirflowConnection, Run, missing
 from tests.helpers.campaigns import connect, executions
+from tests.helpers.servers import free_port
 from tests.ledger.conftest import SqlLedgers
 from tests.ledger.test_sql_ledger import at_once
 from tests.versions import postgres_hook
