@@ -170,13 +170,14 @@ class Retention:
             )
 
     def _prune_requests(self, found: Pruned, campaign: int) -> None:
+        sql = "SELECT request FROM lingyang_ledger_request WHERE campaign=?"
+        parameters: list[float] = [campaign]
+        if not found.closes:
+            # A later run may have begun since the lock was given up: its requests are not what was judged.
+            sql += " AND written_at<? AND (answered_at IS NULL OR answered_at<?)"
+            parameters += [self.before, self.before]
         with self.database.transaction() as run:
-            requests = [
-                number
-                for (number,) in run.rows(
-                    "SELECT request FROM lingyang_ledger_request WHERE campaign=?", [campaign]
-                )
-            ]
+            requests = [number for (number,) in run.rows(sql, parameters)]
         for some in chunks(requests):
             within = f"request IN ({marks(some)})"
             if found.closes:
@@ -192,18 +193,21 @@ class Retention:
             found.recipients += recipients
 
     def _prune_rows(self, found: Pruned, campaign: int) -> None:
+        # As for requests.
+        old, before = ("", []) if found.closes else (" AND written_at<?", [self.before])
         with self.database.transaction() as run:
             spans = run.rows(
-                "SELECT worker, min(row_no), max(row_no) FROM lingyang_ledger_row WHERE campaign=? "
-                "GROUP BY worker",
-                [campaign],
+                "SELECT worker, min(row_no), max(row_no) FROM lingyang_ledger_row "
+                f"WHERE campaign=?{old} GROUP BY worker",
+                [campaign, *before],
             )
         for worker, first, last in spans:
             for start in range(int(first), int(last) + 1, _ROWS):
                 sql = (
                     "DELETE FROM lingyang_ledger_row WHERE campaign=? AND worker=? AND row_no>=? AND row_no<?"
+                    f"{old}"
                 )
-                (gone,) = self._execute((sql, [campaign, worker, start, start + _ROWS]))
+                (gone,) = self._execute((sql, [campaign, worker, start, start + _ROWS, *before]))
                 found.audience_rows += gone
 
     def _execute(self, *statements: tuple[str, Sequence[Any]]) -> list[int]:

@@ -279,6 +279,32 @@ def test_a_task_that_begins_while_prune_runs_keeps_its_campaign(
     assert rows(database)["recipient"] == 3
 
 
+def test_a_run_that_begins_while_prune_erases_keeps_its_recipients(
+    database: SqlLedgers, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(database, OWN)
+    keep_columns(database, OWN)
+    begin = sql_retention.Retention._begin
+
+    def begun(self: Any, *args: Any) -> Any:
+        found = begin(self, *args)
+        later = database.start(campaign_key=OWN, run_id="later")
+        later.write([], [database.intent("nine", ["NEW"], written_at=self.before + 1)])
+        later.write([Outcome("nine", {"NEW": 77})], [])
+        database.sql(
+            "INSERT INTO lingyang_ledger_row (campaign, worker, row_no, state, biz_id, written_at) "
+            f"SELECT campaign, worker, 7, 5, 'z', {self.before + 1} FROM lingyang_ledger_request "
+            "WHERE task_unique_code='nine'"
+        )
+        return found
+
+    monkeypatch.setattr(sql_retention.Retention, "_begin", begun)
+    assert prune(command, *LATER, "--yes")["erased"]["recipients"] == 3
+    left = database.sql("SELECT task_id, biz_id FROM lingyang_ledger_recipient")
+    assert sorted(map(tuple, left), key=str) == [(77, "NEW"), *[(None, "")] * 3]
+    assert [tuple(row) for row in database.sql("SELECT biz_id FROM lingyang_ledger_row")] == [("z",)]
+
+
 def test_an_interrupted_prune_goes_on_and_lets_no_try_in_between(
     database: SqlLedgers, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
