@@ -109,39 +109,9 @@ class RateLimiter:
         """Whether :meth:`synchronise` must be called before the next request is sent."""
         with self._track.lock:
             now = self._track.monotonic()
-            ask = self._ask(now, 1, FRESH)
+            ask = self._ask(now, 1)
             # A ban that others have met matters only to a request that would leave now.
             return ask is not None and (any((ask.turns, ask.ban, ask.submits_ban)) or self._delay(now) <= 0)
-
-    def due(self, requests: int) -> Ask | None:
-        """Return what is to be asked of the shared pace, together with something that is written anyhow.
-
-        :param requests: how many are about to be sent.
-        :return: None: nothing.
-        """
-        with self._track.lock:
-            if self._turns is not None and self._turns.size:
-                # So many leave before the next write.
-                requests *= 2
-            return self._ask(self._track.monotonic(), requests, FRESH / 2)
-
-    def take(self, ask: Ask, grant: Grant) -> None:
-        """Note what the shared pace has granted, and what has been noted there."""
-        assert self._turns is not None
-        with self._track.lock:
-            turns, now = self._turns, self._track.monotonic()
-            turns.moments.extend(grant.starts_at + number * ask.interval for number in range(ask.turns))
-            if ask.turns:
-                turns.size, turns.is_wasteful = min(self._most, 2 * ask.turns), False
-                turns.granted_at, turns.end = now, grant.starts_at + ask.turns * ask.interval
-            turns.read_at = now
-            track = self._track
-            track.paused_until = max(track.paused_until, grant.banned_until)
-            track.submits_paused_until = max(track.submits_paused_until, grant.submits_banned_until)
-            if turns.unshared_ban <= grant.banned_until + _ROUNDING:
-                turns.unshared_ban = 0.0
-            if turns.unshared_submits_ban <= grant.submits_banned_until + _ROUNDING:
-                turns.unshared_submits_ban = 0.0
 
     def synchronise(self, requests: int = 1) -> None:
         """Reserve turns where none is left, note a ban, and look for one, unless another caller just has. Blocks.
@@ -153,9 +123,9 @@ class RateLimiter:
             return
         with self._turns.exchanging:
             with self._track.lock:
-                ask = self._ask(self._track.monotonic(), requests, FRESH)
+                ask = self._ask(self._track.monotonic(), requests)
             if ask is not None:
-                self.take(ask, self._turns.pace.exchange(ask))
+                self._take(ask, self._turns.pace.exchange(ask))
 
     def delay(self) -> float:
         """Return the seconds until the next request may be sent; 0 or less: now."""
@@ -213,7 +183,7 @@ class RateLimiter:
             elif turns is not None:
                 turns.unshared_ban = max(turns.unshared_ban, until)
 
-    def _ask(self, now: float, requests: int, fresh: float) -> Ask | None:
+    def _ask(self, now: float, requests: int) -> Ask | None:
         turns = self._turns
         if turns is None:
             return None
@@ -226,7 +196,25 @@ class RateLimiter:
             if (lacking := requests - len(turns.moments)) > 0:
                 count = turns.to_reserve(lacking, self._most, now)
         ask = Ask(count, self.interval, ban, submits_ban)
-        return ask if count or ban or submits_ban or now - turns.read_at >= fresh else None
+        return ask if count or ban or submits_ban or now - turns.read_at >= FRESH else None
+
+    def _take(self, ask: Ask, grant: Grant) -> None:
+        """Note what the shared pace has granted, and what has been noted there."""
+        assert self._turns is not None
+        with self._track.lock:
+            turns, now = self._turns, self._track.monotonic()
+            turns.moments.extend(grant.starts_at + number * ask.interval for number in range(ask.turns))
+            if ask.turns:
+                turns.size, turns.is_wasteful = min(self._most, 2 * ask.turns), False
+                turns.granted_at, turns.end = now, grant.starts_at + ask.turns * ask.interval
+            turns.read_at = now
+            track = self._track
+            track.paused_until = max(track.paused_until, grant.banned_until)
+            track.submits_paused_until = max(track.submits_paused_until, grant.submits_banned_until)
+            if turns.unshared_ban <= grant.banned_until + _ROUNDING:
+                turns.unshared_ban = 0.0
+            if turns.unshared_submits_ban <= grant.submits_banned_until + _ROUNDING:
+                turns.unshared_submits_ban = 0.0
 
     def _delay(self, now: float) -> float:
         wait = max(self._track.next, self._track.paused_until) - now

@@ -1,9 +1,11 @@
 """One pace for one App key: its rate limit and its bans, in a row that all tasks share which share a database.
 
 The row says from when on turns are free, and until when a ban lasts, on the database's clock. A process reserves turns
-by moving the first on: in the transaction that writes intents, as its last statement, so that the row is locked for a
-moment only and no two transactions wait for each other; or in one of its own. Each process reserves at the interval of
-its own connection. Turns of a process that ends are lost.
+by moving the first on, in a short transaction of its own, about once a second, on the connection on which it writes
+intents several times a second. It is never the intents' transaction: a process that freezes before its commit keeps its
+rows locked, and every campaign writes outcomes with its intents, which must not wait for another campaign's process.
+How long the row is waited for, and held, is limited besides: while another one holds it, nothing is sent, and outcomes
+are written. Each process reserves at the interval of its own connection. Turns of a process that ends are lost.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from airflow_provider_lingyang.errors import LedgerError
@@ -36,6 +37,24 @@ _NOW = {
 }
 """Microseconds since the epoch on the database's clock, by the connection's type. Elsewhere it is this machine's clock:
 one that is ahead reserves later turns, and none too early."""
+_WAIT, _HOLD = 2, 10
+"""Whole seconds for which the row is waited for, and for which a process that is silent may hold it."""
+_LIMITS = {
+    "postgres": (
+        "SELECT set_config('lock_timeout', '{wait}s', true), "
+        "set_config('idle_in_transaction_session_timeout', '{hold}s', true)",
+        "",
+    ),
+    # Variables of the session, which the ledger uses, too. What is in the comment is MariaDB's alone.
+    "mysql": (
+        "SET @lingyang_wait=@@SESSION.innodb_lock_wait_timeout, SESSION innodb_lock_wait_timeout={wait} "
+        "/*M!100300 , @lingyang_hold=@@SESSION.idle_write_transaction_timeout, "
+        "SESSION idle_write_transaction_timeout={hold} */",
+        "SET SESSION innodb_lock_wait_timeout=@lingyang_wait "
+        "/*M!100300 , SESSION idle_write_transaction_timeout=@lingyang_hold */",
+    ),
+}
+"""What limits both in a transaction, by the connection's type, and what ends that. SQLite's driver waits for 5 s."""
 
 
 class SharedPace:
@@ -98,17 +117,24 @@ class SharedPace:
         raise LedgerError(f"{database.name} keeps preferring others in the row of the rate limit")
 
     def _exchange_once(self, database: Database, ask: Ask) -> Grant:
+        limit, unlimit = _LIMITS.get(database.conn_type or "", ("", ""))
+        is_reading = not any((ask.turns, ask.ban, ask.submits_ban))
         with database.transaction() as run:
+            if limit and not is_reading:
+                run.execute(limit.format(wait=_WAIT, hold=_HOLD), [])
             grant = self.exchange_in(run, ask)
             if grant is None:
                 columns = "pace, next_at, banned_until, submits_banned_until"
                 run.insert("lingyang_ledger_pace", columns, [(self._key, 0, 0, 0)])
                 grant = self.exchange_in(run, ask)
             assert grant is not None
+            # After a failure the connection is not used again.
+            if unlimit and not is_reading:
+                run.execute(unlimit, [])
         return grant
 
     def exchange_in(self, run: Transaction, ask: Ask) -> Grant | None:
-        """Do the same at the end of another transaction; return None where there is no row."""
+        """Do the same in a transaction; return None where there is no row."""
         for column, ban in (("banned_until", ask.ban), ("submits_banned_until", ask.submits_ban)):
             if ban > 0:
                 ends, moment = self._expression(f"{{now}} + {round(ban * _MICROSECONDS)}")
@@ -163,17 +189,3 @@ def shared_limiter(
         ledger=conn_id,
         pace=lambda: SharedPace(hook, conn_id, host, app_key, patience),
     )
-
-
-def reserve_in(run: Transaction, limiter: RateLimiter | None, requests: int) -> Callable[[], None]:
-    """Reserve turns at the end of a transaction that writes intents; return what to call after its commit.
-
-    :param limiter: takes the turns; None: there is no shared limit.
-    :param requests: how many intents are written.
-    """
-    ask = limiter.due(requests) if limiter is not None and requests else None
-    if limiter is not None and ask is not None and isinstance(limiter.pace, SharedPace):
-        grant = limiter.pace.exchange_in(run, ask)
-        if grant is not None:
-            return partial(limiter.take, ask, grant)
-    return lambda: None

@@ -55,8 +55,8 @@ class SqlLedger(SqlClaim):
             rows.sort(key=lambda row: (row.written_at, row.task_unique_code))
         yield from self._load(rows)
 
-    def take_turns_for(self, limiter: RateLimiter) -> None:
-        """Reserve turns of a rate limit that tasks share through this database, where intents are written."""
+    def lend_to(self, limiter: RateLimiter) -> None:
+        """Let a rate limit that tasks share through this database use this ledger's connection."""
         self._limiter = limiter
         if isinstance(limiter.pace, pace.SharedPace):
             limiter.pace.lend(self._database)
@@ -111,13 +111,10 @@ class SqlLedger(SqlClaim):
             if has_token and not unwritten:
                 # Before the commit, whose answer may be lost.
                 self._numbers |= requests.write_intents(intents, self._skipped)
-                # Last: tasks of all campaigns wait for its row.
-                granted = pace.reserve_in(run, self._limiter, len(intents))
         if not has_token:
             raise self._replaced(unwritten)
         if unwritten:
             raise self._taken_over(unwritten[0].task_unique_code, unwritten)
-        granted()
         self._has_written = self._has_written or bool(intents)
         self._note_reasons(outcomes)
 

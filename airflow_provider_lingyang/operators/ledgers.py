@@ -94,7 +94,7 @@ def find_ledger(conn_id: str | None, context: Context, campaign_key: str, task_t
 def find_rate_limiter(ledger: Ledger, conn_id: str | None, hook: LingyangHook) -> RateLimiter:
     """Return the rate limiter of a task: of all that share the ledger's database, else of this process.
 
-    :param ledger: gets turns for the requests whose intents it writes.
+    :param ledger: lends its connection to that limiter.
     :param conn_id: the database that keeps it, or None.
     """
     settings, rate = hook.settings, hook.max_requests_per_second
@@ -110,7 +110,7 @@ def find_rate_limiter(ledger: Ledger, conn_id: str | None, hook: LingyangHook) -
     limiter = shared_limiter(
         query.sql_hook(conn_id), conn_id, settings.url, settings.app_key, rate, options.ledger_patience()
     )
-    sql_ledger.take_turns_for(limiter)
+    sql_ledger.lend_to(limiter)
     return limiter
 
 

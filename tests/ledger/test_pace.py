@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -16,10 +17,11 @@ import pytest
 from airflow_provider_lingyang.errors import LedgerError, LedgerUnusableError
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.ledger import pace
+from airflow_provider_lingyang.ledger.base import Outcome
 from airflow_provider_lingyang.ledger.pace import SharedPace
 from airflow_provider_lingyang.ledger.sql_migrations import migrate
 from airflow_provider_lingyang.storage.database import Database, SerializationFailureError, Transaction
-from airflow_provider_lingyang.turns import FRESH, Ask, Turns
+from airflow_provider_lingyang.turns import FRESH, Ask, Grant, Turns
 from tests.gateway.conftest import Time
 from tests.ledger.conftest import SqlLedgers
 from tests.ledger.test_sql_ledger import at_once
@@ -321,37 +323,19 @@ def test_nothing_is_sent_while_the_row_cannot_be_read(
         time_machine.seconds += 60
 
 
-# --- with the intents ----------------------------------------------------------------------------------------------
+# --- beside the intents --------------------------------------------------------------------------------------------
 
 
 def paced_ledger(tables: SqlLedgers, limit: RateLimiter, **changes: object) -> SqlLedgers:
     ledger = tables.start(**changes)
-    ledger.take_turns_for(limit)
+    ledger.lend_to(limit)
     return ledger
 
 
-def test_turns_come_with_the_intents(
+def test_intents_and_outcomes_leave_the_row_alone(
     timed: Paces, time_machine: Time, tables: SqlLedgers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = limiter(timed(), time_machine, 5)
-    limit.synchronise()
-    ledger = paced_ledger(tables, limit)
-    exchanges: list[Ask] = []
-    monkeypatch.setattr(SharedPace, "exchange", lambda _, ask: exchanges.append(ask))
-    for number in range(40):
-        ledger.write([], [tables.intent(f"code-{number}", [f"id-{number}"])])
-        while not limit.is_due and limit.acquire() > 0:
-            time_machine.seconds += 0.01
-        assert not limit.is_due
-    assert exchanges == []
-    assert 7.7 < time_machine.seconds < 8.3
-
-
-def test_the_row_is_locked_last(
-    timed: Paces, time_machine: Time, tables: SqlLedgers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limit = limiter(timed(), time_machine, 5)
-    limit.synchronise()
     ledger = paced_ledger(tables, limit)
     statements: list[str] = []
     execute = Transaction.execute
@@ -360,34 +344,93 @@ def test_the_row_is_locked_last(
         statements.append(sql)
         return execute(run, sql, parameters)
 
-    time_machine.seconds = 5
     monkeypatch.setattr(Transaction, "execute", noting)
     ledger.write([], [tables.intent("code", ["id"])])
-    assert [sql.split()[1] for sql in statements if "lingyang_ledger_pace" in sql] == ["lingyang_ledger_pace"]
-    assert "lingyang_ledger_pace" in statements[-1]
-
-
-def test_a_write_that_fails_grants_no_turns(
-    timed: Paces, time_machine: Time, tables: SqlLedgers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limit = limiter(timed(), time_machine, 5)
+    ledger.write([Outcome("code", {"id": 5})], [tables.intent("other", ["other"])])
+    assert statements and not [sql for sql in statements if "lingyang_ledger_pace" in sql]
     limit.synchronise()
-    before = row(tables)
-    time_machine.seconds = 50
+    assert [sql for sql in statements if "lingyang_ledger_pace" in sql]
+
+
+@pytest.fixture
+def frozen(paces: Paces, tables: SqlLedgers) -> Iterator[Any]:
+    """The connection of a process that has stopped between moving the row on and its commit."""
+    if tables.conn_type == "sqlite":
+        pytest.skip("a process that has begun to write holds the whole file")
+    paces().exchange(Ask(1, 0.2))
+    hook = tables.hook()
+    with closing(hook.get_conn()) as connection, closing(connection.cursor()) as cursor:
+        hook.set_autocommit(connection, False)
+        cursor.execute("UPDATE lingyang_ledger_pace SET next_at=next_at+1")
+        # Who waits for it without an end fails then.
+        end = threading.Timer(120, tables.interrupt)
+        end.start()
+        yield connection
+        end.cancel()
+        end.join()
+
+
+def test_outcomes_are_written_while_another_process_holds_the_row(
+    paces: Paces, tables: SqlLedgers, monkeypatch: pytest.MonkeyPatch, frozen: Any
+) -> None:
+    monkeypatch.setattr(pace, "_WAIT", 1)
+    limit = RateLimiter(5, turns=Turns(paces()))
     ledger = paced_ledger(tables, limit)
-    reserve_in = pace.reserve_in
+    ledger.write([], [tables.intent("code", ["id"])])
+    with pytest.raises(LedgerError):
+        limit.synchronise()
+    # Nothing leaves.
+    assert limit.is_due and limit.acquire() > 0
+    ledger.write([Outcome("code", {"id": 5})], [tables.intent("other", ["other"])])
+    assert tables.states(tables.next_try(), ["id", "other"]) == "ad"
+    frozen.rollback()
+    limit.synchronise()
+    assert limit.acquire() <= 0
 
-    def fails(*arguments: Any) -> None:
-        reserve_in(*arguments)
-        raise LedgerError("the commit failed")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(pace, "reserve_in", fails)
-        with pytest.raises(LedgerError):
-            ledger.write([], [tables.intent("code", ["id"])])
-    assert row(tables) == before
-    assert limit.is_due
-    assert limit.acquire() > 0
+def test_the_database_ends_a_process_that_holds_the_row(
+    paces: Paces, tables: SqlLedgers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if tables.conn_type == "sqlite":
+        pytest.skip("SQLite has no server")
+    own, exchange_in = paces(), SharedPace.exchange_in
+    own.exchange(Ask(1, 0.2))
+    monkeypatch.setattr(pace, "_HOLD", 1)
+    granted: list[Grant] = []
+
+    def freezes(frozen: SharedPace, run: Transaction, ask: Ask) -> Grant | None:
+        grant = exchange_in(frozen, run, ask)
+        monkeypatch.setattr(SharedPace, "exchange_in", exchange_in)
+        with closing(Database(tables.hook(), "ledger")) as other:
+            deadline = time.monotonic() + 300
+            while not granted:
+                assert time.monotonic() < deadline
+                with suppress(LedgerError):
+                    granted.append(own._exchange(other, Ask(1, 0.2)))
+        return grant
+
+    monkeypatch.setattr(SharedPace, "exchange_in", freezes)
+    # When it goes on, it has lost its connection, and has reserved nothing.
+    with pytest.raises(LedgerError):
+        own.exchange(Ask(100, 1000.0))
+    assert own.exchange(Ask(1, 0.2)).starts_at - granted[0].starts_at < 50_000
+
+
+def test_what_limits_the_row_limits_no_other_transaction(paces: Paces, tables: SqlLedgers) -> None:
+    limits = {
+        "postgres": "SELECT current_setting('lock_timeout')",
+        "mysql": "SELECT @@SESSION.innodb_lock_wait_timeout, @@SESSION.idle_write_transaction_timeout",
+    }
+    if (sql := limits.get(tables.conn_type)) is None:
+        pytest.skip("SQLite has no such limits")
+    with closing(Database(tables.hook(), "ledger")) as lent:
+        with lent.transaction() as run:
+            before = run.rows(sql, [])
+        own = paces()
+        own.lend(lent)
+        own.exchange(Ask(1, 0.2))
+        with lent.transaction() as run:
+            assert run.rows(sql, []) == before
 
 
 def test_a_closed_ledger_lends_its_connection_no_more(paces: Paces, tables: SqlLedgers) -> None:
@@ -409,7 +452,7 @@ def test_tasks_that_write_at_once_do_not_wait_for_each_other_for_ever(
     def work(number: int) -> int:
         ledger = tables.start(map_index=number)
         limit = RateLimiter(1000, turns=Turns(paces()))
-        ledger.take_turns_for(limit)
+        ledger.lend_to(limit)
         for n in range(10):
             ledger.write([], [tables.intent(f"code-{number}-{n}", [f"{number}-{n}"])])
             with suppress(LedgerError):
