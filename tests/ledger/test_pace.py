@@ -353,8 +353,8 @@ def test_intents_and_outcomes_leave_the_row_alone(
 
 
 @pytest.fixture
-def frozen(paces: Paces, tables: SqlLedgers) -> Iterator[Any]:
-    """The connection of a process that has stopped between moving the row on and its commit."""
+def end_frozen(paces: Paces, tables: SqlLedgers) -> Iterator[Callable[[], None]]:
+    """A process has stopped between moving the row on and its commit; this undoes what it did."""
     if tables.conn_type == "sqlite":
         pytest.skip("a process that has begun to write holds the whole file")
     paces().exchange(Ask(1, 0.2))
@@ -365,13 +365,13 @@ def frozen(paces: Paces, tables: SqlLedgers) -> Iterator[Any]:
         # Who waits for it without an end fails then.
         end = threading.Timer(120, tables.interrupt)
         end.start()
-        yield connection
+        yield connection.rollback
         end.cancel()
         end.join()
 
 
 def test_outcomes_are_written_while_another_process_holds_the_row(
-    paces: Paces, tables: SqlLedgers, monkeypatch: pytest.MonkeyPatch, frozen: Any
+    paces: Paces, tables: SqlLedgers, monkeypatch: pytest.MonkeyPatch, end_frozen: Callable[[], None]
 ) -> None:
     monkeypatch.setattr(pace, "_WAIT", 1)
     limit = RateLimiter(5, turns=Turns(paces()))
@@ -383,7 +383,7 @@ def test_outcomes_are_written_while_another_process_holds_the_row(
     assert limit.is_due and limit.acquire() > 0
     ledger.write([Outcome("code", {"id": 5})], [tables.intent("other", ["other"])])
     assert tables.states(tables.next_try(), ["id", "other"]) == "ad"
-    frozen.rollback()
+    end_frozen()
     limit.synchronise()
     assert limit.acquire() <= 0
 
