@@ -293,13 +293,13 @@ class Dispatcher:
 
     def _synchronise_rate_limit(self) -> bool:
         """Reserve turns of a shared rate limit where none is left; return False where its database is away."""
-        requests, limiter = self._requests, self.schedule.limiter
+        requests = self._requests
         if not self.schedule.is_due():
             return True
         try:
             if self._pace.wait <= 0:
                 with self._pace.attempt():
-                    limiter.synchronise(len(requests.intended))
+                    self.schedule.synchronise(len(requests.intended))
                     return True
         except LedgerError as error:
             requests.end(error)

@@ -114,8 +114,18 @@ class SendSchedule:
 
     def is_due(self) -> bool:
         """Whether the rate limit must be synchronised before the next request may be sent."""
-        # Turns that are reserved while none may be sent would be lost, to others, too.
+        # Turns that are reserved while none may be sent would be lost, to look-ups and to others, too.
+        if self.limiter.submits_pause_left > 0:
+            return self._allows() and self.limiter.has_unshared_ban
         return self._allows() and self.limiter.is_due
+
+    def synchronise(self, requests: int) -> None:
+        """Synchronise the rate limit; reserve turns only where requests may be sent. Blocks.
+
+        :param requests: how many are about to be sent.
+        :raises LedgerError: the shared limit's database is away.
+        """
+        self.limiter.synchronise(requests if self.is_open() else 0)
 
     def _allows(self) -> bool:
         now = self.clock()
@@ -146,7 +156,7 @@ class SendSchedule:
         self.limiter.ban(ban.seconds, submits_only=ban.is_of_one_api)
         # Else it is written later: before a request leaves.
         with suppress(LedgerError):
-            self.limiter.synchronise()
+            self.limiter.synchronise(0)
 
     def open_since(self) -> float:
         """Return since when requests may be sent, in epoch seconds; the present moment while they may not."""

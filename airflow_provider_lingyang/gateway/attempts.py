@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from airflow_provider_lingyang.errors import (
@@ -237,9 +238,9 @@ class Attempts:
                 is_shared = ban is not None and (not ban.is_of_one_api or call.method == SUBMIT_METHOD)
                 if self.limiter is not None and ban is not None and is_shared:
                     self.limiter.ban(ban.seconds, submits_only=ban.is_of_one_api)
-                    if delay is None and self.limiter.is_due:
+                    if delay is None and self.limiter.has_unshared_ban:
                         with suppress(LedgerError):
-                            yield Synchronise(self.limiter.synchronise)
+                            yield Synchronise(partial(self.limiter.synchronise, 0))
                 if delay is None:
                     raise
                 log.warning(

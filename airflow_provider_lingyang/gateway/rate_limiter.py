@@ -113,10 +113,17 @@ class RateLimiter:
             # A ban that others have met matters only to a request that would leave now.
             return ask is not None and (any((ask.turns, ask.ban, ask.submits_ban)) or self._delay(now) <= 0)
 
+    @property
+    def has_unshared_ban(self) -> bool:
+        """Whether :meth:`synchronise` must be called to note a ban for other processes."""
+        with self._track.lock:
+            ask = self._ask(self._track.monotonic(), 0)
+            return ask is not None and (ask.ban > 0 or ask.submits_ban > 0)
+
     def synchronise(self, requests: int = 1) -> None:
         """Reserve turns where none is left, note a ban, and look for one, unless another caller just has. Blocks.
 
-        :param requests: how many are about to be sent.
+        :param requests: how many are about to be sent; 0: reserve nothing.
         :raises LedgerError: the shared pace is away.
         """
         if self._turns is None:

@@ -14,6 +14,8 @@ from airflow_provider_lingyang.delivery.schedule import (
     SendSchedule,
     SendWindow,
 )
+from airflow_provider_lingyang.errors import LedgerError
+from airflow_provider_lingyang.gateway.attempts import Ban
 from airflow_provider_lingyang.gateway.dates import CHINA
 from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.turns import Ask, Grant, Turns
@@ -63,10 +65,15 @@ class Pace:
 
     def __init__(self, clock: Clock) -> None:
         self.clock, self.asked = clock, list[Ask]()
-        self.bans = 0.0, 0.0
+        self.bans: tuple[float, ...] = (0.0, 0.0)
+        self.is_away = False
 
     def exchange(self, ask: Ask) -> Grant:
+        if self.is_away:
+            raise LedgerError("away")
         self.asked.append(ask)
+        noted = (self.clock.monotonic() + seconds for seconds in (ask.ban, ask.submits_ban))
+        self.bans = tuple(map(max, self.bans, noted))
         return Grant(self.clock.monotonic(), *self.bans)
 
 
@@ -87,6 +94,39 @@ def test_turns_are_reserved_only_while_requests_may_be_sent() -> None:
     limiter.synchronise()
     assert not schedule.is_due()
     assert schedule.delay() <= 0
+
+
+def test_no_turns_are_reserved_while_the_api_that_submits_is_banned() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    limiter = RateLimiter(4, monotonic=clock.monotonic, turns=Turns(pace))
+    schedule = SendSchedule(limiter=limiter, clock=clock)
+    for is_away in (True, False):
+        pace.is_away = is_away
+        schedule.ban(Ban(seconds=30.0, is_of_one_api=True))
+        # What could not be noted for other processes still is.
+        assert schedule.is_due() is is_away
+    pace.asked.clear()
+    while clock.monotonic() < 30:
+        assert not schedule.is_due()
+        clock.passes(0.25)
+    assert schedule.is_due()
+    schedule.synchronise(2)
+    assert [ask.turns for ask in pace.asked] == [2]
+
+
+def test_a_ban_is_noted_later_and_without_turns() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    schedule = SendSchedule(limiter=RateLimiter(4, monotonic=clock.monotonic, turns=Turns(pace)), clock=clock)
+    pace.is_away = True
+    schedule.ban(Ban(seconds=30.0, is_of_one_api=True))
+    pace.is_away = False
+    clock.passes(10)
+    assert schedule.is_due()
+    schedule.synchronise(2)
+    assert [(ask.turns, ask.submits_ban) for ask in pace.asked] == [(0, 20.0)]
+    assert not schedule.is_due()
 
 
 @pytest.mark.parametrize("ends_at", [lambda moment: (moment, 0.0), lambda moment: (0.0, moment)])
