@@ -18,7 +18,7 @@ import pytest
 from airflow_provider_lingyang.identity import digest
 from airflow_provider_lingyang.ledger.task_try import TaskTry
 from airflow_provider_lingyang.operators.lingyang import LingyangSubmitBatchOperator
-from airflow_provider_lingyang.operators.submission import task_try_of
+from airflow_provider_lingyang.operators.task_tries import task_try_of
 from airflow_provider_lingyang.sandbox.process import SandboxProcess
 from tests.conftest import Run
 from tests.helpers.campaigns import LOST, NOT_DONE, all_reached_once, row, sent
