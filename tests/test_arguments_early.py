@@ -192,6 +192,18 @@ def test_campaign_that_is_none_says_why_it_may_be(run: Run, kind: Any) -> None:
             {"keep_columns": ["TEL"], "columns": {"phone_number": "tel"}},
             "keep_columns: 'TEL' is sent as phone_number, so it may hold personal data",
         ),
+        (
+            {"keep_columns": ["Who"], "columns": {"user_name": "who"}},
+            "keep_columns: 'Who' is sent as user_name, so it may hold personal data",
+        ),
+        (
+            {"keep_columns": ["Town"], "input_params_columns": ["town"]},
+            r"keep_columns: 'Town' is sent as input_params\['town'\], so it may hold personal data",
+        ),
+        (
+            {"keep_columns": ["town"], "input_params_columns": {"where": "town"}},
+            r"keep_columns: 'town' is sent as input_params\['where'\], so it may hold personal data",
+        ),
         ({"keep_columns": ["status"]}, "a table of results has a column 'status' for itself"),
         ({"keep_columns": ["100%"]}, "cannot name a column"),
         ({"keep_columns": ["x" * 64]}, "is longer than the 63 bytes"),

@@ -102,7 +102,10 @@ def layout_of(
         if own is not None and name not in columns and own not in claimed:
             fields[name] = own
     check_kept_is_not_sent_as(
-        "keep_columns", kept, {field: names[position] for field, position in fields.items()}
+        "keep_columns",
+        kept,
+        {field: names[position] for field, position in fields.items()},
+        {variable: names[position] for variable, position in variables.items()},
     )
     used = {*fields.values(), *variables.values(), *kept.values()}
     for position, name in enumerate(names):

@@ -11,14 +11,14 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from airflow_provider_lingyang.gateway.contacts import looks_like_contact
+from airflow_provider_lingyang.gateway.contacts import holds_contact
 from airflow_provider_lingyang.gateway.field_types import dump_json
 from airflow_provider_lingyang.gateway.values import plain_value
 
 _MAX_TEXT = 200
 _SURE = 7
 """Characters from which on a contact is one wherever it stands in a text."""
-CONTACT = "holds a phone number or an email address, which is never kept"
+CONTACT = "holds a phone number, an email address or an identity number, which is never kept"
 _NO_DIGITS = re.compile("[^0-9]+")
 _BEFORE_A_NUMBER = re.compile("^0*(?:86)?0*")
 
@@ -66,7 +66,7 @@ def _holds_contact(value: Any, phone: object, email: object) -> bool:
     number = _BEFORE_A_NUMBER.sub("", _digits(str(phone or "")))
     contacts = [contact for contact in (number, str(email or "").strip().lower()) if contact]
     spellings = text.strip().lower(), _digits(text)
-    return looks_like_contact(text) or any(
+    return holds_contact(text) or any(
         contact in spelling if len(contact) >= _SURE else contact == spelling
         for contact in contacts
         for spelling in spellings

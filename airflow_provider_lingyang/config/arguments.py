@@ -243,16 +243,20 @@ def check_keep_columns(argument: str, names: Sequence[str]) -> None:
             raise ArgumentError(f"{argument}: {problem}")
 
 
-def check_kept_is_not_sent_as(argument: str, names: Iterable[str], columns: Mapping[str, str]) -> None:
-    """Raise if a column that is to be kept holds a field that may be personal.
+def check_kept_is_not_sent_as(
+    argument: str, names: Iterable[str], columns: Mapping[str, str], variables: Mapping[str, str]
+) -> None:
+    """Raise if a column that is to be kept is sent as something that may be personal.
 
     :param columns: API field → column.
+    :param variables: plan variable → column.
     """
-    fields = {columns[field].lower(): field for field in NEVER_KEPT if field in columns}
+    sent = {column.lower(): f"input_params[{name!r}]" for name, column in variables.items()}
+    sent |= {columns[field].lower(): field for field in NEVER_KEPT if field in columns}
     for name in names:
-        if field := fields.get(name.lower()):
+        if what := sent.get(name.lower()):
             raise ArgumentError(
-                f"{argument}: {name!r} is sent as {field}, so it may hold personal data, which is never kept"
+                f"{argument}: {name!r} is sent as {what}, so it may hold personal data, which is never kept"
             )
 
 

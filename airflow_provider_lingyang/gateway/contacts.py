@@ -8,6 +8,9 @@ code is an international call; an extension is a field of its own.
 from __future__ import annotations
 
 import re
+import unicodedata
+from contextlib import suppress
+from datetime import date
 
 PLAIN = (
     "^(?:[2-79][0-9]{4,19}|8[0-57-9][0-9]{3,18}|1[0-2][0-9]{3,18}|1[3-9][0-9]{3,9}"
@@ -40,6 +43,19 @@ _MOBILE = re.compile(r"1[3-9][0-9]{9}")
 _SERVICE = re.compile(r"[48]00[0-9]{7}")
 # Area codes have two digits (10, 20 to 29) or three; a subscriber's number begins with none of 0 and 1.
 _AREA = re.compile(r"(?:10|2[0-9])[2-9][0-9]{7}|[3-9][0-9]{2}[2-9][0-9]{6,7}")
+
+# Within a text: groups of digits, three or more in each, so that no date is read as a number.
+_RUN = re.compile(r"[0-9]+x?(?:[\s.()-]{1,3}[0-9]+x?)*")
+_GROUP = re.compile(r"[0-9]+x?")
+_ABROAD = re.compile(r"(?<![0-9a-z])\+\s*[0-9](?:[\s().-]{0,3}[0-9]){6,}")
+_MOBILE_WITHIN = re.compile(rf"(?:(?:00)?86|0)?{_MOBILE.pattern}")
+_LANDLINE_WITHIN = re.compile(rf"(?:0086)?0(?:{_AREA.pattern})|0086(?:{_AREA.pattern})")
+_IDENTITY = re.compile(r"[1-9][0-9]{5}(?P<born>(?:19|20)[0-9]{6})[0-9]{3}[0-9x]")
+_LONGEST = 18
+# A random one would be taken for a mobile number now and then.
+_DIGEST = re.compile(
+    r"(?<![0-9a-z])(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64})(?![0-9a-z])"
+)
 
 
 class PhoneNumberError(ValueError):
@@ -98,6 +114,57 @@ def looks_like_contact(text: str) -> bool:
     except PhoneNumberError:
         return False
     return "+" in text or bool(_MOBILE.fullmatch(number))
+
+
+def holds_contact(text: str) -> bool:
+    """Whether a contact stands anywhere in a text, or is all of it.
+
+    Found are: an email address; a number with a ``+``; a mobile number of China, also after ``86``, ``0086`` or ``0``;
+    a landline of China with its area code; an identity number of China (18 characters, with a date of birth). They may
+    have letters beside them, and blanks, hyphens, dots and parentheses between groups of three digits or more. Digits
+    that belong to a longer number are none of these, and no digits of a UUID or of a hexadecimal digest are.
+
+    Not found are: a landline without its area code, another country's number without ``+``, an identity number of 15
+    digits, a name, and anything that is written in words or encoded.
+    """
+    if looks_like_contact(text):
+        return True
+    text = text.translate(_TRANSLATED)
+    if not text.isascii():
+        text = "".join(str(unicodedata.decimal(each, each)) for each in unicodedata.normalize("NFKC", text))
+    text = _DIGEST.sub(" / ", text.lower())
+    return bool(_ADDRESS.search(text) or _ABROAD.search(text)) or any(
+        _runs_into_contact(_GROUP.findall(run[0])) for run in _RUN.finditer(text)
+    )
+
+
+def _runs_into_contact(groups: list[str]) -> bool:
+    for start in range(len(groups)):
+        number = ""
+        for group in groups[start:]:
+            # A country's code, or the trunk 0, may be shorter.
+            if len(group) < 3 and (number or group not in ("86", "0")):
+                break
+            number += group
+            if len(number) > _LONGEST:
+                break
+            if _MOBILE_WITHIN.fullmatch(number) or _LANDLINE_WITHIN.fullmatch(number) or _is_identity(number):
+                return True
+            # An "x" behind a number is an extension or nothing.
+            if number.endswith("x"):
+                if _MOBILE_WITHIN.fullmatch(number[:-1]) or _LANDLINE_WITHIN.fullmatch(number[:-1]):
+                    return True
+                break
+    return False
+
+
+def _is_identity(number: str) -> bool:
+    found = _IDENTITY.fullmatch(number)
+    if found is not None:
+        born = found["born"]
+        with suppress(ValueError):
+            return bool(date(int(born[:4]), int(born[4:6]), int(born[6:])))
+    return False
 
 
 def _domestic(digits: str, *, explicit: bool) -> str:

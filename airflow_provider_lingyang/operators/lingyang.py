@@ -94,8 +94,10 @@ class LingyangSubmitBatchOperator(BaseOperator):
     :param output_slots: slots of ``output_params`` that the plan fills, each sent as ``""``.
     :param keep_columns: up to 20 columns of the rows, such as ids and tiers, that are kept with each recipient in the
         ledger's tables (``ledger_conn_id``): its view ``lingyang_recipients`` shows them, as JSON, and
-        ``LingyangToSqlOperator`` gives each a column. Text of up to 200 characters, numbers, truth values, dates. Never
-        a contact: neither a column that is sent as one, nor a value that holds one, which makes its row invalid.
+        ``LingyangToSqlOperator`` gives each a column. Text of up to 200 characters, numbers, truth values, dates. No
+        column that is sent as a contact, ``user_name`` or a plan variable. A value that holds a contact or an identity
+        number makes its row invalid, as far as :func:`~airflow_provider_lingyang.gateway.contacts.holds_contact`
+        finds it.
         Default None: none.
 
     *How*
@@ -269,8 +271,9 @@ class LingyangSubmitBatchOperator(BaseOperator):
             )
         if self.keep_columns and self.ledger_conn_id is None:
             raise arguments.ArgumentError("keep_columns needs ledger_conn_id: the ledger's tables keep them")
-        if not literals.holds_open([self.keep_columns, self.columns]):
-            arguments.check_kept_is_not_sent_as("keep_columns", self.keep_columns, self.columns)
+        if not literals.holds_open([self.keep_columns, self.columns, self.input_params_columns]):
+            variables = arguments.named_columns("input_params_columns", self.input_params_columns)
+            arguments.check_kept_is_not_sent_as("keep_columns", self.keep_columns, self.columns, variables)
         literals.check_templated(self, TEMPLATED)
         check_task_defaults("task_defaults", self.task_defaults)
         # Not those that a subclass adds, which it may set later. A blank settle settles nothing; on_clear has choices.

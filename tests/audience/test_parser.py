@@ -356,6 +356,26 @@ def test_phone_number_with_an_extension_is_refused_with_its_reason(spelling: str
         # Ids, some of as many digits as a phone number.
         ("202601051234", "202601051234"),
         (10000000009, 10000000009),
+        *(
+            (text, text)
+            for text in (
+                # Not a number of its own, but a part of a longer one.
+                "202615400000002",
+                "154000000021",
+                "9154000000021",
+                "1700000000000",
+                "100000199002300000",
+                "1000000199001010000",
+                "0100000001",
+                "00000000123",
+                "2026-01-15 2026-01-16",
+                "2026-01-15 13:45:12.345678",
+                "192.168.100.200",
+                "71c0ffee-1540-4000-8000-15400000002a",
+                "15400000002a00000000000000000000",
+                "v1.5.4",
+            )
+        ),
         ("A@B", "A@B"),
     ],
 )
@@ -366,7 +386,7 @@ def test_a_column_is_kept_as_json(value: Any, kept: Any) -> None:
     assert "tier" not in json.loads(found.task)
 
 
-CONTACT = "holds a phone number or an email address, which is never kept"
+CONTACT = "holds a phone number, an email address or an identity number, which is never kept"
 
 
 @pytest.mark.parametrize(
@@ -384,6 +404,25 @@ CONTACT = "holds a phone number or an email address, which is never kept"
         ("one@mail.invalid", CONTACT),
         ("of One@Mail.invalid!", CONTACT),
         ("other@mail.invalid", CONTACT),
+        ("wife 15400000002", CONTACT),
+        ("tel15400000002x", CONTACT),
+        ("15400000002;15400000003", CONTACT),
+        ("1540000 0002 (home)", CONTACT),
+        ("home: 154-0000-0002!", CONTACT),
+        ("to +86 (0)154 0000 0002", CONTACT),
+        ("or 008615400000002", CONTACT),
+        ("or 015400000002", CONTACT),
+        ("\u0661\u0665\u0664" + "\u0660" * 7 + "\u0662 x", CONTACT),
+        ("order-15400000002-1", CONTACT),
+        ("0571-20000000", CONTACT),
+        ("01020000000", CONTACT),
+        ("office 0571 2000 0000 ext 3", CONTACT),
+        ("of +86 571 2000 0000", CONTACT),
+        ("of +44 20 7946 0000 (UK)", CONTACT),
+        ("100000199001010000", CONTACT),
+        ("id10000019900101000X.", CONTACT),
+        ("100000 19900101 0000", CONTACT),
+        ("mail:two@mail.invalid;", CONTACT),
         ("x" * 201, "has more than 200 characters"),
         (10**200, "has more than 200 characters"),
         ("a\0", "holds a NUL character"),
