@@ -16,6 +16,7 @@ from typing import Any
 
 from airflow_provider_lingyang.gateway.dates import CHINA
 from airflow_provider_lingyang.identity import digest, settle_key
+from airflow_provider_lingyang.ledger import sql_before_3
 from airflow_provider_lingyang.ledger.opening import PRUNED
 from airflow_provider_lingyang.ledger.sql_report import (
     Generation,
@@ -78,6 +79,10 @@ class Retention:
     database: Database
     before: float
     close_campaigns: bool = False
+    _has_old_tables: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._has_old_tables = sql_before_3.are_there(self.database)
 
     def plan(self) -> Iterator[Pruned]:
         """Yield each campaign that anything is left of, and what :meth:`prune` does to it."""
@@ -102,6 +107,7 @@ class Retention:
         for number in found.numbers:
             self._prune_requests(found, number)
             self._prune_rows(found, number)
+        self._prune_old_tables(found)
         if found.closes:
             self._forget_task_instances(key)
         return found
@@ -159,6 +165,10 @@ class Retention:
         ):
             sql = f"SELECT count(*) FROM lingyang_ledger_{table} WHERE campaign IN {some}{condition}"
             setattr(found, name, int(run.rows(sql, found.numbers)[0][0]))
+        if self._has_old_tables:
+            # Of those that were pruned by a version which left them there.
+            old = sum(sql_before_3.count(run, (row.campaign, row.generation)) for row in found.rows)
+            found.recipients = max(found.recipients, old)
 
     def _close(self, run: Transaction, rows: Sequence[Generation]) -> None:
         today = datetime.now(CHINA).date().isoformat()
@@ -210,6 +220,17 @@ class Retention:
                 (gone,) = self._execute((sql, [campaign, worker, start, start + _ROWS, *before]))
                 found.audience_rows += gone
 
+    def _prune_old_tables(self, found: Pruned) -> None:
+        if not self._has_old_tables:
+            return
+        old = 0
+        for row in found.rows:
+            with self.database.transaction() as run:
+                statements = list(sql_before_3.deletions(run, (row.campaign, row.generation)))
+            for some in statements:
+                old += self._execute(*some)[0]
+        found.recipients = max(found.recipients, old)
+
     def _execute(self, *statements: tuple[str, Sequence[Any]]) -> list[int]:
         """Run statements in a transaction of their own; return how many rows each has touched."""
 
@@ -254,9 +275,10 @@ def forget(database: Database, row: Generation, biz_ids: Sequence[str], *, execu
     :param execute: False: only count.
     """
     found = Forgotten(row, 0, 0, [])
+    has_old_tables = sql_before_3.are_there(database)
     for some in chunks(list(dict.fromkeys(biz_ids))):
         recipients, audience_rows, in_doubt = repeated(
-            partial(_forget, database, row.number, some, execute=execute)
+            partial(_forget, database, row, some, execute=execute, has_old_tables=has_old_tables)
         )
         found.recipients += recipients
         found.audience_rows += audience_rows
@@ -265,10 +287,12 @@ def forget(database: Database, row: Generation, biz_ids: Sequence[str], *, execu
 
 
 def _forget(
-    database: Database, campaign: int, biz_ids: Sequence[str], *, execute: bool
+    database: Database, row: Generation, biz_ids: Sequence[str], *, execute: bool, has_old_tables: bool
 ) -> tuple[int, int, list[str]]:
+    campaign = row.number
     keys = [halves(biz_id) for biz_id in biz_ids]
     recipients, in_doubt = 0, []
+    erasable = dict(zip(keys, biz_ids, strict=True))
     with database.transaction() as run:
         for high, low, state, code, number in run.rows(
             "SELECT recipient.hash_high, recipient.hash_low, recipient.state, request.task_unique_code, "
@@ -281,6 +305,7 @@ def _forget(
                 continue
             if state == IN_DOUBT:
                 in_doubt.append(settle_key(code, number))
+                del erasable[high, low]
                 continue
             # Not one that a try puts into a request at this moment: a second run names it.
             sql = (
@@ -288,6 +313,10 @@ def _forget(
                 "AND state<>?"
             )
             recipients += run.execute(sql, [campaign, high, low, IN_DOUBT]) if execute else 1
+        if has_old_tables:
+            this = row.campaign, row.generation
+            old = sql_before_3.erase(run, this, erasable.values(), execute=execute)
+            recipients = max(recipients, old)
         found = [
             (worker, row_no)
             for worker, row_no, biz_id in run.rows(

@@ -7,6 +7,7 @@ from contextlib import suppress
 from itertools import chain
 
 from airflow_provider_lingyang.errors import LedgerError
+from airflow_provider_lingyang.ledger.sql_before_3 import RECIPIENTS, REPLACED, UNTIL_3, are_there
 from airflow_provider_lingyang.ledger.sql_report import generations, moment
 from airflow_provider_lingyang.ledger.sql_retention import Retention
 from airflow_provider_lingyang.ledger.sql_tables import MIGRATIONS, STATES
@@ -42,10 +43,19 @@ def statistics(database: Database, retention: Retention) -> Iterator[tuple[str, 
         yield "recipients", sum(counts.values())
         for number, state in enumerate(STATES, 1):
             yield f"recipients {state.replace('_', ' ')}", counts.get(number, 0)
+    before_3 = are_there(database)
+    if before_3:
+        with database.transaction() as run:
+            ((count,),) = run.rows(f"SELECT count(*) FROM {RECIPIENTS}", [])
+        yield (
+            f"recipients in {' and '.join(table + UNTIL_3 for table in REPLACED)}, which may be dropped",
+            int(count),
+        )
     if sql := _BYTES.get(database.conn_type or ""):
         total = 0
         with suppress(LedgerError):  # An account that may not ask.
-            for table in {*chain.from_iterable(MIGRATIONS.values())}:
+            tables = {*chain.from_iterable(MIGRATIONS.values())}
+            for table in tables | ({table + UNTIL_3 for table in REPLACED} if before_3 else set()):
                 with database.transaction() as run:
                     ((size,),) = run.rows(sql, [table])
                 total += int(size)

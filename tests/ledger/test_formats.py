@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from airflow_provider_lingyang.errors import LedgerError, LedgerFencedError, LedgerRefusedError
-from airflow_provider_lingyang.ledger import __main__ as command
 from airflow_provider_lingyang.ledger import sql_migrations
+from airflow_provider_lingyang.ledger.__main__ import main
 from airflow_provider_lingyang.ledger.base import Outcome, RecordedRequest
 from airflow_provider_lingyang.ledger.sql_tables import MIGRATIONS, accepted_recipients
 from airflow_provider_lingyang.ledger.task_state import TaskStateLedger
 from airflow_provider_lingyang.ledger.task_state_format import encode, read_segment, segment
 from airflow_provider_lingyang.ledger.tombstone import Tombstone
 from airflow_provider_lingyang.storage.database import UniqueViolationError
-from tests.ledger.conftest import Ledgers, SqlLedgers, Store, task_try
+from tests.ledger.conftest import Command, Ledgers, SqlLedgers, Store, task_try
 from tests.ledger.test_sql_ledger import at_once
 from tests.ledger.test_tombstone import AssetStore
 
@@ -115,6 +115,53 @@ def test_finished_campaigns_of_version_1_repeat_no_recipient(previous: SqlLedger
     assert previous.states(again, ["G1", "G2"]) == "ad"
 
 
+def old_ids(database: SqlLedgers) -> set[str]:
+    return {biz_id for (biz_id,) in database.sql("SELECT biz_id FROM lingyang_ledger_recipient_2")}
+
+
+def test_a_recipient_is_forgotten_in_the_tables_before_version_3_too(
+    previous: SqlLedgers, command: Command
+) -> None:
+    previous.next_try(campaign_key="open", map_index=0).release()
+    before = old_ids(previous)
+    names = ("--biz-id", "A1", "D1", "客户-F2")
+    counted = command.json("forget", *names, code=1)
+    assert old_ids(previous) == before
+    assert command.json("forget", *names, "--yes", code=1) == counted
+    assert sorted((one["campaign_key"], one["recipients"]) for one in counted) == [
+        ("finished", 1),
+        ("open", 1),
+    ]
+    # D1 is in doubt.
+    assert old_ids(previous) == before - {"A1", "客户-F2"} | {""}
+    erased = previous.sql("SELECT state, task_id FROM lingyang_ledger_recipient_2 WHERE biz_id=''")
+    assert sorted(map(tuple, erased)) == [("accepted", None), ("rejected", None)]
+    # As an earlier version has left it.
+    previous.sql("UPDATE lingyang_ledger_recipient_2 SET biz_id='A1' WHERE biz_id='' AND state='accepted'")
+    assert [one["recipients"] for one in command.json("forget", "--biz-id", "A1", "--yes")] == [1]
+    assert "A1" not in old_ids(previous)
+    assert command.json("forget", "--biz-id", "A1", "--yes") == []
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_prune_deletes_from_the_tables_before_version_3(
+    previous: SqlLedgers, command: Command, closes: bool
+) -> None:
+    ledger = previous.next_try(campaign_key="finished")
+    ledger.finish()
+    ledger.release()
+    before = old_ids(previous)
+    pruned = ("prune", "--before", "2099-01-01", "--yes", *(["--close-campaigns"] if closes else []))
+    (done,) = [line for line in command.json(*pruned) if line["what"] in ("erased", "deleted")]
+    assert (done["what"], done["recipients"]) == ("deleted" if closes else "erased", 2)
+    assert old_ids(previous) == before - {"F1", "客户-F2"}
+    codes = {code for (code,) in previous.sql("SELECT task_unique_code FROM lingyang_ledger_request_2")}
+    assert "f1" not in codes and {"g1", "o1"} <= codes
+    facts = {line["name"]: line["value"] for line in command.json("stats")}
+    (name,) = [name for name in facts if "may be dropped" in name]
+    assert facts[name] == len(previous.sql("SELECT biz_id FROM lingyang_ledger_recipient_2")) > 0
+
+
 def test_first_processes_after_an_upgrade_change_the_tables_together(previous: SqlLedgers) -> None:
     def claim(number: int) -> bool:
         with closing(previous.new(campaign_key="open", map_index=number)) as ledger:
@@ -196,7 +243,7 @@ def test_tables_of_a_newer_version_are_refused_before_anything_is_written(newer:
 def test_tables_of_a_newer_version_are_not_listed(
     newer: SqlLedgers, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command.main(["list", "--conn-id", "ledger"]) == 1
+    assert main(["list", "--conn-id", "ledger"]) == 1
     assert "has format 99" in capsys.readouterr().err
 
 
