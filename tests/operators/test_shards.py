@@ -150,8 +150,7 @@ class Progress(Ledger):
         return [Shard(0, batch, self.shards[0].since, True), *self.shards[1:]]
 
 
-def order(ledger: Ledger, shards: int, *, killed: bool = False) -> ShardOrder:
-    clock = SkippingClock()
+def order(ledger: Ledger, shards: int, clock: SkippingClock, *, killed: bool = False) -> ShardOrder:
     cancellation = Cancellation(lambda: 0.0 if killed else None, monotonic=clock.monotonic, sleep=clock.sleep)
     return ShardOrder(
         ledger=ledger, shards=shards, patience=3600.0, schedule=SendSchedule(), cancellation=cancellation
@@ -170,8 +169,10 @@ def others(*batches: str) -> list[Shard]:
     ("batches", "batch_num"),
     [((), "5"), (("0015", "~"), "5"), (("0210",), "9"), (("0015",), "005"), (("",), None), (("0015",), None)],
 )
-def test_a_batch_that_no_shard_is_behind_is_sent(batches: Sequence[str], batch_num: str | None) -> None:
-    order(Progress(OWN, *others(*batches)), len(batches) + 1).wait_for(batch_num)
+def test_a_batch_that_no_shard_is_behind_is_sent(
+    clock: SkippingClock, batches: Sequence[str], batch_num: str | None
+) -> None:
+    order(Progress(OWN, *others(*batches)), len(batches) + 1, clock).wait_for(batch_num)
 
 
 @pytest.mark.parametrize(
@@ -183,14 +184,14 @@ def test_a_batch_that_no_shard_is_behind_is_sent(batches: Sequence[str], batch_n
         (("0014",) * 12, "map_index 10 is at batch_num 4; 2 more are behind"),
     ],
 )
-def test_what_a_batch_waits_for_is_said(batches: Sequence[str], why: str) -> None:
+def test_what_a_batch_waits_for_is_said(clock: SkippingClock, batches: Sequence[str], why: str) -> None:
     with pytest.raises(DeferSending, match=why):
-        order(Progress(OWN, *others(*batches)), len(batches) + 1).wait_for("5")
+        order(Progress(OWN, *others(*batches)), len(batches) + 1, clock).wait_for("5")
 
 
-def test_a_task_that_is_asked_to_stop_waits_for_no_shard() -> None:
+def test_a_task_that_is_asked_to_stop_waits_for_no_shard(clock: SkippingClock) -> None:
     with pytest.raises(SubmissionStopped, match="asked to stop"):
-        order(Progress(OWN, *others("")), 2, killed=True).wait_for("5")
+        order(Progress(OWN, *others("")), 2, clock, killed=True).wait_for("5")
 
 
 @pytest.mark.parametrize(
@@ -205,12 +206,12 @@ def test_a_task_that_is_asked_to_stop_waits_for_no_shard() -> None:
     ],
 )
 def test_hours_in_which_the_window_was_closed_do_not_count(
-    monkeypatch: pytest.MonkeyPatch, window: str | None, now: str, *, stops: bool
+    clock: SkippingClock, monkeypatch: pytest.MonkeyPatch, window: str | None, now: str, *, stops: bool
 ) -> None:
     moment = datetime.fromisoformat(now)
     monkeypatch.setattr("airflow_provider_lingyang.delivery.shard_order.time", FixedTime(moment.timestamp()))
     shards = Progress(Shard(0, "", moment.timestamp() - 36_000, True), *others(""))
-    waiting = order(shards, 2)
+    waiting = order(shards, 2, clock)
     waiting.schedule = SendSchedule(window=SendWindow.parse(window), clock=lambda: moment)
     with pytest.raises(SubmissionStopped if stops else DeferSending):
         waiting.wait_for("5")
