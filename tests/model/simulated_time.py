@@ -13,12 +13,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import datetime, tzinfo
-from types import FunctionType, ModuleType
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 from greenlet import getcurrent, greenlet
 
+from airflow_provider_lingyang import turns
 from airflow_provider_lingyang.delivery.sender_pool import SenderPool
+from airflow_provider_lingyang.gateway import rate_limiter
 from airflow_provider_lingyang.ledger import pace
 
 EPOCH = 1_767_225_600.0
@@ -259,6 +261,35 @@ class GreenletSenderPool(SenderPool):
         return self._done.popleft()
 
 
+class Lock:
+    """A lock of threads that are greenlets: who waits for it lets the others run."""
+
+    def __init__(self) -> None:
+        self._is_held = False
+
+    def __enter__(self) -> None:
+        while self._is_held:
+            CLOCK.scheduler.wait(CLOCK.scheduler.now + 0.05)
+        self._is_held = True
+
+    def __exit__(self, *_: object) -> None:
+        self._is_held = False
+
+
+class OfProcess(dict[Any, Any]):
+    """What each process has of its own, where the package keeps it in a module."""
+
+    def _own(self, key: object) -> object:
+        current = CLOCK.scheduler.current
+        return current and current.process, key
+
+    def get(self, key: object, default: Any = None) -> Any:
+        return super().get(self._own(key), default)
+
+    def setdefault(self, key: object, default: Any = None) -> Any:
+        return super().setdefault(self._own(key), default)
+
+
 def _functions(module: ModuleType) -> Iterator[FunctionType]:
     for value in list(vars(module).values()):
         if isinstance(value, FunctionType):
@@ -275,6 +306,8 @@ def install() -> None:
     stand_ins = {id(getattr(time, name)): getattr(CLOCK, name) for name in ("time", "monotonic", "sleep")}
     # The database's clock is the real one.
     pace._NOW.clear()
+    turns.threading = SimpleNamespace(Lock=Lock)  # type: ignore[assignment]
+    rate_limiter._TRACKS, rate_limiter._TURNS = OfProcess(), OfProcess()
     for name, module in list(sys.modules.items()):
         if not name.startswith("airflow_provider_lingyang") or ".sandbox" in name:
             continue

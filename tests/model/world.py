@@ -198,6 +198,9 @@ class World:
     """
 
     def __init__(self, setting: Setting, script: Script) -> None:
+        from airflow_provider_lingyang.gateway.rate_limiter import forget_limiters
+
+        forget_limiters()
         self.setting = setting
         self.script = script
         self.scheduler = CLOCK.scheduler = Scheduler()
@@ -374,10 +377,6 @@ class World:
             TaskDeferred,
         )
 
-        from airflow_provider_lingyang.gateway.rate_limiter import forget_limiters
-
-        # Limiters are a process's own.
-        forget_limiters()
         one.operator = new_operator(self.setting, self.words)
         loop = self.setting.loop
         context: dict[str, Any] = {"ti": TaskInstance(one, loop=loop)}
