@@ -316,7 +316,7 @@ class Campaign:
                         )
                     submission.finish()
                 if order is not None:
-                    order.finish()
+                    self.leave_order()
             except SubmissionStopped:
                 recovery.wait_for_others()
                 raise
@@ -325,7 +325,7 @@ class Campaign:
             recovery.wait_for_others()
 
     def leave_order(self) -> None:
-        """Let no shard wait for this one, which has no recipient.
+        """Let no shard wait for this one any more: it has no recipient left.
 
         :raises LedgerError: the ledger cannot be written.
         """

@@ -70,10 +70,6 @@ class ShardOrder:
                 raise self.schedule.defer_for(_DEFERRED_FOR, why)
             self.cancellation.sleep(_POLLED_EVERY)
 
-    def finish(self) -> None:
-        """Let no shard wait for this one any more."""
-        self.ledger.report_progress(SENT_ALL)
-
     def _waits(self, key: str, found: Sequence[Shard]) -> list[str]:
         """Return in words what a batch waits for."""
         behind = [each for each in found if each.batch < key]

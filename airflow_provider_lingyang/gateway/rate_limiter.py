@@ -90,11 +90,6 @@ class RateLimiter:
         return None if self._turns is None else self._turns.pace
 
     @property
-    def is_paused(self) -> bool:
-        """Whether a pause lasts: then a request that :meth:`delay` has let pass should not be sent any more."""
-        return self.pause_left > 0
-
-    @property
     def pause_left(self) -> float:
         """Seconds until a pause ends; 0 or less: none lasts."""
         return self._track.paused_until - self._track.monotonic()

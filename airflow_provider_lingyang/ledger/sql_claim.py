@@ -18,7 +18,6 @@ from airflow_provider_lingyang.gateway.rate_limiter import RateLimiter
 from airflow_provider_lingyang.identity import digest
 from airflow_provider_lingyang.ledger.base import (
     GIVEN_TOO_EARLY,
-    OPEN_FOR,
     WRITTEN_WITHIN,
     FactsChange,
     Header,
@@ -160,9 +159,7 @@ class SqlClaim(Ledger):
                     if row.others_may_send(self._task_instance, others_may_run=self.others_may_run)
                 ]
             if begun:
-                wait(
-                    WRITTEN_WITHIN + max(OPEN_FOR if row.open_for is None else row.open_for for row in begun)
-                )
+                wait(WRITTEN_WITHIN + max(row.seconds_open for row in begun))
                 self._end_fenced(begun)
             try:
                 opening = enter(others_ended=True)

@@ -11,11 +11,17 @@ from typing import Any, NamedTuple
 from airflow_provider_lingyang.errors import LedgerError
 from airflow_provider_lingyang.gateway.dates import CHINA
 from airflow_provider_lingyang.identity import settle_key
-from airflow_provider_lingyang.ledger.base import OPEN_FOR, WRITTEN_WITHIN
+from airflow_provider_lingyang.ledger.base import WRITTEN_WITHIN
 from airflow_provider_lingyang.ledger.opening import PRUNED
 from airflow_provider_lingyang.ledger.sql_migrations import version_of
-from airflow_provider_lingyang.ledger.sql_requests import RequestRow
-from airflow_provider_lingyang.ledger.sql_tables import ACCEPTED, IN_DOUBT, VERSION, campaign_id
+from airflow_provider_lingyang.ledger.sql_requests import RequestRow, RequestRows
+from airflow_provider_lingyang.ledger.sql_tables import (
+    ACCEPTED,
+    IN_DOUBT,
+    VERSION,
+    campaign_id,
+    request_number,
+)
 from airflow_provider_lingyang.ledger.sql_views import SHOWN
 from airflow_provider_lingyang.storage.database import Database, Transaction
 
@@ -127,7 +133,7 @@ def task_instances(run: Transaction, campaign_key: str) -> dict[str, TaskInstanc
 
 def seconds_open(row: RequestRow) -> float:
     """Return for how many seconds after a take-over a request may still be sent, and its answer be written."""
-    return (OPEN_FOR if row.open_for is None else row.open_for) + WRITTEN_WITHIN
+    return row.seconds_open + WRITTEN_WITHIN
 
 
 def still_open(row: RequestRow, instances: Mapping[str, TaskInstance]) -> str:
@@ -147,7 +153,7 @@ def still_open(row: RequestRow, instances: Mapping[str, TaskInstance]) -> str:
     """
     alive = {one.name for one in instances.values() if one.owner == row.owner and not one.ended}
     if row.open_for != 0:
-        sender = row.only_sender or (row.worker if row.intents == 1 else None)
+        sender = row.sender
         if not instances or (sender is not None and sender not in instances):
             return "the ledger has lost the task instance that wrote it"
         alive |= {one.name for one in instances.values() if sender in (None, one.worker) and not one.ended}
@@ -187,18 +193,12 @@ def summary(run: Transaction, row: Generation) -> dict[str, Any]:
 def requests_in_doubt(run: Transaction, row: Generation) -> Iterator[dict[str, Any]]:
     """Yield the requests in doubt of one generation of a campaign, as plain JSON, oldest first."""
     instances = task_instances(run, row.campaign_key)
-    rows = run.rows(
-        f"SELECT {', '.join(RequestRow._fields)}, request FROM lingyang_ledger_request "
-        "WHERE campaign=? AND in_doubt>0 ORDER BY written_at, task_unique_code",
-        [row.number],
-    )
-    for *values, number in rows:
-        request = RequestRow(*values)
+    for request in RequestRows(run, (row.campaign, row.generation), "").in_doubt():
         biz_ids = [
             biz_id
             for (biz_id,) in run.rows(
                 "SELECT biz_id FROM lingyang_ledger_recipient WHERE request=? AND state=? ORDER BY place",
-                [number, IN_DOUBT],
+                [request_number(row.number, request.task_unique_code), IN_DOUBT],
             )
         ]
         if not biz_ids:  # in_doubt is the most that there are.

@@ -45,14 +45,23 @@ class RequestRow(NamedTuple):
     open_for: float | None
     only_sender: str | None
 
+    @property
+    def sender(self) -> str | None:
+        """The only task instance whose processes may still send it; None: any may."""
+        # A task instance that sends another one's request again does not become its worker.
+        return self.only_sender or (self.worker if self.intents == 1 else None)
+
+    @property
+    def seconds_open(self) -> float:
+        """Seconds after which it can no longer be under way, see :class:`Intent`."""
+        return OPEN_FOR if self.open_for is None else self.open_for
+
     def others_may_send(self, task_instance: str, *, others_may_run: bool = False) -> bool:
         """Return whether a process of another task instance may still send the request.
 
         :param others_may_run: whether another process of this task instance may, too.
         """
-        # A task instance that sends another one's request again does not become its worker.
-        only_sender = self.only_sender or (self.worker if self.intents == 1 else None)
-        return self.open_for != 0 and (others_may_run or only_sender != task_instance)
+        return self.open_for != 0 and (others_may_run or self.sender != task_instance)
 
 
 class RequestRows:
@@ -174,7 +183,7 @@ class RequestRows:
                 is_own=row.worker == self._task_instance,
                 others_may_send=row.others_may_send(self._task_instance, others_may_run=others_may_run),
                 number=row.intents,
-                open_for=OPEN_FOR if row.open_for is None else row.open_for,
+                open_for=row.seconds_open,
                 **states.get(number, {}),
             )
             for row, number in zip(rows, numbers, strict=True)

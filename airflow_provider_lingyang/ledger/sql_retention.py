@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -24,13 +23,15 @@ from airflow_provider_lingyang.ledger.sql_report import (
     generations,
     task_instances,
 )
-from airflow_provider_lingyang.ledger.sql_settle import locked, repeated
+from airflow_provider_lingyang.ledger.sql_settle import locked
 from airflow_provider_lingyang.ledger.sql_tables import IN_DOUBT, halves
 from airflow_provider_lingyang.storage.database import (
     Database,
+    SerializationFailureError,
     Transaction,
     chunks,
     marks,
+    repeated_after,
 )
 
 _ROWS = 5000
@@ -101,7 +102,7 @@ class Retention:
         with self.database.transaction() as run:
             workers = list(task_instances(run, key))
         # The note comes first: from its commit on no try can open the campaign, and the rest needs no lock.
-        found = repeated(lambda: self._begin(planned.rows[0], workers))
+        found = self._begin(planned.rows[0], workers)
         if found.stays:
             return found
         for number in found.numbers:
@@ -112,6 +113,7 @@ class Retention:
             self._forget_task_instances(key)
         return found
 
+    @repeated_after(SerializationFailureError)
     def _begin(self, row: Generation, workers: list[str]) -> Pruned:
         with locked(self.database, row.campaign, workers) as run:
             rows = generations(run, row.campaign_key, row.plan_id)
@@ -231,14 +233,11 @@ class Retention:
                 old += self._execute(*some)[0]
         found.recipients = max(found.recipients, old)
 
+    @repeated_after(SerializationFailureError)
     def _execute(self, *statements: tuple[str, Sequence[Any]]) -> list[int]:
         """Run statements in a transaction of their own; return how many rows each has touched."""
-
-        def work() -> list[int]:
-            with self.database.transaction() as run:
-                return [run.execute(*statement) for statement in statements]
-
-        return repeated(work)
+        with self.database.transaction() as run:
+            return [run.execute(*statement) for statement in statements]
 
     def _forget_task_instances(self, campaign_key: str) -> None:
         """Delete the task instances of a key of which no campaign is left that a try can open."""
@@ -277,8 +276,8 @@ def forget(database: Database, row: Generation, biz_ids: Sequence[str], *, execu
     found = Forgotten(row, 0, 0, [])
     has_old_tables = sql_before_3.are_there(database)
     for some in chunks(list(dict.fromkeys(biz_ids))):
-        recipients, audience_rows, in_doubt = repeated(
-            partial(_forget, database, row, some, execute=execute, has_old_tables=has_old_tables)
+        recipients, audience_rows, in_doubt = _forget(
+            database, row, some, execute=execute, has_old_tables=has_old_tables
         )
         found.recipients += recipients
         found.audience_rows += audience_rows
@@ -286,6 +285,7 @@ def forget(database: Database, row: Generation, biz_ids: Sequence[str], *, execu
     return found
 
 
+@repeated_after(SerializationFailureError)
 def _forget(
     database: Database, row: Generation, biz_ids: Sequence[str], *, execute: bool, has_old_tables: bool
 ) -> tuple[int, int, list[str]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from airflow_provider_lingyang.errors import LedgerError
 from airflow_provider_lingyang.identity import settle_key
@@ -32,11 +32,11 @@ from airflow_provider_lingyang.storage.database import (
     Transaction,
     chunks,
     marks,
+    repeated_after,
 )
 
 _STATE = {STATES[state - 1]: state for state in (ACCEPTED, NOT_EXECUTED)}
 """The words, and what recipients become."""
-T = TypeVar("T")
 _REASON = "a person says that it was {}, in a command"
 
 
@@ -53,14 +53,6 @@ class Verdict(NamedTuple):
     recipients: int
     settled: bool
     note: str = ""
-
-
-def repeated(work: Callable[[], T]) -> T:
-    """Do it again when nothing of it stayed because another process's transaction was there first."""
-    for _ in range(4):
-        with suppress(SerializationFailureError):
-            return work()
-    return work()
 
 
 @contextmanager
@@ -99,6 +91,7 @@ class Settlement:
     take_over: bool
     wait: Callable[[float], None]
 
+    @repeated_after(SerializationFailureError)
     def settle(self, key: str, word: str) -> Verdict:
         """Write one word, where it is proven that no process can send what it is about.
 
@@ -106,9 +99,6 @@ class Settlement:
         :param word: ``accepted`` or ``not_executed``.
         :raises LedgerError: there is no such campaign, or the database cannot be read or written.
         """
-        return repeated(lambda: self._settle(key, word))
-
-    def _settle(self, key: str, word: str) -> Verdict:
         code, _, text = key.partition("#")
         number = int(text or 1)
         found, workers = self._find(code)
